@@ -1,0 +1,15 @@
+"""Extraction attacks: each takes an oracle and brings home a copy."""
+
+from portcullis.core.settings import Catalog
+
+__all__ = ["CATALOG"]
+
+CATALOG = Catalog(
+    "extraction",
+    {
+        "copycat": "portcullis.extraction.copycat:Copycat",
+        "equation_solving": "portcullis.extraction.equation_solving:EquationSolving",
+        "jacobian": "portcullis.extraction.jacobian:Jacobian",
+        "knockoff": "portcullis.extraction.knockoff:Knockoff",
+    },
+)
