@@ -70,7 +70,7 @@ class MeteredOracle(ABC):
         if len(x) > self.left:
             raise BudgetExhausted(len(x), self.left)
         self.queries += len(x)
-        known = self._ledger.recall(x) if self._ledger and len(x) else None
+        known = self._ledger.recall(x) if self._ledger is not None and len(x) else None
         if known is None:
             return self._paid(x)
         self._relive(x[: len(known)])
@@ -88,10 +88,10 @@ class MeteredOracle(ABC):
         try:
             answer = self._ask(x)
         except Refused as refusal:
-            if self._ledger and refusal.answered is not None:
+            if self._ledger is not None and refusal.answered is not None:
                 self._ledger.record(x[: len(refusal.answered)], refusal.answered)
             raise
-        if self._ledger:
+        if self._ledger is not None:
             self._ledger.record(x, answer)
         return answer
 

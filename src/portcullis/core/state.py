@@ -120,14 +120,14 @@ class MemoryStore:
         if key in self._states:
             self._states.move_to_end(key)
             return self._states[key]
-        return self.spill.load(key) if self.spill else None
+        return None if self.spill is None else self.spill.load(key)
 
     def save(self, key: Key, state: Any) -> None:
         self._states[key] = state
         self._states.move_to_end(key)
         while self.capacity is not None and len(self._states) > self.capacity:
             oldest, evicted = self._states.popitem(last=False)
-            if self.spill:
+            if self.spill is not None:
                 self.spill.save(oldest, evicted)
 
     def forget(self, client: str) -> None:

@@ -1,0 +1,46 @@
+# Portcullis: `make audit` shows what it does, `make test` shows that it works. Both install by themselves.
+# Only relative paths are used, so a checkout below a folder with spaces works.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# One thread a process: the grid and the tests run one process a core instead.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: audit test slow check install clean help
+
+help:
+	@echo "make audit    audit the embedded default and write portcullis-audit/report.html"
+	@echo "make test     run the tests"
+	@echo "make check    ruff, mypy"
+	@echo "make slow     the tests that are left out of \`make test\` because they train for minutes"
+	@echo "make clean    remove .venv and caches"
+
+audit: $(STAMP)
+	$(BIN)/portcullis audit $(ARGS)
+
+test: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+slow: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+# PyTorch first and at a fixed version: a looser range may fetch gigabytes of CUDA packages where a CPU build would do.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Portcullis needs Python 3.11 or newer, and there is no '$(PYTHON)'. Install it or name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Portcullis needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Portcullis needs Python's venv module. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,140 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from portcullis.core.errors import ParameterError, Refused
+from portcullis.core.guard import Defense, Guard
+from portcullis.core.randomness import Noise
+from portcullis.core.state import MemoryStore
+from portcullis.core.types import Answer, Interface, Request
+
+KEY = b"0" * 32
+API = Interface(input_shape=(2,), n_classes=2)
+
+
+@dataclass
+class Count:
+    rows: int = 0
+    alarm: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit(Defense[Count]):
+    """Admits `rows` rows a client; raises the alarm on the row after `alarm_at`."""
+
+    name = "limit"
+    rows: int = 10
+    alarm_at: int = 10**9
+
+    def start(self) -> Count:
+        return Count()
+
+    def admit(self, request: Request, state: Count) -> None:
+        if state.rows + len(request) > self.rows:
+            raise Refused("quota", retry_after=3.0)
+        state.rows += len(request)
+
+    def undo(self, request: Request, state: Count) -> None:
+        state.rows -= len(request)
+
+    def release(self, request, answer, clean, state, noise):
+        if state.rows > self.alarm_at and not state.alarm:
+            state.alarm = state.rows
+        return answer
+
+    def alarm(self, state: Count):
+        return (state.alarm, 1.5) if state.alarm else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swap(Defense[None]):
+    """Turns the scores around where the keyed noise says so."""
+
+    name = "swap"
+
+    def release(self, request, answer, clean, state, noise: Noise):
+        turn = noise.integers(request.x, 2).astype(bool)
+        return Answer.of(np.where(turn[:, None], answer.scores[:, ::-1], answer.scores), API)
+
+
+def ask(n: int, client: str = "ann", seed: int = 0) -> tuple[Request, Answer]:
+    rng = np.random.default_rng(seed)
+    return Request(client, rng.random((n, 2)), 1.0), Answer.of(rng.dirichlet([1, 1], n), API)
+
+
+def test_admit_reserves_and_undo_returns() -> None:
+    guard = Guard(Limit(rows=10), key=KEY)
+    request, _ = ask(6)
+    guard.admit(request)
+    with pytest.raises(Refused, match="quota"):
+        guard.admit(request)
+    guard.undo(request)
+    guard.admit(request)
+
+
+def test_a_refusal_downstream_gives_back_what_was_reserved_upstream() -> None:
+    guard = Guard(Limit(rows=10), Limit(rows=5), key=KEY)
+    with pytest.raises(Refused):
+        guard.admit(ask(6)[0])
+    guard.admit(ask(5)[0])
+    assert guard.store.load(("ann", "0-limit")).rows == 5
+
+
+def test_clients_do_not_share_a_quota() -> None:
+    guard = Guard(Limit(rows=5), key=KEY)
+    guard.admit(ask(5, "ann")[0])
+    guard.admit(ask(5, "bob")[0])
+
+
+def test_an_alarm_is_told_once() -> None:
+    guard = Guard(Limit(rows=99, alarm_at=4), key=KEY)
+    told = []
+    for _ in range(4):
+        request, clean = ask(3)
+        guard.admit(request)
+        told += guard.release(request, clean).alarms
+    assert [(a.stage, a.client, a.row, a.at) for a in told] == [("0-limit", "ann", 6, 1.0)]
+    assert [a.row for a in guard.alarms("ann")] == [6]
+    assert guard.alarms("bob") == []
+
+
+def test_altered_rows_are_the_ones_that_differ() -> None:
+    request, clean = ask(50)
+    released = Guard(Swap(), key=KEY).release(request, clean)
+    differs = (released.answer.scores != clean.scores).any(1)
+    assert (released.altered == differs).all()
+    assert 10 < differs.sum() < 40
+
+
+def test_the_same_question_gets_the_same_answer_from_every_client_and_guard_with_that_key() -> None:
+    (request, clean), (other, _) = ask(20, "ann"), ask(20, "bob")
+    first = Guard(Swap(), key=KEY).release(request, clean)
+    second = Guard(Swap(), key=KEY).release(other, clean)
+    assert (first.answer.labels == second.answer.labels).all()
+    stranger = Guard(Swap(), key=b"1" * 32).release(request, clean)
+    assert (first.altered != stranger.altered).any()
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(ParameterError, match="at least 16 secret bytes"):
+        Guard(key=b"short")
+
+
+def test_a_full_store_spills_and_finds_again() -> None:
+    cellar = MemoryStore()
+    guard = Guard(Limit(rows=5), key=KEY, store=MemoryStore(2, spill=cellar))
+    for client in ("ann", "bob", "cat"):
+        guard.admit(ask(5, client)[0])
+    assert len(cellar) == 1
+    with pytest.raises(Refused):
+        guard.admit(ask(1, "ann")[0])
+
+
+def test_a_store_forgets_one_client() -> None:
+    store = MemoryStore()
+    guard = Guard(Limit(rows=5), key=KEY, store=store)
+    guard.admit(ask(5, "ann")[0])
+    guard.admit(ask(5, "bob")[0])
+    store.forget("ann")
+    assert {client for client, _ in store} == {"bob"}
