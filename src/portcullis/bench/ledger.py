@@ -27,7 +27,7 @@ from portcullis.core.errors import InputError, PortcullisError
 from portcullis.core.state import pack, unpack
 from portcullis.core.types import Answer, Array
 
-__all__ = ["DiskFull", "FileLedger", "no_room"]
+__all__ = ["DiskFull", "FileLedger", "disk_full", "no_room"]
 
 MAGIC = b"portcullis ledger 1\n"
 FRAME = struct.Struct("<QI")  # payload length, crc32 of the payload
@@ -37,11 +37,12 @@ OVERHEAD = 1024  # more than the header of any frame
 class DiskFull(PortcullisError):
     """There is no room to keep what would be paid for. What is on disk is whole; run again to go on."""
 
-    def __init__(self, path: Path, kept: str) -> None:
-        super().__init__(
-            f"There is no room left on the disk for {path.name}; {kept} are safe. "
-            "Make room and run the same command again: it goes on from there."
-        )
+
+def disk_full(path: Path, kept: str) -> DiskFull:
+    return DiskFull(
+        f"There is no room left on the disk for {path.name}; {kept} are safe. "
+        "Make room and run the same command again: it goes on from there."
+    )
 
 
 def no_room(error: OSError) -> bool:
@@ -152,7 +153,7 @@ class FileLedger:
         except OSError as error:
             self._cut()
             if no_room(error):
-                raise DiskFull(self.path, f"{self.rows:,} paid rows") from error
+                raise disk_full(self.path, f"{self.rows:,} paid rows") from error
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot set room aside
                 raise
 
@@ -166,18 +167,15 @@ class FileLedger:
             if at:
                 self._cut()
             if no_room(error):
-                raise DiskFull(self.path, f"{self.rows if at else 0:,} paid rows") from error
+                raise disk_full(self.path, f"{self.rows if at else 0:,} paid rows") from error
             raise
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self._end)
 
     def _all(self) -> bytes:
-        size = os.fstat(self._fd).st_size
-        parts = []
-        while (read := sum(map(len, parts))) < size:
-            parts.append(os.pread(self._fd, size - read, read))
-        return b"".join(parts)
+        with open(self._fd, "rb", closefd=False) as file:
+            return file.read()
 
     def _parse(self, data: bytes) -> tuple[list[Entry], int]:
         """The whole frames at the head of the file, and where they end."""

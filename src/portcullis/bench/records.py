@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from portcullis.bench.cell import Cell
-from portcullis.bench.ledger import DiskFull, no_room
+from portcullis.bench.ledger import disk_full, no_room
 from portcullis.core.errors import InputError
 from portcullis.core.types import Estimate
 
@@ -108,7 +108,7 @@ class RecordFile:
         """On return the line is on disk; on DiskFull the file is as it was."""
         line = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         with self.path.open("ab") as file:
-            end = _after_last_line(file.name)
+            end = _after_last_line(self.path)
             os.truncate(file.name, end)
             try:
                 file.write(line)
@@ -117,7 +117,7 @@ class RecordFile:
             except OSError as error:
                 os.truncate(file.name, end)
                 if no_room(error):
-                    raise DiskFull(self.path, f"{len(self._records)} records") from error
+                    raise disk_full(self.path, f"{len(self._records)} records") from error
                 raise
         self._records[record["id"]] = dict(record)
 
@@ -150,9 +150,9 @@ def versions(packages: Iterable[str] = ("numpy", "scipy", "sklearn", "torch")) -
     return {"portcullis": __version__, "python": platform.python_version(), "machine": platform.machine(), **loaded}
 
 
-def _after_last_line(path: str | int) -> int:
+def _after_last_line(path: Path) -> int:
     """Where the last whole line ends: a torn one behind it is overwritten."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         while size:
             step = min(size, 1 << 16)
