@@ -45,7 +45,7 @@ def slow_pgd(model, x, label, *, eps, steps, step, low, high, targeted, of):
         weights[0, label] = 1
         gradient = model.input_gradient(row, weights, of=of).ravel()
         for i, g in enumerate(gradient):
-            sign = (g > 0) - (g < 0)
+            sign = int(g > 0) - int(g < 0)
             moved = point[i] + (1 if targeted else -1) * step * sign
             moved = min(max(moved, start[i] - eps), start[i] + eps)
             point[i] = min(max(moved, low), high)
