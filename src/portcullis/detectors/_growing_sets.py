@@ -1,0 +1,101 @@
+"""What both PRADA detectors remember of a client: a growing set of differing queries for every class.
+
+Juuti, Szyller, Marchal, Asokan. "PRADA: Protecting Against DNN Model Stealing Attacks", arXiv v1 and
+EuroS&P 2019, section 5.1, Algorithm 1.
+
+A query joins the set of its class when its distance to the nearest member is above the class's
+threshold; the threshold is the greatest value so far of mean minus standard deviation of the
+distances at which members joined. That list of distances begins with a 0: begun empty, the first
+distance would become the threshold and freeze the set at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portcullis.core.errors import NotApplicable
+from portcullis.core.randomness import canonical
+from portcullis.core.types import Answer, Array, Request
+from portcullis.detectors._nearest import Nearest
+
+__all__ = ["GrowingSets", "Joining", "Seen", "rows_by_class"]
+
+
+def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple[Array, int, bytes]]:
+    """(row, predicted class, canonical question) of every row; an omitted input (NaN) is measured as 0."""
+    if answer.labels is None:
+        raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression. Leave it out.")
+    rows = np.asarray(request.x, np.float64).reshape(len(request.x), -1)
+    rows = np.where(np.isnan(rows), 0.0, rows)
+    return zip(rows, answer.labels.tolist(), canonical(rows), strict=True)
+
+
+@dataclass
+class Joining:
+    """Distances at which members joined one class, in three numbers, and the threshold that follows from them."""
+
+    count: int = 1  # the list begins with a single 0
+    mean: float = 0.0
+    squares: float = 0.0  # sum of squared deviations from the mean
+    threshold: float = 0.0
+
+    def append(self, distance: float) -> None:
+        self.count += 1
+        away = distance - self.mean
+        self.mean += away / self.count
+        self.squares += away * (distance - self.mean)
+        self.threshold = max(self.threshold, self.mean - math.sqrt(self.squares / self.count))
+
+
+@dataclass
+class Seen:
+    """The latest distinct questions, as 64-bit digests in a ring, so that a retry is not a new query."""
+
+    room: int
+    digests: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    added: int = 0
+    _buffer: NDArray[np.uint64] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._buffer = self.digests
+
+    def again(self, question: bytes) -> bool:
+        """Whether this question was seen before; it is remembered either way."""
+        digest = np.frombuffer(hashlib.blake2b(question, digest_size=8).digest(), "<u8")[0]
+        if (self.digests == digest).any():
+            return True
+        slot = self.added % self.room
+        if slot == len(self.digests) == len(self._buffer):
+            self._buffer = np.resize(self.digests, min(self.room, max(64, 2 * slot)))
+        self._buffer[slot] = digest
+        self.added += 1
+        self.digests = self._buffer[: min(self.added, self.room)]
+        return False
+
+
+@dataclass
+class GrowingSets:
+    """The sets of all classes, and how large they have become together."""
+
+    near: Nearest
+    joining: dict[int, Joining] = field(default_factory=dict)
+    size: int = 0  # members ever, those that made way at the cap included
+
+    def place(self, label: int, x: Array) -> float | None:
+        """The distance of x (d,) to its class's set, which x joins if that is far; None for a class's first."""
+        distance = self.near.distance(label, x)
+        if distance is None:
+            self.joining[label] = Joining()
+        elif distance > self.joining[label].threshold:
+            self.joining[label].append(distance)
+        else:
+            return distance
+        self.near.add(label, x)
+        self.size += 1
+        return distance
