@@ -29,11 +29,27 @@ A record:
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
     notes         what the attack has to say for itself
     final         False when another run may fare better (a crash, an unreachable host): such a cell is run again
+
+A measure without a value (NaN) is left out, an infinite bound is null: every line is strict JSON.
+
+What is said of a run as a whole stands beside the records in `<out>/meta.json`, and is what the report is given:
+
+    title         "Digits", or the name of the victim's file
+    command       the command line that makes it again
+    victim        {"name", "sha256", "accuracy": estimate or null}
+    data          {"name", "sha256", "split": sentence, "test": rows, "pool": rows, "seeds": rows}
+    interface     {"reveals", "input_shape", "n_classes", "classes": [name, ...] or null, "decimals", "k"}
+    deployed      the defense that `--fail-over` is measured under, as people write it
+    quick         whether this was a quick look (fewer seeds and rows than a claim needs)
+    seeds, budgets, jobs, device, started (ISO time), seconds, versions
+    flags         [{"id", "where": "knockoff | none" or "audit", "detail"}, ...]: those of the records and of the whole
+    flag_texts    id -> {"title", "raised_if", "why", "what_to_do"}, of the flags that were raised
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -47,7 +63,7 @@ from portcullis.bench.ledger import disk_full, no_room
 from portcullis.core.errors import InputError
 from portcullis.core.types import Estimate
 
-__all__ = ["Outcome", "Record", "RecordFile", "estimate_from", "read_records", "versions"]
+__all__ = ["Outcome", "Record", "RecordFile", "plain_estimate", "read_records", "versions"]
 
 Outcome = Literal["done", "not applicable", "refused", "failed"]
 
@@ -75,9 +91,9 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         named = {"attack": self.cell.attack_name, "defense": self.cell.defense_name, "role": self.cell.role}
         plain = {
-            "measures": {k: asdict(v) for k, v in self.measures.items()},
-            "classes": [None if e is None else asdict(e) for e in self.classes],
-            "curve": [{"queries": q, "measures": {k: asdict(v) for k, v in m.items()}} for q, m in self.curve],
+            "measures": _measured(self.measures),
+            "classes": [None if e is None or math.isnan(e.value) else plain_estimate(e) for e in self.classes],
+            "curve": [{"queries": q, "measures": _measured(m)} for q, m in self.curve],
             "alarms": [dict(a) for a in self.alarms],
             "flags": [dict(f) for f in self.flags],
         }
@@ -106,7 +122,7 @@ class RecordFile:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """On return the line is on disk; on DiskFull the file is as it was."""
-        line = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         with self.path.open("ab") as file:
             end = _after_last_line(self.path)
             os.truncate(file.name, end)
@@ -137,9 +153,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def estimate_from(data: Mapping[str, Any] | None) -> Estimate | None:
-    """The estimate that a record holds as JSON."""
-    return None if data is None else Estimate(**data)
+def plain_estimate(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as strict JSON: a bound that is not finite is null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(estimate).items()}
+
+
+def _measured(measures: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: plain_estimate(e) for name, e in measures.items() if not math.isnan(e.value)}
 
 
 def versions(packages: Iterable[str] = ("numpy", "scipy", "sklearn", "torch")) -> dict[str, str]:
