@@ -6,6 +6,7 @@ Positive Counts Estimated from Survey Data", Survey Methodology 24, 1998 (`clust
 
     clopper_pearson   a proportion of independent trials: never too narrow, honest at 0 of n and n of n
     clustered         a proportion of trials that come in families (nine targets of one image, rows of one client)
+    clustered_mean    a mean of values that come in families
     mean_of           a mean: Student's t;  mean_over_seeds is the same thing, counted in seeds
     median_iqr        a median with its quartiles, as papers plot it (level 0.5); infinities allowed
     bootstrap         anything else, by resampling rows
@@ -33,6 +34,7 @@ __all__ = [
     "bootstrap",
     "clopper_pearson",
     "clustered",
+    "clustered_mean",
     "from_draws",
     "mean_of",
     "mean_over_seeds",
@@ -78,19 +80,52 @@ def clustered(successes: Array, sizes: Array, *, level: float = 0.95, unit: str 
     at most all of them; the exact interval of that many is the answer. Where nothing or everything succeeded
     there is no spread to read, and a cluster counts once. `n` is the number of clusters.
     """
-    successes, sizes = (np.asarray(a, np.float64)[np.asarray(sizes) > 0] for a in (successes, sizes))
-    clusters, total = len(sizes), float(sizes.sum())
-    if clusters == 0:
+    mean = clustered_mean(successes, sizes, level=level, unit=unit)
+    total, share = float(np.sum(sizes)), mean.value
+    if mean.n == 0:
         return clopper_pearson(0, 0, level=level, unit=unit)
-    share = float(successes.sum()) / total
-    worth = float(clusters)
-    if clusters > 1 and 0 < share < 1:
-        residual = successes - share * sizes
-        variance = clusters / (clusters - 1) * float(residual @ residual) / total**2
+    worth = float(mean.n)
+    if mean.n > 1 and 0 < share < 1:
+        variance = _variance(*_occupied(successes, sizes))
         worth = share * (1 - share) / variance if variance > 0 else total
-    worth = min(max(worth, clusters), total)
+    worth = min(max(worth, mean.n), total)
     exact = clopper_pearson(share * worth, worth, level=level)
-    return Estimate(share, exact.low, exact.high, clusters, level=level, unit=unit)
+    return Estimate(share, exact.low, exact.high, mean.n, level=level, unit=unit)
+
+
+def clustered_mean(
+    sums: Array, sizes: Array, *, level: float = 0.95, unit: str = "clusters", within: Range = ANYWHERE
+) -> Estimate:
+    """The mean of all values when those of one cluster resemble each other: sums, sizes (clusters,).
+
+    With clusters of one size, this is Student's t interval of the means of the clusters.
+    """
+    _check_level(level)
+    sums, sizes = _occupied(sums, sizes)
+    n = len(sizes)
+    value = float(sums.sum() / sizes.sum()) if n else math.nan
+    if n < 2 or not math.isfinite(value):
+        return Estimate(value, *within, n, level=level, unit=unit)
+    half = _student(n - 1, level) * math.sqrt(_variance(sums, sizes))
+    return Estimate(value, max(value - half, within[0]), min(value + half, within[1]), n, level=level, unit=unit)
+
+
+def _occupied(sums: Array, sizes: Array) -> tuple[Array, Array]:
+    """The clusters that hold anything."""
+    sums, sizes = np.asarray(sums, np.float64), np.asarray(sizes, np.float64)
+    return sums[sizes > 0], sizes[sizes > 0]
+
+
+def _variance(sums: Array, sizes: Array) -> float:
+    """The variance of sum(sums) / sum(sizes), read off the spread between clusters."""
+    residual = sums - sums.sum() / sizes.sum() * sizes
+    return float(len(sizes) / (len(sizes) - 1) * (residual @ residual) / sizes.sum() ** 2)
+
+
+def _student(freedom: int, level: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def mean_of(
@@ -100,16 +135,8 @@ def mean_of(
 
     Equal values give an interval of no width: it speaks of the spread between the values and of nothing else.
     """
-    _check_level(level)
-    from scipy.special import stdtrit
-
     sample = np.asarray(values, np.float64)
-    n = len(sample)
-    value = float(sample.mean()) if n else math.nan
-    if n < 2 or not math.isfinite(value):
-        return Estimate(value, *within, n, level=level, unit=unit)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * float(sample.std(ddof=1)) / math.sqrt(n)
-    return Estimate(value, max(value - half, within[0]), min(value + half, within[1]), n, level=level, unit=unit)
+    return clustered_mean(sample, np.ones(len(sample)), level=level, unit=unit, within=within)
 
 
 def mean_over_seeds(

@@ -32,6 +32,8 @@ from portcullis.models.perturb import Bounds, noise_like, pgd
 
 __all__ = ["GTSRB_GROUPS", "Transfer", "TransferReport"]
 
+PIECE = 2000  # crafted rows held in memory at a time
+
 
 def _groups(*groups: tuple[int, ...]) -> tuple[int, ...]:
     """The group of each class, from the classes of each group."""
@@ -107,31 +109,19 @@ class Transfer:
             )
         chosen, notes = self._choose(labels_by_victim, substitute.n_classes, rng)
         source, aim = self._pairs(labels_by_victim[chosen], groups)
-        start, owner = x[chosen[source]], labels_by_victim[chosen[source]]
-        crafted = pgd(
-            substitute,
-            start,
-            aim,
-            eps=self.eps,
-            steps=1 if self.method == "fgsm" else self.steps,
-            step=self.eps if self.method == "fgsm" else None,
-            bounds=bounds,
-            targeted=self.goal == "targeted",
-        )
-        noisy = noise_like(start, eps=self.eps, bounds=bounds, rng=rng)
-
-        def share(model: Model, rows: Array) -> Estimate:
-            given = model.scores(rows).argmax(axis=1) if len(rows) else owner
-            fooled = groups[given] == groups[aim] if self.goal == "targeted" else given != owner
-            return _by_source(fooled, source, len(chosen))
-
+        fooled = np.zeros((3, len(source)), bool)
+        for i in range(0, len(source), PIECE):
+            part = slice(i, i + PIECE)
+            start = x[chosen[source[part]]]
+            crafted = self._craft(substitute, start, aim[part], bounds)
+            noisy = noise_like(start, eps=self.eps, bounds=bounds, rng=rng)
+            for outcome, model, rows in zip(
+                fooled, (victim, victim, substitute), (crafted, noisy, crafted), strict=True
+            ):
+                outcome[part] = self._success(model.scores(rows).argmax(axis=1), aim[part], groups)
+        rate, noise, white_box = (_by_source(outcome, source, len(chosen)) for outcome in fooled)
         return TransferReport(
-            rate=share(victim, crafted),
-            noise=share(victim, noisy),
-            white_box=share(substitute, crafted),
-            queries=len(crafted),
-            control_queries=len(noisy),
-            notes=notes,
+            rate=rate, noise=noise, white_box=white_box, queries=len(source), control_queries=len(source), notes=notes
         )
 
     def _choose(
@@ -154,7 +144,15 @@ class Transfer:
         source, target = np.nonzero(groups[labels][:, None] != groups[None, :])
         return source, target
 
+    def _craft(self, substitute: Differentiable, start: Array, aim: Labels, bounds: Bounds) -> Array:
+        steps, step = (1, self.eps) if self.method == "fgsm" else (self.steps, None)
+        targeted = self.goal == "targeted"
+        return pgd(substitute, start, aim, eps=self.eps, steps=steps, step=step, bounds=bounds, targeted=targeted)
+
+    def _success(self, given: Labels, aim: Labels, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray(groups[given] == groups[aim] if self.goal == "targeted" else given != aim)
+
 
 def _by_source(fooled: NDArray[np.bool_], source: NDArray[np.int64], sources: int) -> Estimate:
-    successes = np.bincount(source, weights=fooled, minlength=sources)
+    successes = np.bincount(source[fooled], minlength=sources).astype(np.float64)
     return clustered(successes, np.bincount(source, minlength=sources).astype(np.float64), unit="inputs")
