@@ -7,10 +7,10 @@ Threat model   answers: labels; probabilities are thrown away even where they ar
                inputs from anywhere.
 Query cost     one per pool row. When the pool is used up, rows repeat.
 
-Pictures from elsewhere get labels from the victim, and a fresh network learns them as if they were true. Such
-pictures fall into a few classes and leave others nearly empty, so the copy may learn to ignore those: `balance` repeats
-the rare ones and `cap` drops the surplus of the frequent ones, both at training time, where rows are free. Beside Knockoff
-it tells what the probabilities were worth.
+Pictures from elsewhere get labels from the victim, and a fresh network learns them as if they were true. They
+fall into a few classes and leave others nearly empty, so the copy may learn to ignore those: `balance` repeats the
+rare ones and `cap` drops the surplus of the frequent ones, both at training time, where rows are free. Beside
+Knockoff it tells what the probabilities were worth.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Jacobian(ExtractionAttack):
         # Whole rounds where they fit; otherwise a fair draw among the (point, target) pairs, so that the bill is exact.
         pairs = _some(targets.size, harvest.left, rng)
         base = base[pairs // targets.shape[1]]
-        flipped = bool(self.tau) and done // self.tau % 2 == 1
+        flipped = bool(self.tau and done // self.tau % 2)
         return self._moved(model, x[base], targets.reshape(-1)[pairs], interface, (self.direction != "away") != flipped)
 
     def _moved(self, model: Differentiable, x: Array, labels: Labels, interface: Interface, towards: bool) -> Array:

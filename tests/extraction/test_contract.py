@@ -1,0 +1,204 @@
+"""What every extraction attack keeps, over the whole catalog."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import portcullis.extraction
+from portcullis.core.errors import AttackFailed, NotApplicable
+from portcullis.core.extraction import Extraction, Knowledge
+from portcullis.core.guard import Guard
+from portcullis.core.oracle import LocalOracle
+from portcullis.core.settings import describe
+from portcullis.core.types import Array, Interface, Model, Reveals
+from portcullis.extraction import CATALOG
+
+from .toys import SET_UPS, Closes, Flaky, MemoryLedger, SetUp, WatchedOracle
+
+NAMES = list(CATALOG)
+
+
+@pytest.fixture
+def toy(name: str) -> SetUp:
+    return toy_of(name)
+
+
+def toy_of(name: str) -> SetUp:
+    assert name in SET_UPS, f"{name} has no toy: add a line for it to SET_UPS in tests/extraction/toys.py"
+    return SET_UPS[name]()
+
+
+def oracle_of(toy: SetUp, **changes: Any) -> LocalOracle:
+    settings: dict[str, Any] = {"interface": toy.door, "budget": toy.budget, **changes}
+    return LocalOracle(settings.pop("model", toy.victim), **settings)
+
+
+def run(toy: SetUp, oracle: Any = None, seed: int = 0, **knowledge: Any) -> Extraction:
+    oracle = oracle_of(toy) if oracle is None else oracle
+    return toy.attack(oracle, replace(toy.knowledge, **knowledge), rng=np.random.default_rng(seed))
+
+
+def fresh(toy: SetUp, n: int = 2000) -> Array:
+    return toy.door.uniform(n, np.random.default_rng(99))
+
+
+def same(a: Model, b: Model, x: Array) -> bool:
+    return np.array_equal(a.scores(x), b.scores(x))
+
+
+def test_every_toy_stands_for_an_attack() -> None:
+    assert set(SET_UPS) <= set(NAMES)
+
+
+def test_the_catalog_names_are_the_files_and_the_classes() -> None:
+    folder = Path(portcullis.extraction.__file__).parent
+    assert sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")) == NAMES
+    assert [CATALOG.load(name).name for name in NAMES] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestContract:
+    def test_one_rng_one_theft(self, toy: SetUp) -> None:
+        first, second, other = run(toy), run(toy), run(toy, seed=1)
+        np.testing.assert_array_equal(first.x, second.x)
+        assert same(first.model, second.model, fresh(toy))
+        assert not np.array_equal(first.x, other.x)
+
+    def test_touches_the_oracle_and_never_asks_past_what_is_left(self, toy: SetUp) -> None:
+        inner = oracle_of(toy)
+        watched = WatchedOracle(inner)
+        result = run(toy, watched)
+        assert watched.touched == set()
+        assert result.queries == inner.queries == sum(map(len, watched.batches)) <= toy.budget
+        np.testing.assert_array_equal(result.x, np.concatenate(watched.batches))
+        assert len(result.answer) == result.queries
+
+    def test_history_counts_up_to_the_copy(self, toy: SetUp) -> None:
+        result = run(toy)
+        paid = [queries for queries, _ in result.history]
+        assert paid == sorted(paid)
+        assert paid[-1] == result.queries
+        assert result.history[-1][1] is result.model
+        json.dumps(result.notes)
+
+    def test_works_with_the_least_budget_and_says_what_is_missing_below(self, toy: SetUp) -> None:
+        result = run(toy, WatchedOracle(oracle_of(toy, budget=toy.least)))
+        assert result.queries == toy.least
+        assert result.stopped == "budget"
+        if toy.least > 1:
+            poor = oracle_of(toy, budget=toy.least - 1)
+            with pytest.raises(AttackFailed, match=f"needs {toy.least} queries"):
+                run(toy, poor)
+            assert poor.queries == 0
+
+    @pytest.mark.parametrize("spent", [1, 2])
+    def test_works_on_what_others_left_of_a_budget(self, toy: SetUp, spent: int) -> None:
+        oracle = oracle_of(toy, budget=toy.least + spent)
+        oracle.query(fresh(toy, spent))
+        assert run(toy, WatchedOracle(oracle)).queries == toy.least
+
+    def test_runs_with_exactly_what_it_needs(self, toy: SetUp) -> None:
+        needs = toy.attack.needs
+        held = {t: getattr(toy.knowledge, t) for t in ("pool", "seeds", "learner") if getattr(needs, t)}
+        door = toy.door.revealing(reveals=needs.answers)
+        result = toy.attack(oracle_of(toy, interface=door), Knowledge(**held), rng=np.random.default_rng(0))
+        assert result.queries > 0
+
+    def test_is_not_applicable_without_what_it_needs(self, toy: SetUp) -> None:
+        needs, cases = toy.attack.needs, []
+        for thing in ("pool", "seeds", "learner"):
+            if getattr(needs, thing):
+                cases.append((toy.door, {thing: None}))
+                if thing != "learner":
+                    cases.append((toy.door, {thing: getattr(toy.knowledge, thing)[:0]}))
+        cases += [(toy.door.revealing(reveals=weaker), {}) for weaker in Reveals if weaker < needs.answers]
+        if needs.task == "classification":
+            cases.append((Interface(task="regression", input_shape=toy.door.input_shape), {}))
+        for door, without in cases:
+            oracle = oracle_of(toy, interface=door)
+            with pytest.raises(NotApplicable, match=f"{toy.attack.name} needs"):
+                run(toy, oracle, **without)
+            assert oracle.queries == 0
+
+    def test_leaves_global_generators_alone(self, toy: SetUp) -> None:
+        before = (random.getstate(), repr(np.random.get_state(legacy=False)), torch.get_rng_state())  # noqa: NPY002
+        run(toy)
+        assert random.getstate() == before[0]
+        assert repr(np.random.get_state(legacy=False)) == before[1]  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), before[2])
+
+    def test_leaves_what_the_thief_knows_alone(self, toy: SetUp) -> None:
+        held = [a for a in (toy.knowledge.pool, toy.knowledge.seeds) if a is not None]
+        before = [a.copy() for a in held]
+        run(toy)
+        for now, was in zip(held, before, strict=True):
+            np.testing.assert_array_equal(now, was)
+
+    def test_settings_survive_a_description(self, toy: SetUp, name: str) -> None:
+        for attack in (toy.attack, CATALOG.build(name)):
+            description = describe(attack)
+            assert description["unit"] == name
+            assert CATALOG.build(json.loads(json.dumps(description))) == attack
+
+    def test_says_whose_it_is_what_it_needs_and_what_it_costs(self, name: str) -> None:
+        text = sys.modules[CATALOG.load(name).__module__].__doc__
+        assert text
+        assert re.search(r"\b(19|20)\d\d\b", text), "cite the publication, with its year"
+        assert re.search(r"section|appendix|algorithm|table", text, re.IGNORECASE), "say where in it"
+        assert "\nThreat model" in text
+        assert "\nQuery cost" in text
+
+    def test_beats_the_most_frequent_class(self, toy: SetUp) -> None:
+        x = fresh(toy)
+        truth = toy.victim.scores(x).argmax(axis=1)
+        prior = np.bincount(truth).max() / len(truth)
+        agreement = (run(toy).model.scores(x).argmax(axis=1) == truth).mean()
+        assert agreement > prior + 0.5 * (1 - prior)
+
+    def test_survives_a_guard_that_closes_midway(self, toy: SetUp) -> None:
+        after = toy.blocked_after or toy.budget // 2
+        oracle = oracle_of(toy, guard=Guard(Closes(after=after), key=b"0" * 16))
+        if toy.all_or_nothing:
+            with pytest.raises(AttackFailed):
+                run(toy, oracle)
+            return
+        result = run(toy, oracle)
+        assert result.stopped == "this client was blocked"
+        assert len(result.x) == len(result.answer) == after
+        assert result.answer.answered.all()
+        assert result.queries == oracle.queries >= after
+        assert np.isfinite(result.model.scores(fresh(toy, 5))).all()
+
+    def test_a_door_that_never_opens_leaves_no_copy(self, toy: SetUp) -> None:
+        with pytest.raises(AttackFailed, match=r"\w+ .*\."):
+            run(toy, oracle_of(toy, guard=Guard(Closes(after=0), key=b"0" * 16)))
+
+    @pytest.mark.parametrize("off_at", [2, 3])
+    def test_a_killed_run_resumes_and_pays_nothing_twice(self, toy: SetUp, off_at: int) -> None:
+        whole = run(toy)
+        ledger, first = MemoryLedger(), Flaky(toy.victim, off_at)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(toy, oracle_of(toy, model=first, ledger=ledger))
+        assert len(ledger) == first.rows > 0
+        ledger.rewind()
+        second = Flaky(toy.victim, off_at=-1)
+        resumed = run(toy, oracle_of(toy, model=second, ledger=ledger))
+        assert first.rows + second.rows == whole.queries
+        np.testing.assert_array_equal(resumed.x, whole.x)
+        assert same(resumed.model, whole.model, fresh(toy))
+
+
+def test_an_attack_without_a_toy_is_told_what_to_add() -> None:
+    with pytest.raises(AssertionError, match=r"no_such has no toy: add a line for it to SET_UPS in tests/extraction"):
+        toy_of("no_such")

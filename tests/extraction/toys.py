@@ -1,0 +1,210 @@
+"""Toys for the extraction tests: a victim, a learner, a purse-watching oracle, a ledger and one set-up for each attack.
+
+A new attack gets its line in `SET_UPS`, and with it the whole contract of test_contract.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import softmax
+
+from portcullis.core.errors import InputError
+from portcullis.core.extraction import ExtractionAttack, Knowledge
+from portcullis.core.guard import Defense
+from portcullis.core.types import Answer, Array, Interface, Model, Request, Reveals
+from portcullis.extraction.copycat import Copycat
+from portcullis.extraction.equation_solving import EquationSolving
+from portcullis.extraction.jacobian import Jacobian
+from portcullis.extraction.knockoff import Knockoff
+
+
+@dataclass(frozen=True)
+class ToySoftmax:
+    """A softmax regression on inputs of any shape: w (c, d), b (c,)."""
+
+    w: Array
+    b: Array
+    input_shape: tuple[int, ...]
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.b)
+
+    def scores(self, x: Array) -> Array:
+        return softmax(x.reshape(len(x), -1) @ self.w.T + self.b, axis=1)
+
+    def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
+        if of == "log_probs":
+            weights = weights - weights.sum(axis=1, keepdims=True) * self.scores(x)
+        return (weights @ self.w).reshape(x.shape)
+
+
+@dataclass
+class ToyLearner:
+    """Full-batch gradient descent on the cross-entropy. Remembers what it was given."""
+
+    steps: int = 150
+    rate: float = 2.0
+    fits: list[tuple[Array, Array, Any]] = field(default_factory=list)
+
+    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> ToySoftmax:
+        self.fits.append((x.copy(), targets.copy(), start))
+        flat, n = x.reshape(len(x), -1), len(x)
+        w = rng.normal(scale=0.01, size=(targets.shape[1], flat.shape[1]))
+        b = np.zeros(targets.shape[1])
+        if isinstance(start, ToySoftmax):
+            w, b = start.w.copy(), start.b.copy()
+        for _ in range(self.steps):
+            error = (softmax(flat @ w.T + b, axis=1) - targets) / n
+            w -= self.rate * error.T @ flat
+            b -= self.rate * error.sum(axis=0)
+        return ToySoftmax(w, b, x.shape[1:])
+
+
+def toy_victim(shape: tuple[int, ...] = (2, 3), n_classes: int = 3, seed: int = 5, scale: float = 4.0) -> ToySoftmax:
+    """A softmax regression whose classes meet in the middle of the unit box."""
+    rng = np.random.default_rng(seed)
+    w = rng.normal(scale=scale, size=(n_classes, int(np.prod(shape))))
+    return ToySoftmax(w, -w.sum(axis=1) / 2, shape)
+
+
+def inputs(n: int, seed: int, shape: tuple[int, ...] = (2, 3)) -> Array:
+    return np.random.default_rng(seed).uniform(size=(n, *shape))
+
+
+class WatchedOracle:
+    """Passes everything on to an oracle, fails on a batch that cannot be paid for, and notes what else is touched."""
+
+    def __init__(self, oracle: Any) -> None:
+        self._oracle = oracle
+        self.touched: set[str] = set()
+        self.batches: list[Array] = []
+
+    @property
+    def interface(self) -> Interface:
+        return self._oracle.interface
+
+    @property
+    def left(self) -> int:
+        return self._oracle.left
+
+    def query(self, x: Array) -> Answer:
+        assert 0 < len(x) <= self._oracle.left, f"asked {len(x)} rows with {self._oracle.left} left"
+        self.batches.append(x.copy())
+        before = x.copy()
+        answer = self._oracle.query(x)
+        np.testing.assert_array_equal(x, before)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:  # weights, model, coef_, budget ... whatever is not in the protocol
+        self.touched.add(name)
+        raise AttributeError(name)
+
+
+class MemoryLedger:
+    """The record of one run, and its replay in the next: `rewind` between them."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Array, Answer]] = []
+        self._next = 0
+
+    def rewind(self) -> None:
+        self._next = 0
+
+    def recall(self, x: Array) -> Answer | None:
+        known = self._rows[self._next : self._next + len(x)]
+        for asked, (recorded, _) in zip(x, known, strict=False):
+            if not np.array_equal(asked, recorded):
+                raise InputError("The record holds other questions.")
+        self._next += len(known)
+        return Answer.concat([answer for _, answer in known]) if known else None
+
+    def record(self, x: Array, answer: Answer) -> None:
+        self._rows += [(x[i], answer.take(slice(i, i + 1))) for i in range(len(x))]
+        self._next = len(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class Flaky:
+    """A victim whose machine is switched off at the n-th batch. Counts the rows that it scored."""
+
+    def __init__(self, victim: Model, off_at: int) -> None:
+        self.input_shape, self.n_classes = victim.input_shape, victim.n_classes
+        self._victim, self._off_at = victim, off_at
+        self.batches = self.rows = 0
+
+    def scores(self, x: Array) -> Array:
+        self.batches += 1
+        if self.batches == self._off_at:
+            raise KeyboardInterrupt
+        self.rows += len(x)
+        return self._victim.scores(x)
+
+
+@dataclass
+class Seen:
+    rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closes(Defense[Seen]):
+    """Answers `after` rows of a client and nothing more."""
+
+    after: int
+
+    def start(self) -> Seen:
+        return Seen()
+
+    def release(self, request: Request, answer: Answer, clean: Answer, state: Seen, noise: object) -> Answer:
+        late = state.rows + np.arange(len(answer)) >= self.after
+        state.rows += len(answer)
+        return answer.withhold(late)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetUp:
+    """One attack in its element.
+
+    least     the smallest budget that it can do anything with; below it, AttackFailed and nothing asked
+    weakest   needs nothing that is not in `knowledge`, and no answers above `attack.needs.answers`
+    """
+
+    attack: ExtractionAttack
+    budget: int
+    victim: Model = field(default_factory=toy_victim)
+    knowledge: Knowledge = field(default_factory=Knowledge)
+    interface: Interface | None = None
+    least: int = 1
+    blocked_after: int | None = None  # rows answered before the guard closes; half the budget unless given
+    all_or_nothing: bool = False  # with fewer answers than it wants there is no copy, and AttackFailed says so
+
+    @property
+    def door(self) -> Interface:
+        plain = Interface(input_shape=self.victim.input_shape, n_classes=self.victim.n_classes)
+        return self.interface or plain.revealing(reveals=max(self.attack.needs.answers, Reveals.LABELS))
+
+
+SET_UPS: dict[str, Callable[[], SetUp]] = {
+    "copycat": lambda: SetUp(
+        attack=Copycat(balance="oversample", cap=40, batch=16),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
+    "equation_solving": lambda: SetUp(attack=EquationSolving(), budget=12, least=7, blocked_after=5),
+    "jacobian": lambda: SetUp(
+        attack=Jacobian(k=2, steps=5),
+        budget=100,
+        knowledge=Knowledge(seeds=inputs(8, 2), learner=ToyLearner()),
+    ),
+    "knockoff": lambda: SetUp(
+        attack=Knockoff(batch=16),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 3), learner=ToyLearner()),
+    ),
+}
