@@ -51,6 +51,13 @@ def _encode(x: Array, form: str) -> NDArray[Any] | None:
     return codes if np.array_equal(table[codes], x) else None
 
 
+def _stored(x: Array, form: str) -> NDArray[Any]:
+    """x in a form that is known to hold it."""
+    stored = _encode(x, form)
+    assert stored is not None
+    return stored
+
+
 def _squares(rows: Array, x: Array) -> Array:
     """(m,) squared distances. The sum along a contiguous last axis is the same for one row and for many."""
     away = rows - x
@@ -116,7 +123,7 @@ class Rows:
     def exact(self, which: Any = slice(None)) -> Array:
         """(m, d) float64: the rows as they came."""
         stored = self.values[which]
-        return _TABLES[self.form][1][stored] if self.form in _TABLES else stored.astype(np.float64, copy=False)
+        return np.asarray(_TABLES[self.form][1][stored] if self.form in _TABLES else stored, np.float64)
 
     def put(self, x: Array, cap: int) -> None:
         stored = _encode(x, self.form)
@@ -137,13 +144,11 @@ class Rows:
     def _widen(self, x: Array) -> NDArray[Any]:
         """x in the next form that holds it and every row so far; the rows are moved to that form."""
         rows = self.exact()
-        for form in _FORMS[_FORMS.index(self.form) + 1 :]:
-            moved, stored = _encode(rows, form), _encode(x, form)
-            if moved is not None and stored is not None:
-                break
-        self.form, self.values = form, moved
-        self._buffer = _longer(moved, len(self._buffer))
-        return stored
+        wider = _FORMS[_FORMS.index(self.form) + 1 :]
+        self.form = next(f for f in wider if _encode(rows, f) is not None and _encode(x, f) is not None)
+        self.values = _stored(rows, self.form)
+        self._buffer = _longer(self.values, len(self._buffer))
+        return _stored(x, self.form)
 
     def nearest(self, x: Array, basis: Basis | None) -> float:
         """The L2 distance from x (d,) to the closest row: exactly the least of all of them."""
@@ -199,8 +204,8 @@ class Nearest:
 
     def add(self, label: int, x: Array) -> None:
         if label not in self.classes:
-            form, stored = next((f, s) for f in _FORMS if (s := _encode(x, f)) is not None)
-            self.classes[label] = Rows(stored[None][:0], form)
+            form = next(f for f in _FORMS if _encode(x, f) is not None)
+            self.classes[label] = Rows(_stored(x[None][:0], form), form)
         self.classes[label].put(x, self.cap)
 
     def __len__(self) -> int:

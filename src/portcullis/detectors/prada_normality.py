@@ -14,7 +14,7 @@ are put together, those `outlier` standard deviations or more from the mean are 
 than `at_least` remain, the suspicion is 1 - W of the Shapiro-Wilk test: the statistic, not its
 p-value. It holds until the next test, and comes down again when W recovers; latching is `Watch`'s.
 
-The test is defined up to 5,000 values, so the distances of the latest `latest` queries are used.
+The test is defined up to 5,000 values, so only the `latest` most recent distances are used.
 A question asked again by the same client is not counted: distances of 0 from a benign retry loop
 would wreck normality, and repeats teach a thief nothing.
 """
@@ -56,7 +56,7 @@ class PradaNormality(Detector[Distances]):
     per_class: int = 10  # distances before a class takes part
     outlier: float = 3.0  # standard deviations from the mean at which a distance is dropped
     at_least: int = 100  # a test needs more values than this
-    latest: int = 5_000  # queries' distances that are kept; Shapiro-Wilk is defined up to 5,000
+    latest: int = 5_000  # most recent distances that are kept; Shapiro-Wilk is defined up to 5,000
     cap: int = 2_000  # rows kept of each class; bounds memory and time
     remember: int = 16_384  # latest distinct questions that are recognised when asked again
 
@@ -87,9 +87,8 @@ class PradaNormality(Detector[Distances]):
         return suspicion
 
     def _test(self, state: Distances) -> None:
-        labels, values = [c for c, _ in state.recent], [d for _, d in state.recent]
-        state.labels = np.append(state.labels, np.array(labels, np.int64))[-self.latest :]
-        state.values = np.append(state.values, values)[-self.latest :]
+        state.labels = np.append(state.labels, np.array([c for c, _ in state.recent], np.int64))[-self.latest :]
+        state.values = np.append(state.values, [d for _, d in state.recent])[-self.latest :]
         state.recent.clear()
         classes, count = np.unique(state.labels, return_counts=True)
         values = state.values[np.isin(state.labels, classes[count >= self.per_class])]
