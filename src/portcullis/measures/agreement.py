@@ -16,7 +16,7 @@ one label, because any constant would then be a perfect copy; the histograms say
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -117,20 +117,25 @@ class Closeness:
     """
 
     agreement: Estimate  # 1 - R_test
-    total_variation: Estimate  # R^TV_test
-    macro_f: Estimate
-    uniform_agreement: Estimate  # 1 - R_unif, NaN where it would mean nothing
-    uniform_total_variation: Estimate  # R^TV_unif
+    macro_f_agreement: Estimate
+    tv_natural: Estimate  # R^TV_test
+    agreement_uniform: Estimate  # 1 - R_unif, NaN where it would mean nothing
+    tv_uniform: Estimate  # R^TV_unif
     constant: Estimate
-    uniform_constant: Estimate
+    constant_uniform: Estimate
+    victim_accuracy: Estimate | None
+    accuracy: Estimate | None
+    normalised_accuracy: Estimate | None
+    per_class: tuple[Estimate, ...]  # recovery of each class, empty without true labels
     histogram: tuple[int, ...]
-    uniform_histogram: tuple[int, ...]
+    histogram_uniform: tuple[int, ...]
     never_predicted: tuple[int, ...]  # classes that the victim never gives on the held-out rows
-    victim_accuracy: Estimate | None = None
-    accuracy: Estimate | None = None
-    normalised_accuracy: Estimate | None = None
-    per_class: tuple[Estimate, ...] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+
+    def measures(self) -> dict[str, Estimate]:
+        """The single figures by name, as a record keeps them; what was not measured is left out."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Estimate)}
 
 
 @dataclass(frozen=True)
@@ -178,39 +183,34 @@ class Exam:
         uniform = _on_uniform(copy, self.interface, self.seed, len(self.victim_uniform))
         f, g = self.victim.argmax(axis=1), scores.argmax(axis=1)
         f_uniform, g_uniform = self.victim_uniform.argmax(axis=1), uniform.argmax(axis=1)
-        histogram, uniform_histogram = (np.bincount(labels, minlength=c) for labels in (f, f_uniform))
-        same = agreement(f_uniform, g_uniform)
-        notes: tuple[str, ...] = ()
-        if len(f_uniform) and uniform_histogram.max() == len(f_uniform):
-            same = Estimate(math.nan, *UNIT, len(f_uniform), unit="rows")
-            notes = (
-                f"The victim gives class {f_uniform[0]} to all {len(f_uniform)} uniform points, so that any "
-                "constant would agree with it there: agreement on uniform points is withheld.",
-            )
+        counts, counts_uniform = (np.bincount(labels, minlength=c) for labels in (f, f_uniform))
+        same, notes = self._on_uniform_points(f_uniform, g_uniform, counts_uniform)
         return Closeness(
             agreement=agreement(f, g),
-            total_variation=total_variation(self.victim, scores),
-            macro_f=macro_f(f, g, c, rng=rng),
-            uniform_agreement=same,
-            uniform_total_variation=total_variation(self.victim_uniform, uniform),
-            constant=clopper_pearson(int(histogram.max()), len(f)),
-            uniform_constant=clopper_pearson(int(uniform_histogram.max()), len(f_uniform)),
-            histogram=tuple(histogram.tolist()),
-            uniform_histogram=tuple(uniform_histogram.tolist()),
+            macro_f_agreement=macro_f(f, g, c, rng=rng),
+            tv_natural=total_variation(self.victim, scores),
+            agreement_uniform=same,
+            tv_uniform=total_variation(self.victim_uniform, uniform),
+            constant=clopper_pearson(int(counts.max()), len(f)),
+            constant_uniform=clopper_pearson(int(counts_uniform.max()), len(f_uniform)),
+            victim_accuracy=None if self.true is None else agreement(self.true, f),
+            accuracy=None if self.true is None else agreement(self.true, g),
+            normalised_accuracy=None if self.true is None else recovery(self.true, f, g, rng=rng),
+            per_class=() if self.true is None else per_class_recovery(self.true, f, g, c, rng=rng),
+            histogram=tuple(counts.tolist()),
+            histogram_uniform=tuple(counts_uniform.tolist()),
             never_predicted=never_predicted(f, c),
             notes=notes,
-            **self._against_truth(f, g, rng),
         )
 
-    def _against_truth(self, f: Labels, g: Labels, rng: np.random.Generator) -> dict[str, Any]:
-        if self.true is None:
-            return {}
-        return {
-            "victim_accuracy": agreement(self.true, f),
-            "accuracy": agreement(self.true, g),
-            "normalised_accuracy": recovery(self.true, f, g, rng=rng),
-            "per_class": per_class_recovery(self.true, f, g, self.interface.n_classes, rng=rng),
-        }
+    def _on_uniform_points(self, f: Labels, g: Labels, counts: NDArray[np.int64]) -> tuple[Estimate, tuple[str, ...]]:
+        if len(f) == 0 or counts.max() < len(f):
+            return agreement(f, g), ()
+        note = (
+            f"The victim gives class {f[0]} to all {len(f)} uniform points, so that any constant would agree with it "
+            "there: agreement on uniform points is withheld."
+        )
+        return Estimate(math.nan, *UNIT, len(f), unit="rows"), (note,)
 
 
 def _on_uniform(model: Model, interface: Interface, seed: int, points: int) -> Array:

@@ -19,7 +19,7 @@ rows count.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,8 @@ class Served:
 class HonestCost:
     """What honest clients lose. Those that need the truth are None without it.
 
-    accuracy_drop      accuracy without the guard minus accuracy with it, on the same rows
+    accuracy, utility  the share of rows labelled right without the guard, and with it
+    accuracy_drop      the first minus the second, on the same rows
     l1                 mean L1 distance of the served scores from the undefended ones, over answered rows
     calibration_*      expected calibration error of what is shown, without and with the guard
     """
@@ -59,10 +60,18 @@ class HonestCost:
     flagged: Estimate  # clients for whom some alarm went off
     l1: Estimate
     accuracy_drop: Estimate | None = None
-    clean_accuracy: Estimate | None = None
-    served_accuracy: Estimate | None = None
+    accuracy: Estimate | None = None
+    utility: Estimate | None = None
     clean_calibration: Estimate | None = None
     served_calibration: Estimate | None = None
+
+    def measures(self) -> dict[str, Estimate]:
+        """By name, as a record keeps them; with labels_changed (1 - agreement) and tv (half of l1)."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        same, moved = self.agreement, self.l1
+        named["labels_changed"] = replace(same, value=1 - same.value, low=1 - same.high, high=1 - same.low)
+        named["tv"] = replace(moved, value=moved.value / 2, low=moved.low / 2, high=moved.high / 2)
+        return {name: estimate for name, estimate in named.items() if estimate is not None}
 
 
 def honest_cost(
@@ -91,7 +100,7 @@ def honest_cost(
     moved = [shown_distance(s.clean, s.answer, interface.n_classes) for s in served]
     alarmed = sum(s.alarmed for s in served)
     cost = HonestCost(
-        agreement=_share([np.equal(s.answer.labels, s.clean.labels) for s in served]),
+        agreement=_share([_labels(s.answer) == _labels(s.clean) for s in served]),
         altered=_share([changed(s.clean, s.answer) for s in served]),
         refused=_share([~s.answer.answered for s in served]),
         flagged=clopper_pearson(alarmed, len(served), unit="clients"),
@@ -104,13 +113,13 @@ def _with_truth(
     cost: HonestCost, served: Sequence[Served], truths: Sequence[Labels], rng: np.random.Generator
 ) -> HonestCost:
     pairs = list(zip(served, truths, strict=True))
-    clean = [np.equal(s.clean.labels, true) for s, true in pairs]
-    right = [np.equal(s.answer.labels, true) for s, true in pairs]
+    clean = [_labels(s.clean) == true for s, true in pairs]
+    right = [_labels(s.answer) == true for s, true in pairs]
     return replace(
         cost,
         accuracy_drop=_mean([was.astype(float) - now for was, now in zip(clean, right, strict=True)], (-1.0, 1.0)),
-        clean_accuracy=_share(clean),
-        served_accuracy=_share(right),
+        accuracy=_share(clean),
+        utility=_share(right),
         clean_calibration=calibration_error([s.clean for s in served], truths, rng=rng),
         served_calibration=calibration_error([s.answer for s in served], truths, rng=rng),
     )
@@ -163,9 +172,9 @@ def shown_distance(clean: Answer, served: Answer, n_classes: int) -> Array:
 def _shown(answer: Answer, n_classes: int) -> Array:
     shown = np.zeros((len(answer), n_classes)) if answer.scores is None else np.nan_to_num(answer.scores)
     bare = np.ones(len(answer), bool) if answer.scores is None else np.isnan(answer.scores).all(axis=1)
-    assert answer.labels is not None
-    bare &= answer.labels != WITHHELD
-    shown[bare, answer.labels[bare]] = 1.0
+    labels = _labels(answer)
+    bare &= labels != WITHHELD
+    shown[bare, labels[bare]] = 1.0
     return shown
 
 
@@ -179,12 +188,13 @@ def calibration_error(
     """
     confidence, right = [], []
     for answer, true in zip(answers, truths, strict=True):
-        if answer.scores is None or answer.labels is None:
+        if answer.scores is None:
             continue
-        own = answer.scores[np.arange(len(answer)), np.maximum(answer.labels, 0)]
-        told = (answer.labels != WITHHELD) & ~np.isnan(own)
+        labels = _labels(answer)
+        own = answer.scores[np.arange(len(answer)), np.maximum(labels, 0)]
+        told = (labels != WITHHELD) & ~np.isnan(own)
         confidence.append(own[told])
-        right.append(answer.labels[told] == true[told])
+        right.append(labels[told] == true[told])
     told_at = np.concatenate([np.empty(0), *confidence])
     gap = np.concatenate([np.empty(0), *right]) - told_at
     place = np.clip(np.ceil(told_at * bins) - 1, 0, bins - 1).astype(np.int64)
@@ -193,6 +203,11 @@ def calibration_error(
         return float(abs(np.bincount(place[rows], weights=gap[rows], minlength=bins)).sum() / len(rows))
 
     return bootstrap(error, len(gap), rng=rng, within=UNIT)
+
+
+def _labels(answer: Answer) -> Labels:
+    assert answer.labels is not None  # a classifier's: honest_cost has turned the others away
+    return answer.labels
 
 
 def _share(hits: Sequence[Flags]) -> Estimate:
