@@ -11,6 +11,7 @@ CATALOG = Catalog(
         "label_only": "portcullis.defenses.label_only:LabelOnly",
         "log": "portcullis.defenses.log:Log",
         "other_class": "portcullis.defenses.other_class:OtherClass",
+        "quota": "portcullis.defenses.quota:Quota",
         "rounding": "portcullis.defenses.rounding:Rounding",
         "top_k": "portcullis.defenses.top_k:TopK",
         "watch": "portcullis.defenses.watch:Watch",

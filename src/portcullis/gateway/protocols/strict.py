@@ -1,0 +1,170 @@
+"""Strict reading: JSON and tensors from strangers, refused in one sentence or understood in one way.
+
+Servers disagree about the odd corners of JSON: of two equal keys one keeps the first and another
+the last, strings are numbers here and errors there. A guard that reads a body in another way than
+the model behind it inspects the wrong question, so the corners are refused here, and what was read
+is written anew before it is sent on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from portcullis.core.types import Array
+
+__all__ = ["BadRequest", "finite", "listed", "loads", "numbers", "only_keys", "rows_in", "text"]
+
+DEPTH = 32  # of nested lists and objects; numpy reads no deeper, and nothing honest comes near
+
+
+class BadRequest(Exception):
+    """What a client sent cannot be taken: a status from 400 to 499 and one sentence."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.status = status
+
+
+def loads(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; refuses anything else, keys that stand twice, and deep nesting."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body must be valid JSON: {str(error).split(':')[0]}.") from None
+    if not isinstance(tree, dict):
+        raise BadRequest(f"The body must be a JSON object; got a {_kind(tree)}.")
+    if _colons(body) != _pairs(tree, 0):
+        _search_twins(body)
+    return tree
+
+
+def _colons(body: bytes) -> int:
+    """Colons outside strings: the number of pairs in the text. -1 where a quick look cannot tell."""
+    if b"\\" in body:
+        return -1
+    return sum(part.count(b":") for part in body.split(b'"')[::2])
+
+
+def _pairs(tree: Any, depth: int) -> int:
+    """Pairs in the parsed tree, looking into lists that begin with an object or a list of objects."""
+    if depth > DEPTH:
+        raise BadRequest(f"The body must be nested at most {DEPTH} deep.")
+    if isinstance(tree, dict):
+        return len(tree) + sum(_pairs(v, depth + 1) for v in tree.values() if isinstance(v, dict | list))
+    if tree and isinstance(tree[0], dict | list):
+        return sum(_pairs(v, depth + 1) for v in tree if isinstance(v, dict | list))
+    return 0
+
+
+def _search_twins(body: bytes) -> None:
+    """The slow and certain look for a key that stands twice in one object."""
+
+    def pairs(items: list[tuple[str, Any]]) -> None:
+        keys = [k for k, _ in items]
+        if len(set(keys)) != len(keys):
+            twin = next(k for k in keys if keys.count(k) > 1)
+            raise BadRequest(f"A key may stand once in an object; {twin[:40]!r} stands twice.")
+
+    try:
+        json.loads(body, object_pairs_hook=pairs)
+    except (RecursionError, ValueError):
+        raise BadRequest(f"The body must be nested at most {DEPTH} deep.") from None
+
+
+def numbers(data: Any, where: str, *, missing: bool = False) -> np.ndarray:
+    """Nested lists of JSON numbers as an array of 64-bit floats; `missing` lets a null mean NaN."""
+    try:
+        found = np.asarray(data)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{where} must hold lists of equal length.") from None
+    if found.dtype.kind == "O" and missing and all(v is None or type(v) in (int, float) for v in found.flat):
+        found = found.astype(np.float64)
+    if found.dtype.kind not in "fiu":
+        empty = found.size == 0
+        raise BadRequest(f"{where} must hold at least one number." if empty else f"{where} must hold numbers only.")
+    if found.ndim == 0 or found.size == 0:
+        raise BadRequest(f"{where} must be a list with at least one number.")
+    return found.astype(np.float64, copy=False)
+
+
+def rows_in(found: np.ndarray, shape: tuple[int, ...], limit: int, where: str) -> Array:
+    """(n, *shape) from an array that must have this shape and at most `limit` rows."""
+    if found.shape[1:] != shape:
+        want = ", ".join(map(str, ("n", *shape)))
+        raise BadRequest(f"{where} must have shape ({want}); got {_shape(found.shape)}.")
+    if not 1 <= len(found) <= limit:
+        raise BadRequest(f"{where} must hold 1 to {limit} rows; got {len(found)}.", 413 if len(found) else 400)
+    return found
+
+
+def finite(x: np.ndarray, where: str, *, missing: bool = False) -> Array:
+    """x, refused if it holds NaN or infinity (a NaN is an omitted input where `missing`)."""
+    good = np.isfinite(x)
+    if not good.all() and not (missing and (good | np.isnan(x)).all()):
+        raise BadRequest(f"{where} must be finite; got NaN or infinity.")
+    return x
+
+
+def claimed_shape(value: Any, where: str) -> tuple[int, ...]:
+    """A shape that a client claims, as positive ints whose product nothing is allocated for."""
+    if not isinstance(value, list) or not 1 <= len(value) <= DEPTH:
+        raise BadRequest(f"{where} must be a list of 1 to {DEPTH} positive integers.")
+    if any(type(v) is not int or v < 1 for v in value):
+        raise BadRequest(f"{where} must hold positive integers only.")
+    return tuple(value)
+
+
+def same_count(shape: tuple[int, ...], size: int, where: str) -> None:
+    """Refuse data whose length is not the product of its claimed shape."""
+    if math.prod(shape) != size:
+        raise BadRequest(f"{where} must hold as many numbers as its shape says; got {size}.")
+
+
+def only_keys(tree: Any, allowed: Iterable[str], where: str) -> dict[str, Any]:
+    """`tree` if it is an object all of whose keys are on the list."""
+    if not isinstance(tree, dict):
+        raise BadRequest(f"{where} must be an object; got a {_kind(tree)}.")
+    for key in tree:
+        if key not in allowed:
+            raise BadRequest(f"{where} has {key[:40]!r}, which is not allowed here.")
+    return tree
+
+
+def listed(tree: Any, where: str, length: Sequence[int] | range = range(1, 65)) -> list[Any]:
+    """`tree` if it is a list of an allowed length."""
+    if not isinstance(tree, list) or len(tree) not in length:
+        raise BadRequest(f"{where} must be a list of {length[0]} to {length[-1]} objects.")
+    return tree
+
+
+def text(value: Any, where: str, limit: int = 128) -> str:
+    """`value` if it is short printable text."""
+    if not isinstance(value, str) or len(value) > limit or not value.isprintable():
+        raise BadRequest(f"{where} must be text of at most {limit} printable characters.")
+    return value
+
+
+def no_booleans(body: bytes, data: Any, where: str) -> None:
+    """Refuse true and false among numbers, which numpy would take for 1 and 0."""
+    if (b"true" in body or b"false" in body) and _holds_bool(data):
+        raise BadRequest(f"{where} must hold numbers only.")
+
+
+def _holds_bool(data: Any) -> bool:
+    return any(_holds_bool(v) for v in data) if isinstance(data, list) else isinstance(data, bool)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(map(str, shape[:8]))}{', ...' if len(shape) > 8 else ''})"
+
+
+def _kind(tree: Any) -> str:
+    names = {list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(tree), "null" if tree is None else "object")

@@ -1,0 +1,242 @@
+"""Open Inference Protocol v2: health, metadata and infer, in JSON and with the binary tensor extension.
+
+KServe, "Open Inference Protocol", github.com/kserve/open-inference-protocol; NVIDIA Triton, "Binary
+Tensor Data Extension".
+
+One input tensor, asked for by name; parameters that change what the server does with a tensor
+(shared memory, classification, sequences) are refused, because they carry the question or the
+answer past the guard. The two dialects may differ on the two sides of the gate: MLServer reads no
+binary body and KServe answers no JSON without a content type, so both are written as they like it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+
+from portcullis.core.errors import Unreachable
+from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.strict import (
+    BadRequest,
+    claimed_shape,
+    listed,
+    loads,
+    no_booleans,
+    numbers,
+    only_keys,
+    rows_in,
+    same_count,
+    text,
+)
+from portcullis.gateway.protocols.wire import (
+    DTYPES,
+    Ask,
+    Headers,
+    Inquiry,
+    Reply,
+    Served,
+    Wire,
+    answer_from,
+    parsed,
+    shown_scores,
+)
+
+__all__ = ["OpenInference"]
+
+LENGTH = "inference-header-content-length"
+HARMLESS = ("content_type",)  # MLServer's hint about codecs; read past, never sent on
+ROUTE = re.compile(r"/v2(?:/(health/live|health/ready)|/models/([^/]+)(?:/versions/([^/]+))?(/infer|/ready)?)?")
+WORDS = {"health/live": "live", "health/ready": "ready", "/infer": "infer", "/ready": "model_ready"}
+
+
+class OpenInference(Wire):
+    """The protocol of Triton, KServe, MLServer, Seldon and OpenVINO's server."""
+
+    name: ClassVar[str] = "v2"
+    ready_path: ClassVar[str] = "/v2/health/ready"
+
+    def route(self, method: str, path: str, served: Served) -> str | None:
+        found = ROUTE.fullmatch(path)
+        if not found:
+            return None
+        health, model, version, verb = found.groups()
+        if model is not None and (model != served.name or version not in (None, served.version)):
+            return None
+        what = WORDS.get(health or verb or "", "model" if model else "server")
+        return what if method == ("POST" if what == "infer" else "GET") else None
+
+    # Facing the client.
+
+    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        header, raw = _split(headers, body)
+        tree = only_keys(loads(header), ("id", "parameters", "inputs", "outputs"), "The request")
+        flags = _parameters(tree, "The request", ("binary_data_output",))
+        tensor = listed(tree.get("inputs"), '"inputs"', range(1, 2))[0]
+        only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input")
+        if tensor.get("name") != served.input:
+            raise BadRequest(f"The model takes one input named {served.input!r}.")
+        x = _tensor(tensor, header, raw, served)
+        outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
+        mark = text(tree["id"], '"id"') if "id" in tree else None
+        return Inquiry(served.inspected(x), mark, binary, outputs)
+
+    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+        scores = shown_scores(served, answer)
+        values = ((served.label, answer.labels), (served.scores, scores))
+        known = [(n, v) for n, v in values if n and v is not None and (not inquiry.outputs or n in inquiry.outputs)]
+        raw: list[bytes] = []
+        outputs = [_written(n, v, served, n in inquiry.binary, raw) for n, v in known]
+        tree: dict[str, Any] = {"model_name": served.name, "outputs": outputs}
+        if served.version:
+            tree["model_version"] = served.version
+        if inquiry.id is not None:
+            tree["id"] = inquiry.id
+        header = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+        if not raw:
+            return Reply(header)
+        kind = (("content-type", "application/octet-stream"), (LENGTH, str(len(header))))
+        return Reply(b"".join([header, *raw]), 200, kind)
+
+    def tell(self, served: Served, what: str) -> Reply:
+        if what == "server":
+            return _json({"name": "portcullis", "version": "", "extensions": ["binary_tensor_data"]})
+        if what == "live":
+            return _json({"live": True})
+        if what == "ready":
+            return _json({"ready": True})
+        if what == "model_ready":
+            return _json({"name": served.name, "ready": True})
+        columns = max(served.interface.n_classes, 1)
+        precision = "FP32" if served.interface.precision == "float32" else "FP64"
+        outputs = [_about(served.label, "INT64", [-1]), _about(served.scores, precision, [-1, columns])]
+        return _json(
+            {
+                "name": served.name,
+                "versions": [served.version] if served.version else [],
+                "platform": "portcullis",
+                "inputs": [_about(served.input, served.datatype, [-1, *served.interface.input_shape])],
+                "outputs": [o for o in outputs if o["name"]],
+            }
+        )
+
+    # Facing the upstream.
+
+    def ask(self, served: Served, x: Array) -> Ask:
+        dtype = np.dtype(DTYPES[served.datatype])
+        cast = np.ascontiguousarray(x, dtype)
+        tensor: dict[str, Any] = {"name": served.input, "shape": list(x.shape), "datatype": served.datatype}
+        outputs: list[dict[str, Any]] = [{"name": n} for n in (served.label, served.scores) if n]
+        path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
+        if not served.binary:
+            tensor["data"] = cast.reshape(-1)
+            if cast.dtype.kind == "f" and served.interface.missing:
+                tensor["data"] = [None if np.isnan(v) else v for v in cast.reshape(-1).tolist()]
+            tree = {"inputs": [tensor], "outputs": outputs}
+            body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+            return Ask(path, body, {"content-type": "application/json"})
+        tensor["parameters"] = {"binary_data_size": cast.nbytes}
+        for output in outputs:
+            output["parameters"] = {"binary_data": True}
+        header = orjson.dumps({"inputs": [tensor], "outputs": outputs})
+        kind = {"content-type": "application/octet-stream", LENGTH: str(len(header))}
+        return Ask(path, header + cast.tobytes(), kind)
+
+    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+        cut = int(headers.get(LENGTH) or len(body))
+        tree, raw, found = parsed(body[:cut]), memoryview(body)[cut:], {}
+        try:
+            for output in tree["outputs"]:
+                size = (output.get("parameters") or {}).get("binary_data_size")
+                dtype = np.dtype(DTYPES[output["datatype"]])
+                if size is None:
+                    value = np.asarray(output["data"], np.float64).astype(dtype)
+                else:
+                    value, raw = np.frombuffer(raw[:size], dtype), raw[size:]
+                found[output["name"]] = value
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise Unreachable("The upstream's answer must hold tensors of the Open Inference Protocol.") from None
+        labels = found.get(served.label) if served.label else None
+        scores = found.get(served.scores) if served.scores else None
+        if labels is None and scores is None:
+            raise Unreachable(f"The upstream must answer {served.scores or served.label!r}; it sent {sorted(found)}.")
+        return answer_from(served, n, scores, labels)
+
+
+def _split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
+    """The JSON part of a body and the raw tensors behind it."""
+    given = headers.get(LENGTH)
+    if given is None:
+        return body, b""
+    if not (given.isascii() and given.isdigit() and 0 < int(given[:12]) <= len(body) and len(given) <= 12):
+        raise BadRequest("Inference-Header-Content-Length must be the length of the JSON at the head of the body.")
+    return body[: int(given)], body[int(given) :]
+
+
+def _parameters(tree: dict[str, Any], where: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+    given = tree.get("parameters")
+    return {} if given is None else only_keys(given, (*allowed, *HARMLESS), f"The parameters of {where.lower()}")
+
+
+def _tensor(tensor: dict[str, Any], header: bytes, raw: bytes, served: Served) -> np.ndarray:
+    where, shape = "The input", claimed_shape(tensor.get("shape"), '"shape"')
+    name = tensor.get("datatype")
+    if not isinstance(name, str) or name not in DTYPES:
+        raise BadRequest(f'"datatype" must be one of {", ".join(DTYPES)}.')
+    size = _parameters(tensor, where, ("binary_data_size",)).get("binary_data_size")
+    dtype = np.dtype(DTYPES[name])
+    if size is None:
+        if raw or "data" not in tensor:
+            raise BadRequest('The input must have "data", or "binary_data_size" and that many raw bytes.')
+        no_booleans(header, tensor["data"], where)
+        found = numbers(tensor["data"], where, missing=served.interface.missing).reshape(-1)
+        if dtype.itemsize < 8 and dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                found = found.astype(dtype).astype(np.float64)
+    else:
+        if "data" in tensor or type(size) is not int or size != len(raw) or size % dtype.itemsize:
+            raise BadRequest('"binary_data_size" must be the number of raw bytes behind the JSON, and "data" absent.')
+        found = np.frombuffer(raw, dtype).astype(np.float64)
+    same_count(shape, found.size, where)
+    return rows_in(found.reshape(shape), served.interface.input_shape, served.max_rows, where)
+
+
+def _wanted(tree: dict[str, Any], served: Served, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names asked for, names wanted as raw bytes)."""
+    known = [n for n in (served.label, served.scores) if n]
+    if tree.get("outputs") is None:
+        return (), tuple(known) if all_binary else ()
+    names, binary = [], []
+    for output in listed(tree["outputs"], '"outputs"', range(1, 9)):
+        only_keys(output, ("name", "parameters"), "An output")
+        if output.get("name") not in known:
+            raise BadRequest(f"The model's outputs are {' and '.join(map(repr, known))}.")
+        names.append(output["name"])
+        if _parameters(output, "An output", ("binary_data",)).get("binary_data", all_binary) is True:
+            binary.append(output["name"])
+    return tuple(names), tuple(binary)
+
+
+def _written(name: str, value: np.ndarray, served: Served, binary: bool, raw: list[bytes]) -> dict[str, Any]:
+    if value.dtype.kind == "f":
+        value = np.ascontiguousarray(value, "<f4" if served.interface.precision == "float32" else "<f8")
+    else:
+        value = np.ascontiguousarray(value, "<i8")
+    kind = {"<f4": "FP32", "<f8": "FP64", "<i8": "INT64"}[value.dtype.str]
+    tree: dict[str, Any] = {"name": name, "shape": list(value.shape), "datatype": kind}
+    if binary:
+        tree["parameters"] = {"binary_data_size": value.nbytes}
+        raw.append(value.tobytes())
+    else:
+        tree["data"] = value.reshape(-1)
+    return tree
+
+
+def _about(name: str | None, datatype: str, shape: list[int]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape}
+
+
+def _json(tree: dict[str, Any]) -> Reply:
+    return Reply(orjson.dumps(tree))
