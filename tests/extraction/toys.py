@@ -1,6 +1,7 @@
 """Toys for the extraction tests: a victim, a learner, a purse-watching oracle, a ledger and one set-up for each attack.
 
-A new attack gets its line in `SET_UPS`, and with it the whole contract of test_contract.py.
+A new attack gets its line in `SET_UPS`, and with it the whole contract of test_contract.py; "name-variant" is another
+line for settings that take another road through the same attack.
 """
 
 from __future__ import annotations
@@ -197,10 +198,27 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
     ),
     "equation_solving": lambda: SetUp(attack=EquationSolving(), budget=12, least=7, blocked_after=5),
+    "equation_solving-binary": lambda: SetUp(
+        attack=EquationSolving(design="uniform", oversample=1.5, held_out=0),
+        budget=12,
+        victim=toy_victim((6,), 2),
+        least=7,
+        blocked_after=5,
+    ),
     "jacobian": lambda: SetUp(
         attack=Jacobian(k=2, steps=5),
         budget=100,
         knowledge=Knowledge(seeds=inputs(8, 2), learner=ToyLearner()),
+    ),
+    "jacobian-away": lambda: SetUp(
+        attack=Jacobian(direction="away", tau=2, sigma=2, kappa=20),
+        budget=100,
+        knowledge=Knowledge(seeds=inputs(12, 2), learner=ToyLearner()),
+    ),
+    "jacobian-own_class": lambda: SetUp(
+        attack=Jacobian(direction="own_class", steps=5, of="logits", warm_start=True),
+        budget=100,
+        knowledge=Knowledge(seeds=inputs(12, 2), learner=ToyLearner()),
     ),
     "knockoff": lambda: SetUp(
         attack=Knockoff(batch=16),
