@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from portcullis.core.errors import ParameterError
+from portcullis.core.extraction import Extraction, Knowledge
+from portcullis.core.oracle import LocalOracle
+from portcullis.core.types import Answer, Array, Interface, Reveals
+from portcullis.extraction.copycat import Copycat, training_rows
+from portcullis.extraction.knockoff import Knockoff
+
+from .toys import ToyLearner, inputs, toy_victim
+
+VICTIM = toy_victim(n_classes=6)
+PROBS = Interface(input_shape=(2, 3), n_classes=6)
+LABELS = PROBS.revealing(reveals=Reveals.LABELS)
+
+
+def thieve(door: Interface = PROBS, attack: Any = None, **settings: Any) -> Extraction:
+    learner = ToyLearner()
+    knowledge = Knowledge(pool=inputs(80, 0), learner=learner)
+    attack = attack or Copycat(**settings)
+    result = attack(LocalOracle(VICTIM, door, budget=80), knowledge, rng=np.random.default_rng(0))
+    result.notes["fits"] = learner.fits
+    return result
+
+
+def test_probabilities_change_nothing() -> None:
+    seen, unseen = thieve(PROBS), thieve(LABELS)
+    np.testing.assert_array_equal(seen.notes["fits"][0][1], unseen.notes["fits"][0][1])
+    np.testing.assert_array_equal(seen.model.scores(inputs(50, 1)), unseen.model.scores(inputs(50, 1)))
+    assert set(np.unique(seen.notes["fits"][0][1])) == {0.0, 1.0}
+
+
+def test_the_label_is_believed_when_the_probabilities_say_otherwise() -> None:
+    class Contrary:
+        """Serves label 0 with probabilities that favour class 1: a defense that keeps labels and bends the rest."""
+
+        interface = Interface(input_shape=(2, 3), n_classes=2)
+        left = 10
+
+        def query(self, x: Array) -> Answer:
+            self.left -= len(x)
+            return Answer(np.zeros(len(x), np.int64), np.tile([0.1, 0.9], (len(x), 1)))
+
+    learner = ToyLearner()
+    Copycat()(Contrary(), Knowledge(pool=inputs(20, 0), learner=learner), rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(learner.fits[0][1], np.tile([1.0, 0.0], (10, 1)))
+
+
+def test_asks_what_knockoff_asks() -> None:
+    np.testing.assert_array_equal(thieve().x, thieve(attack=Knockoff()).x)
+
+
+def test_the_share_of_classes_that_came_back_is_noted() -> None:
+    result = thieve()
+    assert result.notes["classes_seen"] == len(set(result.answer.labels)) / 6
+
+
+@pytest.mark.parametrize("cap", [None, 1, 5])
+@pytest.mark.parametrize("oversample", [False, True])
+def test_balance(cap: int | None, oversample: bool) -> None:
+    labels = np.repeat([0, 2, 5], [40, 7, 3])
+    labels = np.random.default_rng(0).permutation(labels)
+    rows = training_rows(labels, cap=cap, oversample=oversample, rng=np.random.default_rng(1))
+    counts = dict(zip(*np.unique(labels[rows], return_counts=True), strict=True))
+    kept = {c: min(n, cap or n) for c, n in ((0, 40), (2, 7), (5, 3))}
+    assert counts == ({c: max(kept.values()) for c in kept} if oversample else kept)
+    for c, n in kept.items():
+        times = np.unique(rows[labels[rows] == c], return_counts=True)[1]
+        assert len(times) == n  # every row kept is there
+        assert times.max() - times.min() <= 1  # and none much more often than another
+
+
+def test_no_balance_trains_on_every_row_in_order() -> None:
+    result = thieve()
+    np.testing.assert_array_equal(result.notes["fits"][0][0], result.x)
+
+
+def test_balance_is_free() -> None:
+    result = thieve(balance="oversample")
+    assert result.queries == len(result.x) == 80
+    assert len(result.notes["fits"][0][0]) > 80
+
+
+@pytest.mark.parametrize("settings", [{"balance": "both"}, {"cap": 0}, {"batch": 0}])
+def test_settings_out_of_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError, match=rf"Copycat\.{next(iter(settings))} must be"):
+        Copycat(**settings)
