@@ -1,0 +1,263 @@
+"""The sections of the page, each from the same audit; a section with nothing to say is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from portcullis.core.types import Estimate
+from portcullis.report import figures
+from portcullis.report.markup import Html, disclosure, el, join, table
+from portcullis.report.numbers import count, percent, points, span
+from portcullis.report.reading import NONE, Audit, Pair
+from portcullis.report.words import CONTROLS, listed, measure_word
+
+__all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "recovery", "speed"]
+
+Section = Html | None
+
+
+def glance(audit: Audit, deployed: str | None = None) -> Section:
+    """One line for every defense: who fares best behind it, how far he gets, what it costs, when it noticed."""
+    head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "Alarm on him"]
+    rows = []
+    for defense in audit.defenses:
+        worst = audit.worst(defense)
+        loss = audit.cost(defense)
+        first = figures.alarm_words(audit, worst.attack, defense) if worst else ""
+        stolen = worst.measures[audit.measure] if worst else None
+        tags = [("best", defense == audit.best and audit.helps), ("deployed", defense == deployed)]
+        mark = join([el("span", word, class_=f"tag {word}") for word, true in tags if true], " ")
+        price = "nothing" if defense == NONE else points(loss) if loss else "not measured"
+        rows.append([
+            join([_defense(defense), mark], " "),
+            worst.attack if worst else "nobody left a copy",
+            _bar(stolen) if stolen else "none",
+            price,
+            (first if _alarms(audit, defense) else "no detector") if worst else "",
+        ])  # fmt: skip
+    return table(head, rows, "Every defense and the attacker who fares best behind it", class_="glance")
+
+
+def speed(audit: Audit) -> Section:
+    """Agreement against queries, a panel for every defense."""
+    if not any(p.done for p in audit.pairs.values()):
+        return None
+    panels = []
+    for n, defense in enumerate(audit.defenses):
+        title = el("figcaption", _defense(defense))
+        panels.append(el("figure", title, figures.curves(audit, defense, f"curves-{n}")))
+    points_ = [
+        [f"{a}, {_words(d)}", f"{q:,}", *_number(e)] for (a, d), p in _ordered(audit) for q, e in p.curve(audit.measure)
+    ]
+    head = ["Attack and defense", "Queries", measure_word(audit).capitalize(), "Interval", "n"]
+    return join([
+        el("p", f"How good the copy is after so many queries. Lines are means over {_seeds(audit)}, bands their 95% "
+           "intervals; a cross marks where the guard shut the attacker out, the dotted level what the same data give "
+           "without the API."),
+        figures.key(audit.thieves),
+        el("div", panels, class_="panels"),
+        disclosure("Numbers behind the curves", table(head, points_, "Agreement by number of queries")),
+    ])  # fmt: skip
+
+
+def matrix(audit: Audit) -> Section:
+    """Every attack against every defense, the worst attacker of each defense marked."""
+    if not audit.pairs:
+        return None
+    rows = []
+    for defense in audit.defenses:
+        worst = audit.worst(defense)
+        cells = [_cell(audit, audit.pairs.get((a, defense)), worst) for a in audit.attacks]
+        rows.append([_defense(defense), *cells])
+    notes = [el("li", el("b", where), f": {what}") for where, what in _notes(audit)]
+    return join([
+        el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}, "
+           f"with 95% intervals over {_seeds(audit)}. The attacker who fares best behind a defense is framed and "
+           "marked ▲: a defense is worth what it does to him."),
+        table(["Defense", *audit.attacks], rows, "Attack by defense", class_="matrix"),
+        el("ul", notes, class_="notes") if notes else None,
+    ])  # fmt: skip
+
+
+def detection(audit: Audit) -> Section:
+    """When the alarms came, and how often honest clients set them off."""
+    watched = [d for d in audit.defenses if _alarms(audit, d)]
+    if not watched:
+        return None
+    panels = [
+        el("figure", el("figcaption", _defense(d), el("small", _false(audit, d))),
+           figures.timeline(audit, d, f"alarms-{n}"))
+        for n, d in enumerate(watched)
+    ]  # fmt: skip
+    rows = [
+        [f"{a}, {_words(d)}", figures.alarm_words(audit, a, d),
+         ", ".join("none" if r is None else f"{r:,}" for r in p.alarms), f"{p.queries:,}"]
+        for (a, d), p in _ordered(audit) if d in watched
+    ]  # fmt: skip
+    honest = [[_defense(d), *_number(_honest(audit, d, "false_alarm"))] for d in watched]
+    return join([
+        el("p", "Each mark is the first alarm of one run, at the query that set it off; the gray track ends with the "
+           "last query. An alarm that never comes is a thief who leaves unseen."),
+        el("div", panels, class_="panels"),
+        disclosure("Numbers behind the timelines",
+            table(["Attack and defense", "First alarm", "By seed", "Queries paid"], rows, "First alarms"),
+            table(["Defense", "False alarms", "Interval", "n"], honest, "Chunks of honest rows with an alarm")),
+    ])  # fmt: skip
+
+
+def cost(audit: Audit) -> Section:
+    """What honest clients pay for what the thief is denied."""
+    plotted = figures.pareto(audit, "pareto")
+    if plotted is None:
+        return None
+    drawing, letters = plotted
+    names = dict((d, letter) for letter, d in letters)
+    rows = [
+        [join([el("b", names.get(d, "")), _defense(d)], " "),
+         points(loss) if (loss := audit.cost(d)) else "not measured",
+         _maybe(_honest(audit, d, "labels_changed")), _maybe(_honest(audit, d, "tv")),
+         percent(w.measures[audit.measure]) if (w := audit.worst(d)) else "no copy"]
+        for d in audit.defenses
+    ]  # fmt: skip
+    head = ["Defense", "Accuracy lost", "Labels changed", "Probabilities moved", "Worst theft"]
+    return join([
+        el("p", "Further left is cheaper for honest clients, further down holds the thief better. Round marks on the "
+           "step are defenses that no other one beats at both; square ones are beaten. Every defense stands with its "
+           "worst attacker."),
+        el("figure", drawing),
+        table(head, rows, "Utility against theft"),
+    ])  # fmt: skip
+
+
+def recovery(audit: Audit, labels: Sequence[str]) -> Section:
+    """Which classes are lost: by the worst attacker, undefended and behind the best defense."""
+    shown = [d for d in (NONE, audit.best) if d and (w := audit.worst(d)) and any(w.classes)]
+    if not shown:
+        return None
+    worsts = [w for d in shown if (w := audit.worst(d))]
+    size = max(len(w.classes) for w in worsts)
+    labels = [str(x) for x in labels][:size] + [str(i) for i in range(len(labels), size)]
+    rows = [[labels[i], *(_maybe(w.classes[i] if i < len(w.classes) else None) for w in worsts)]
+            for i in range(size)]  # fmt: skip
+    titles = [f"{w.attack}, {_words(w.defense)}" for w in worsts]
+    return join([
+        el("p", "The share of each class of the victim's answers that the copy repeats. An average can hide a class "
+           "that is wholly stolen, or wholly safe."),
+        figures.key(titles, lines=False),
+        el("figure", figures.recovery(audit, shown, labels, "recovery")),
+        disclosure("Numbers behind the figure", table(["Class", *titles], rows, "Recovery of every class")),
+    ])  # fmt: skip
+
+
+def controls(audit: Audit) -> Section:
+    """What the figures must be compared with."""
+    rows = [
+        [
+            p.attack,
+            CONTROLS.get(p.attack, ""),
+            _words(p.defense),
+            *_number(p.measures.get(audit.measure)),
+            f"{p.queries:,}",
+        ]
+        for p in audit.controls
+    ]
+    for defense in (NONE, "label_only"):
+        if worst := audit.worst(defense):
+            name = "undefended" if defense == NONE else "label-only"
+            what = f"the strongest attack, {worst.attack}"
+            rows.append([name, what, _words(defense), *_number(worst.measures[audit.measure]), f"{worst.queries:,}"])
+    if not rows:
+        return None
+    head = ["Row", "What it is", "Defense", measure_word(audit).capitalize(), "Interval", "n", "Queries"]
+    said = "A theft counts only above these rows. They were run by themselves, with the same data and learner."
+    if not audit.controls:
+        said = "No control was run: whether the API taught the thief anything cannot be told from this page."
+    return join([el("p", said), table(head, rows, "Controls")])
+
+
+def _notes(audit: Audit) -> list[tuple[str, str]]:
+    """(where, what) of every cell without a copy, and of every run that the guard ended."""
+    why: dict[tuple[str, str], list[str]] = {}
+    for (attack, defense), p in _ordered(audit):
+        if p.outcome != "done":
+            why.setdefault((attack, f"{p.outcome}. {p.reason}"), []).append(_words(defense))
+        elif p.ended_by_guard:
+            told = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what he had by then."
+            why.setdefault((attack, told), []).append(_words(defense))
+    everywhere = len(audit.defenses) if len(audit.defenses) > 1 else 0
+    return [
+        (attack if len(where) == everywhere else f"{attack}, {listed(where)}", what)
+        for (attack, what), where in why.items()
+    ]
+
+
+def _cell(audit: Audit, pair: Pair | None, worst: Pair | None) -> Html:
+    """A <td>: the agreement, or why there is none."""
+    if pair is None:
+        return el("td", "not run", class_="void")
+    e = pair.measures.get(audit.measure)
+    if e is None:
+        return el("td", el("abbr", pair.outcome, title=pair.reason or None), class_="void")
+    top = worst is not None and pair.attack == worst.attack
+    judged = audit.steals(pair.attack) is not False
+    value = percent(e).partition(" [")[0]
+    title = f"{count(len(pair.done), 'seed')}; {count(pair.queries, 'query')} paid"
+    aside = None if judged else el("small", "does not steal undefended")
+    share = max(0.0, min(1.0, e.value))
+    return el("td", el("b", value, " ▲" if top else ""), el("small", span(e)), aside, title=title,
+              class_="heat worst" if top else "heat", style=f"--share:{100 * share:.0f}%")  # fmt: skip
+
+
+def _bar(e: Estimate) -> Html:
+    share = max(0.0, min(1.0, e.value))
+    return el("span", el("b", percent(e).partition(" [")[0]), " ", el("small", span(e)),
+              class_="bar", style=f"--share:{100 * share:.0f}%")  # fmt: skip
+
+
+def _number(e: Estimate | None) -> list[str]:
+    """Value, interval and n, for three columns of a table."""
+    if e is None:
+        return ["not measured", "", ""]
+    value, _, interval = percent(e, 1).partition(" [")
+    return [value, f"[{interval}", f"{e.n:,} {e.unit}".strip()]
+
+
+def _maybe(e: Estimate | None) -> str:
+    return percent(e, 1) if e else "not measured"
+
+
+def _honest(audit: Audit, defense: str, measure: str) -> Estimate | None:
+    pair = audit.honest.get(defense)
+    return pair.measures.get(measure) if pair else None
+
+
+def _alarms(audit: Audit, defense: str) -> bool:
+    """Whether anything behind this defense can, or did, raise an alarm."""
+    pairs = [p for (_, d), p in audit.pairs.items() if d == defense]
+    stages: list[Mapping[str, Any]] = [s for p in pairs for r in p.records[:1] for s in r["cell"].get("defense") or ()]
+    return any(s.get("unit") == "watch" or "detector" in s for s in stages) or any(any(p.alarms) for p in pairs)
+
+
+def _false(audit: Audit, defense: str) -> str:
+    e = _honest(audit, defense, "false_alarm")
+    if e is None:
+        return "honest clients: not measured"
+    return f"honest clients: false alarms in {percent(e, 1)} of {e.n:,} {e.unit or 'chunks'}"
+
+
+def _ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:
+    keys = [(a, d) for d in audit.defenses for a in audit.attacks if (a, d) in audit.pairs]
+    return [(key, audit.pairs[key]) for key in keys]
+
+
+def _seeds(audit: Audit) -> str:
+    return count(len(audit.seeds), "seed")
+
+
+def _defense(defense: str) -> Html | str:
+    return el("em", "no defense") if defense == NONE else defense
+
+
+def _words(defense: str) -> str:
+    return "no defense" if defense == NONE else defense

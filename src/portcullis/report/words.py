@@ -1,0 +1,201 @@
+"""The answer in words: what a stranger gets, what the best defense changes, and what must not be concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from portcullis.core.types import Estimate
+from portcullis.report.numbers import apart, count, percent, points
+from portcullis.report.reading import NONE, Audit
+
+__all__ = ["CONTROLS", "Said", "answer", "listed", "measure_word", "threat"]
+
+MEASURES = {
+    "agreement": "agreement",
+    "macro_f_agreement": "macro-F agreement",
+    "agreement_uniform": "agreement on uniform points",
+    "accuracy": "accuracy",
+    "r2": "R²",
+}
+CONTROLS = {
+    "no_api": "asks nothing and always answers the victim's most frequent class",
+    "own_labels": "asks nothing and trains on the pool with the pool's own labels",
+    "random_queries": "pays for uniform noise and trains the same learner on the answers",
+    "shuffled": "trains on a real attack's queries with the answers permuted",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """The answer. `verdict` is "stolen", "withheld" or "nothing"; `caveats` are what the reader must know with it."""
+
+    verdict: str
+    headline: str
+    lead: str = ""
+    detail: Sequence[str] = ()
+    caveats: Sequence[str] = ()
+
+
+def answer(audit: Audit) -> Said:
+    """The answer to: how cheaply can this model be stolen, and what does the best defense change?"""
+    strongest = audit.worst(NONE)
+    if strongest is None:
+        return _nothing(audit)
+    if not audit.steals(strongest.attack):
+        return _withheld(audit)
+    copy = strongest.measures[audit.measure]
+    opening = (
+        f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
+        f"{_interval(copy)}."
+    )
+    return Said("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
+
+
+def measure_word(audit: Audit) -> str:
+    return MEASURES.get(audit.measure, audit.measure.replace("_", " "))
+
+
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"."""
+    all_ = list(names)
+    return f" {word} ".join([", ".join(all_[:-1]), all_[-1]] if len(all_) > 1 else all_)
+
+
+def threat(tag: Any) -> str:
+    """The threat-model tag of a record, as people read it."""
+    if not isinstance(tag, Mapping):
+        return str(tag or "not stated")
+    words = {"answers": "sees {}", "data": "has {}", "accounts": "{} account(s)", "knows_defense": ""}
+    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in tag.items() if k != "knows_defense"]
+    if "knows_defense" in tag:
+        parts.append("knows the defense" if tag["knows_defense"] else "does not know the defense")
+    return " · ".join(parts)
+
+
+def _defended(audit: Audit) -> str:
+    best = audit.best
+    tried = [d for d in audit.defenses if d != NONE]
+    if not tried:
+        return "No defense was tried."
+    if best is None:
+        return f"Behind {listed(tried)} no attack left a copy to measure."
+    left = audit.worst_copy(best)
+    assert left is not None
+    if not audit.helps:
+        several = f"None of the {len(tried)} defenses tried holds him back: the best, {best}, leaves"
+        one = f"The one defense tried, {best}, does not hold him back: it leaves"
+        return f"{several if len(tried) > 1 else one} him at {percent(left)}."
+    cost = audit.cost(best)
+    price = f"costs honest clients {_price(cost)} and" if cost else "(what it costs honest clients was not measured)"
+    return f"The best defense here, {best}, {price} holds him at {percent(left)}."
+
+
+def _price(cost: Estimate) -> str:
+    """ "0.3 points of accuracy", or what can be said of a loss that rounds to nothing."""
+    if round(100 * cost.value, 1) <= 0 and round(100 * cost.high, 1) <= 0:
+        return "no accuracy"
+    return points(cost).replace(" [", " of accuracy [")
+
+
+def _details(audit: Audit) -> Iterable[str]:
+    strongest = audit.worst(NONE)
+    assert strongest is not None
+    yield f"The strongest attack is {strongest.attack}.{_half_way(audit, strongest.attack)}"
+    if audit.baseline:
+        yield f"A thief who learns nothing from the API gets {percent(audit.baseline.measures[audit.measure])}."
+    own = audit.control("own_labels")
+    if own and not apart(own.measures[audit.measure], strongest.measures[audit.measure]):
+        yield (
+            f"A thief who labels the same data himself reaches {percent(own.measures[audit.measure])} without one "
+            "query: for one who can, the API gives little away."
+        )
+    if audit.best and audit.helps:
+        held = audit.worst(audit.best)
+        assert held is not None
+        yield f"Behind {audit.best} the worst attacker is {held.attack}."
+
+
+def _half_way(audit: Audit, attack: str) -> str:
+    """After how few queries he had nine tenths of what he gained."""
+    curve = audit.pairs[attack, NONE].curve(audit.measure)
+    if len(curve) < 3 or not audit.baseline:
+        return ""
+    start, end = audit.baseline.measures[audit.measure].value, curve[-1][1].value
+    early = next((q for q, e in curve if e.value >= start + 0.9 * (end - start)), curve[-1][0])
+    return f" It has nine tenths of its gain after {count(early, 'query')}." if early < curve[-1][0] else ""
+
+
+def _caveats(audit: Audit) -> Iterable[str]:
+    seeds = audit.seeds
+    if len(seeds) == 1:
+        yield "One seed was run: the intervals cover the test rows, not the attacker's luck. Give more with --seeds."
+    elif len(seeds) < 5:
+        yield f"{len(seeds)} seeds were run; intervals of so few are wide and rough."
+    blind = [a for a in audit.attacks if audit.steals(a) is False]
+    if blind:
+        yield (
+            f"{listed(blind)} {'does' if len(blind) == 1 else 'do'} not steal even undefended, "
+            "so what a defense does to this cannot be judged."
+        )
+    if any(d != NONE for d in audit.defenses):
+        tags = [r.get("threat_model") for r in audit.records]
+        if not any(isinstance(t, Mapping) and t.get("knows_defense") for t in tags):
+            yield "No attacker here knew the defense; one who does may fare better."
+    failed = [p for p in audit.pairs.values() if any(r["outcome"] == "failed" for r in p.records)]
+    if failed:
+        where = listed(f"{p.attack} against {_guard(p.defense)}" for p in failed[:3])
+        more = ", ..." if len(failed) > 3 else ""
+        yield f"{count(len(failed), 'cell')} failed ({where}{more}): what they hide is unknown."
+
+
+def _withheld(audit: Audit) -> Said:
+    strongest, blind = audit.worst(NONE), audit.baseline
+    assert strongest is not None
+    assert blind is not None
+    copy, base = strongest.measures[audit.measure], blind.measures[audit.measure]
+    return Said(
+        "withheld",
+        "Verdict withheld: undefended, the attacks do not steal.",
+        f"With {count(strongest.queries, 'query')} the best of them, {strongest.attack}, reaches {_share(audit, copy)} "
+        f"{_interval(copy)}, and a thief who learns nothing from the API {percent(base)}.",
+        ["What a defense changes cannot be seen where nothing is stolen.",
+         "Try a larger --budget, other --attacks or a pool closer to the victim's own data."],
+        list(_caveats(audit))[:1] if len(audit.seeds) < 5 else [],
+    )  # fmt: skip
+
+
+def _nothing(audit: Audit) -> Said:
+    ran = [p for p in audit.pairs.values() if p.defense == NONE] or list(audit.pairs.values())
+    if not ran:
+        return Said("nothing", "No attack was run, so there is nothing to say.")
+    if audit.worst(NONE) is None and any(audit.worst(d) for d in audit.defenses):
+        return Said(
+            "withheld",
+            "Verdict withheld: no attack left a copy of the undefended model.",
+            "There is nothing to compare the defended ones with.",
+            [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
+        )
+    outcomes = listed(sorted({p.outcome for p in ran}))
+    return Said(
+        "nothing",
+        f"No attack left a copy of this model: {outcomes}.",
+        "That is no proof that it cannot be stolen.",
+        [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
+    )
+
+
+def _guard(defense: str) -> str:
+    return "no defense" if defense == NONE else defense
+
+
+def _share(audit: Audit, e: Estimate) -> str:
+    """ "84% agreement", or "R² 0.93" for what is no share."""
+    if audit.measure == "r2":
+        return f"R² {e.value:.2f}"
+    return f"{percent(e).split(' ')[0]} {measure_word(audit)}"
+
+
+def _interval(e: Estimate) -> str:
+    return percent(e)[percent(e).index("[") :]
