@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,8 @@ def seeded(rng: np.random.Generator, device: str) -> Iterator[None]:
 class TorchLearner:
     """Trains a network by name on soft targets or labels; always a new model, a function of (x, targets, rng)."""
 
+    suffix: ClassVar[str] = ".safetensors"  # what `save_model` writes for its models
+
     network: str = "prada_mnist"  # a name in NETWORKS or "my_package.module:factory"
     epochs: int = 200  # passes over the rows
     batch: int = 64  # rows in a step
@@ -153,7 +155,7 @@ class TorchLearner:
             module = build_network(self.network, tuple(x.shape[1:]), targets.shape[1], dropout=self.dropout)
             if start is not None:
                 _copy(start, module)
-            module = module.to(self.device, memory_format=torch.channels_last).train()
+            module = module.to(torch.device(self.device)).to(memory_format=torch.channels_last).train()
             self._train(module, rows, goals, rng, progress)
         return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
 
@@ -211,10 +213,10 @@ class TorchLearner:
 def _one_epoch(
     module: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, goals: Tensor, order: NDArray[np.int64], batch: int
 ) -> None:
-    """One pass over the rows in this order. The loss is NLL for class indices, KL up to a constant for distributions."""
+    """One pass over the rows in this order. NLL for class indices, KL up to a constant for distributions."""
     for rows in torch.split(torch.from_numpy(order).to(x.device), batch):
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(module(x[rows]), goals[rows]).backward()
+        F.cross_entropy(module(x[rows]), goals[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
