@@ -34,16 +34,18 @@ A measure without a value (NaN) is left out, an infinite bound is null: every li
 
 What is said of a run as a whole stands beside the records in `<out>/meta.json`, and is what the report is given:
 
-    title         "Digits", or the name of the victim's file
     command       the command line that makes it again
-    victim        {"name", "sha256", "accuracy": estimate or null}
-    data          {"name", "sha256", "split": sentence, "test": rows, "pool": rows, "seeds": rows}
-    interface     {"reveals", "input_shape", "n_classes", "classes": [name, ...] or null, "decimals", "k"}
+    victim        {"name", "sha256"}
+    splits        a sentence: whose rows are whose, and why they are disjoint
+    class_names   [name, ...] or null
     deployed      the defense that `--fail-over` is measured under, as people write it
     quick         whether this was a quick look (fewer seeds and rows than a claim needs)
-    seeds, budgets, jobs, device, started (ISO time), seconds, versions
-    flags         [{"id", "where": "knockoff | none" or "audit", "detail"}, ...]: those of the records and of the whole
-    flag_texts    id -> {"title", "raised_if", "why", "what_to_do"}, of the flags that were raised
+    made          when (ISO time);  seconds: how long on the clock;  jobs, device, versions
+    authorised_by whose word says that the victim may be attacked
+    flags         id -> {"title", "raised_if", "why", "what_to_do"}: every flag that there is
+    raised        [{"id", "where", "detail"}, ...]: all that were raised, those that compare cells too; `where` is
+                  "attack | defense", a defense, or "audit"
+    notes         further sentences
 """
 
 from __future__ import annotations
@@ -123,15 +125,15 @@ class RecordFile:
     def append(self, record: Mapping[str, Any]) -> None:
         """On return the line is on disk; on DiskFull the file is as it was."""
         line = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        with self.path.open("ab") as file:
+        with self.path.open("ab", buffering=0) as file:  # a buffer would write its rest again on closing
             end = _after_last_line(self.path)
-            os.truncate(file.name, end)
+            file.truncate(end)
             try:
-                file.write(line)
-                file.flush()
+                while line:
+                    line = line[file.write(line) or 0 :]
                 os.fsync(file.fileno())
             except OSError as error:
-                os.truncate(file.name, end)
+                file.truncate(end)
                 if no_room(error):
                     raise disk_full(self.path, f"{len(self._records)} records") from error
                 raise

@@ -1,0 +1,178 @@
+"""Flags: what would make an audit flatter a defense, or a claim say more than was measured.
+
+Croce, Hein. "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks", ICML 2020, whose code warns in the same way of evaluations that cannot be trusted.
+
+`FLAGS` says of each flag when it is raised, why it matters and what to do; the docs and the report print it.
+Flags of one cell are raised while it runs (`audit.py`); those that need several cells, by `of_run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["FLAGS", "Flag", "of_run", "raised"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    title: str
+    raised_if: str
+    why: str
+    what_to_do: str
+
+
+FLAGS: dict[str, Flag] = {
+    "attack_does_not_steal": Flag(
+        "The attack does not steal even without a defense",
+        "the undefended attack's agreement is not clearly above that of the controls that learn nothing from the API",
+        "A defense cannot be credited with stopping an attack that fails by itself; its verdict is withheld.",
+        "Raise the budget, give a pool nearer to the victim's domain, or choose another attack.",
+    ),
+    "budget_not_spent": Flag(
+        "The budget was not spent",
+        "an attack ended by itself with more than a tenth of its budget left",
+        "What it could have done with the rest is unknown, so agreement at the full budget may be too low.",
+        "Give a larger pool, or compare at the number of queries that was really paid.",
+    ),
+    "difference_within_error": Flag(
+        "The intervals are wider than the difference",
+        "the worst attacker's interval behind the defense overlaps his interval without it",
+        "The defense may do nothing at all: chance alone explains a difference of this size.",
+        "Use more seeds (--seeds 5 or more) and more test rows before saying that it helps.",
+    ),
+    "few_seeds": Flag(
+        "Few seeds",
+        "fewer than 5 seeds were used",
+        "Training varies from run to run; with three runs an interval rests on a guess of that spread.",
+        "Run again with --seeds 5 or more; finished cells are not run again.",
+    ),
+    "labels_beat_scores": Flag(
+        "Labels alone give more than the defended scores",
+        "an attack gets a clearly better copy from labels only than from the answers that this defense gives",
+        "The defense hides information that the thief does not need: he can ignore its scores and be better off.",
+        "Judge the defense by the label-only row.",
+    ),
+    "labels_changed": Flag(
+        "Honest clients get wrong labels",
+        "the defense changed the label of at least one honest query",
+        "A defense can always lower theft by answering wrongly; the cost falls on the honest clients as well.",
+        "Read agreement together with the accuracy that honest clients keep.",
+    ),
+    "one_account": Flag(
+        "The thief had one account only",
+        "a defense that remembers its clients was measured against a single account",
+        "A thief who spreads the same queries over many accounts shows each detector only a small part of them.",
+        "Do not count on blocking alone; require accounts to cost something, and look at the label-only row.",
+    ),
+    "own_labels_as_good": Flag(
+        "The thief's own labels are as good as the API",
+        "training on the pool's own labels reaches the agreement of the best undefended attack",
+        "He need not steal what he can make: the queries bought him no more than labelling his pool by hand.",
+        "Audit with a pool that the thief cannot label, or read the result as the price of a labelled pool.",
+    ),
+    "pool_not_checked": Flag(
+        "Nobody could check the pool against the training set",
+        "the victim's training set was not given",
+        "If the pool overlaps it, the thief starts from rows that no real thief would have.",
+        "Give it with --train FILE; it is only compared, never used.",
+    ),
+    "pool_overlaps_training": Flag(
+        "The pool holds rows that the victim was trained on",
+        "at least one row of the thief's pool or seeds is also in the victim's training set",
+        "The victim answers such rows from memory, so the attack looks stronger or the defense weaker than it is.",
+        "Remove those rows from the pool.",
+    ),
+    "randomised_answers": Flag(
+        "The same question gets different answers",
+        "one query, asked twice by one client and once by another, met different answers",
+        "A thief averages repeats and undoes the noise; an attack that asks once makes it look stronger than it is.",
+        "Key the noise by the question (as Portcullis' own defenses do), or attack with averaged repeats.",
+    ),
+    "test_was_queried": Flag(
+        "Test rows were queried",
+        "at least one row of the thief's transfer set is also a test row",
+        "Agreement on a row whose answer was bought measures memory, not the copy.",
+        "Remove the test rows from the pool and the seeds.",
+    ),
+}
+
+
+def raised(id: str, detail: str = "") -> dict[str, str]:
+    """A raised flag as it stands in a record. The id must be known."""
+    FLAGS[id]  # a flag without an explanation is a mistake in the code
+    return {"id": id, "detail": detail}
+
+
+def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Every flag of a run, with where it was raised: those in the records, then those that compare cells."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for record in records:
+        where = f"{record['attack']} | {record['defense']}"
+        for flag in record["flags"]:
+            found.setdefault((flag["id"], where), {**flag, "where": where})
+    groups = _groups(records)
+    for flag in (*_seeds(records), *_theft(groups), *_defenses(groups)):
+        found.setdefault((flag["id"], flag["where"]), flag)
+    return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
+
+
+Interval = tuple[float, float, float]  # value, low, high
+Groups = dict[tuple[str, str, str], Interval]  # (role, attack, defense) -> agreement at the largest budget
+
+
+def _groups(records: Iterable[Mapping[str, Any]]) -> Groups:
+    """Agreement by group: the mean over seeds of the values and of the bounds."""
+    lists: dict[tuple[str, str, str], dict[int, list[Interval]]] = {}
+    for r in records:
+        if r["outcome"] == "done" and (e := r["measures"].get("agreement")):
+            budgets = lists.setdefault((r["role"], r["attack"], r["defense"]), {})
+            budgets.setdefault(r["cell"]["budget"], []).append((e["value"], e["low"], e["high"]))
+    return {key: _mean(budgets[max(budgets)]) for key, budgets in lists.items()}
+
+
+def _mean(intervals: list[Interval]) -> Interval:
+    value, low, high = (sum(column) / len(intervals) for column in zip(*intervals, strict=True))
+    return value, low, high
+
+
+def _seeds(records: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
+    seeds = {r["cell"]["seed"] for r in records}
+    if 0 < len(seeds) < 5:
+        yield {**raised("few_seeds", f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"), "where": "audit"}
+
+
+def _theft(groups: Groups) -> Iterable[dict[str, str]]:
+    """What the undefended rows say about the attacks themselves."""
+    blind = [groups[key] for key in groups if key[0] == "control" and key[1] in ("no_api", "shuffled")]
+    ceiling = max((high for _, _, high in blind), default=0.0)
+    free = {attack: e for (role, attack, defense), e in groups.items() if role == "attack" and defense == "none"}
+    for attack, (value, low, _) in free.items():
+        if low <= ceiling:
+            told = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
+            yield {**raised("attack_does_not_steal", told), "where": f"{attack} | none"}
+    own = groups.get(("control", "own_labels", "none"))
+    if own and free and own[2] >= max(value for value, _, _ in free.values()):
+        yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
+
+
+def _defenses(groups: Groups) -> Iterable[dict[str, str]]:
+    """What the rows of a defense say next to the undefended and the label-only rows."""
+    by_defense: dict[str, dict[str, Interval]] = {}
+    for (role, attack, defense), e in groups.items():
+        if role == "attack":
+            by_defense.setdefault(defense, {})[attack] = e
+    free = max(by_defense.get("none", {}).values(), default=None)
+    for defense, attacks in by_defense.items():
+        if defense == "none":
+            continue
+        worst = max(attacks.values())
+        if free and worst[2] >= free[1]:
+            told = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
+            yield {**raised("difference_within_error", told), "where": defense}
+        for attack, bare in by_defense.get("label_only", {}).items():
+            if attack in attacks and bare[1] > attacks[attack][2]:
+                told = f"{bare[0]:.1%} from labels, {attacks[attack][0]:.1%} from its answers"
+                yield {**raised("labels_beat_scores", told), "where": f"{attack} | {defense}"}
