@@ -82,8 +82,11 @@ def test_a_guard_that_does_nothing_costs_nothing():
     assert found.agreement == clopper_pearson(180, 180)
     assert found.altered == found.refused == clopper_pearson(0, 180)
     assert found.flagged == clopper_pearson(0, 3, unit="clients")
-    assert found.l1.value == found.accuracy_drop.value == 0.0
     assert found.accuracy == found.utility
+    # At most this share of rows is ever touched, and a row can lose 1 in accuracy and 2 in L1.
+    share = clopper_pearson(0, 180).high
+    assert (found.l1.value, found.l1.low, found.l1.high) == (0.0, 0.0, 2 * share)
+    assert (found.accuracy_drop.value, found.accuracy_drop.low, found.accuracy_drop.high) == (0.0, -share, share)
     assert found.clean_calibration.value == found.served_calibration.value
 
 

@@ -220,6 +220,10 @@ def _share(hits: Sequence[Flags]) -> Estimate:
 
 def _mean(values: Sequence[Array], within: tuple[float, float]) -> Estimate:
     """The mean over rows, from one array for each client."""
+    rows = sum(map(len, values))
+    if rows and not any(v.any() for v in values):  # no spread to read: bound the share of rows it may happen to
+        share = clopper_pearson(0, rows).high
+        return Estimate(0.0, within[0] * share, within[1] * share, rows, unit="rows")
     if len(values) == 1:
         return mean_of(values[0], within=within)
     return clustered_mean(
