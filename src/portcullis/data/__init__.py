@@ -1,1 +1,1 @@
-
+"""Data sets by name, and who holds which rows of them."""

@@ -66,7 +66,7 @@ class SklearnModel:
         names = getattr(self.estimator, "feature_names_in_", None)
         if names is None:
             return rows
-        import pandas  # the estimator was fitted on a frame, so it is here
+        import pandas  # type: ignore[import-untyped]  # the estimator was fitted on a frame, so it is here
 
         return pandas.DataFrame(rows, columns=names)
 
@@ -79,7 +79,7 @@ def _columns(classes: Any, n_classes: int) -> Labels:
             f"{n_classes} classes were expected; the estimator knows {len(classes)}. Leave n_classes out, or fit it on "
             f"labels among 0..{n_classes - 1}."
         )
-    return classes.astype(np.int64)
+    return np.asarray(classes, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
