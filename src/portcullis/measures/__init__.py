@@ -1,8 +1,8 @@
 """Measures: each turns what happened into an Estimate, a number with its interval.
 
-    agreement         how much of the victim the copy is (Exam, Closeness)
-    transferability   whether what fools the copy fools the victim (Transfer)
-    detection         how soon a detector speaks, and how often it cries wolf
-    utility           what a guard costs honest clients (honest_cost)
-    statistics        the intervals themselves
+agreement         how much of the victim the copy is (Exam, Closeness)
+transferability   whether what fools the copy fools the victim (Transfer)
+detection         how soon a detector speaks, and how often it cries wolf
+utility           what a guard costs honest clients (honest_cost)
+statistics        the intervals themselves
 """
