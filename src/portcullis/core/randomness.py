@@ -9,6 +9,7 @@ collusion teach nothing. *Secrets* come from `secrets` and never from a generato
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,7 @@ def canonical(x: Array, quantum: float = QUANTUM) -> list[bytes]:
     not buy fresh noise. A thief who moves past the quantum asks a new question: choose it no
     finer than your inputs really are (1/255 for 8-bit images).
     """
-    flat = np.asarray(x, np.float64).reshape(len(x), -1)
+    flat = np.asarray(x, np.float64).reshape(len(x), math.prod(np.shape(x)[1:]))  # -1 would not do for no rows
     # int64 would overflow for huge values; floats that hold whole numbers hash just as well. "+ 0.0" folds -0.0.
     steps = np.round(flat / quantum) + 0.0
     steps[np.isnan(steps)] = np.nan  # one NaN among all bit patterns

@@ -13,8 +13,8 @@ detector is not asked again. With `then=Block()` later requests are refused befo
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, make_dataclass
-from functools import lru_cache
+from dataclasses import KW_ONLY, dataclass, field, make_dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,8 +39,8 @@ class Watching:
     suspicion: float = float("nan")  # the latest, or the alarm's
 
 
-@lru_cache(maxsize=None)
-def _watching(detector: type, then: type) -> type[Watching]:
+@cache
+def _watching(detector: Any, then: Any) -> type[Watching]:
     return make_dataclass("Watching", [("detector", detector), ("then", then)], bases=(Watching,))
 
 
@@ -48,7 +48,7 @@ def _watching(detector: type, then: type) -> type[Watching]:
 class Watch(Defense[Watching]):
     detector: Detector[Any]  # reads the undefended answers
     _: KW_ONLY
-    then: Defense[Any] = Block()  # the defense that every row gets from the alarm on
+    then: Defense[Any] = field(default_factory=Block)  # the defense that every row gets from the alarm on
 
     name: ClassVar[str] = "watch"
 
@@ -62,7 +62,8 @@ class Watch(Defense[Watching]):
 
     def start(self) -> Watching:
         detector, then = self.detector.start(), self.then.start()
-        return _watching(type(detector), type(then))(detector, then)
+        kinds: Any = type(detector), type(then)
+        return _watching(*kinds)(detector, then)
 
     def alarm(self, state: Watching) -> tuple[int, float] | None:
         return (state.row, state.suspicion) if state.row else None

@@ -31,7 +31,7 @@ def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple
     """(row, predicted class, canonical question) of every row; an omitted input (NaN) is measured as 0."""
     if answer.labels is None:
         raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression. Leave it out.")
-    rows = np.asarray(request.x, np.float64).reshape(len(request.x), -1)
+    rows = np.asarray(request.x, np.float64).reshape(len(request), math.prod(request.x.shape[1:]))
     rows = np.where(np.isnan(rows), 0.0, rows)
     return zip(rows, answer.labels.tolist(), canonical(rows), strict=True)
 

@@ -1,0 +1,181 @@
+"""What every detector keeps, over the whole catalog: a new file is tested before its author writes a test."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+import portcullis.detectors
+from portcullis.core.errors import NotApplicable, ParameterError
+from portcullis.core.guard import Detector
+from portcullis.core.settings import describe
+from portcullis.core.state import pack, size_of, unpack
+from portcullis.core.types import Answer, Array, Request
+from portcullis.detectors import CATALOG
+
+from .toys import answer_to, attack, natural
+
+NAMES = list(CATALOG)
+FALSE_ALARM_RATE = 0.02  # of clients of the model's own domain, that every detector has to stay under
+CALIBRATED: dict[str, dict[str, Any]] = {  # where the docstring asks the user to set it on streams of his own
+    "prada_normality": {"threshold": 0.1},
+}
+BYTES = 300_000  # what a client of 64-number rows may cost with the settings of `small`
+
+
+def build(name: str, **changes: Any) -> Detector[Any]:
+    return CATALOG.load(name)(**changes)
+
+
+def small(name: str) -> Detector[Any]:
+    """With a short memory, where there is such a setting."""
+    known = {f.name for f in fields(CATALOG.load(name))}
+    return build(name, **{k: v for k, v in {"cap": 40, "remember": 500, "latest": 500}.items() if k in known})
+
+
+def watched(detector: Detector[Any], x: Array, cuts: tuple[int, ...] = (), client: str = "a") -> tuple[Array, Any]:
+    """The suspicions of a stream sent in these pieces, and the state it leaves."""
+    state = detector.start()
+    pieces = np.split(x, sorted(cuts))
+    parts = [detector.update(state, Request(client, p), answer_to(p)) for p in pieces if len(p)]
+    return np.concatenate(parts), state
+
+
+STREAM = attack(260, 0)
+
+
+def test_the_catalog_names_are_the_files_and_the_classes() -> None:
+    folder = Path(portcullis.detectors.__file__).parent
+    assert sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")) == NAMES
+    assert [CATALOG.load(name).name for name in NAMES] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestContract:
+    def test_gives_every_row_one_suspicion(self, name: str) -> None:
+        suspicion, _ = watched(build(name), STREAM)
+        assert suspicion.shape == (len(STREAM),)
+        assert suspicion.dtype == np.float64
+        assert not np.isinf(suspicion).any()
+
+    @settings(max_examples=8, deadline=None)
+    @given(cuts=st.sets(st.integers(1, len(STREAM) - 1), max_size=6))
+    def test_a_batch_equals_its_pieces(self, name: str, cuts: set[int]) -> None:
+        detector = build(name)
+        whole, state = watched(detector, STREAM)
+        pieces, pieced = watched(detector, STREAM, tuple(cuts))
+        np.testing.assert_array_equal(whole, pieces)
+        assert pack(state) == pack(pieced)
+
+    def test_a_batch_equals_its_rows(self, name: str) -> None:
+        detector = build(name)
+        np.testing.assert_array_equal(
+            watched(detector, STREAM)[0], watched(detector, STREAM, tuple(range(1, len(STREAM))))[0]
+        )
+
+    def test_an_empty_batch_changes_nothing(self, name: str) -> None:
+        detector = build(name)
+        _, state = watched(detector, STREAM[:50])
+        before = pack(state)
+        assert detector.update(state, Request("a", STREAM[:0]), Answer(np.empty(0, np.int64))).shape == (0,)
+        assert pack(state) == before
+
+    @pytest.mark.parametrize("at", [1, 59, 130, 259])
+    def test_the_state_survives_being_stored_midway(self, name: str, at: int) -> None:
+        detector = build(name)
+        _, state = watched(detector, STREAM[:at])
+        stored = unpack(type(state), pack(state))
+        assert pack(stored) == pack(state)
+        rest = Request("a", STREAM[at:]), answer_to(STREAM[at:])
+        np.testing.assert_array_equal(detector.update(stored, *rest), detector.update(state, *rest))
+
+    def test_is_silent_on_natural_streams(self, name: str) -> None:
+        detector, clients = build(name, **CALIBRATED.get(name, {})), 25
+        loud = sum(detector.alarms(watched(detector, natural(600, seed))[0]).any() for seed in range(clients))
+        assert loud <= binom.ppf(0.999, clients, FALSE_ALARM_RATE)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_fires_on_the_attack_of_its_paper(self, name: str, seed: int) -> None:
+        detector = build(name, **CALIBRATED.get(name, {}))
+        alarms = detector.alarms(watched(detector, attack(400, seed))[0])
+        assert alarms.any()
+        assert alarms.argmax() >= 60, "it fired before the first synthetic query"
+
+    def test_clients_do_not_leak_into_one_another(self, name: str) -> None:
+        detector = build(name)
+        alone = watched(detector, STREAM)[0]
+        mine, other = detector.start(), detector.start()
+        told = []
+        for x in np.split(STREAM, 10):
+            told.append(detector.update(mine, Request("a", x), answer_to(x)))
+            detector.update(other, Request("b", x[::-1]), answer_to(x[::-1]))
+        np.testing.assert_array_equal(np.concatenate(told), alone)
+
+    def test_never_changes_its_input(self, name: str) -> None:
+        x, answer = STREAM.copy(), answer_to(STREAM)
+        kept = [a.copy() for a in (x, answer.labels, answer.scores)]
+        for a in (x, answer.labels, answer.scores):
+            a.flags.writeable = False
+        detector = build(name)
+        detector.update(detector.start(), Request("a", x), answer)
+        for a, b in zip((x, answer.labels, answer.scores), kept, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_memory_is_bounded(self, name: str) -> None:
+        detector = small(name)
+        rng = np.random.default_rng(3)
+        state = detector.start()
+        held = []
+        for _ in range(6):
+            x = np.clip(natural(400, 0) + rng.normal(0, 0.3, (400, 64)), 0, 1)
+            detector.update(state, Request("a", x), answer_to(x))
+            held.append(size_of(state))
+        assert max(held) < BYTES
+        assert held[-1] <= held[-3] * 1.01, "it still grows"
+
+    def test_settings_survive_being_written_down(self, name: str) -> None:
+        detector = build(name)
+        written = json.loads(json.dumps(describe(detector)))
+        assert written["unit"] == name
+        assert CATALOG.build(written) == detector
+        assert CATALOG.build(name) == detector
+
+    def test_an_unknown_setting_is_named(self, name: str) -> None:
+        with pytest.raises(ParameterError, match="must be settings among"):
+            CATALOG.build({"unit": name, "colour": 1})
+
+    def test_global_generators_are_left_alone(self, name: str) -> None:
+        before = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state().clone()  # noqa: NPY002
+        watched(build(name), STREAM)
+        np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+        assert random.getstate() == before[1]
+        assert torch.equal(torch.get_rng_state(), before[2])
+
+    def test_refuses_regression_in_a_sentence(self, name: str) -> None:
+        detector = build(name)
+        with pytest.raises(NotApplicable, match=rf"^{name} needs .*; this one does regression\. Leave it out\.$"):
+            detector.update(detector.start(), Request("a", STREAM[:3]), Answer(None, np.zeros((3, 1))))
+
+    def test_its_docstring_says_what_a_user_must_know(self, name: str) -> None:
+        words = sys.modules[CATALOG.load(name).__module__].__doc__ or ""
+        assert re.search(r"\b(19|20)\d\d\b", words), "the citation has a year"
+        assert "section" in words
+        assert "Costs the honest client" in words
+        assert "Does not see" in words
+
+    def test_every_setting_has_a_comment(self, name: str) -> None:
+        source = Path(sys.modules[CATALOG.load(name).__module__].__file__ or "").read_text()
+        for f in fields(CATALOG.load(name)):
+            assert re.search(rf"^    {f.name}: .*  # \w", source, re.MULTILINE), f.name
