@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from portcullis.models.softmax import SoftmaxRegression
 from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
@@ -14,6 +13,7 @@ from portcullis.core.guard import Guard
 from portcullis.core.oracle import LocalOracle
 from portcullis.core.types import Array, Feature, Interface, Reveals
 from portcullis.extraction.equation_solving import EquationSolving
+from portcullis.models.softmax import SoftmaxRegression
 
 from .toys import Closes, ToySoftmax, WatchedOracle, inputs, toy_victim
 
@@ -101,6 +101,7 @@ def test_images_are_flattened_and_the_copy_takes_images() -> None:
     victim = toy_victim((4, 5, 2), 3)
     result, copy = thieve(victim, Interface(input_shape=(4, 5, 2), n_classes=3))
     assert result.x.shape == (41, 4, 5, 2)
+    assert copy.input_shape == (4, 5, 2)
     x = inputs(50, 1, (4, 5, 2))
     np.testing.assert_allclose(copy.scores(x), victim.scores(x), atol=1e-9)
 

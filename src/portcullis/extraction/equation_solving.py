@@ -140,7 +140,7 @@ class _Equations:
         solution, _, rank, singular = np.linalg.lstsq(design, ratios)
         w = solution[:-1].T / width
         self._note(rank=int(rank), unknowns=design.shape[1], condition=float(singular[0] / singular[rank - 1]))
-        return SoftmaxRegression(w=w, b=solution[-1] - w @ centre)
+        return SoftmaxRegression(w, solution[-1] - w @ centre, input_shape=self._interface.input_shape)
 
     def examine(self, model: SoftmaxRegression, points: Array) -> None:
         """Ask about further points and note how far off the solution is there, in log-ratios."""
