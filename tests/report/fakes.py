@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FLAGS", "META", "audit", "control", "estimate", "honest", "record"]
+__all__ = ["FLAGS", "META", "audit", "control", "estimate", "honest", "record", "without_copy"]
 
 STAGES: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -119,7 +119,9 @@ def honest(defense: str, lost: float, false_alarm: float | None = None, **change
     measures = {
         "accuracy": estimate(0.968, 0.016),
         "utility": estimate(0.968 - lost, 0.017),
+        "accuracy_drop": estimate(lost, 0.8 * lost),
         "labels_changed": estimate(lost * 1.1, 0.008),
+        "refused": estimate(0.0, 0.008),
         "tv": estimate(0.0 if defense in ("none",) else 0.004, 0.001),
     }
     if false_alarm is not None:
@@ -149,7 +151,7 @@ def audit(seeds: int = 3, budget: int = 1600, attacks: tuple[str, ...] = tuple(C
 def _cell(attack: str, defense: str, seed: int, budget: int) -> dict[str, Any]:
     if attack == "equation_solving":
         why = "equation_solving needs a linear model; this API serves digits-cnn."
-        return _without_copy(record(attack, defense, seed=seed, budget=budget), "not applicable", why)
+        return without_copy(record(attack, defense, seed=seed, budget=budget), "not applicable", why)
     if defense.startswith("watch") and attack in SYNTHETIC:
         row = 71 + 3 * seed
         alarms = [{"stage": "0-watch", "row": row, "suspicion": 0.97}]
@@ -160,6 +162,6 @@ def _cell(attack: str, defense: str, seed: int, budget: int) -> dict[str, Any]:
     return record(attack, defense, seed=seed, budget=budget)
 
 
-def _without_copy(made: dict[str, Any], outcome: str, reason: str) -> dict[str, Any]:
+def without_copy(made: dict[str, Any], outcome: str, reason: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"measures": {}, "curve": [], "classes": [], "queries": 0, "stopped": "done"}
     return made | empty | {"outcome": outcome, "reason": reason, "seconds": 0.0}

@@ -21,7 +21,7 @@ VARIABLES = {STRONG: "--ink", PLAIN: "--quiet", FAINT: "--line", SURFACE: "--pap
 COLORS = 6
 MARKERS = "os^DvPXp"  # shape and dash say again what the color says
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "portcullis",
     "text.parse_math": False,  # names of attacks are not formulas
@@ -52,16 +52,30 @@ def series(i: int) -> str:
     return f"#0102{0x10 + i % COLORS:02x}"
 
 
-def draw(name: str, alt: str, width: float, height: float, paint: Callable[[Any], None]) -> Html:
-    """The figure that `paint(axes)` fills, `width` x `height` CSS pixels, with `alt` as its text alternative."""
+def draw(
+    name: str,
+    alt: str,
+    width: float,
+    height: float,
+    paint: Callable[[Any], None],
+    *,
+    left: float = 42,
+    right: float = 20,
+    below: float = 42,
+) -> Html:
+    """The figure that `paint(axes)` fills, `width` x `height` CSS pixels, with `alt` as its text alternative.
+
+    left, right, below   what the axes leave free for words around them
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # not what this user's matplotlibrc says
         matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-        paint(figure.add_subplot())
+        above = 2 if height < 20 else 10
+        figure = Figure(figsize=(width / 72, height / 72))
+        paint(figure.add_axes((left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height)))
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     inside, box = ink(file.getvalue(), name)

@@ -60,10 +60,11 @@ def timeline(audit: Audit, defense: str, name: str) -> Html:
             axes.plot(
                 rows, [y] * len(rows), ink.MARKERS[i % len(ink.MARKERS)], color=ink.series(i), ms=8, mec=ink.SURFACE
             )
-            if not rows:
-                axes.annotate("no alarm", (pair.queries, y), (0, 5), textcoords="offset points", ha="right",
-                              color=ink.PLAIN, fontsize=10)  # fmt: skip
-        axes.set_yticks(range(len(attacks)), list(reversed(attacks)))
+            at, side = (max(rows), 1) if rows and max(rows) < audit.budget / 2 else (pair.queries, -1)
+            axes.annotate(_when(rows) or "no alarm", (at, y), (6 * side * bool(rows), 5), textcoords="offset points",
+                          ha="left" if side > 0 else "right", fontsize=10,
+                          color=ink.STRONG if rows else ink.PLAIN)  # fmt: skip
+        axes.set_yticks(range(len(attacks)), [_short(a) for a in reversed(attacks)])
         axes.tick_params(axis="y", length=0, labelcolor=ink.STRONG)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
@@ -72,19 +73,24 @@ def timeline(audit: Audit, defense: str, name: str) -> Html:
         axes.set_xlabel("queries")
         _thousands(axes)
 
+    left = 16 + 6.4 * max((len(_short(a)) for a in attacks), default=0)
     alt = "; ".join(f"{a}: {alarm_words(audit, a, defense)}" for a in attacks)
-    return ink.draw(name, f"First alarms behind {defense}. {alt}.", WIDTH, 62 + 34 * len(attacks), paint)
+    return ink.draw(name, f"First alarms behind {defense}. {alt}.", WIDTH, 58 + 32 * len(attacks), paint, left=left)
 
 
 def alarm_words(audit: Audit, attack: str, defense: str) -> str:
     """ "after 71 queries (3 of 3 seeds)"."""
     rows = audit.pairs[attack, defense].alarms
-    rang = sorted(row for row in rows if row is not None)
+    rang = [row for row in rows if row is not None]
     if not rang:
         return "no alarm"
-    middle = rang[len(rang) // 2] if rang[0] == rang[-1] else None
-    when = f"{middle:,}" if middle is not None else f"{rang[0]:,} to {rang[-1]:,}"
-    return f"after {when} {'query' if rang[-1] == 1 else 'queries'} ({len(rang)} of {count(len(rows), 'seed')})"
+    noun = "query" if max(rang) == 1 else "queries"
+    return f"after {_when(rang)} {noun} ({len(rang)} of {count(len(rows), 'seed')})"
+
+
+def _when(rows: Sequence[int]) -> str:
+    """ "71", or "71 to 77"; "" for no rows."""
+    return " to ".join(f"{row:,}" for row in sorted({min(rows), max(rows)})) if rows else ""
 
 
 def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None:
@@ -114,7 +120,7 @@ def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None
                           arrowprops={"arrowstyle": "-", "color": ink.FAINT, "shrinkA": 2, "shrinkB": 5})  # fmt: skip
 
     said = "; ".join(f"{letters.get(d, '')} {d}: {percent(e)} stolen for {points(c)}" for d, c, e in spots)
-    return ink.draw(name, f"Theft against cost. {said}.", WIDTH, 290, paint), [
+    return ink.draw(name, f"Theft against cost. {said}.", WIDTH, 290, paint, right=34), [
         (letters.get(d, ""), d) for d, _, _ in spots
     ]
 
@@ -123,6 +129,7 @@ def recovery(audit: Audit, defenses: Sequence[str], labels: Sequence[str], name:
     """How much of every class the worst attacker recovers, behind each of these defenses."""
     shown = [(d, w.classes) for d in defenses if (w := audit.worst(d)) and w.classes]
     classes = max(len(c) for _, c in shown)
+    longest = max((len(_short(x, 12)) for x in labels), default=1)
     width = max(WIDTH, min(2 * WIDTH, 70 + 26 * classes))
 
     def paint(axes: Any) -> None:
@@ -134,14 +141,14 @@ def recovery(audit: Audit, defenses: Sequence[str], labels: Sequence[str], name:
                           color=ink.series(i), elinewidth=1.2, ms=6)  # fmt: skip
         _shares(axes, [e for _, c in shown for e in c if e])
         step = 1 if classes <= 22 else 5
-        longest = max((len(str(label)) for label in labels), default=1)
-        axes.set_xticks(range(0, classes, step), [str(x) for x in labels[::step]], rotation=90 if longest > 3 else 0)
+        axes.set_xticks(range(0, classes, step), [_short(x, 12) for x in labels[::step]], rotation=90 * (longest > 3))
         axes.grid(axis="x", visible=False)
         axes.set_xlim(-0.6, classes - 0.4)
         axes.set_xlabel("class")
 
     said = "; ".join(f"{_undefended(d)}, from {_range(c)}" for d, c in shown)
-    return ink.draw(name, f"Recovery of every class. {said}.", width, 250, paint)
+    below = 42 if longest <= 3 else 36 + 7 * longest
+    return ink.draw(name, f"Recovery of every class. {said}.", width, 208 + below, paint, below=below)
 
 
 def _range(recovered: Sequence[Estimate | None]) -> str:
@@ -208,6 +215,12 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return [placed[i] for i in range(len(heights))]
 
 
+def _short(name: object, most: int = 20) -> str:
+    """The name, cut to what a drawing has room for; the tables have it whole."""
+    text = " ".join(str(name).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def _swatch(i: int, line: bool) -> Html:
     def paint(axes: Any) -> None:
         dash = ink.DASHES[i % len(ink.DASHES)] if line else ""
@@ -215,4 +228,5 @@ def _swatch(i: int, line: bool) -> Html:
         axes.plot([1], [0], ink.MARKERS[i % len(ink.MARKERS)], color=ink.series(i), ms=7)
         axes.set_axis_off()
 
-    return Html(ink.draw(f"swatch-{i}", "", 34, 14, paint).replace('role="img" aria-label=""', 'aria-hidden="true"'))
+    drawing = ink.draw(f"swatch-{i}-{line:d}", "", 34, 14, paint, left=2, right=2, below=2)
+    return Html(drawing.replace('role="img" aria-label=""', 'aria-hidden="true"'))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 __all__ = ["Html", "disclosure", "el", "join", "table"]
@@ -32,15 +32,14 @@ def join(children: Iterable[Child], between: str = "") -> Html:
     return Html(between.join(_text(child) for child in children))
 
 
-def table(head: Iterable[Child], rows: Iterable[Iterable[Child]], caption: str, **attributes: object) -> Html:
+def table(head: Sequence[str], rows: Iterable[Iterable[Child]], caption: str, **attributes: object) -> Html:
     """A table whose first column names the row, in a wrapper that scrolls by itself on a narrow screen.
 
-    A child that is a <td> or <th> already stands as it is.
+    A child that is a <td> already stands as it is. A table of class "stack" is folded into blocks on a
+    phone, where every cell is preceded by the head of its column.
     """
     top = el("tr", [el("th", h, scope="col") for h in head])
-    body = [
-        el("tr", [_cell(c, "th" if i == 0 else "td", "row" if i == 0 else None) for i, c in enumerate(r)]) for r in rows
-    ]
+    body = [el("tr", [_cell(i, head, c) for i, c in enumerate(row)]) for row in rows]
     whole = el("table", el("caption", caption), el("thead", top), el("tbody", body), **attributes)
     return el("div", whole, class_="scroll", role="region", aria_label=caption, tabindex=0)
 
@@ -49,10 +48,12 @@ def disclosure(summary: Child, *children: Child, **attributes: object) -> Html:
     return el("details", el("summary", summary), *children, **attributes)
 
 
-def _cell(child: Child, tag: str, scope: str | None) -> Html:
-    if isinstance(child, Html) and child.startswith(("<td", "<th")):
+def _cell(i: int, head: Sequence[str], child: Child) -> Html:
+    if isinstance(child, Html) and child.startswith("<td"):
         return child
-    return el(tag, child, scope=scope)
+    if i == 0:
+        return el("th", child, scope="row")
+    return el("td", child, data_head=head[i] if i < len(head) else None)
 
 
 def _attribute(name: str, value: object) -> str:

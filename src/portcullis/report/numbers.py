@@ -41,22 +41,20 @@ def apart(lower: Estimate, higher: Estimate) -> bool:
 
 def percent(e: Estimate, digits: int = 0) -> str:
     """ "84% [81, 87]" for a fraction; the plain number for anything else."""
-    if not _fraction(e):
-        return f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]"
-    return f"{100 * e.value:.{digits}f}% {span(e, digits)}"
+    value = f"{_round(100 * e.value, digits)}%" if _fraction(e) else _plain(e.value)
+    return f"{value} {span(e, digits)}"
 
 
 def span(e: Estimate, digits: int = 0) -> str:
-    """ "[81, 87]"."""
-    if not _fraction(e):
-        return f"[{e.low:.3g}, {e.high:.3g}]"
-    return f"[{100 * e.low:.{digits}f}, {100 * e.high:.{digits}f}]".replace("-0]", "0]").replace("[-0,", "[0,")
+    """ "[81, 87]", which no line break tears apart."""
+    low, high = (_round(100 * v, digits) if _fraction(e) else _plain(v) for v in (e.low, e.high))
+    return f"[{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def points(e: Estimate) -> str:
     """A difference of fractions in points: "0.3 points [0.1, 0.6]"."""
-    value, low, high = (round(100 * v, 1) + 0.0 for v in (e.value, e.low, e.high))
-    return f"{value:.1f} point{'s' * (value != 1)} [{low:.1f}, {high:.1f}]"
+    value = _round(100 * e.value, 1)
+    return f"{value} point{'s' * (value != '1.0')} {span(e, 1)}"
 
 
 def count(n: float, noun: str) -> str:
@@ -88,6 +86,15 @@ def _bounds(estimates: Sequence[Estimate]) -> tuple[float, float]:
 
 
 def _t(freedom: int, level: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.5 + level / 2, freedom))
+    return float(stdtrit(freedom, 0.5 + level / 2))
+
+
+def _round(value: float, digits: int) -> str:
+    """Rounded, with a true minus sign and never a "-0"."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−").replace("inf", "∞")

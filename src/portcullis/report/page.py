@@ -54,6 +54,8 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
 def _top(audit: Audit, meta: Mapping[str, Any], said: Said, title: str) -> Html:
     """The answer in words, every defense in a line, and the settings to take along."""
     notes = [el("li", c) for c in said.caveats]
+    if meta.get("quick"):
+        notes.insert(0, el("li", "This was a quick look, with fewer seeds and rows than a claim needs."))
     raised = {f["id"] for f in _raised(audit, meta)}
     if raised:
         link = el("a", count(len(raised), "flag"), href="#flags")

@@ -16,10 +16,10 @@ from typing import Any
 from portcullis.core.types import Estimate
 from portcullis.report.numbers import across, apart
 
-__all__ = ["NONE", "Audit", "Pair", "estimate", "read"]
+__all__ = ["GRADES", "NONE", "Audit", "Pair", "estimate", "read"]
 
 NONE = "none"  # the defense of an undefended cell
-PREFERRED = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")
+GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 BLIND = ("no_api", "shuffled")  # controls that learn nothing from the API
 ENDED_BY_ITSELF = ("done", "budget")
 
@@ -105,7 +105,7 @@ class Audit:
     def measure(self) -> str:
         """What theft is measured by: agreement, unless the records have only something else."""
         found = {n for p in self.pairs.values() for n in p.measures}
-        return next((n for n in PREFERRED if n in found), min(found, default="agreement"))
+        return next((n for n in GRADES if n in found), GRADES[0])
 
     @cached_property
     def attacks(self) -> list[str]:

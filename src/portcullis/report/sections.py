@@ -36,7 +36,7 @@ def glance(audit: Audit, deployed: str | None = None) -> Section:
             price,
             (first if _alarms(audit, defense) else "no detector") if worst else "",
         ])  # fmt: skip
-    return table(head, rows, "Every defense and the attacker who fares best behind it", class_="glance")
+    return table(head, rows, "Every defense and the attacker who fares best behind it", class_="glance stack")
 
 
 def speed(audit: Audit) -> Section:
@@ -77,6 +77,7 @@ def matrix(audit: Audit) -> Section:
            "marked ▲: a defense is worth what it does to him."),
         table(["Defense", *audit.attacks], rows, "Attack by defense", class_="matrix"),
         el("ul", notes, class_="notes") if notes else None,
+        _everything(audit),
     ])  # fmt: skip
 
 
@@ -114,19 +115,20 @@ def cost(audit: Audit) -> Section:
     drawing, letters = plotted
     names = dict((d, letter) for letter, d in letters)
     rows = [
-        [join([el("b", names.get(d, "")), _defense(d)], " "),
+        [join([el("b", names.get(d, ""), class_="letter"), _defense(d)], " "),
          points(loss) if (loss := audit.cost(d)) else "not measured",
          _maybe(_honest(audit, d, "labels_changed")), _maybe(_honest(audit, d, "tv")),
+         _maybe(_honest(audit, d, "refused")),
          percent(w.measures[audit.measure]) if (w := audit.worst(d)) else "no copy"]
         for d in audit.defenses
     ]  # fmt: skip
-    head = ["Defense", "Accuracy lost", "Labels changed", "Probabilities moved", "Worst theft"]
+    head = ["Defense", "Accuracy lost", "Labels changed", "Probabilities moved", "Rows refused", "Worst theft"]
     return join([
         el("p", "Further left is cheaper for honest clients, further down holds the thief better. Round marks on the "
            "step are defenses that no other one beats at both; square ones are beaten. Every defense stands with its "
            "worst attacker."),
         el("figure", drawing),
-        table(head, rows, "Utility against theft"),
+        table(head, rows, "Utility against theft", class_="stack"),
     ])  # fmt: skip
 
 
@@ -152,28 +154,39 @@ def recovery(audit: Audit, labels: Sequence[str]) -> Section:
 
 def controls(audit: Audit) -> Section:
     """What the figures must be compared with."""
-    rows = [
-        [
-            p.attack,
-            CONTROLS.get(p.attack, ""),
-            _words(p.defense),
-            *_number(p.measures.get(audit.measure)),
-            f"{p.queries:,}",
-        ]
-        for p in audit.controls
-    ]
-    for defense in (NONE, "label_only"):
+    rows = [(p.attack, CONTROLS.get(p.attack, ""), p.defense, p) for p in audit.controls]
+    for defense, name in ((NONE, "undefended"), ("label_only", "label only")):
         if worst := audit.worst(defense):
-            name = "undefended" if defense == NONE else "label-only"
-            what = f"the strongest attack, {worst.attack}"
-            rows.append([name, what, _words(defense), *_number(worst.measures[audit.measure]), f"{worst.queries:,}"])
+            rows.append((name, f"the strongest attack, {worst.attack}", defense, worst))
     if not rows:
         return None
-    head = ["Row", "What it is", "Defense", measure_word(audit).capitalize(), "Interval", "n", "Queries"]
+    cells = [
+        [name, what if defense == NONE else f"{what}, behind {defense}", _grade(audit, p), f"{p.queries:,}"]
+        for name, what, defense, p in rows
+    ]  # fmt: skip
     said = "A theft counts only above these rows. They were run by themselves, with the same data and learner."
     if not audit.controls:
         said = "No control was run: whether the API taught the thief anything cannot be told from this page."
-    return join([el("p", said), table(head, rows, "Controls")])
+    head = ["Row", "What it is", measure_word(audit).capitalize(), "Queries"]
+    return join([el("p", said), table(head, cells, "Controls", class_="stack")])
+
+
+def _grade(audit: Audit, pair: Pair) -> str:
+    """The agreement of a control with its interval and n, or why there is none."""
+    e = pair.measures.get(audit.measure)
+    return f"{percent(e, 1)}, n = {e.n:,} {e.unit}" if e else f"{pair.outcome}. {pair.reason}"
+
+
+def _everything(audit: Audit) -> Html:
+    """Every measure of every attack against every defense."""
+    names = list(dict.fromkeys(n for _, p in _ordered(audit) for n in p.measures))
+    rows = [
+        [f"{a}, {_words(d)}", *(el("td", _maybe(p.measures.get(n)), class_="figure") for n in names), len(p.done)]
+        for (a, d), p in _ordered(audit)
+        if p.done
+    ]
+    head = ["Attack and defense", *(n.replace("_", " ").capitalize() for n in names), "Seeds"]
+    return disclosure("Every measure of every copy", table(head, rows, "Every measure of every copy"))
 
 
 def _notes(audit: Audit) -> list[tuple[str, str]]:
@@ -215,12 +228,12 @@ def _bar(e: Estimate) -> Html:
               class_="bar", style=f"--share:{100 * share:.0f}%")  # fmt: skip
 
 
-def _number(e: Estimate | None) -> list[str]:
+def _number(e: Estimate | None) -> list[Html]:
     """Value, interval and n, for three columns of a table."""
     if e is None:
-        return ["not measured", "", ""]
+        return [el("td", "not measured", colspan=3)]
     value, _, interval = percent(e, 1).partition(" [")
-    return [value, f"[{interval}", f"{e.n:,} {e.unit}".strip()]
+    return [el("td", text, class_="figure") for text in (value, f"[{interval}", f"{e.n:,} {e.unit}".strip())]
 
 
 def _maybe(e: Estimate | None) -> str:
@@ -240,10 +253,11 @@ def _alarms(audit: Audit, defense: str) -> bool:
 
 
 def _false(audit: Audit, defense: str) -> str:
-    e = _honest(audit, defense, "false_alarm")
-    if e is None:
-        return "honest clients: not measured"
-    return f"honest clients: false alarms in {percent(e, 1)} of {e.n:,} {e.unit or 'chunks'}"
+    """How often honest clients set this off, by chunks of their rows or else by clients."""
+    for measure, noun in (("false_alarm", "chunks"), ("flagged", "clients")):
+        if e := _honest(audit, defense, measure):
+            return f"honest clients: false alarms in {percent(e, 1)} of {e.n:,} {noun}"
+    return "honest clients: not measured"
 
 
 def _ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:

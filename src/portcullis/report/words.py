@@ -8,7 +8,7 @@ from typing import Any
 
 from portcullis.core.types import Estimate
 from portcullis.report.numbers import apart, count, percent, points
-from portcullis.report.reading import NONE, Audit
+from portcullis.report.reading import GRADES, NONE, Audit
 
 __all__ = ["CONTROLS", "Said", "answer", "listed", "measure_word", "threat"]
 
@@ -17,7 +17,7 @@ MEASURES = {
     "macro_f_agreement": "macro-F agreement",
     "agreement_uniform": "agreement on uniform points",
     "accuracy": "accuracy",
-    "r2": "R²",
+    "r2": "of the variance",
 }
 CONTROLS = {
     "no_api": "asks nothing and always answers the victim's most frequent class",
@@ -177,6 +177,12 @@ def _nothing(audit: Audit) -> Said:
             "There is nothing to compare the defended ones with.",
             [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
         )
+    if any(p.done for p in ran):
+        return Said(
+            "nothing",
+            "The copies that were made could not be graded.",
+            f"None of the records holds one of {listed(GRADES, 'or')}.",
+        )
     outcomes = listed(sorted({p.outcome for p in ran}))
     return Said(
         "nothing",
@@ -191,9 +197,7 @@ def _guard(defense: str) -> str:
 
 
 def _share(audit: Audit, e: Estimate) -> str:
-    """ "84% agreement", or "R² 0.93" for what is no share."""
-    if audit.measure == "r2":
-        return f"R² {e.value:.2f}"
+    """ "84% agreement"."""
     return f"{percent(e).split(' ')[0]} {measure_word(audit)}"
 
 

@@ -1,0 +1,180 @@
+"""The answer in words, for the ordinary audit and for every way in which there is little to say."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+from tests.report.fakes import audit, control, estimate, honest, record, without_copy
+
+from portcullis.core.types import Estimate
+from portcullis.report.reading import NONE, read
+from portcullis.report.recommend import settings, toml
+from portcullis.report.words import Said, answer, threat
+
+
+def said(records: list[dict[str, Any]]) -> Said:
+    return answer(read(records))
+
+
+def whole(s: Said) -> str:
+    return " ".join([s.headline, s.lead, *s.detail, *s.caveats]).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def exact(attack: str, defense: str, value: float, half: float = 0.02, **changes: Any) -> dict[str, Any]:
+    """A record whose agreement is `value` and nothing else."""
+    measures = {"agreement": estimate(value, half)}
+    return record(attack, defense, **changes) | {"measures": measures, "curve": []}
+
+
+def test_the_answer_names_queries_theft_best_defense_and_its_price() -> None:
+    records = [
+        exact("knockoff", NONE, 0.84, 0.03),
+        exact("knockoff", "label_only", 0.41, 0.03),
+        exact("copycat", "label_only", 0.30),
+        exact("knockoff", "top_k", 0.80),
+        control("no_api", 0.1),
+        honest("label_only", 0.003),
+    ]
+    s = said(records)
+    assert s.verdict == "stolen"
+    assert whole(s).startswith(
+        "With 1,600 queries a stranger reaches 84% agreement with your model [81, 87]. The best defense here, "
+        "label_only, costs honest clients 0.3 points of accuracy [0.1, 0.5] and holds him at 41% [38, 44]."
+    )
+    assert "Behind label_only the worst attacker is knockoff." in s.detail
+
+
+def test_a_defense_is_as_good_as_its_worst_attacker() -> None:
+    records = [exact("a", NONE, 0.9), exact("a", "x", 0.2), exact("b", "x", 0.8), exact("a", "y", 0.5)]
+    found = read(records)
+    assert found.best == "y"
+    assert found.worst("x").attack == "b"  # type: ignore[union-attr]
+    assert found.defenses == [NONE, "x", "y"]
+
+
+def test_of_defenses_that_cannot_be_told_apart_the_cheaper_one_is_best() -> None:
+    records = [exact("a", NONE, 0.9), exact("a", "x", 0.40), exact("a", "y", 0.42), honest("x", 0.1), honest("y", 0.0)]
+    assert read(records).best == "y"
+
+
+def test_no_defense_was_tried() -> None:
+    s = said([exact("knockoff", NONE, 0.84), control("no_api", 0.1)])
+    assert s.lead == "No defense was tried."
+    assert settings(read([exact("knockoff", NONE, 0.84)])) is None
+
+
+def test_a_defense_within_the_error_holds_nobody_back() -> None:
+    s = said([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82), exact("knockoff", "top_k", 0.83)])
+    assert "None of the 2 defenses tried holds him back: the best, rounding, leaves him at 82%" in whole(s)
+    s = said([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82)])
+    assert "The one defense tried, rounding, does not hold him back" in whole(s)
+
+
+@pytest.mark.parametrize("blind", ["no_api", "shuffled"])
+def test_the_verdict_is_withheld_where_nothing_is_stolen(blind: str) -> None:
+    records = [exact("knockoff", NONE, 0.2), exact("knockoff", "label_only", 0.1), control(blind, 0.19)]
+    s = said(records)
+    assert s.verdict == "withheld"
+    assert whole(s).startswith(
+        "Verdict withheld: undefended, the attacks do not steal. With 1,600 queries the best of them, knockoff, "
+        "reaches 20% agreement [18, 22], and a thief who learns nothing from the API 19% [16, 22]."
+    )
+    assert settings(read(records)) is None
+
+
+def test_an_attack_that_steals_nothing_undefended_is_named_beside_those_that_do() -> None:
+    s = said([exact("a", NONE, 0.9), exact("b", NONE, 0.1), exact("a", "x", 0.5), control("no_api", 0.1)])
+    assert s.verdict == "stolen"
+    assert any(c.startswith("b does not steal even undefended") for c in s.caveats)
+
+
+@pytest.mark.parametrize("outcome", ["not applicable", "refused", "failed"])
+def test_no_attack_left_a_copy(outcome: str) -> None:
+    records = [without_copy(record("a", d), outcome, "It wanted more.") for d in (NONE, "label_only")]
+    s = said(records)
+    assert s.verdict == "nothing"
+    assert s.headline == f"No attack left a copy of this model: {outcome}."
+    assert s.lead == "That is no proof that it cannot be stolen."
+    assert s.detail == [f"a: {outcome}. It wanted more."]
+
+
+def test_nothing_was_run() -> None:
+    assert said([]).headline == "No attack was run, so there is nothing to say."
+
+
+def test_copies_of_defended_models_alone_are_not_compared_with_nothing() -> None:
+    s = said([without_copy(record("a", NONE), "failed", "A crash."), exact("a", "x", 0.5)])
+    assert s.verdict == "withheld"
+    assert "no attack left a copy of the undefended model" in s.headline
+
+
+def test_behind_the_only_defense_nobody_left_a_copy() -> None:
+    s = said([exact("a", NONE, 0.9), without_copy(record("a", "x"), "refused", "Quota.")])
+    assert s.lead == "Behind x no attack left a copy to measure."
+
+
+def test_copies_without_a_grade_are_said_to_be_without() -> None:
+    made = record("equation_solving", NONE) | {"measures": {"worst_error": estimate(0.1)}, "curve": []}
+    s = said([made])
+    assert s.headline == "The copies that were made could not be graded."
+    assert "agreement, r2" in s.lead
+
+
+def test_a_regression_is_told_in_its_own_measure() -> None:
+    made = record("equation_solving", NONE) | {"measures": {"r2": estimate(0.93)}, "curve": []}
+    assert said([made]).headline.startswith("With 1,600 queries a stranger reaches 93% of the variance with your model")
+
+
+def test_few_seeds_are_owned_up_to() -> None:
+    assert any("One seed was run" in c for c in said(audit(seeds=1)).caveats)
+    assert any(c.startswith("3 seeds were run") for c in said(audit(seeds=3)).caveats)
+    assert not any("seeds were run" in c for c in said(audit(seeds=5)).caveats)
+
+
+def test_an_attacker_who_does_not_know_the_defense_is_owned_up_to() -> None:
+    records = [exact("a", NONE, 0.9), exact("a", "x", 0.5)]
+    assert "No attacker here knew the defense; one who does may fare better." in said(records).caveats
+    records[1]["threat_model"] = {"knows_defense": True}
+    assert not any("knew the defense" in c for c in said(records).caveats)
+
+
+def test_a_failed_cell_is_no_success_of_the_defense() -> None:
+    records = [exact("a", NONE, 0.9), exact("a", "x", 0.5), without_copy(record("b", "x"), "failed", "A crash.")]
+    assert any(c.startswith("1 cell failed (b against x)") for c in said(records).caveats)
+
+
+def test_settings_are_toml_that_holds_every_stage() -> None:
+    text = settings(read(audit()))
+    assert text is not None
+    (stage,) = tomllib.loads(text)["guard"]
+    assert stage == {
+        "unit": "watch",
+        "detector": {"unit": "prada_normality", "threshold": 0.95},
+        "then": {"unit": "other_class"},
+    }
+
+
+def test_toml_holds_every_kind_of_setting_and_no_name_breaks_out() -> None:
+    stage = {"unit": 'a"b\n[x]', "list": [1, 2.5], "on": True, "odd key\n": 0, "none": None, "far": float("inf")}
+    (back,) = tomllib.loads(toml(stage))["guard"]
+    assert back == {k: v for k, v in stage.items() if v is not None}
+    records = [exact("a", NONE, 0.9), exact("a", 'x\nevil = "1"', 0.3)]
+    assert set(tomllib.loads(settings(read(records)) or "")) == {"guard"}
+
+
+def test_threat_models_in_words() -> None:
+    tag = {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False}
+    assert threat(tag) == "sees probs · has pool of 600 · 1 account(s) · does not know the defense"
+    assert threat(None) == "not stated"
+
+
+def test_a_loss_is_never_more_than_the_labels_changed() -> None:
+    made = honest("x", 0.003)
+    del made["measures"]["accuracy_drop"]
+    loss = read([made]).cost("x")
+    assert isinstance(loss, Estimate)
+    changed = made["measures"]["labels_changed"]
+    assert loss.value == pytest.approx(0.003)
+    assert -changed["high"] <= loss.low <= loss.value <= loss.high <= changed["high"]
