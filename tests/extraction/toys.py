@@ -21,6 +21,8 @@ from portcullis.extraction.copycat import Copycat
 from portcullis.extraction.equation_solving import EquationSolving
 from portcullis.extraction.jacobian import Jacobian
 from portcullis.extraction.knockoff import Knockoff
+from portcullis.extraction.lowd_meek import LowdMeek
+from portcullis.extraction.retraining import Retraining
 
 
 @dataclass(frozen=True)
@@ -225,4 +227,11 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 3), learner=ToyLearner()),
     ),
+    "lowd_meek": lambda: SetUp(attack=LowdMeek(), budget=250, victim=toy_victim((2, 3), 2), least=28),
+    "lowd_meek-quadratic": lambda: SetUp(
+        attack=LowdMeek(kernel="quadratic"), budget=500, victim=toy_victim((3,), 2), least=108
+    ),
+    "retraining": lambda: SetUp(attack=Retraining(), budget=100),
+    "retraining-line_search": lambda: SetUp(attack=Retraining(strategy="line_search", surrogate="tree"), budget=200),
+    "retraining-uniform": lambda: SetUp(attack=Retraining(strategy="uniform", surrogate="svm"), budget=90),
 }

@@ -11,5 +11,7 @@ CATALOG = Catalog(
         "equation_solving": "portcullis.extraction.equation_solving:EquationSolving",
         "jacobian": "portcullis.extraction.jacobian:Jacobian",
         "knockoff": "portcullis.extraction.knockoff:Knockoff",
+        "lowd_meek": "portcullis.extraction.lowd_meek:LowdMeek",
+        "retraining": "portcullis.extraction.retraining:Retraining",
     },
 )

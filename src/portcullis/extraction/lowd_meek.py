@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis.core.errors import AttackFailed, NotApplicable
 from portcullis.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
@@ -35,6 +36,7 @@ from portcullis.core.types import Array, Interface, Labels, Model
 from portcullis.extraction._search import Asker, Segments, bisect, label_asker, seek_classes
 from portcullis.models.encoding import Encoded, Encoding
 from portcullis.models.kernel import Quadric
+from portcullis.models.lbfgs import fit_softmax
 from portcullis.models.softmax import SoftmaxRegression
 
 __all__ = ["LowdMeek"]
@@ -42,7 +44,9 @@ __all__ = ["LowdMeek"]
 SLIDE = 0.25  # how far along u a search may go, in boxes of [-1, 1]; leaves every input room to be pushed
 FINER = 1e-3  # the starting point is searched this much finer than eps, since its error enters every weight
 SHRINKS = 12  # an input whose push no slide undoes is pushed a quarter as far, at most this often
+NULL = 1e-6  # of the largest singular value, below which one counts as 0
 SPARE = 1.1  # boundary points for every unknown of the quadric
+HEAD = 10  # halvings that the first segment may be ahead of the weights'
 FEWEST = 8  # halvings below which a boundary point says little
 PATIENCE = 10  # random points for every unknown of the quadric, after which two of the rarer class will do
 
@@ -64,17 +68,20 @@ class LowdMeek(ExtractionAttack):
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         _must_apply(interface)
         encoding = Encoding.of(interface)
+        _must_afford(self.kernel, harvest.left, encoding.width)
         game = _Game(harvest, encoding, label_asker(harvest), rng)
         if self.kernel == "quadratic":
             return Encoded(encoding, Quadric(self._quadric(game), encoding.width))
         w, b = encoding.unscale(*self._hyperplane(game))
-        return SoftmaxRegression(w=np.vstack([0 * w, w]), b=np.array([0.0, b[0]]))
+        return SoftmaxRegression(np.vstack([0 * w, w]), np.append(0.0, b), input_shape=interface.input_shape)
 
     def _hyperplane(self, game: _Game) -> tuple[Array, Array]:
         """(w (1, d), b (1,)) in the box, up to a positive factor."""
         x, labels = game.both_classes(self.probes, lambda seen: len(np.unique(seen)) == 2)
         low, high = x[labels == 0][:1], x[labels == 1][:1]
-        levels = game.affordable(_levels(float(np.abs(high - low).max()), self.eps * FINER), 1)
+        levels = _levels(float(np.abs(high - low).max()), self.eps * FINER)
+        # Where the budget is short, no search may go much further than the others.
+        levels = min(levels, max(0, (game.harvest.left - 2 * game.d) // (game.d + 1)) + HEAD)
         point = game.boundary(Segments(low, high), levels)[0]
         u = (high - low)[0] / np.abs(high - low).max()
         game.bills("boundary")
@@ -88,26 +95,22 @@ class LowdMeek(ExtractionAttack):
 
     def _quadric(self, game: _Game) -> Array:
         """(D,) the null vector of the boundary points' features, positive where the label is 1."""
-        unknowns = Quadric.features(np.zeros((1, game.d))).shape[1]
-        wanted = int(np.ceil(SPARE * unknowns)) + 1
+        unknowns, wanted = (game.d + 1) * (game.d + 2) // 2, _wanted(game.d)
 
         def enough(seen: Labels) -> bool:
             rare = min((seen == 0).sum(), (seen == 1).sum())
-            return bool(4 * rare >= wanted or (rare >= 2 and len(seen) >= PATIENCE * unknowns))
+            pairs = rare * (len(seen) - rare)
+            return bool(pairs >= wanted and (4 * rare >= wanted or len(seen) >= PATIENCE * unknowns))
 
-        x, labels = game.both_classes(self.probes, enough)
+        x, labels = game.both_classes(min(self.probes, game.harvest.left - FEWEST * wanted), enough)
         segments = _pairs(x[labels == 0], x[labels == 1], wanted, game.rng)
-        levels = game.affordable(_levels(2.0, self.eps * FINER), len(segments))
-        if levels < FEWEST:
-            raise AttackFailed(
-                f"lowd_meek with kernel='quadratic' needs about {FEWEST * wanted} queries for {unknowns} unknowns once "
-                f"it has seen both classes; {game.harvest.left} are left. Raise the budget, or try retraining."
-            )
+        levels = _levels(2.0, self.eps * FINER)
         points = game.boundary(segments, levels)
         game.bills("boundary")
         _, singular, vectors = np.linalg.svd(Quadric.features(points))
-        game.harvest.notes["gap"] = float(singular[-2] / max(singular[-1], 1e-300))  # large where the victim is one
-        return vectors[-1] * np.sign((Quadric.features(x) @ vectors[-1]) @ (2.0 * labels - 1))
+        rank = int((singular > NULL * singular[0]).sum())
+        game.harvest.notes["nullity"] = unknowns - rank  # 1 where the boundary is a quadric, 0 where it is more
+        return _oriented(vectors[min(rank, unknowns - 1) :], x, labels)
 
 
 def _must_apply(interface: Interface) -> None:
@@ -120,9 +123,36 @@ def _must_apply(interface: Interface) -> None:
             )
 
 
+def _must_afford(kernel: str, left: int, d: int) -> None:
+    least = 4 * (d + 1) if kernel == "linear" else (FEWEST + 1) * _wanted(d)
+    if left < least:
+        raise AttackFailed(
+            f"lowd_meek with kernel={kernel!r} needs {least} queries for {d} inputs; the budget is {left}. "
+            "Raise it, or try retraining."
+        )
+
+
+def _wanted(d: int) -> int:
+    """Boundary points for a quadric of d inputs."""
+    return int(np.ceil(SPARE * (d + 1) * (d + 2) / 2)) + 1
+
+
 def _levels(length: float, eps: float) -> int:
     """Halvings that leave at most eps of the length."""
     return max(0, int(np.ceil(np.log2(length / eps))))
+
+
+def _oriented(null: Array, x: Array, labels: Labels) -> Array:
+    """(D,) the vector of the null space (k, D) whose sign is the label at x (n, d).
+
+    A boundary that is less than a quadric (a hyperplane, say) lies on many quadrics, so k may exceed 1, and a
+    regression on k columns chooses among them.
+    """
+    columns = Quadric.features(x) @ null.T
+    if len(null) == 1:
+        return np.asarray(null[0] * np.sign(float(columns[:, 0] @ (2.0 * labels - 1))))
+    w, _ = fit_softmax(columns, np.eye(2)[labels], penalty=1e-6)
+    return np.asarray(w[1] @ null)
 
 
 def _pairs(zeros: Array, ones: Array, n: int, rng: np.random.Generator) -> Segments:
@@ -149,12 +179,17 @@ class _Game:
         self.harvest.notes.setdefault("bill", {})[item] = self.harvest.paid - self._billed
         self._billed = self.harvest.paid
 
-    def affordable(self, levels: int, searches: int) -> int:
-        return min(levels, self.harvest.left // searches)
+    def affordable(self, levels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(m,) the same halvings, or what the budget leaves of them shared out evenly."""
+        if levels.sum() <= self.harvest.left:
+            return levels
+        each, more = divmod(self.harvest.left, len(levels))
+        return np.minimum(levels, np.asarray(each + (np.arange(len(levels)) < more), np.int64))
 
     def boundary(self, segments: Segments, levels: int) -> Array:
         """(m, d) where the segments, from class 0 to class 1, cross the boundary."""
-        near, far = bisect(self._ask, segments, np.zeros(len(segments), np.int64), np.full(len(segments), levels))
+        each = self.affordable(np.full(len(segments), levels))
+        near, far = bisect(self._ask, segments, np.zeros(len(segments), np.int64), each)
         return segments.at((near + far) / 2)
 
     def both_classes(self, probes: int, enough: Callable[[Labels], bool]) -> tuple[Array, Labels]:
@@ -192,9 +227,8 @@ class _Game:
             open_ = open_[answered == sides[open_]]
             push[open_] /= 4
             starts[open_, open_] = point[open_] + push[open_]
-        levels = [_levels(2 * abs(e), eps * abs(p)) for e, p in zip(ends, push, strict=True)]
-        affordable = np.minimum(levels, self.affordable(max(levels), self.d))
-        near, far = bisect(self._ask, Segments(starts, starts + ends[:, None] * u), sides, affordable)
+        levels = np.array([_levels(2 * abs(e), eps * abs(p)) for e, p in zip(ends, push, strict=True)])
+        near, far = bisect(self._ask, Segments(starts, starts + ends[:, None] * u), sides, self.affordable(levels))
         return np.asarray(-(near + far) / 2 * ends / push)
 
     def _slides(self, point: Array, u: Array) -> Array:

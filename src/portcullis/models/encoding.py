@@ -31,6 +31,12 @@ class Encoding:
         counts = [f.categories for f in interface.features] if interface.features else [0] * interface.n_inputs
         return cls(interface.input_shape, interface.low, interface.high, np.array(counts, np.int64), drop_first)
 
+    @classmethod
+    def flat(cls, interface: Interface) -> Encoding:
+        """Numbers as they are, one flat row: what a model of rows needs to take images."""
+        one = np.ones(interface.n_inputs)
+        return cls(interface.input_shape, -one, one, np.zeros(interface.n_inputs, np.int64))
+
     @property
     def numeric(self) -> NDArray[np.bool_]:
         """(n_inputs,) the numbers that can vary."""
@@ -43,8 +49,8 @@ class Encoding:
         return int(self.numeric.sum() + (coded - self.drop_first).sum())
 
     def __call__(self, x: Array) -> Array:
-        """(n, *input_shape) -> (n, width): numbers first, then the categories in order."""
-        flat = np.asarray(x, np.float64).reshape(len(x), -1)
+        """(n, *input_shape), flat or not -> (n, width): numbers first, then the categories in order."""
+        flat = np.asarray(x, np.float64).reshape(len(x), len(self.low))
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         columns = [(flat[:, self.numeric] - middle[self.numeric]) / half[self.numeric]]
         for j in np.flatnonzero(self.categories > 1):
@@ -64,20 +70,16 @@ class Encoding:
         return raw, b - raw @ ((self.low + self.high) / 2)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Encoded:
     """A model of encoded rows, as a model of the inputs."""
 
     encoding: Encoding
     inner: Model
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self.encoding.input_shape
-
-    @property
-    def n_classes(self) -> int:
-        return self.inner.n_classes
+    def __post_init__(self) -> None:
+        self.input_shape: tuple[int, ...] = self.encoding.input_shape
+        self.n_classes = self.inner.n_classes
 
     def scores(self, x: Array) -> Array:
         return self.inner.scores(self.encoding(x))

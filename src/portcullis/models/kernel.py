@@ -20,7 +20,7 @@ def rbf(x: Array, centres: Array, gamma: float) -> Array:
     return np.asarray(np.exp(-gamma * np.maximum(squares, 0.0)))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class KernelRegression:
     """representers (s, d), weights (s, c), b (c,), gamma: softmax(sum_r weights_r K(x, representer_r) + b)."""
 
@@ -29,13 +29,9 @@ class KernelRegression:
     b: Array
     gamma: float
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.representers.shape[1],)
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.b)
+    def __post_init__(self) -> None:
+        self.input_shape: tuple[int, ...] = (self.representers.shape[1],)
+        self.n_classes = len(self.b)
 
     def scores(self, x: Array) -> Array:
         return np.asarray(softmax(rbf(x, self.representers, self.gamma) @ self.weights + self.b, axis=1))
@@ -85,18 +81,16 @@ def match_representers(found: Array, true: Array) -> Array:
     return np.asarray(distance[linear_sum_assignment(distance)])
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Quadric:
     """A polynomial of degree 2 whose sign is the class: v (D,) over `Quadric.features`, D = (d + 1)(d + 2) / 2."""
 
     v: Array
     d: int
 
-    n_classes = 2
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.d,)
+    def __post_init__(self) -> None:
+        self.input_shape: tuple[int, ...] = (self.d,)
+        self.n_classes = 2
 
     @staticmethod
     def features(x: Array) -> Array:

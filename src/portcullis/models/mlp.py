@@ -18,7 +18,7 @@ from portcullis.models.lbfgs import divergence, minimise
 __all__ = ["Mlp", "fit_mlp"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Mlp:
     """w (h, d), b (h,), then v (c, h), a (c,): softmax(v tanh(w x + b) + a)."""
 
@@ -27,13 +27,9 @@ class Mlp:
     v: Array
     a: Array
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.w.shape[1],)
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.a)
+    def __post_init__(self) -> None:
+        self.input_shape: tuple[int, ...] = (self.w.shape[1],)
+        self.n_classes = len(self.a)
 
     def log_probs(self, x: Array) -> Array:
         """(n, d) -> (n, c)."""

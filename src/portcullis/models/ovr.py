@@ -13,20 +13,16 @@ from portcullis.models.lbfgs import minimise
 __all__ = ["OneVsRest", "fit_one_vs_rest"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class OneVsRest:
     """w (c, d), b (c,): p_i(x) = s(w_i.x + b_i) / sum_j s(w_j.x + b_j), s the logistic function."""
 
     w: Array
     b: Array
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.w.shape[1],)
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.b)
+    def __post_init__(self) -> None:
+        self.input_shape: tuple[int, ...] = (self.w.shape[1],)
+        self.n_classes = len(self.b)
 
     def scores(self, x: Array) -> Array:
         """(n, d) -> (n, c). Through logarithms, so that a row of tiny sigmoids still sums to one."""
