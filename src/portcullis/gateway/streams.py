@@ -9,25 +9,21 @@ Costs a request   two appends (one transaction in SQLite; two round trips to Red
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import orjson
+from dataclasses import dataclass
+from typing import Protocol
 
 from portcullis.core.errors import PortcullisError, Refused
 from portcullis.core.guard import Alarm, Guard, Released
-from portcullis.core.state import Key, pack, unpack
-from portcullis.core.types import Answer, Array, Request
-from portcullis.gateway.events import Event, pack_event, unpack_event
+from portcullis.core.types import Answer, Array
+from portcullis.gateway.events import Event
+from portcullis.gateway.fold import Failed, Fold, Outcome, Stream
 
-__all__ = ["Down", "Journal", "Saved", "Stream", "Streams"]
+__all__ = ["Down", "Journal", "Saved", "Streams"]
 
 EVERY = 2_000  # events after which a stream is written as a snapshot and its journal cut
-POINTS = 240  # of a client's curves on the dashboard
 
 
 class Down(PortcullisError):
@@ -61,25 +57,6 @@ class Journal(Protocol):
         """Keep an alarm; true if it is new. On return it is safe."""
 
 
-@dataclass
-class Stream:
-    """One client as this process has folded him so far."""
-
-    client: str
-    position: int = 0
-    states: dict[str, Any] = field(default_factory=dict)
-    pending: dict[int, Request] = field(default_factory=dict)
-    tally: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "rows", "altered", "refused"), 0))
-    curve: list[tuple[int, float, int]] = field(default_factory=list)  # (rows, suspicion, samples kept)
-    blocked: str = ""
-    generation: int = 0
-    last: float = 0.0
-    debt: list[Event] = field(default_factory=list)  # events that the journal does not hold yet
-    snapped: int = 0
-    busy: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class Streams:
     """The clients in memory, least recently used first; the rest is in the journal.
 
@@ -103,17 +80,9 @@ class Streams:
         self.patience = patience  # seconds after which a request whose replica died is undone
         self.open: OrderedDict[str, Stream] = OrderedDict()
         self.failures = 0
-        self.use(guard)
+        self.fold = Fold(guard, self.open)
 
-    def use(self, guard: Guard) -> None:
-        """Take this guard. What stages of the same name and settings know is kept; the rest starts anew."""
-        guard.store = _Hot(self.open)
-        prints = _fingerprints(guard)
-        for stream in self.open.values():
-            stream.states = {n: s for n, s in stream.states.items() if prints.get(n) == self._prints.get(n)}
-        self.guard, self._prints = guard, prints
-
-    async def admit(self, client: str, x: Array, at: float) -> tuple[int, list[Alarm]]:
+    async def admit(self, client: str, x: Array, at: float) -> int:
         """The request's sequence number, once every stage has reserved its share; raises Refused or Down.
 
         A sequence number below 0 says that the journal was down and the policy is to serve."""
@@ -127,7 +96,7 @@ class Streams:
                 if isinstance(outcome, Refused):
                     await self._retract(stream, seq)
                     raise outcome
-            return seq, alarms
+            return seq
         finally:
             stream.busy -= 1
 
@@ -136,14 +105,18 @@ class Streams:
         stream = await self._take(client)
         try:
             async with stream.lock:
+                event = Event("release", of=seq, answer=clean)
                 if seq < 0:
-                    request = stream.pending.pop(seq)
+                    request = stream.pending[seq]
                     stream.debt.append(Event("whole", request.at, x=request.x, answer=clean))
-                    return self._released(stream, request, clean)
-                _, outcome, alarms = await self._tell(stream, Event("release", of=seq, answer=clean), durable=True)
-                await self._keep_alarms(stream, alarms)
-                await self._cut(stream)
-                return outcome  # type: ignore[no-any-return]
+                    outcome, _ = self.fold.apply(stream, seq, event)
+                else:
+                    _, outcome, alarms = await self._tell(stream, event, durable=True)
+                    await self._keep_alarms(stream, alarms)
+                    await self._cut(stream)
+                if not isinstance(outcome, Released):
+                    raise outcome if isinstance(outcome, Failed) else Failed("The answer came twice.")
+                return outcome
         finally:
             stream.busy -= 1
 
@@ -153,7 +126,7 @@ class Streams:
         try:
             async with stream.lock:
                 if seq < 0:
-                    self.guard.undo(stream.pending.pop(seq))
+                    self.fold.guard.undo(stream.pending.pop(seq))
                     return
                 await self._tell(stream, Event("undo", of=seq), durable=False)
         finally:
@@ -185,7 +158,7 @@ class Streams:
 
     async def _tell(
         self, stream: Stream, event: Event, *, durable: bool, closed: bool = False
-    ) -> tuple[int, Any, list[Alarm]]:
+    ) -> tuple[int, Outcome, list[Alarm]]:
         try:
             saved = await self.journal.tell(stream.client, stream.position, event, durable=durable)
         except Down:
@@ -195,87 +168,26 @@ class Streams:
             return self._offline(stream, event)
         return self._catch_up(stream, saved, event)
 
-    def _offline(self, stream: Stream, event: Event) -> tuple[int, Any, list[Alarm]]:
+    def _offline(self, stream: Stream, event: Event) -> tuple[int, Outcome, list[Alarm]]:
         """The journal is down and the policy is to serve: fold here and now, write later."""
         if event.kind == "admit":
             seq = min([0, *stream.pending]) - 1
-            outcome, alarms = self._fold(stream, seq, event)
+            outcome, alarms = self.fold.apply(stream, seq, event)
             return seq, outcome, alarms
         stream.debt.append(event)
-        outcome, alarms = self._fold(stream, 0, event)
+        outcome, alarms = self.fold.apply(stream, 0, event)
         return event.of, outcome, alarms
 
-    def _catch_up(self, stream: Stream, saved: Saved, mine: Event) -> tuple[int, Any, list[Alarm]]:
+    def _catch_up(self, stream: Stream, saved: Saved, mine: Event) -> tuple[int, Outcome, list[Alarm]]:
         """Fold what is new; the last event is ours."""
         if saved.snapshot is not None:
-            self._restore(stream, saved.snapshot)
+            self.fold.restore(stream, saved.snapshot)
         stream.position, outcome, alarms = saved.position, None, []
         for event in saved.events:
             stream.position += 1
-            outcome, new = self._fold(stream, stream.position, event)
+            outcome, new = self.fold.apply(stream, stream.position, event)
             alarms += new
         return stream.position, outcome, alarms
-
-    def _fold(self, stream: Stream, seq: int, event: Event) -> tuple[Any, list[Alarm]]:
-        """The outcome (None, Refused or Released) of one event, and the alarms that it set off."""
-        if event.kind in ("admit", "whole"):
-            refusal = self._admitted(stream, seq, event)
-            if event.kind == "admit" or refusal:
-                return refusal, []
-        if event.kind in ("release", "whole"):
-            request = stream.pending.pop(event.of if event.kind == "release" else seq, None)
-            if request is None or event.answer is None:  # undone meanwhile by a replica that lost patience
-                return Refused("the answer came too late"), []
-            released = self._released(stream, request, event.answer)
-            return released, list(released.alarms)
-        if event.kind == "undo":
-            request = stream.pending.pop(event.of, None)
-            if request is not None:
-                self.guard.undo(request)
-        elif event.kind == "clear":
-            stream.states.clear()
-            stream.curve.clear()
-            stream.generation += 1
-            stream.blocked = ""
-        else:
-            stream.blocked = event.by if event.kind == "block" else ""
-        return None, []
-
-    def _admitted(self, stream: Stream, seq: int, event: Event) -> Refused | None:
-        stream.last = max(stream.last, event.at)  # a client's time never runs backwards
-        request = Request(stream.client, event.x, stream.last)  # type: ignore[arg-type]
-        try:
-            if stream.blocked:
-                raise Refused("this client was blocked")
-            self.guard.admit(request)
-        except Refused as refusal:
-            stream.tally["refused"] += 1
-            return refusal
-        stream.pending[seq] = request
-        return None
-
-    def _released(self, stream: Stream, request: Request, clean: Answer) -> Released:
-        released = self.guard.release(request, clean)
-        tally = stream.tally
-        tally["requests"] += 1
-        tally["rows"] += len(request)
-        tally["altered"] += int(released.altered.sum())
-        self._draw(stream)
-        return released
-
-    def _draw(self, stream: Stream) -> None:
-        """Note a point of the dashboard's curves; beyond POINTS every second one goes."""
-        rows = stream.tally["rows"]
-        step = stream.curve[-1][0] - stream.curve[-2][0] if len(stream.curve) > 1 else 1
-        if stream.curve and rows - stream.curve[-1][0] < step:
-            return
-        loudest, kept = -1.0, 0
-        for state in stream.states.values():
-            heard, held = _suspicion(state)
-            loudest, kept = max(loudest, heard), max(kept, held)
-        stream.curve.append((rows, loudest, kept))
-        if len(stream.curve) > POINTS:
-            del stream.curve[1::2]
 
     # Coming and going.
 
@@ -357,76 +269,9 @@ class Streams:
     async def _snapshot(self, stream: Stream) -> None:
         if stream.position == stream.snapped or any(seq < 0 for seq in stream.pending):
             return
-        position, data = stream.position, self._pack(stream)
+        position, data = stream.position, self.fold.pack(stream)
         try:
             await self.journal.snapshot(stream.client, position, data)
         except Down:
             return
         stream.snapped = position
-
-    def _pack(self, stream: Stream) -> bytes:
-        """A head of JSON, then states and waiting requests one after another."""
-        states = {n: pack(s) for n, s in stream.states.items()}
-        waiting = {seq: pack_event(Event("admit", r.at, x=r.x)) for seq, r in stream.pending.items()}
-        head = {
-            "states": [(n, self._prints.get(n), len(b)) for n, b in states.items()],
-            "pending": [(seq, len(b)) for seq, b in waiting.items()],
-            "tally": stream.tally,
-            "curve": stream.curve,
-            "blocked": stream.blocked,
-            "generation": stream.generation,
-            "last": stream.last,
-        }
-        text = orjson.dumps(head)
-        return b"".join([len(text).to_bytes(4, "little"), text, *states.values(), *waiting.values()])
-
-    def _restore(self, stream: Stream, data: bytes) -> None:
-        start = 4 + int.from_bytes(data[:4], "little")
-        head = orjson.loads(data[4:start])
-        kinds = {n: type(s.start()) for n, s in zip(self.guard._names, self.guard.stages, strict=True)}
-        stream.states.clear()
-        stream.pending.clear()
-        for name, mark, size in head["states"]:
-            if mark == self._prints.get(name):
-                stream.states[name] = unpack(kinds[name], data[start : start + size])
-            start += size
-        for seq, size in head["pending"]:
-            event = unpack_event(data[start : start + size])
-            stream.pending[seq] = Request(stream.client, event.x, event.at)  # type: ignore[arg-type]
-            start += size
-        stream.tally, stream.curve = head["tally"], [tuple(p) for p in head["curve"]]
-        stream.blocked, stream.generation, stream.last = head["blocked"], head["generation"], head["last"]
-
-    _prints: dict[str, str] = {}  # noqa: RUF012 (replaced, never changed)
-
-
-class _Hot:
-    """The guard's store: the states of the streams in memory."""
-
-    def __init__(self, streams: OrderedDict[str, Stream]) -> None:
-        self._streams = streams
-
-    def load(self, key: Key) -> Any | None:
-        return self._streams[key[0]].states.get(key[1])
-
-    def save(self, key: Key, state: Any) -> None:
-        self._streams[key[0]].states[key[1]] = state
-
-
-def _fingerprints(guard: Guard) -> dict[str, str]:
-    """Stage name -> a digest of its settings."""
-    settings = zip(guard._names, guard.describe(), strict=True)
-    return {
-        n: hashlib.blake2b(orjson.dumps(d, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest() for n, d in settings
-    }
-
-
-def _suspicion(state: Any) -> tuple[float, int]:
-    """(latest suspicion, samples kept) that a stage's state shows; (-1, 0) where it shows none."""
-    heard, held = -1.0, 0
-    for part in (state, *getattr(state, "__dict__", {}).values()):
-        value = getattr(part, "suspicion", None)
-        if heard < 0 and isinstance(value, float) and value == value:
-            heard = value
-        held = max(held, int(getattr(getattr(part, "sets", None), "size", 0)))
-    return heard, held

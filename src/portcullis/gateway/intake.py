@@ -1,0 +1,119 @@
+"""Taking a request in: its headers, its identity on the way through, and its body within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from portcullis.gateway.protocols.strict import BadRequest
+from portcullis.gateway.querylog import Line
+from portcullis.gateway.settings import Limits
+
+__all__ = ["Intake", "Turned", "Visit"]
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+TRACE_PARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass
+class Turned(Exception):
+    """A request that ends early: how, and what is said."""
+
+    decision: str
+    status: int
+    sentence: str
+    retry_after: float | None = None
+
+
+@dataclass
+class Visit:
+    """One request on its way through."""
+
+    id: str
+    headers: dict[str, str]
+    twice: set[str]
+    peer: str | None
+    marks: list[float]
+    line: Line = field(default_factory=Line)
+    client: str = ""
+
+    @property
+    def passed_on(self) -> dict[str, str]:
+        """The headers that go upstream: the request's id and its trace context, nothing else of the client's."""
+        passed = {"x-request-id": self.id}
+        parent = self.headers.get("traceparent", "")
+        if TRACE_PARENT.fullmatch(parent):
+            passed["traceparent"] = parent
+            state = self.headers.get("tracestate", "")
+            if state and len(state) <= 512 and state.isprintable() and state.isascii():
+                passed["tracestate"] = state
+        return passed
+
+
+class Intake:
+    """Reads requests, and knows how many bytes of bodies are being read."""
+
+    def __init__(self) -> None:
+        self.buffered = 0
+        self._prefix = secrets.token_hex(4)
+        self._ids = itertools.count(1)
+
+    def visit(self, scope: MutableMapping[str, Any]) -> Visit:
+        headers: dict[str, str] = {}
+        twice: set[str] = set()
+        for raw, value in scope["headers"]:
+            name = raw.decode("latin-1").lower()
+            if name in headers:
+                twice.add(name)
+            headers[name] = value.decode("latin-1")
+        given = headers.get("x-request-id", "")
+        id = given if REQUEST_ID.fullmatch(given) else f"{self._prefix}-{next(self._ids)}"
+        peer = scope.get("client")
+        return Visit(id, headers, twice, peer[0] if peer else None, [time.perf_counter()])
+
+    async def body(self, limits: Limits, visit: Visit, receive: Receive) -> bytes:
+        headers = visit.headers
+        if headers.get("content-encoding", "identity") != "identity":
+            raise BadRequest("Send the body as it is; encodings such as gzip are not taken.", 415)
+        if "content-length" in visit.twice or int(headers.get("content-length", 0) or 0) > limits.body_bytes:
+            raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message["body"]
+            if len(body) > limits.body_bytes:
+                raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
+            return body
+        try:
+            async with asyncio.timeout(limits.body_s):
+                return await self._slow_body(limits, message, receive)
+        except TimeoutError:
+            raise BadRequest(f"The body took longer than {limits.body_s:g} seconds.", 408) from None
+
+    async def _slow_body(self, limits: Limits, message: MutableMapping[str, Any], receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                if message["type"] != "http.request":
+                    raise BadRequest("The body ended early.")
+                part = message.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                self.buffered += len(part)
+                if size > limits.body_bytes:
+                    raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
+                if self.buffered > limits.buffer_bytes:
+                    raise Turned("busy", 503, "The gate is busy.", 1.0)
+                if not message.get("more_body"):
+                    return b"".join(parts)
+                message = await receive()
+        finally:
+            self.buffered -= size
