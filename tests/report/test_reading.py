@@ -37,6 +37,12 @@ def test_a_share_stays_a_share() -> None:
     assert e.low >= 0.0
 
 
+def test_a_ratio_may_pass_one_in_the_mean() -> None:
+    e = across([Estimate(1.05, 0.9, 1.2, 50), Estimate(0.95, 0.8, 1.1, 50)])
+    assert e.value == pytest.approx(1.0)
+    assert e.high > 1.1
+
+
 def test_one_seed_stands_as_it_is() -> None:
     e = Estimate(0.8, 0.75, 0.84, 300, unit="rows")
     assert across([e]) is e
@@ -89,6 +95,7 @@ def test_first_alarms_by_seed() -> None:
         (percent(Estimate(0.841, 0.81, 0.874, 3)), "84% [81, 87]"),
         (percent(Estimate(0.841, 0.81, 0.874, 3), 1), "84.1% [81.0, 87.4]"),
         (percent(Estimate(12.5, -3.0, math.inf, 3)), "12.5 [−3, ∞]"),
+        (percent(Estimate(1.05, 0.9, 1.2, 3)), "105% [90, 120]"),
         (points(Estimate(0.003, -0.001, 0.006, 3)), "0.3 points [−0.1, 0.6]"),
         (points(Estimate(-0.0001, -0.0002, 0.01, 3)), "0.0 points [0.0, 1.0]"),
         (count(1, "query"), "1 query"),

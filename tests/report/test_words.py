@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from tests.report.fakes import audit, control, estimate, honest, record, without_copy
 
+from portcullis.core.guard import Guard
+from portcullis.core.settings import Catalog, resolve
 from portcullis.core.types import Estimate
 from portcullis.report.reading import NONE, read
 from portcullis.report.recommend import settings, toml
@@ -166,7 +168,7 @@ def test_toml_holds_every_kind_of_setting_and_no_name_breaks_out() -> None:
 
 def test_threat_models_in_words() -> None:
     tag = {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False}
-    assert threat(tag) == "sees probs · has pool of 600 · 1 account(s) · does not know the defense"
+    assert threat(tag) == "sees probs · has pool of 600 · 1 account · does not know the defense"
     assert threat(None) == "not stated"
 
 
@@ -178,3 +180,18 @@ def test_a_loss_is_never_more_than_the_labels_changed() -> None:
     changed = made["measures"]["labels_changed"]
     assert loss.value == pytest.approx(0.003)
     assert -changed["high"] <= loss.low <= loss.value <= loss.high <= changed["high"]
+
+
+def test_the_recommended_settings_are_a_guard() -> None:
+    """What the page tells people to copy builds the very stages that were attacked."""
+    defenses: Catalog = resolve("portcullis.defenses:CATALOG")
+    guard = Guard(
+        defenses.build({"unit": "watch", "detector": {"unit": "prada"}, "then": {"unit": "label_only"}}),
+        defenses.build({"unit": "rounding", "decimals": 1}),
+        key=bytes(32),
+    )
+    defended = exact("a", "x", 0.3)
+    defended["cell"]["defense"] = guard.describe()
+    text = settings(read([exact("a", NONE, 0.9), defended]))
+    again = Guard(*(defenses.build(stage) for stage in tomllib.loads(text or "")["guard"]), key=bytes(32))
+    assert again.describe() == guard.describe()

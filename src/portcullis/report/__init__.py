@@ -33,7 +33,6 @@ def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None 
     flags       [{"id", "where": "attack | defense", "detail"}]; read off the records otherwise
     flag_texts  id -> {"title", "raised_if", "why", "what_to_do"}
     seconds     the whole run by the clock
-    authorised_by   the statement that allowed a remote audit
     notes       sentences for the end of the page
     """
     from portcullis.report.page import page

@@ -182,10 +182,13 @@ def _end(curve: Sequence[tuple[int, Estimate]]) -> tuple[int, float]:
 
 
 def _shares(axes: Any, estimates: Sequence[Estimate]) -> None:
-    """From 0 to 100%, unless these are no shares."""
-    if all(-1e-9 <= e.value <= 1 + 1e-9 for e in estimates):
-        axes.set_ylim(0, 1.04)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100%"])
+    """From 0 to 100%, or as far above as ratios go."""
+    if all(0 <= e.value <= 10 for e in estimates):
+        top = max([1.0, *(min(e.high, 1.5 * e.value) for e in estimates)])
+        axes.set_ylim(0, 1.04 * top)
+        step = 0.25 if top < 1.6 else round(top) / 4
+        marks = [step * i for i in range(int(top / step) + 1)]
+        axes.set_yticks(marks, [f"{100 * m:.0f}{'%' if m == marks[-1] else ''}" for m in marks])
 
 
 def _thousands(axes: Any) -> None:

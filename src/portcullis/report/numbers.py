@@ -76,13 +76,14 @@ def duration(seconds: float) -> str:
 
 
 def _fraction(e: Estimate) -> bool:
-    return -1.0 <= e.low and e.high <= 1.0 + 1e-9
+    """Whether this reads best as a percentage: a share, or a ratio near to one."""
+    return abs(e.value) <= 10
 
 
 def _bounds(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """A mean of fractions is a fraction."""
-    inside = all(0.0 <= e.value <= 1.0 for e in estimates)
-    return (0.0, 1.0) if inside else (-math.inf, math.inf)
+    """Where nothing is below 0, or above 1, no mean is."""
+    floor = 0.0 if all(e.low >= 0 for e in estimates) else -math.inf
+    return floor, 1.0 if all(e.high <= 1 for e in estimates) else math.inf
 
 
 def _t(freedom: int, level: float) -> float:
@@ -93,7 +94,7 @@ def _t(freedom: int, level: float) -> float:
 
 def _round(value: float, digits: int) -> str:
     """Rounded, with a true minus sign and never a "-0"."""
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 def _plain(value: float) -> str:

@@ -131,7 +131,9 @@ def _flag(name: str, found: Sequence[tuple[str, str]], text: Mapping[str, Any]) 
 def _ran(audit: Audit, meta: Mapping[str, Any]) -> Html:
     """Versions, seeds, times, splits, threat models, and the command that makes this page."""
     records = audit.records
-    tags = dict.fromkeys(threat(r.get("threat_model")) for r in records if r.get("role", "attack") == "attack")
+    models = [r.get("threat_model") or {} for r in records if r.get("role", "attack") == "attack"]
+    tags = dict.fromkeys(threat({k: v for k, v in m.items() if k != "queries"}) for m in models)  # budgets stand below
+    allowed = dict.fromkeys(str(m["authorised_by"]) for m in models if m.get("authorised_by"))
     versions = dict.fromkeys(f"{k} {v}" for r in records for k, v in (r.get("versions") or {}).items())
     budgets = sorted({int(r["cell"].get("budget", 0)) for r in records if r.get("role", "attack") == "attack"})
     seconds = sum(float(r.get("seconds", 0)) for r in records)
@@ -151,7 +153,7 @@ def _ran(audit: Audit, meta: Mapping[str, Any]) -> Html:
         ("Time", took),
         ("Versions", ", ".join(versions) or "not recorded"),
         ("Device", meta.get("device")),
-        ("Authorized by", meta.get("authorised_by")),
+        ("Authorized by", listed(allowed)),
         ("Started", meta.get("started")),
     ]
     listing = el("dl", [[el("dt", word), el("dd", fact)] for word, fact in facts if fact], class_="facts")

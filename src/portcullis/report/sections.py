@@ -52,9 +52,8 @@ def speed(audit: Audit) -> Section:
     ]
     head = ["Attack and defense", "Queries", measure_word(audit).capitalize(), "Interval", "n"]
     return join([
-        el("p", f"How good the copy is after so many queries. Lines are means over {_seeds(audit)}, bands their 95% "
-           "intervals; a cross marks where the guard shut the attacker out, the dotted level what the same data give "
-           "without the API."),
+        el("p", f"How good the copy is after so many queries. {_over(audit)} A cross marks where the guard shut "
+           "the attacker out, the dotted level what a thief gets who learns nothing from the API."),
         figures.key(audit.thieves),
         el("div", panels, class_="panels"),
         disclosure("Numbers behind the curves", table(head, points_, "Agreement by number of queries")),
@@ -72,8 +71,8 @@ def matrix(audit: Audit) -> Section:
         rows.append([_defense(defense), *cells])
     notes = [el("li", el("b", where), f": {what}") for where, what in _notes(audit)]
     return join([
-        el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}, "
-           f"with 95% intervals over {_seeds(audit)}. The attacker who fares best behind a defense is framed and "
+        el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}. "
+           f"{_over(audit)} The attacker who fares best behind a defense is framed and "
            "marked ▲: a defense is worth what it does to him."),
         table(["Defense", *audit.attacks], rows, "Attack by defense", class_="matrix"),
         el("ul", notes, class_="notes") if notes else None,
@@ -115,7 +114,7 @@ def cost(audit: Audit) -> Section:
     drawing, letters = plotted
     names = dict((d, letter) for letter, d in letters)
     rows = [
-        [join([el("b", names.get(d, ""), class_="letter"), _defense(d)], " "),
+        [join([el("b", names.get(d, ""), class_="letter"), _defense(d)], "\N{NO-BREAK SPACE}"),
          points(loss) if (loss := audit.cost(d)) else "not measured",
          _maybe(_honest(audit, d, "labels_changed")), _maybe(_honest(audit, d, "tv")),
          _maybe(_honest(audit, d, "refused")),
@@ -144,8 +143,8 @@ def recovery(audit: Audit, labels: Sequence[str]) -> Section:
             for i in range(size)]  # fmt: skip
     titles = [f"{w.attack}, {_words(w.defense)}" for w in worsts]
     return join([
-        el("p", "The share of each class of the victim's answers that the copy repeats. An average can hide a class "
-           "that is wholly stolen, or wholly safe."),
+        el("p", "How often the copy is right on a class, as a share of how often the victim is: at 100% it is as good, "
+           "above that better. An average can hide a class that is wholly stolen, or wholly safe."),
         figures.key(titles, lines=False),
         el("figure", figures.recovery(audit, shown, labels, "recovery")),
         disclosure("Numbers behind the figure", table(["Class", *titles], rows, "Recovery of every class")),
@@ -174,7 +173,7 @@ def controls(audit: Audit) -> Section:
 def _grade(audit: Audit, pair: Pair) -> str:
     """The agreement of a control with its interval and n, or why there is none."""
     e = pair.measures.get(audit.measure)
-    return f"{percent(e, 1)}, n = {e.n:,} {e.unit}" if e else f"{pair.outcome}. {pair.reason}"
+    return f"{percent(e, 1)}, n = {e.n:,}\N{NO-BREAK SPACE}{e.unit}" if e else f"{pair.outcome}. {pair.reason}"
 
 
 def _everything(audit: Audit) -> Html:
@@ -265,8 +264,11 @@ def _ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:
     return [(key, audit.pairs[key]) for key in keys]
 
 
-def _seeds(audit: Audit) -> str:
-    return count(len(audit.seeds), "seed")
+def _over(audit: Audit) -> str:
+    """What the intervals on this page are over."""
+    if len(audit.seeds) == 1:
+        return "There is one seed, and the 95% intervals are over the test rows."
+    return f"Figures are means over {count(len(audit.seeds), 'seed')} with 95% intervals."
 
 
 def _defense(defense: str) -> Html | str:

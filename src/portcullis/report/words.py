@@ -67,8 +67,11 @@ def threat(tag: Any) -> str:
     """The threat-model tag of a record, as people read it."""
     if not isinstance(tag, Mapping):
         return str(tag or "not stated")
-    words = {"answers": "sees {}", "data": "has {}", "accounts": "{} account(s)", "knows_defense": ""}
-    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in tag.items() if k != "knows_defense"]
+    words = {"answers": "sees {}", "data": "has {}", "queries": "pays for {} queries"}
+    told = {k: v for k, v in tag.items() if k not in ("accounts", "knows_defense", "authorised_by")}
+    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in told.items()]
+    if "accounts" in tag:
+        parts.append(count(int(tag["accounts"]), "account"))
     if "knows_defense" in tag:
         parts.append("knows the defense" if tag["knows_defense"] else "does not know the defense")
     return " · ".join(parts)
