@@ -9,6 +9,7 @@ must never use it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -39,8 +40,11 @@ HONEST = 150  # rows that one honest client asks
 CURVE = 24  # points of a curve at most
 
 
-def audit_cell(cell: Cell, desk: Desk, *, scene: Scene) -> Record:
-    """The record of one cell; `scene` says where the victim and the rows lie on this machine."""
+def audit_cell(cell: Cell, desk: Desk, *, scene: Scene, keep: Callable[[Extraction], None] | None = None) -> Record:
+    """The record of one cell; `scene` says where the victim and the rows lie on this machine.
+
+    keep(extraction) may store what was brought home before it is graded.
+    """
     stage = scene.stage()
     if cell.role == "honest":
         return _honest(cell, stage)
@@ -53,6 +57,8 @@ def audit_cell(cell: Cell, desk: Desk, *, scene: Scene) -> Record:
     with desk.ledger(columns=max(interface.n_classes, 1)) as ledger:
         oracle = LocalOracle(stage.model, interface, budget=cell.budget, guard=guard, ledger=ledger)
         loot = attack(oracle, knowledge, rng=cell.rng("attack"), watch=desk.tell)
+    if keep:
+        keep(loot)
     measures, classes, notes = _graded(loot.model, cell, stage, _exam(scene))
     return Record(
         cell=cell,
@@ -127,9 +133,11 @@ def _graded(
 
 
 def _transfer(copy: Differentiable, cell: Cell, stage: Stage, exam: Exam) -> dict[str, Estimate]:
-    labels, found = exam.victim.argmax(axis=1), {}
-    for goal in ("targeted", "untargeted"):
-        report = Transfer(goal=goal)(  # type: ignore[arg-type]
+    labels = exam.victim.argmax(axis=1)
+    found: dict[str, Estimate] = {}
+    protocols = {"targeted": Transfer(goal="targeted"), "untargeted": Transfer(goal="untargeted")}
+    for goal, protocol in protocols.items():
+        report = protocol(
             copy, stage.model, stage.test_x, labels, bounds=stage.interface.bounds, rng=cell.rng("transfer", goal)
         )
         found |= {f"transfer_{goal}": report.rate, f"transfer_{goal}_noise": report.noise}
@@ -147,6 +155,7 @@ def _curve(loot: Extraction, stage: Stage, exam: Exam) -> tuple[tuple[int, dict[
 def _unpaid(cell: Cell, stage: Stage, scene: Scene) -> Record:
     """The controls that never ask."""
     exam = _exam(scene)
+    copy: Model
     if cell.attack["unit"] == "own_labels":
         rng = cell.rng("attack")
         copy = own_labels(knowledge_of(cell, stage), stage.pool_labels, stage.interface.n_classes, rng)

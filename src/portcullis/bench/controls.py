@@ -30,16 +30,13 @@ MEANING = {
 }
 
 
-@dataclass(frozen=True)
 class Constant:
     """A model that gives every row one distribution (n_classes,)."""
 
-    input_shape: tuple[int, ...]
-    distribution: Array
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.distribution)
+    def __init__(self, input_shape: tuple[int, ...], distribution: Array) -> None:
+        self.input_shape = input_shape
+        self.n_classes = len(distribution)
+        self.distribution = distribution
 
     @classmethod
     def most_frequent(cls, labels: Labels, interface: Interface) -> Constant:

@@ -34,17 +34,18 @@ A measure without a value (NaN) is left out, an infinite bound is null: every li
 
 What is said of a run as a whole stands beside the records in `<out>/meta.json`, and is what the report is given:
 
+    title         "digits", or the name of the victim's file
     command       the command line that makes it again
-    victim        {"name", "sha256"}
-    splits        a sentence: whose rows are whose, and why they are disjoint
-    class_names   [name, ...] or null
+    victim        {"name", "sha256", "accuracy": estimate or null}
+    data          {"name", "sha256", "split": sentence, "test": rows, "pool": rows, "seeds": rows}
+    interface     {"reveals", "input_shape", "n_classes", "classes": [name, ...] or null, ...}
     deployed      the defense that `--fail-over` is measured under, as people write it
     quick         whether this was a quick look (fewer seeds and rows than a claim needs)
-    made          when (ISO time);  seconds: how long on the clock;  jobs, device, versions
+    started       ISO time;  seconds: on the clock;  seeds, budgets, jobs, device, versions
     authorised_by whose word says that the victim may be attacked
-    flags         id -> {"title", "raised_if", "why", "what_to_do"}: every flag that there is
-    raised        [{"id", "where", "detail"}, ...]: all that were raised, those that compare cells too; `where` is
+    flags         [{"id", "where", "detail"}, ...]: all that were raised, those that compare cells too; `where` is
                   "attack | defense", a defense, or "audit"
+    flag_texts    id -> {"title", "raised_if", "why", "what_to_do"}, of every flag that there is
     notes         further sentences
 """
 

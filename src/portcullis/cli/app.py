@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from portcullis import __version__
 from portcullis.cli import audit, bench, extract, listing
@@ -17,16 +17,16 @@ __all__ = ["Sentences", "app"]
 ABOUT = """
 How cheaply can your model be stolen through its prediction API?
 
-[bold]portcullis audit[/bold] answers for the embedded default (handwritten digits, a small network), in minutes, with no download.
+[bold]portcullis audit[/bold] answers for the embedded default (digits, a small network): minutes, no download.
 [bold]portcullis audit --victim model.onnx --test test.npz --pool pool.npz[/bold] answers for yours.
 Attack your own models only.
 """
 
 
-class Sentences(typer.core.TyperGroup):
+class Sentences(TyperGroup):
     """Errors that Portcullis raises on purpose become one sentence on stderr."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except PortcullisError as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from portcullis.cli.options import CORES
 
 __all__ = ["app"]
 
@@ -21,7 +22,7 @@ def run(
     data: Annotated[
         str | None, typer.Option(envvar="PORTCULLIS_DATA", help="The folder that holds the data sets.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes at work; 0 works in this one.")] = os.cpu_count() or 2,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes at work; 0 works in this one.")] = CORES,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Run a protocol and print its table.

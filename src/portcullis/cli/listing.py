@@ -34,11 +34,10 @@ def listing(
     Example:  portcullis list extraction --answers labels
     """
     from portcullis.core.errors import ParameterError
-    from portcullis.core.settings import Catalog
     from portcullis.core.types import Reveals
 
-    if wing is not None:
-        Catalog("wing", dict.fromkeys(WINGS, "")).get(wing) is not None or _unknown(wing)
+    if wing is not None and wing not in WINGS:
+        _unknown(wing)
     if answers is not None and wing not in (None, "extraction"):
         raise ParameterError("--answers", "given with extraction, as it filters attacks", answers)
     chosen = ["extraction"] if answers is not None else [wing] if wing else list(WINGS)

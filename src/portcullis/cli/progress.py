@@ -88,7 +88,11 @@ def watching(*, quiet: bool = False) -> Iterator[Watcher]:
 @contextmanager
 def waiting(what: str, *, quiet: bool = False) -> Iterator[None]:
     """A spinner beside a sentence, for what has no bar."""
-    if quiet or not sys.stderr.isatty():
+    if quiet:
+        yield
+        return
+    if not sys.stderr.isatty():
+        print(what, file=sys.stderr, flush=True)
         yield
         return
     from rich.console import Console

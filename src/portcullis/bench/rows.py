@@ -1,0 +1,98 @@
+"""Rows from files: what a person gives as --test, --pool and --train.
+
+.npz       x (or x_test, x_train) and, if there are labels, y under the same name; 8-bit images become [0, 1]
+.npy       x alone
+.csv[.gz]  a table; one column may hold the labels
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from portcullis.core.errors import InputError
+from portcullis.core.types import Array, Feature, Labels
+
+__all__ = ["Rows", "read_rows"]
+
+LIMIT = 2 * 2**30  # bytes, unpacked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """x (n, *input_shape), y (n,) or None; a table's features and the names of its classes."""
+
+    x: Array
+    y: Labels | None = None
+    features: tuple[Feature, ...] | None = None
+    classes: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def read_rows(what: str, path: Path, *, target: str | None = None, part: str = "test") -> Rows:
+    """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer."""
+    if not path.is_file():
+        raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
+    if path.name.endswith((".csv", ".csv.gz")):
+        rows = _from_table(path, target)
+    elif path.suffix in (".npz", ".npy"):
+        rows = _from_arrays(what, path, part)
+    else:
+        raise InputError(f"The {what} was expected as .npz, .npy or .csv; got {path.name}. Save it as one of those.")
+    if len(rows.x) == 0:
+        raise InputError(f"The {what} was expected to hold at least one row; {path.name} holds none.")
+    if not np.isfinite(rows.x).all():
+        raise InputError(f"The {what} must be finite; {path.name} holds NaN or infinity. Drop those rows first.")
+    return rows
+
+
+def _from_table(path: Path, target: str | None) -> Rows:
+    from portcullis.data.datasets import load_dataset
+
+    table = load_dataset(str(path), target=target)
+    if not table.classes:
+        raise InputError(f"{path.name} was expected to have a column of classes; its label column holds numbers.")
+    x, y = np.concatenate([table.x, table.x_test]), np.concatenate([table.y, table.y_test])
+    return Rows(x=x, y=y.astype(np.int64), features=table.features, classes=table.classes)
+
+
+def _from_arrays(what: str, path: Path, part: str) -> Rows:
+    arrays = _load(path)
+    names = [n for n in ("x", f"x_{part}", "x_test", "x_train") if n in arrays] or list(arrays)[:1]
+    x = arrays[names[0]]
+    if x.ndim < 2 or x.dtype.kind not in "uif":
+        raise InputError(f"The {what} must be numbers of shape (n, ...); {path.name} holds {x.dtype} of {x.shape}.")
+    y = arrays.get("y" + names[0].removeprefix("x"))
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uib"):
+        raise InputError(
+            f"The {what} needs one whole-number label for each row; {path.name} holds {len(x)} rows and labels "
+            f"{y.dtype} of shape {y.shape}."
+        )
+    return Rows(
+        x=x / 255.0 if x.dtype == np.uint8 else x.astype(np.float64), y=None if y is None else y.astype(np.int64)
+    )
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        if path.suffix == ".npy":
+            return {"x": np.load(path, allow_pickle=False)}
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LIMIT:
+            raise InputError(f"{path.name} unpacks to {size:,} bytes; at most {LIMIT:,} are read. Take a part of it.")
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path.name} was expected to hold plain arrays; it cannot be read ({error}). "
+            "Write it again with numpy.savez_compressed, without objects."
+        ) from error
+    if not found:
+        raise InputError(f"{path.name} was expected to hold an array x; it holds none.")
+    return found
