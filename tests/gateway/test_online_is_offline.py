@@ -6,26 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.gateway.harness import KEYS, SECRET, gate, policy_of, running
 
-from portcullis.core.errors import Refused
 from portcullis.core.extraction import Extraction, Knowledge
 from portcullis.core.guard import Guard
 from portcullis.core.oracle import LocalOracle
-from portcullis.core.settings import Catalog
-from portcullis.core.types import Interface, Reveals
-from portcullis.defenses import CATALOG as DEFENSES
 from portcullis.extraction.jacobian import Jacobian
 from portcullis.gateway.demo import INTERFACE, MlpLearner, digits_model, digits_rows
 from portcullis.gateway.modelserver import ModelServer
 from portcullis.gateway.oracle import HttpOracle
-from portcullis.gateway.policy import Policy
-from tests.gateway.harness import KEYS, SECRET, Softmax, gate, interface_of, policy_of, running, served_of
 
+WATCH = '[[guard]]\nunit = "watch"\ndetector = { unit = "prada", threshold = 1.5 }\n'  # low, so that it goes off
+ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 3\n'
 STAGES = {
-    "blocked": '[[guard]]\nunit = "watch"\ndetector = { unit = "prada" }\nthen = { unit = "block" }\n'
-    '[[guard]]\nunit = "rounding"\ndecimals = 3\n',
-    "labels": '[[guard]]\nunit = "watch"\ndetector = { unit = "prada" }\nthen = { unit = "label_only" }\n',
-    "other class": '[[guard]]\nunit = "watch"\ndetector = { unit = "prada" }\nthen = { unit = "other_class" }\n',
+    "blocked": WATCH + 'then = { unit = "block" }\n' + ROUNDING,
+    "labels": WATCH + 'then = { unit = "label_only" }\n',
+    "other class": WATCH + 'then = { unit = "other_class" }\n',
 }
 
 
@@ -39,26 +35,31 @@ def same_answers(a: Extraction, b: Extraction) -> None:
     np.testing.assert_array_equal(a.model.scores(probe), b.model.scores(probe))
 
 
+@pytest.fixture(scope="module")
+def victim():  # type: ignore[no-untyped-def]
+    return digits_model()
+
+
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
 @pytest.mark.parametrize("stages", STAGES)
-def test_the_same_attack_steals_the_same_model(stages: str, binary: bool, tmp_path: Path) -> None:
-    model, served = digits_model()
+def test_the_same_attack_steals_the_same_model(victim, stages: str, binary: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    model, served = victim
     x, _ = digits_rows()
-    knowledge = Knowledge(seeds=x[1_200:1_260], learner=MlpLearner(iterations=25))
-    attack = Jacobian(direction="top_k", k=3)
+    knowledge = Knowledge(seeds=x[1_200:1_300], learner=MlpLearner(iterations=25))
+    attack = Jacobian(direction="away")
     with running(ModelServer(model, served)) as upstream:
         more = '[model]\nname = "digits"\ninput_shape = [64]\nclasses = 10\n'
         policy = policy_of(model, upstream, tmp_path, STAGES[stages], more)
         with gate(policy) as server:
             online = HttpOracle(
-                server.url, interface=INTERFACE, budget=700, model="digits", served={"binary": binary},
-                headers={"x-api-key": KEYS["thief"]}, rows_per_request=50,
+                server.url, interface=INTERFACE, budget=400, model="digits", served={"binary": binary},
+                headers={"x-api-key": KEYS["thief"]}, rows_per_request=1_000,
             )  # fmt: skip
             over_http = attack(online, knowledge, rng=np.random.default_rng(3))
             online.close()
             alarms = [(a.stage, a.row, a.suspicion) for a in _alarms(server)]
     guard = Guard(*policy.stages, key=SECRET)
-    offline = LocalOracle(model, INTERFACE, budget=700, guard=guard)
+    offline = LocalOracle(model, INTERFACE, budget=400, guard=guard)
     same_answers(over_http, attack(offline, knowledge, rng=np.random.default_rng(3)))
     assert alarms == [(a.stage, a.row, a.suspicion) for a in offline.alarms]
     assert alarms  # or this test would say nothing about alarms

@@ -57,7 +57,7 @@ per = 86400
 
 [[guard]]
 unit = "watch"
-detector = {{ unit = "prada" }}
+detector = {{ unit = "prada", threshold = 3.0 }}   # calibrated on shuffled digits: no honest alarm
 then = {{ unit = "block", reason = "its queries look like an extraction attack" }}
 
 [[guard]]
@@ -98,9 +98,7 @@ class MlpLearner:
 
     def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> Model:
         flat = x.reshape(len(x), -1)
-        return fit_mlp(
-            flat, targets, rng=rng, hidden=self.hidden, restarts=1, penalty=1e-3, iterations=self.iterations
-        )
+        return fit_mlp(flat, targets, rng=rng, hidden=self.hidden, restarts=1, penalty=1e-3, iterations=self.iterations)
 
 
 def start_model_server() -> tuple[subprocess.Popen[str], str]:

@@ -20,13 +20,16 @@ from portcullis.gateway.protocols import CATALOG
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Reply, Served
 
+PROTOCOLS = ("v2", "v1", "invocations")
 __all__ = ["ModelServer", "digits"]
 
 
 class ModelServer:
     """An ASGI application that answers every question that it can read."""
 
-    def __init__(self, model: Model, served: Served, *, protocols: tuple[str, ...] = ("v2", "v1", "invocations")) -> None:
+    def __init__(
+        self, model: Model, served: Served, *, protocols: tuple[str, ...] = ("v2", "v1", "invocations")
+    ) -> None:
         self._model = model
         self._served = served
         self._wires = [CATALOG.load(name)() for name in protocols]
