@@ -61,6 +61,13 @@ def test_of_defenses_that_cannot_be_told_apart_the_cheaper_one_is_best() -> None
     assert read(records).best == "y"
 
 
+def test_a_rough_but_low_figure_does_not_lose_to_a_high_one_that_helps_nobody() -> None:
+    rough, high = exact("a", "rough", 0.49, 0.22), exact("a", "high", 0.80, 0.1)
+    found = read([exact("a", NONE, 0.93), rough, high, honest("rough", 0.003), honest("high", 0.0)])
+    assert found.best == "rough"
+    assert found.helps
+
+
 def test_no_defense_was_tried() -> None:
     s = said([exact("knockoff", NONE, 0.84), control("no_api", 0.1)])
     assert s.lead == "No defense was tried."

@@ -79,7 +79,8 @@ def draw(
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     inside, box = ink(file.getvalue(), name)
-    return el("svg", inside, viewBox=box, role="img", aria_label=alt, style=f"max-width:{width * 1.25:.0f}px")
+    wide = f"min-width:{0.8 * width:.0f}px;" if width > 440 else ""  # on a phone it scrolls rather than shrinks
+    return el("svg", inside, viewBox=box, role="img", aria_label=alt, style=f"{wide}max-width:{width * 1.25:.0f}px")
 
 
 def ink(svg: str, name: str) -> tuple[Html, str]:

@@ -7,7 +7,7 @@ from html import escape
 
 __all__ = ["Html", "disclosure", "el", "join", "table"]
 
-VOID = frozenset({"br", "hr", "meta", "link", "img", "input", "col"})
+VOID = frozenset({"br", "hr", "meta", "link", "img", "input", "col", "wbr"})
 
 
 class Html(str):

@@ -193,19 +193,27 @@ class Audit:
 
     @cached_property
     def best(self) -> str | None:
-        """The defense to recommend: the lowest worst case, and the cheapest of those not told apart from it."""
-        held = {d: w.measures[self.measure] for d in self.defenses if d != NONE and (w := self.worst(d))}
+        """The defense to recommend, of those that clearly hold their worst attacker back if there are any.
+
+        It has the lowest worst case, or is the cheapest of those within the interval of the lowest.
+        """
+        held = {d: e for d in self.defenses if d != NONE and (e := self.worst_copy(d))}
+        held = {d: e for d, e in held.items() if self._helps(e)} or held
         if not held:
             return None
         lowest = min(held.values(), key=lambda e: e.value)
-        equal = [d for d in held if not apart(lowest, held[d])]
+        equal = [d for d in held if held[d].value <= lowest.high]
         return min(equal, key=lambda d: (round(_value(self.cost(d), 1.0), 3), held[d].value))
 
     @property
     def helps(self) -> bool:
         """Whether the best defense clearly holds its worst attacker below what he gets undefended."""
-        free, held = self.worst(NONE), self.worst(self.best) if self.best else None
-        return bool(free and held and apart(held.measures[self.measure], free.measures[self.measure]))
+        held = self.worst_copy(self.best) if self.best else None
+        return held is not None and self._helps(held)
+
+    def _helps(self, held: Estimate) -> bool:
+        free = self.worst_copy(NONE)
+        return free is not None and apart(held, free)
 
     def _value(self, key: tuple[str, str], default: float = -1.0) -> float:
         e = self.stolen(*key)

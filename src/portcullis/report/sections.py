@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -146,7 +147,7 @@ def recovery(audit: Audit, labels: Sequence[str]) -> Section:
         el("p", "How often the copy is right on a class, as a share of how often the victim is: at 100% it is as good, "
            "above that better. An average can hide a class that is wholly stolen, or wholly safe."),
         figures.key(titles, lines=False),
-        el("figure", figures.recovery(audit, shown, labels, "recovery")),
+        el("figure", figures.recovery(audit, shown, labels, "recovery"), class_="scroll"),
         disclosure("Numbers behind the figure", table(["Class", *titles], rows, "Recovery of every class")),
     ])  # fmt: skip
 
@@ -271,8 +272,11 @@ def _over(audit: Audit) -> str:
     return f"Figures are means over {count(len(audit.seeds), 'seed')} with 95% intervals."
 
 
-def _defense(defense: str) -> Html | str:
-    return el("em", "no defense") if defense == NONE else defense
+def _defense(defense: str) -> Html:
+    """The guard's name, which may be broken behind a bracket, a comma or a sign."""
+    if defense == NONE:
+        return el("em", "no defense")
+    return join(re.split(r"(?<=[(,=+])", defense), el("wbr"))
 
 
 def _words(defense: str) -> str:
