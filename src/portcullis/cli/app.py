@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from portcullis import __version__
-from portcullis.cli import audit, bench, extract, listing
+from portcullis.cli import audit, bench, check, demo, extract, listing, replay, serve
 from portcullis.core.errors import PortcullisError
 
 __all__ = ["Sentences", "app"]
@@ -65,6 +65,10 @@ def _top(
 
 
 app.command("audit")(audit.audit)
+app.command("check")(check.check)
 app.command("extract")(extract.extract)
 app.command("list")(listing.listing)
+app.command("replay")(replay.replay)
+app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
+app.add_typer(demo.app, name="demo")

@@ -65,6 +65,7 @@ class Gate:
         self._of_client: dict[str, int] = {}
         self.intake = Intake()
         self._order = itertools.count(1)
+        self._run = f"{time.time_ns():x}"
         self.use(policy)
 
     def use(self, policy: Policy) -> None:
@@ -144,9 +145,11 @@ class Gate:
         try:
             clean = await self.upstream.ask(inquiry.x, visit.passed_on)
         except Unreachable as error:
+            line.undone = next(self._order)
             await self._undo(visit.client, seq)
             raise Turned("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None) from None
         except BaseException:
+            line.undone = next(self._order)
             await self._undo(visit.client, seq)
             raise
         marks.append(time.perf_counter())
@@ -237,7 +240,7 @@ class Gate:
     def _write_line(self, policy: Policy, visit: Visit, decision: str, status: int) -> None:
         line = visit.line
         line.id, line.client, line.decision, line.status = visit.id, visit.client, decision, status
-        line.policy, line.at = policy.digest, line.at or self.clock()
+        line.policy, line.run, line.at = policy.digest, self._run, line.at or self.clock()
         line.seconds = time.perf_counter() - visit.marks[0]
         try:
             self.querylog.write(line)

@@ -27,7 +27,7 @@ __all__ = ["Line", "LogFull", "NoLog", "QueryLogFile", "read_log"]
 
 WAITING = 20_000  # lines in the queue at most
 PLAIN = ("at", "id", "client", "decision", "status", "reason", "rows", "altered", "alarms", "seq", "admitted",
-         "released", "seconds", "policy")  # fmt: skip
+         "released", "undone", "seconds", "policy", "run")  # fmt: skip
 
 
 class LogFull(PortcullisError):
@@ -48,9 +48,11 @@ class Line:
     alarms: int = 0
     seq: int = 0  # its place in the client's journal
     admitted: int = 0  # the order in which this process admitted ...
-    released: int = 0  # ... and released it; 0 if never
+    released: int = 0  # ... and released it ...
+    undone: int = 0  # ... or gave it up; 0 if never
     seconds: float = 0.0
     policy: str = ""
+    run: str = ""  # the process
     x: Array | None = None
     clean: Answer | None = None
 
