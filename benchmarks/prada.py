@@ -1,0 +1,233 @@
+"""PRADA beside the plain loop, in one run: time, growth of the time, memory, and the calibration of the defaults.
+
+    python benchmarks/prada.py [--data FOLDER] [--part speed growth memory calibrate]
+
+FOLDER holds mnist.npz, usps.npz and gtsrb32.npz (default: the environment variable PORTCULLIS_DATA).
+Times are medians over queries, of the wall clock, in one process; compare the ratios, not the microseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from portcullis.core.state import size_of
+from portcullis.core.types import Answer, Request
+from portcullis.detectors._growing_sets import GrowingSets
+from portcullis.detectors._nearest import Nearest
+from portcullis.detectors.prada import Prada
+from portcullis.detectors.prada_normality import PradaNormality
+
+WINDOWS, KAPPAS, DELTAS = (20, 25, 30), (0.01, 0.02, 0.05), (4.0, 5.0, 6.0, 8.0)
+CLIENTS = 15
+Stream = tuple[np.ndarray, np.ndarray]  # rows (n, d) and predicted classes (n,)
+
+
+def images(folder: Path, name: str, split: str = "train") -> Stream:
+    with np.load(folder / f"{name}.npz") as held:
+        x, y = held[f"x_{split}"], held[f"y_{split}"]
+    return x.reshape(len(x), -1) / 255.0, y.astype(int)
+
+
+def plain(members: list[np.ndarray], x: np.ndarray) -> float:
+    """The loop over the set that Algorithm 1 spells out."""
+    return min(math.sqrt(((z - x) ** 2).sum()) for z in members)
+
+
+def median_time(ask: Callable[[np.ndarray], object], rows: np.ndarray) -> float:
+    took = []
+    for x in rows:
+        begun = time.perf_counter()
+        ask(x)
+        took.append(time.perf_counter() - begun)
+    return float(np.median(took))
+
+
+def updates(members: np.ndarray, rows: np.ndarray) -> float:
+    """Seconds of one whole `Prada.update` with these members stored in one class: digest, search, joining, ratio."""
+    detector = Prada(cap=100_000)
+    state = detector.start()
+    for x in members:  # stored one and all, whatever their distance
+        state.sets.place(0, x)
+    state.sets.near = Nearest(detector.cap)
+    for x in members:
+        state.sets.near.add(0, x)
+    answer = Answer(np.zeros(1, np.int64))
+    detector.update(state, Request("a", rows[:1]), answer)
+    rows, state.sets.joining[0].threshold = rows[1:], math.inf  # nothing joins: the set keeps its size
+    return median_time(lambda x: detector.update(state, Request("a", x[None]), answer), rows)
+
+
+def speed(folder: Path) -> None:
+    x, y = images(folder, "mnist")
+    natural, (rng, n) = x[y == 3][:2301], (np.random.default_rng(0), 2000)
+    synthetic = np.clip(natural[:300] + 0.1 * rng.choice([-1, 1], (300, 784)), 0, 1)
+    print("Update at 2,000 stored 784-d samples of one class (MNIST, class 3)")
+    print("  queries                 plain loop      update   ratio")
+    for name, rows in (("natural", natural[n:]), ("synthetic neighbours", synthetic)):
+        loop = median_time(lambda z: plain(list(natural[:n]), z), rows[:40])
+        fast = updates(natural[:n], rows)
+        print(f"  {name:22} {loop * 1e6:8.0f} us {fast * 1e6:8.0f} us  {loop / fast:5.0f}x")
+
+
+def growth(folder: Path) -> None:
+    x, y = images(folder, "mnist")
+    natural = x[y == 3][:5301]
+    print("Update by stored samples of one class (the loop grows with the set)")
+    first: tuple[float, float] | None = None
+    for n in (250, 500, 1000, 2000, 5000):
+        loop = median_time(lambda z, n=n: plain(list(natural[:n]), z), natural[-20:])
+        fast = updates(natural[:n], natural[-301:])
+        first = first or (loop, fast)
+        print(
+            f"  {n:5} stored  update {fast * 1e6:6.0f} us ({fast / first[1]:4.1f} x the first)"
+            f"  loop {loop * 1e6:7.0f} us ({loop / first[0]:4.1f} x)  ratio {loop / fast:4.0f}x"
+        )
+
+
+def growing(rows: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, float | None]]:
+    """(|G|, distance) after every query, by brute force."""
+    members: dict[int, list[np.ndarray]] = {}
+    joined: dict[int, list[float]] = {}
+    threshold: dict[int, float] = {}
+    size = 0
+    for x, c in zip(rows, labels.tolist(), strict=True):
+        distance = None
+        if c not in members:
+            members[c], joined[c], threshold[c] = [x], [0.0], 0.0
+            size += 1
+        else:
+            distance = math.sqrt(((np.array(members[c]) - x) ** 2).sum(axis=1).min())
+            if distance > threshold[c]:
+                members[c].append(x)
+                joined[c].append(distance)
+                threshold[c] = max(threshold[c], float(np.mean(joined[c]) - np.std(joined[c])))
+                size += 1
+        yield size, distance
+
+
+def memory(folder: Path) -> None:
+    x, y = images(folder, "mnist")
+    rows = np.random.default_rng(1).permutation(len(x))[:3000]
+    x, y = x[rows], y[rows]
+    request, answer = Request("a", x), Answer(y)
+    slow = list(growing(x, y))
+    print("A benign MNIST client after 3,000 queries (true classes as predictions)")
+    for detector in (Prada(), PradaNormality()):
+        state = detector.start()
+        suspicion = detector.update(state, request, answer)
+        held = state.sets.near.nbytes + state.seen.digests.nbytes
+        twin = GrowingSets(Nearest(detector.cap))
+        same = [(twin.place(c, z), twin.size)[::-1] for z, c in zip(x, y.tolist(), strict=True)] == slow
+        print(
+            f"  {detector.name:16} |G| = {state.sets.size}; {held / 1e6:.2f} MB in memory, "
+            f"{size_of(state) / 1e6:.2f} MB stored; every size and distance equal to brute force: {same}; "
+            f"greatest suspicion {np.nanmax(suspicion):.3f}"
+        )
+
+
+def predictions(train: Stream, test: Stream, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    from sklearn.neural_network import MLPClassifier
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it need not converge
+        model = MLPClassifier((128,), max_iter=12, random_state=0).fit(*train)
+    print(f"  {name} model: one hidden layer of 128, test accuracy {model.score(*test):.3f}")
+    return lambda x: model.predict(x).astype(np.int64)
+
+
+def neighbours(x: np.ndarray, predict: Callable, seeds: int, rng: np.random.Generator, n: int = 400) -> Stream:
+    """A made-up attack, none of the published ones: natural seeds, then small steps along a linear copy's weights."""
+    from sklearn.linear_model import RidgeClassifier
+
+    rows = x[rng.choice(len(x), seeds, replace=False)]
+    while len(rows) < n:
+        labels = predict(rows)
+        weights = RidgeClassifier().fit(rows, labels)
+        place = np.searchsorted(weights.classes_, labels)
+        rows = np.concatenate([rows, np.clip(rows + 0.1 * np.sign(weights.coef_[place]), 0, 1)])
+    return rows[:n], predict(rows[:n])
+
+
+def ratios(sizes: np.ndarray, w: int, kappa: float) -> tuple[np.ndarray, np.ndarray]:
+    i = np.arange(2 * w, len(sizes))
+    now, before = (sizes[i] - sizes[i - w]) / w, (sizes[i - w] - sizes[i - 2 * w]) / w
+    return i, (before + kappa) / (now + kappa)
+
+
+def sizes_of(stream: Stream) -> np.ndarray:
+    sets = GrowingSets(Nearest(10_000))
+    sizes = [0]
+    for x, c in zip(stream[0], stream[1].tolist(), strict=True):
+        sets.place(c, x)
+        sizes.append(sets.size)
+    return np.array(sizes)
+
+
+def calibrate(folder: Path) -> None:
+    """Benign streams alone choose (window, kappa, delta); the made-up attack only says what the choice costs."""
+    from scipy.ndimage import zoom
+
+    print(
+        f"Calibration: {CLIENTS} benign streams of 5,000 from each of MNIST (training rows 20,000 on), USPS and GTSRB"
+    )
+    rng, (mx, my), (ux, _) = np.random.default_rng(2024), images(folder, "mnist"), images(folder, "usps")
+    small = zoom(ux.reshape(-1, 16, 16) * 255, (1, 20 / 16, 20 / 16), order=1)  # as large as MNIST's digits are
+    ux = np.pad(np.rint(np.clip(small, 0, 255)), ((0, 0), (4, 4), (4, 4))).reshape(-1, 784) / 255.0
+    digit = predictions((mx[:20_000], my[:20_000]), images(folder, "mnist", "test"), "MNIST")
+    gx, gy = images(folder, "gtsrb32")
+    sign = predictions((gx[::2], gy[::2]), images(folder, "gtsrb32", "test"), "GTSRB")
+    sources = {"mnist": (mx[20_000:], digit), "usps": (ux, digit), "gtsrb": (gx, sign)}
+    benign: dict[tuple[str, int], np.ndarray] = {}
+    least: list[tuple[str, float]] = []
+    for name, (x, predict) in sources.items():
+        for k in range(CLIENTS):
+            rows = x[rng.choice(len(x), 5000, replace=False)]
+            stream = rows, predict(rows)
+            benign[name, k] = sizes_of(stream)
+            detector = PradaNormality()
+            suspicion = detector.update(detector.start(), Request("a", rows), Answer(stream[1]))
+            least.append((name, float(1 - np.nanmax(suspicion))))
+    attacks = [sizes_of(neighbours(mx[20_000:], digit, 50, rng)) for _ in range(CLIENTS)]
+    print(
+        f"  chunks of 50 with an alarm, of {100 * CLIENTS}; attacks detected, of {CLIENTS}; median alarm (switch at 50)"
+    )
+    print("  window kappa delta  mnist  usps gtsrb  detected  median")
+    for w, kappa, delta in itertools.product(WINDOWS, KAPPAS, DELTAS):
+        chunks = dict.fromkeys(sources, 0)
+        for (name, _), sizes in benign.items():
+            i, r = ratios(sizes, w, kappa)
+            chunks[name] += len({(n - 1) // 50 for n in i[r > delta]})
+        first = np.concatenate([i[r > delta][:1] for i, r in (ratios(s, w, kappa) for s in attacks)])
+        counts = " ".join(f"{n:5}" for n in chunks.values())
+        median = np.median(first) if len(first) else math.nan
+        print(f"  {w:6} {kappa:5} {delta:5}  {counts}  {len(first):8}  {median:6.0f}")
+    for name in sources:
+        values = np.array([w for n, w in least if n == name])
+        low = ", ".join(f"{(values < delta).sum()} below {delta}" for delta in (0.95, 0.93, 0.90))
+        print(f"  least W of each {name} client: median {np.median(values):.3f}, least {values.min():.3f}; {low}")
+
+
+def main() -> None:
+    parts = {"speed": speed, "growth": growth, "memory": memory, "calibrate": calibrate}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("PORTCULLIS_DATA"))
+    parser.add_argument("--part", nargs="+", choices=parts, default=list(parts))
+    chosen = parser.parse_args()
+    if not chosen.data or not (Path(chosen.data) / "mnist.npz").exists():
+        sys.exit("A folder with mnist.npz was expected: give --data FOLDER or set PORTCULLIS_DATA.")
+    for part in chosen.part:
+        parts[part](Path(chosen.data))
+
+
+if __name__ == "__main__":
+    main()

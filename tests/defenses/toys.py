@@ -1,0 +1,58 @@
+"""Answers, and a detector that counts, for the tests of defenses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from portcullis.core.guard import Detector
+from portcullis.core.randomness import Noise
+from portcullis.core.types import Answer, Array, Interface, Request
+
+__all__ = ["API", "Count", "Tally", "answer_to", "noise", "rows", "same"]
+
+API = Interface(input_shape=(4,), n_classes=5)
+
+
+def rows(n: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).random((n, 4))
+
+
+def answer_to(x: Array) -> Answer:
+    """The undefended answer of a fixed softmax model with five classes, some of them confident."""
+    weights = np.random.default_rng(1).normal(size=(4, 5)) * 4
+    logits = (x[:, :, None] * weights).sum(axis=1)  # a matrix product's last bits depend on the batch
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return Answer.of(scores / scores.sum(axis=1, keepdims=True), API)
+
+
+def noise(key: bytes = b"k" * 32) -> Noise:
+    return Noise(key, "stage")
+
+
+def same(a: Answer, b: Answer) -> bool:
+    pairs = [(a.labels, b.labels), (a.scores, b.scores), (a.explanation, b.explanation)]
+    if any((p is None) != (q is None) for p, q in pairs):
+        return False
+    return all(p is None or np.array_equal(p, q, equal_nan=p.dtype.kind == "f") for p, q in pairs)
+
+
+@dataclass
+class Count:
+    rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally(Detector[Count]):
+    """As suspicious as the client has asked rows; no verdict on the first two."""
+
+    threshold: float = 20.0
+
+    def start(self) -> Count:
+        return Count()
+
+    def update(self, state: Count, request: Request, answer: Answer) -> Array:
+        suspicion = state.rows + 1.0 + np.arange(len(request))
+        state.rows += len(request)
+        return np.where(suspicion > 2, suspicion, np.nan)
