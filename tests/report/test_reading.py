@@ -49,9 +49,8 @@ def test_one_seed_stands_as_it_is() -> None:
 
 
 def test_the_largest_budget_is_the_one_in_the_matrix_and_all_are_on_the_curve() -> None:
+    """And no round of the longer run among them: it is another run."""
     records = [record("a", NONE, budget=b, final_agreement=f) for b, f in ((100, 0.3), (800, 0.6))]
-    for r in records:
-        r["curve"] = []
     pair = read(records).pairs["a", NONE]
     assert pair.budget == 800
     assert [q for q, _ in pair.curve("agreement")] == [100, 800]

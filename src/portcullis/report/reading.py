@@ -238,19 +238,24 @@ def read(records: Iterable[Mapping[str, Any]]) -> Audit:
 def _pair(attack: str, defense: str, records: Sequence[Mapping[str, Any]]) -> Pair:
     top = max(int(r["cell"].get("budget", 0)) for r in records)
     largest = [r for r in records if int(r["cell"].get("budget", 0)) == top]
-    seeds: dict[int, dict[int, dict[str, Estimate]]] = {}
-    for r in sorted(records, key=lambda r: int(r["cell"].get("budget", 0))):
-        if r["outcome"] == "done":
-            seeds.setdefault(int(r["cell"].get("seed", 0)), {}).update(_points(r))
+    done = [r for r in records if r["outcome"] == "done"]
+    several = len({r["cell"].get("budget", 0) for r in done}) > 1
+    seeds: dict[int, dict[int, Mapping[str, Estimate]]] = {}
+    for r in sorted(done, key=lambda r: int(r["cell"].get("budget", 0))):
+        seeds.setdefault(int(r["cell"].get("seed", 0)), {}).update(_points(r, rounds=not several))
     return Pair(attack, defense, largest, [sorted(points.items()) for points in seeds.values()])
 
 
-def _points(record: Mapping[str, Any]) -> dict[int, dict[str, Estimate]]:
-    """Queries -> measures, along the run and at its end."""
-    rounds = [(p["queries"], p["measures"]) for p in record.get("curve") or ()]
-    rounds.append((record.get("queries", 0), record.get("measures", {})))
+def _points(record: Mapping[str, Any], rounds: bool) -> dict[int, dict[str, Estimate]]:
+    """Queries -> measures at the end of the run, and along it where `rounds` is true.
+
+    Where an attack was run with several budgets, each run's end is a point and its rounds are not: a
+    thief plans for what he can pay, so half of a long run is another thing than a run of half the length.
+    """
+    points = [(p["queries"], p["measures"]) for p in (record.get("curve") or () if rounds else ())]
+    points.append((record.get("queries", 0), record.get("measures", {})))
     merged: dict[int, dict[str, Estimate]] = {}
-    for queries, measures in rounds:
+    for queries, measures in points:
         known = {name: e for name, m in measures.items() if (e := estimate(m))}
         merged.setdefault(int(queries), {}).update(known)
     return merged

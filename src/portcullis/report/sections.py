@@ -174,7 +174,8 @@ def controls(audit: Audit) -> Section:
 def _grade(audit: Audit, pair: Pair) -> str:
     """The agreement of a control with its interval and n, or why there is none."""
     e = pair.measures.get(audit.measure)
-    return f"{percent(e, 1)}, n = {e.n:,}\N{NO-BREAK SPACE}{e.unit}" if e else f"{pair.outcome}. {pair.reason}"
+    n = f"n = {e.n:,} {e.unit}".replace(" ", "\N{NO-BREAK SPACE}") if e else ""
+    return f"{percent(e, 1)}, {n}" if e else f"{pair.outcome}. {pair.reason}"
 
 
 def _everything(audit: Audit) -> Html:
@@ -273,10 +274,10 @@ def _over(audit: Audit) -> str:
 
 
 def _defense(defense: str) -> Html:
-    """The guard's name, which may be broken behind a bracket, a comma or a sign."""
+    """The guard's name, which may be broken behind a bracket, a comma or a plus."""
     if defense == NONE:
         return el("em", "no defense")
-    return join(re.split(r"(?<=[(,=+])", defense), el("wbr"))
+    return join(re.split(r"(?<=[(,+])", defense), el("wbr"))
 
 
 def _words(defense: str) -> str:
