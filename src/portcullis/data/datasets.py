@@ -180,7 +180,7 @@ def _arrays(path: Path, limit: int) -> dict[str, NDArray[np.generic]]:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > limit:
             raise InputError(f"{path} unpacks to {unpacked:,} bytes; at most {limit:,} are read. Take a part of it.")
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(

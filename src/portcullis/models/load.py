@@ -186,7 +186,7 @@ def _required(function: Any) -> int:
 
 def _from_npz(path: Path) -> Model:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return SoftmaxRegression(file["w"], file["b"], input_shape=tuple(file["input_shape"].tolist()))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(

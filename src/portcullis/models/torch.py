@@ -175,7 +175,7 @@ class TorchLearner:
             module = build_network(self.network, tuple(x.shape[1:]), targets.shape[1], dropout=self.dropout)
             if start is not None:
                 _copy(start, module)
-            module = _laid_out(module, self.device).train()
+            module = module.to(self.device).train()
             self._train(module, rows, goals, rng, progress)
         return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
 
@@ -229,11 +229,6 @@ class TorchLearner:
                 module.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True
             )
         return torch.optim.Adam(module.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
-
-
-def _laid_out(module: nn.Module, device: str) -> nn.Module:
-    """The module on its device, convolution weights stored channels last: twice as fast on a CPU."""
-    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _one_epoch(
