@@ -20,9 +20,12 @@ from portcullis.core.types import Answer, Array, Interface, Model, Request, Reve
 from portcullis.extraction.copycat import Copycat
 from portcullis.extraction.equation_solving import EquationSolving
 from portcullis.extraction.jacobian import Jacobian
+from portcullis.extraction.kernel import Kernel
 from portcullis.extraction.knockoff import Knockoff
 from portcullis.extraction.lowd_meek import LowdMeek
 from portcullis.extraction.retraining import Retraining
+from portcullis.models.kernel import KernelRegression
+from portcullis.models.ovr import OneVsRest
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,15 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
         least=7,
         blocked_after=5,
     ),
+    "equation_solving-one_vs_rest": lambda: SetUp(
+        attack=EquationSolving(), budget=40, victim=OneVsRest(toy_victim((6,)).w, toy_victim((6,)).b), least=7
+    ),
+    "equation_solving-rounded": lambda: SetUp(
+        attack=EquationSolving(),
+        budget=40,
+        interface=Interface(input_shape=(2, 3), n_classes=3, decimals=3),
+        least=7,
+    ),
     "jacobian": lambda: SetUp(
         attack=Jacobian(k=2, steps=5),
         budget=100,
@@ -221,6 +233,11 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
         attack=Jacobian(direction="own_class", steps=5, of="logits", warm_start=True),
         budget=100,
         knowledge=Knowledge(seeds=inputs(12, 2), learner=ToyLearner()),
+    ),
+    "kernel": lambda: SetUp(
+        attack=Kernel(representers=4, iterations=100),
+        budget=150,
+        victim=KernelRegression(inputs(4, 7, (3,)), 6 * np.eye(4, 3), np.zeros(3), 2.0),
     ),
     "knockoff": lambda: SetUp(
         attack=Knockoff(batch=16),

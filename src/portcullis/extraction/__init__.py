@@ -10,6 +10,7 @@ CATALOG = Catalog(
         "copycat": "portcullis.extraction.copycat:Copycat",
         "equation_solving": "portcullis.extraction.equation_solving:EquationSolving",
         "jacobian": "portcullis.extraction.jacobian:Jacobian",
+        "kernel": "portcullis.extraction.kernel:Kernel",
         "knockoff": "portcullis.extraction.knockoff:Knockoff",
         "lowd_meek": "portcullis.extraction.lowd_meek:LowdMeek",
         "retraining": "portcullis.extraction.retraining:Retraining",

@@ -9,23 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from scipy.special import log_softmax, softmax, xlogy
 
 from portcullis.core.types import Array
 
 __all__ = ["divergence", "fit_softmax", "minimise"]
 
+PATIENCE, PROGRESS = 100, 1e-4  # a fit whose loss falls by less than this share in so many steps has arrived
+
 
 def minimise(
     objective: Callable[[Array], tuple[float, Array]], start: Array, *, iterations: int, tolerance: float = 1e-12
 ) -> tuple[Array, float]:
     """The flat parameters and the loss where the gradient is below `tolerance` or nothing gets better."""
+    losses: list[float] = []
+
+    def stop_when_flat(intermediate_result: OptimizeResult) -> None:
+        losses.append(float(intermediate_result.fun))
+        if len(losses) > PATIENCE and losses[-1] > (1 - PROGRESS) * losses[-1 - PATIENCE]:
+            raise StopIteration
+
     found = minimize(
         objective,
         start,
         jac=True,
         method="L-BFGS-B",
+        callback=stop_when_flat,
         options={"maxiter": iterations, "maxfun": 4 * iterations, "maxcor": 30, "ftol": 0.0, "gtol": tolerance},
     )
     return np.asarray(found.x, np.float64), float(found.fun)
