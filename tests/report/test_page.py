@@ -180,6 +180,13 @@ def test_cells_without_a_copy_are_explained_on_hover_and_in_text() -> None:
     assert f"equation_solving: not applicable. {why}" in page.text
 
 
+def test_a_better_copy_on_the_way_is_not_passed_over() -> None:
+    made = record("a", "x", final_agreement=0.3)
+    made["curve"][0]["measures"]["agreement"] = estimate(0.63)
+    text = walk(render([made], {})).text
+    assert "a, x: had a better copy earlier, 63% [60, 66] after 50 queries" in text
+
+
 def test_flags_say_when_why_and_what_to_do() -> None:
     text = walk(ordinary()).text
     for words in META["flag_texts"]["pool_overlaps_training"].values():

@@ -9,7 +9,7 @@ from typing import Any
 from portcullis.core.types import Estimate
 from portcullis.report import figures
 from portcullis.report.markup import Html, disclosure, el, join, table
-from portcullis.report.numbers import count, percent, points, span
+from portcullis.report.numbers import apart, count, percent, points, span
 from portcullis.report.reading import NONE, Audit, Pair
 from portcullis.report.words import CONTROLS, listed, measure_word
 
@@ -191,7 +191,7 @@ def _everything(audit: Audit) -> Html:
 
 
 def _notes(audit: Audit) -> list[tuple[str, str]]:
-    """(where, what) of every cell without a copy, and of every run that the guard ended."""
+    """(where, what) of every cell without a copy, every run that the guard ended or that went on for too long."""
     why: dict[tuple[str, str], list[str]] = {}
     for (attack, defense), p in _ordered(audit):
         if p.outcome != "done":
@@ -199,11 +199,21 @@ def _notes(audit: Audit) -> list[tuple[str, str]]:
         elif p.ended_by_guard:
             told = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what he had by then."
             why.setdefault((attack, told), []).append(_words(defense))
+        for queries, e in _peak(audit, p):
+            told = f"had a better copy earlier, {percent(e)} after {count(queries, 'query')}: stopping then pays."
+            why.setdefault((attack, told), []).append(_words(defense))
     everywhere = len(audit.defenses) if len(audit.defenses) > 1 else 0
     return [
         (attack if len(where) == everywhere else f"{attack}, {listed(where)}", what)
         for (attack, what), where in why.items()
     ]
+
+
+def _peak(audit: Audit, pair: Pair) -> list[tuple[int, Estimate]]:
+    """Where on its way this attack had a clearly better copy than at its end: one point or none."""
+    curve = pair.curve(audit.measure)
+    best = max(curve, key=lambda point: point[1].value, default=None)
+    return [best] if best and apart(curve[-1][1], best[1]) else []
 
 
 def _cell(audit: Audit, pair: Pair | None, worst: Pair | None) -> Html:
