@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def record(attack: str, defense: str, *, seed: int = 0, budget: int = 1600, **ch
     ticks = [q for q in (50, 100, 200, 400, 800, 1600, 3200) if q < queries] + [queries]
     climb = [0.1 + (final - 0.1) * (1 - math.exp(-q / 260)) for q in ticks]
     return {
-        "id": f"{abs(hash((attack, defense, seed, budget))) % 16**16:016x}",
+        "id": blake2b(f"{attack}|{defense}|{seed}|{budget}".encode(), digest_size=8).hexdigest(),
         "role": "attack",
         "attack": attack,
         "defense": defense,
