@@ -15,8 +15,9 @@ import uvicorn
 from portcullis.core.types import Interface
 from portcullis.gateway.clients import hashed
 from portcullis.gateway.policy import Policy, parse_policy
+from portcullis.gateway.ports import bound
 from portcullis.gateway.protocols.wire import Served
-from portcullis.gateway.server import Server, _bound
+from portcullis.gateway.server import Server
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob", "thief": "key-of-thief"}
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -49,7 +50,7 @@ def served_of(model: Any, **settings: Any) -> Served:
 @contextlib.contextmanager
 def running(app: Any) -> Iterator[str]:
     """An ASGI application on a port: its address."""
-    sock = _bound("127.0.0.1", 0)
+    sock = bound("127.0.0.1", 0)
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))

@@ -11,9 +11,7 @@ __all__ = ["check"]
 
 def check(
     policy: Annotated[str | None, typer.Argument(help="The policy, a TOML file.")] = None,
-    new_key: Annotated[
-        bool, typer.Option("--new-key", help="Make an API key and the digest that a policy keeps.")
-    ] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Make an API key and its digest.")] = False,
     new_secret: Annotated[bool, typer.Option("--new-secret", help="Make a guard's secret for key_file.")] = False,
 ) -> None:
     """Explain a policy, or refuse it by line.

@@ -7,7 +7,6 @@ runs as a process of its own with `python -m portcullis.gateway.modelserver`, wh
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -16,6 +15,7 @@ import uvicorn
 
 from portcullis.core.settings import resolve
 from portcullis.core.types import Answer, Model
+from portcullis.gateway.ports import address, bound
 from portcullis.gateway.protocols import CATALOG
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Reply, Served
@@ -66,14 +66,14 @@ def digits() -> tuple[Model, Served]:
     return resolve("portcullis.gateway.demo:digits_model")()  # type: ignore[no-any-return]
 
 
-def main(path: str = "portcullis.gateway.modelserver:digits", port: int = 0) -> None:
+def main(path: str = "portcullis.gateway.modelserver:digits") -> None:
     """Serve the (model, served) that a function gives, on this machine only."""
     model, served = resolve(path)()
-    sock = socket.create_server(("127.0.0.1", port), backlog=1024)
-    print(f"http://127.0.0.1:{sock.getsockname()[1]}", flush=True)
+    sock = bound("127.0.0.1", 0)
+    print(address(sock), flush=True)
     config = uvicorn.Config(ModelServer(model, served), log_config=None, access_log=False, lifespan="off", ws="none")
     asyncio.run(uvicorn.Server(config).serve(sockets=[sock]))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:3]))
+    main(*sys.argv[1:2])

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from portcullis.core.errors import MissingExtra, PortcullisError
 from portcullis.gateway.admin import admin_app
 from portcullis.gateway.app import Gate
 from portcullis.gateway.policy import Policy, read_policy
+from portcullis.gateway.ports import address, bound
 from portcullis.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis.gateway.querylog import QueryLogFile
 from portcullis.gateway.stores import open_store
@@ -59,8 +59,8 @@ class Server:
             "state_failures": lambda: float(self.streams.failures),
         }
         self.admin = admin_app(self.gate, self.store)
-        self._sockets = [_bound(policy.listen.host, policy.listen.port), _bound(policy.admin.host, policy.admin.port)]
-        self.url, self.admin_url = (f"http://{_name(s)}" for s in self._sockets)
+        self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
+        self.url, self.admin_url = map(address, self._sockets)
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
 
@@ -136,21 +136,6 @@ def _config(app: Any, connections: int) -> uvicorn.Config:
         app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
         limit_concurrency=connections, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise PortcullisError(
-            f"{host}:{port} cannot be listened on ({error.strerror}). Choose another port."
-        ) from error
-
-
-def _name(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _upstream(policy: Policy) -> HttpUpstream:
