@@ -10,7 +10,8 @@ A kernel model answers softmax(sum_r a_r exp(-gamma |x - x_r|^2) + b), and the x
 Nothing about them is secret from somebody who fits the same expression: representers, weights and intercept are
 unknowns alike, and descend together. More representers than the victim has do no harm, their weights go to zero;
 fewer give an average training point for every class. Where gamma is not known either, short fits over powers of ten
-are compared on answers held back, and the best one goes on with gamma as one unknown more.
+are compared on answers held back, and the best one goes on with gamma as one unknown more. The descent may end in a
+local minimum; the loss, which goes to 0 for the victim itself, tells the attacker so.
 """
 
 from __future__ import annotations
@@ -62,11 +63,12 @@ class Kernel(ExtractionAttack):
         answer = harvest.answer
         x = harvest.x[answer.answered].reshape(-1, interface.n_inputs)
         targets = answer.take(answer.answered).soft(interface.n_classes)
+        free = self.gamma is None
         gamma = self._best_gamma(x, targets, interface, rng) if self.gamma is None else self.gamma
         starts = [self._random(gamma, targets.shape[1], interface, rng) for _ in range(self.restarts)]
-        tried = [fit_kernel(x, targets, start, iterations=self._short()) for start in starts]
+        tried = [fit_kernel(x, targets, start, learn_gamma=free, iterations=self._short()) for start in starts]
         start = min(tried, key=lambda found: found[1])[0]
-        model, loss = fit_kernel(x, targets, start, learn_gamma=self.gamma is None, iterations=self.iterations)
+        model, loss = fit_kernel(x, targets, start, learn_gamma=free, iterations=self.iterations)
         unknowns = model.representers.size + model.weights.size + model.b.size
         harvest.notes |= {"gamma": model.gamma, "loss": loss, "unknowns": unknowns, "equations": targets.size}
         # One label everywhere is common far from the data, and says that agreement on such points means nothing.
