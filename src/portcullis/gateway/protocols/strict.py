@@ -78,7 +78,7 @@ def _search_twins(body: bytes) -> None:
         raise BadRequest(f"The body must be nested at most {DEPTH} deep.") from None
 
 
-def numbers(data: Any, where: str, *, missing: bool = False) -> np.ndarray:
+def numbers(data: Any, where: str, *, missing: bool = False, booleans: bool = False) -> np.ndarray:
     """Nested lists of JSON numbers as an array of 64-bit floats; `missing` lets a null mean NaN."""
     try:
         found = np.asarray(data)
@@ -86,7 +86,7 @@ def numbers(data: Any, where: str, *, missing: bool = False) -> np.ndarray:
         raise BadRequest(f"{where} must hold lists of equal length.") from None
     if found.dtype.kind == "O" and missing and all(v is None or type(v) in (int, float) for v in found.flat):
         found = found.astype(np.float64)
-    if found.dtype.kind not in "fiu":
+    if found.dtype.kind not in ("fiub" if booleans else "fiu"):
         empty = found.size == 0
         raise BadRequest(f"{where} must hold at least one number." if empty else f"{where} must hold numbers only.")
     if found.ndim == 0 or found.size == 0:

@@ -190,8 +190,10 @@ def _tensor(tensor: dict[str, Any], header: bytes, raw: bytes, served: Served) -
     if size is None:
         if raw or "data" not in tensor:
             raise BadRequest('The input must have "data", or "binary_data_size" and that many raw bytes.')
-        no_booleans(header, tensor["data"], where)
-        found = numbers(tensor["data"], where, missing=served.interface.missing).reshape(-1)
+        if dtype.kind != "b":
+            no_booleans(header, tensor["data"], where)
+        missing = served.interface.missing
+        found = numbers(tensor["data"], where, missing=missing, booleans=dtype.kind == "b").reshape(-1)
         if dtype.itemsize < 8 and dtype.kind == "f":
             with np.errstate(over="ignore"):
                 found = found.astype(dtype).astype(np.float64)
