@@ -81,7 +81,13 @@ def test_importing_portcullis_loads_nothing_heavy() -> None:
 def test_the_catalogs_load_without_torch() -> None:
     code = f"""
 import sys
-sys.modules['torch'] = None
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'torch':
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+
+sys.meta_path.insert(0, Absent())
 from portcullis.core.settings import resolve
 for wing in {CATALOGS!r}:
     catalog = resolve(f'portcullis.{{wing}}:CATALOG')

@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portcullis.core.errors import InputError, ParameterError
@@ -28,6 +28,7 @@ class Outer:
     on: bool = False
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(st.integers(0, 5), st.integers(0, 4), max_size=3),
     st.lists(st.floats(allow_nan=False), max_size=4),

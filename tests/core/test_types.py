@@ -65,6 +65,13 @@ def test_concat_undoes_take() -> None:
     assert (again.scores == whole.scores).all()
 
 
+def test_concat_fills_what_a_guard_stopped_showing() -> None:
+    whole = Answer.concat([answer(np.full((2, 3), 1 / 3)), Answer(np.array([1, 2]))])
+    assert whole.labels.tolist() == [0, 0, 1, 2]
+    assert np.isnan(whole.scores[2:]).all()
+    assert whole.soft(3)[2:].tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
 def test_an_answer_has_a_row_for_every_row() -> None:
     with pytest.raises(InputError, match="labels or scores"):
         Answer(None)

@@ -185,9 +185,9 @@ class Answer:
 
     @staticmethod
     def concat(answers: Sequence[Answer]) -> Answer:
-        """One answer from several; all must show the same things."""
+        """One answer from several. Where only some show scores (a guard went over to labels), the others' are NaN."""
         columns = zip(*((a.labels, a.scores, a.explanation) for a in answers), strict=True)
-        return Answer(*(None if column[0] is None else np.concatenate(column) for column in columns))
+        return Answer(*(_stack(column, [len(a) for a in answers]) for column in columns))
 
     @property
     def answered(self) -> NDArray[np.bool_]:
@@ -239,6 +239,15 @@ class Answer:
         p = np.clip(np.nan_to_num(self.scores), 0.0, None)
         total = p.sum(axis=1, keepdims=True)
         return np.where(total > 0, p / np.where(total > 0, total, 1.0), onehot)
+
+
+def _stack(column: Sequence[NDArray[Any] | None], lengths: Sequence[int]) -> NDArray[Any] | None:
+    shown = next((part for part in column if part is not None), None)
+    if shown is None:
+        return None
+    hidden = WITHHELD if shown.dtype.kind == "i" else np.nan
+    blanks = (np.full((n, *shown.shape[1:]), hidden, shown.dtype) for n in lengths)
+    return np.concatenate([b if part is None else part for part, b in zip(column, blanks, strict=True)])
 
 
 def _blank(explanation: Array, rows: NDArray[np.bool_]) -> Array:
