@@ -38,6 +38,7 @@ from portcullis.extraction import CATALOG as EXTRACTION
 from portcullis.measures.agreement import agreement, macro_f
 from portcullis.measures.detection import first_alarm, run_accounts, run_detector, share_flagged
 from portcullis.measures.transferability import GTSRB_GROUPS, Transfer
+from portcullis.models.victims import train_victim
 
 __all__ = ["gtsrb", "mnist"]
 
@@ -120,13 +121,13 @@ class Stage:
 
 @lru_cache(maxsize=1)
 def stage(setting: Setting) -> Stage:
-    """Load the data, and train the victim or load it from `<out>/victim.safetensors`."""
+    """Load the data, and train the victim or load the one kept in `out`."""
     plan = setting.plan
     dataset = load_dataset(plan["dataset"], setting.data)
     interface = Interface(input_shape=dataset.x.shape[1:], n_classes=len(dataset.classes), bounds=dataset.bounds)
     order = derive(0, plan["protocol"], "split").permutation(len(dataset.x))
     own, spare = order[: plan["victim_rows"]], order[plan["victim_rows"] :]
-    victim = trained(setting, dataset.x[own], np.eye(interface.n_classes)[dataset.y[own]])
+    victim = trained(setting, dataset.x[own], dataset.y[own], interface.n_classes)
     on_test = plan["agreement_on"] == "test"
     adversary = (dataset.x[spare], dataset.y[spare]) if on_test else (dataset.x_test, dataset.y_test)
     rows = dataset.x_test if on_test else dataset.x[own]
@@ -138,17 +139,12 @@ def stage(setting: Setting) -> Stage:
     return Stage(dataset, interface, victim, adversary, (rows, given), mark, facts)
 
 
-def trained(setting: Setting, x: Array, targets: Array) -> Model:
-    from portcullis.models.torch import TorchLearner, TorchModel
+def trained(setting: Setting, x: Array, y: Labels, n_classes: int) -> Model:
+    from portcullis.models.torch import TorchLearner
 
-    settings = setting.plan["victim"]
-    path = setting.out / f"victim-{fingerprint(repr(sorted(settings.items())), x[:64])}.safetensors"
-    if not path.exists():
-        learner = TorchLearner(**settings, targets="labels", device=setting.device)
-        model = learner.fit(x, targets, rng=derive(0, setting.plan["protocol"], "victim"))
-        model.save(path.with_suffix(".part"))
-        path.with_suffix(".part").rename(path)
-    return TorchModel.load(path, device=setting.device)
+    learner = TorchLearner(**setting.plan["victim"], targets="labels", device=setting.device)
+    rng = derive(0, setting.plan["protocol"], "victim")
+    return train_victim(x, y, n_classes, learner, rng=rng, cache=setting.out)
 
 
 # Cells
