@@ -21,8 +21,8 @@ def document(plan: Mapping[str, Any], facts: Mapping[str, Any], *tables: str) ->
         "**A quick look: fewer rows, repetitions and epochs. Its figures stand for nothing.**\n\n" if quick else ""
     )
     split = (
-        f"Victim: {plan['victim']['network']}, {facts['victim_rows']:,} training rows, {plan['victim']['epochs']} epochs,"
-        f" test accuracy {100 * facts['victim_accuracy']:.1f}% (n={facts['test_rows']:,}). Adversary set: "
+        f"Victim: {plan['victim']['network']}, {facts['victim_rows']:,} rows, {plan['victim']['epochs']} epochs, "
+        f"test accuracy {100 * facts['victim_accuracy']:.1f}% (n={facts['test_rows']:,}). Adversary set: "
         f"{facts['adversary_rows']:,} rows. Agreement on {facts['exam_rows']:,} rows ({plan['agreement_on']})."
     )
     title = f"# {plan['protocol']} v{plan['version']}\n\n`portcullis bench run {plan['protocol']}{quick}`\n\n"
@@ -86,8 +86,8 @@ def detector_table(plan: Mapping[str, Any], records: Records) -> str:
     ]
     lines = [
         f"Detection. Thresholds ({said}) were set on {plan['streams']['count']} honest streams from "
-        f"{plan['streams']['calibration']} alone, a tenth above the loudest. First alarm: median [quartiles] in queries;"
-        " chunks: share of chunks of 50 queries with an alarm, 95% Clopper-Pearson.",
+        f"{plan['streams']['calibration']} alone, a tenth above the loudest. First alarm: median [quartiles] in "
+        "queries; chunks: share of chunks of 50 queries with an alarm, 95% Clopper-Pearson.",
         "",
         _line(head),
         _line(["---"] * len(head)),
