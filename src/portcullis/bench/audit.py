@@ -26,8 +26,9 @@ from portcullis.core.extraction import Extraction, ExtractionAttack, Knowledge
 from portcullis.core.guard import Guard
 from portcullis.core.oracle import LocalOracle, checked_answer
 from portcullis.core.randomness import derive
-from portcullis.core.settings import Catalog, resolve
 from portcullis.core.types import Array, Differentiable, Estimate, Interface, Model, Request, Reveals
+from portcullis.defenses import CATALOG as DEFENSES
+from portcullis.extraction import CATALOG as ATTACKS
 from portcullis.measures.agreement import Exam, agreement
 from portcullis.measures.detection import false_positives, run_detector
 from portcullis.measures.transferability import Transfer
@@ -50,7 +51,7 @@ def audit_cell(cell: Cell, desk: Desk, *, scene: Scene, keep: Callable[[Extracti
         return _honest(cell, stage)
     if cell.budget == 0:
         return _unpaid(cell, stage, scene)
-    attack: ExtractionAttack = _extraction().build(cell.attack)
+    attack: ExtractionAttack = ATTACKS.build(cell.attack)
     guard = guard_of(cell)
     interface = shown_by(guard_of(cell), stage, _asked_for(cell, stage))
     knowledge = knowledge_of(cell, stage)
@@ -78,9 +79,8 @@ def guard_of(cell: Cell) -> Guard | None:
     """The cell's guard as it meets its first client, or None for no defense."""
     if not cell.defense:
         return None
-    catalog: Catalog = resolve("portcullis.defenses:CATALOG")
     key = derive(cell.seed, "guard key, not a secret", json.dumps(cell.defense, sort_keys=True)).bytes(32)
-    return Guard(*(catalog.build(stage) for stage in cell.defense), key=key)
+    return Guard(*(DEFENSES.build(stage) for stage in cell.defense), key=key)
 
 
 def shown_by(guard: Guard | None, stage: Stage, interface: Interface) -> Interface:
@@ -90,24 +90,19 @@ def shown_by(guard: Guard | None, stage: Stage, interface: Interface) -> Interfa
     request = Request("a glance at the docs", stage.test_x[:1])
     guard.admit(request)
     answer = guard.release(request, checked_answer(stage.model, request.x, interface)).answer.only(interface)
-    if answer.scores is None:
+    shown = 0 if answer.scores is None else int((~np.isnan(answer.scores)).sum())
+    if shown == interface.n_classes or not answer.answered.all():
+        return interface
+    if shown == 0:
         return interface.revealing(reveals=Reveals.LABELS)
-    shown = int((~np.isnan(answer.scores)).sum())
-    if 0 < shown < interface.n_classes:
-        return interface.revealing(reveals=min(interface.reveals, Reveals.TOP_K), k=shown)
-    return interface
+    return interface.revealing(reveals=min(interface.reveals, Reveals.TOP_K), k=shown)
 
 
 def knowledge_of(cell: Cell, stage: Stage) -> Knowledge:
     """What this cell's thief has: the pool, a few seeds drawn anew for every seed of the grid, and a learner."""
-    learner = None if cell.learner is None else _extraction().build(cell.learner)
+    learner = None if cell.learner is None else ATTACKS.build(cell.learner)
     seeds = stage.draw_seeds(int(cell.extra.get("seeds", 10 * stage.interface.n_classes)), derive(cell.seed, "seeds"))
     return Knowledge(pool=stage.pool, pool_groups=stage.pool_labels, seeds=seeds, learner=learner)
-
-
-def _extraction() -> Catalog:
-    catalog: Catalog = resolve("portcullis.extraction:CATALOG")
-    return catalog
 
 
 def _asked_for(cell: Cell, stage: Stage) -> Interface:

@@ -125,12 +125,16 @@ def _ladder(top: int) -> tuple[int, ...]:
 
 
 def _usual_attacks(stage: Stage, quick: bool) -> tuple[str, ...]:
+    """One of every kind: exact, from natural inputs, from synthetic ones (two, as one is seen and one is not)."""
     linear = len(stage.interface.input_shape) == 1 or not has_torch()
-    first = ["equation_solving"] if linear else []
+    chosen = ["equation_solving"] if linear or stage.pool is None else []
     if stage.pool is not None:
-        first += ["knockoff"] if quick else ["knockoff", "copycat"]
-        first += ["jb_top3"] if has_torch() else []
-    return tuple(first or ["equation_solving"])
+        chosen.append("knockoff")
+        if not has_torch():
+            chosen.append("copycat")  # nothing else there can follow gradients
+        else:
+            chosen += ["jb_top3"] if quick else ["jb_top3", "papernot"]
+    return tuple(chosen)
 
 
 def _about(wish: Wish, stage: Stage, plan: Plan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from portcullis.core.errors import ParameterError
 from portcullis.core.extraction import ExtractionAttack
 from portcullis.core.settings import Catalog, describe, resolve
 from portcullis.core.types import Reveals
+from portcullis.defenses import CATALOG as DEFENSES
+from portcullis.extraction import CATALOG as ATTACKS
 
 __all__ = ["NONE", "Plan", "attack_named", "defense_named", "guard_stages"]
 
@@ -80,7 +82,7 @@ class Plan:
     def _donor(self, attacks: Mapping[str, Spec]) -> Spec:
         """The attack whose transfer set is shuffled: the first that trains a learner, random queries otherwise."""
         for spec in attacks.values():
-            if resolve("portcullis.extraction:CATALOG").load(spec["unit"]).needs.learner:
+            if ATTACKS.load(spec["unit"]).needs.learner:
                 return spec
         return {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
 
@@ -107,11 +109,10 @@ def attack_named(word: str) -> dict[str, Any]:
     presets: Mapping[str, ExtractionAttack] = resolve("portcullis.extraction.jacobian:PRESETS")
     if word.strip() in presets:
         return describe(presets[word.strip()])
-    catalog: Catalog = resolve("portcullis.extraction:CATALOG")
-    known = Catalog("extraction", {**catalog, **dict.fromkeys(presets, "portcullis.extraction.jacobian:Jacobian")})
+    known = Catalog("extraction", {**ATTACKS, **dict.fromkeys(presets, "portcullis.extraction.jacobian:Jacobian")})
     if "(" not in word:
         known.load(word.strip())  # offers presets, too, for a name that nobody knows
-    unit = catalog.build(word)
+    unit = ATTACKS.build(word)
     if not isinstance(unit, ExtractionAttack):
         raise ParameterError("an attack", "an ExtractionAttack", type(unit).__name__)
     return describe(unit)
@@ -126,8 +127,7 @@ def guard_stages(word: str) -> list[Any]:
     """The stages themselves."""
     if word.strip() in ("", NONE):
         return []
-    catalog: Catalog = resolve("portcullis.defenses:CATALOG")
-    return [catalog.build(part) for part in split_outside(word, "+")]
+    return [DEFENSES.build(part) for part in split_outside(word, "+")]
 
 
 def split_outside(text: str, separator: str) -> list[str]:

@@ -24,11 +24,11 @@ def extract_to(
     cell: Cell, scene: Scene, out: Path, *, progress: Callable[[Event], None] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The cell's record, and {"surrogate": path, "transfer_set": path} in `out`; a finished cell is not run again."""
-    files = {"surrogate": "", "transfer_set": str(out / f"{cell.id}.transfer.npz")}
+    files = {"surrogate": "", "transfer_set": str(out / f"{cell.id}-transfer.npz")}
     (record,) = run_cells([cell], partial(_kept, scene=scene, out=out), out=out, jobs=0, progress=progress)
     if record["outcome"] != "done":
         return record, {}
-    files["surrogate"] = next((str(p) for p in sorted(out.glob(f"{cell.id}.surrogate.*"))), "")
+    files["surrogate"] = next((str(p) for p in sorted(out.glob(f"{cell.id}-surrogate.*"))), "")
     return record, {name: path for name, path in files.items() if path}
 
 
@@ -41,8 +41,8 @@ def _write(id: str, out: Path, loot: Extraction) -> None:
     from portcullis.models.load import save_model
 
     arrays: dict[str, Any] = {"x": loot.x, "labels": loot.answer.labels, "scores": loot.answer.scores}
-    np.savez_compressed(out / f"{id}.transfer.npz", **{name: a for name, a in arrays.items() if a is not None})
+    np.savez_compressed(out / f"{id}-transfer.npz", **{name: a for name, a in arrays.items() if a is not None})
     try:
-        save_model(loot.model, out / f"{id}.surrogate")
+        save_model(loot.model, out / f"{id}-surrogate")
     except InputError:
         return  # a copy of a kind that has no file format; its transfer set makes it again

@@ -31,6 +31,9 @@ class Sentences(TyperGroup):
             return super().invoke(ctx)
         except PortcullisError as error:
             typer.echo(f"portcullis: {error}", err=True)
+        except OSError as error:
+            what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            typer.echo(f"portcullis: the system said no. {what}. Nothing that was finished is lost.", err=True)
         except KeyboardInterrupt:
             typer.echo("portcullis: stopped. Run the same command again: it goes on from where it stood.", err=True)
             raise typer.Exit(130) from None

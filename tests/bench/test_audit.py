@@ -1,0 +1,168 @@
+"""What a cell of an audit does, on a softmax regression that can be copied exactly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from portcullis.bench import controls
+from portcullis.bench.audit import audit_cell, guard_of, shown_by
+from portcullis.bench.grid import attack_named, defense_named
+from portcullis.bench.single import extract_to
+from portcullis.core.errors import AttackFailed, NotApplicable
+from portcullis.core.guard import Defense
+from portcullis.core.types import Answer, Reveals
+from portcullis.models.load import load_model
+
+from .stages import cell_for, desk, scene, truth, victim
+
+RANDOM = {"unit": "portcullis.bench.controls:RandomQueries"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live(Defense[None]):
+    """What a defense must not do: noise from a live generator, and wrong labels."""
+
+    def release(self, request, answer, clean, state, noise):
+        scores = np.random.default_rng().dirichlet(np.ones(3), size=len(request))
+        return Answer(scores.argmax(axis=1), scores)
+
+
+@pytest.fixture
+def here(tmp_path):
+    return scene(tmp_path)
+
+
+def run(here, tmp_path, attack, defense="none", **changes):
+    cell = cell_for(here, attack, defense=tuple(defense_named(defense)), **changes)
+    return audit_cell(cell, desk(tmp_path / cell.id), scene=here)
+
+
+def test_equation_solving_makes_a_perfect_copy(here, tmp_path):
+    record = run(here, tmp_path, attack_named("equation_solving"), budget=10)
+    assert record.queries == 10
+    for name in ("agreement", "macro_f_agreement", "agreement_uniform", "accuracy"):
+        assert record.measures[name].value == 1
+    assert record.measures["tv_natural"].value < 1e-9
+    assert record.measures["agreement_uniform"].n == 10_000
+    assert [e.value for e in record.classes] == [1.0, 1.0, 1.0]
+    assert record.threat_model["answers"] == "probs"
+    json.dumps(record.to_json(), allow_nan=False)
+
+
+def test_the_curve_ends_where_the_attack_ends(here, tmp_path):
+    record = run(here, tmp_path, attack_named("knockoff"))
+    assert record.curve[-1][0] == record.queries == 60
+    assert record.curve[-1][1]["agreement"] == record.measures["agreement"]
+
+
+def test_the_same_cell_gives_the_same_record_and_another_seed_another(here, tmp_path):
+    first, again = (run(here, tmp_path / str(i), RANDOM).to_json() for i in range(2))
+    assert first == again
+    assert (
+        run(here, tmp_path, RANDOM, seed=1).measures["tv_natural"] != run(here, tmp_path, RANDOM).measures["tv_natural"]
+    )
+
+
+def test_what_an_attack_lacks_is_said_before_it_asks(here, tmp_path):
+    with pytest.raises(NotApplicable, match="equation_solving needs probs; this API gives labels"):
+        run(here, tmp_path, attack_named("equation_solving"), "label_only")
+    with pytest.raises(AttackFailed, match="needs 5 queries"):
+        run(here, tmp_path, attack_named("equation_solving"), budget=4)
+
+
+def test_a_thief_reads_off_what_the_guard_shows(here):
+    stage = here.stage()
+    for word, reveals, k in (
+        ("label_only", Reveals.LABELS, 1),
+        ("top_k(k=2)", Reveals.TOP_K, 2),
+        ("rounding(decimals=3)", Reveals.PROBS, 1),
+    ):
+        guard = guard_of(cell_for(here, RANDOM, defense=tuple(defense_named(word))))
+        seen = shown_by(guard, stage, stage.interface)
+        assert (seen.reveals, seen.k) == (reveals, k)
+
+
+def test_controls_that_never_ask(here, tmp_path):
+    nothing = run(here, tmp_path, {"unit": "no_api"}, budget=0, role="control")
+    share = np.bincount(truth(here.stage().test_x)).max() / 120
+    assert nothing.measures["agreement"].value == pytest.approx(share)
+    assert nothing.queries == 0
+    with pytest.raises(NotApplicable, match="own_labels needs a pool with labels"):
+        run(here, tmp_path, {"unit": "own_labels"}, budget=0, role="control")
+
+
+def test_own_labels_learn_from_the_pool_alone(tmp_path):
+    pool = np.random.default_rng(1).uniform(size=(150, 4))
+    labelled = scene(tmp_path, pool_x=pool, pool_y=truth(pool))
+    record = run(labelled, tmp_path, {"unit": "own_labels"}, budget=0, role="control")
+    assert record.measures["agreement"].value > 0.85
+    assert record.queries == 0
+
+
+def test_shuffled_answers_teach_nothing(here, tmp_path):
+    honest = run(here, tmp_path, attack_named("knockoff"))
+    shuffled = {"unit": "portcullis.bench.controls:Shuffled", "of": attack_named("knockoff")}
+    record = run(here, tmp_path, shuffled, role="control")
+    assert record.queries == 60
+    assert record.measures["agreement"].high < honest.measures["agreement"].low
+    assert len(record.curve) == 1
+
+
+def test_shuffled_needs_what_its_attack_needs(tmp_path):
+    here = scene(tmp_path)
+    bare = here.__class__(**{**here.__dict__, "pool": None})
+    shuffled = {"unit": "portcullis.bench.controls:Shuffled", "of": attack_named("knockoff")}
+    with pytest.raises(NotApplicable, match="knockoff needs a pool"):
+        run(bare, tmp_path, shuffled, role="control")
+
+
+def test_constant_is_the_most_frequent_class(here):
+    model = controls.Constant.most_frequent(np.array([2, 2, 0]), here.stage().interface)
+    assert model.scores(np.zeros((2, 4))).tolist() == [[0, 0, 1], [0, 0, 1]]
+
+
+def test_honest_clients_pay_what_the_guard_costs(here, tmp_path):
+    free = run(here, tmp_path, {"unit": "honest"}, budget=0, role="honest", learner=None)
+    assert free.measures["utility"].value == free.measures["accuracy"].value == 1
+    assert free.measures["labels_changed"].value == 0
+    assert free.flags == ()
+    watched = run(
+        here, tmp_path, {"unit": "honest"}, "watch(detector=prada_normality, then=block)", budget=0, role="honest"
+    )
+    assert watched.measures["false_alarm"].n > 0
+
+
+def test_flags_of_a_cell(here, tmp_path):
+    test_x = here.stage().test_x
+    (tmp_path / "leaky").mkdir()
+    leaky = scene(tmp_path / "leaky", pool_x=np.concatenate([test_x[:30], test_x[:30] + 1e-3]))
+    flags = {f["id"]: f["detail"] for f in run(leaky, tmp_path, attack_named("knockoff")).flags}
+    assert flags == {"test_was_queried": "30 of 60 rows"}
+    unspent = run(here, tmp_path, attack_named("equation_solving"), budget=50)
+    assert [f["id"] for f in unspent.flags] == ["budget_not_spent"]
+    watched = run(here, tmp_path, attack_named("knockoff"), "watch(detector=prada, then=log)")
+    assert [f["id"] for f in watched.flags] == ["one_account"]
+
+
+def test_a_guard_that_draws_live_noise_and_changes_labels_is_flagged(here, tmp_path):
+    defense = ({"unit": f"{__name__}:Live"},)
+    cell = cell_for(here, {"unit": "honest"}, defense=defense, budget=0, role="honest", learner=None)
+    flags = {f["id"] for f in audit_cell(cell, desk(tmp_path), scene=here).flags}
+    assert flags == {"labels_changed", "randomised_answers"}
+
+
+def test_an_extraction_is_kept_as_files(here, tmp_path):
+    cell = cell_for(here, attack_named("knockoff"), budget=40)
+    record, files = extract_to(cell, here, tmp_path / "out")
+    assert record["outcome"] == "done"
+    copy = load_model(files["surrogate"], input_shape=(4,), n_classes=3)
+    with np.load(files["transfer_set"]) as kept:
+        assert kept["x"].shape == (40, 4)
+        np.testing.assert_allclose(kept["scores"], victim.scores(kept["x"]), atol=1e-12)
+    x = here.stage().test_x
+    assert (copy.scores(x).argmax(axis=1) == truth(x)).mean() == pytest.approx(record["measures"]["agreement"]["value"])
+    assert extract_to(cell, here, tmp_path / "out") == (record, files)

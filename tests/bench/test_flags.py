@@ -1,0 +1,90 @@
+"""Flags: raised exactly when an audit would flatter, each with its three sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from portcullis.bench.flags import FLAGS, of_run, raised
+
+
+def row(
+    attack: str, defense: str, value: float, *, half: float = 0.02, role: str = "attack", seed: int = 0, **more: object
+) -> dict:
+    estimate = {"value": value, "low": value - half, "high": value + half}
+    cell = {"seed": seed, "budget": more.pop("budget", 100)}
+    base = {"role": role, "attack": attack, "defense": defense, "outcome": "done", "cell": cell, "flags": []}
+    return base | {"measures": {"agreement": estimate}} | more
+
+
+def ids(*rows: dict) -> set[tuple[str, str]]:
+    return {(f["id"], f["where"]) for f in of_run(rows)} - {("few_seeds", "audit")}
+
+
+CONTROL = row("no_api", "none", 0.1, role="control")
+
+
+def test_every_flag_has_its_sentences_and_they_are_sorted():
+    assert list(FLAGS) == sorted(FLAGS)
+    for flag in FLAGS.values():
+        assert flag.title
+        for sentence in (flag.why, flag.what_to_do):
+            assert sentence[0].isupper() or sentence[0] == "'"
+            assert sentence.endswith(".")
+        assert flag.raised_if[0].islower()
+        assert not flag.raised_if.endswith(".")
+
+
+def test_a_flag_without_an_explanation_cannot_be_raised():
+    with pytest.raises(KeyError):
+        raised("no_such_flag")
+
+
+def test_a_sound_audit_raises_none():
+    assert ids(row("a", "none", 0.9), row("a", "d", 0.4), row("a", "label_only", 0.3), CONTROL) == set()
+
+
+def test_an_attack_that_does_not_steal():
+    assert ids(row("a", "none", 0.13), CONTROL) == {("attack_does_not_steal", "a | none")}
+    assert ids(row("a", "none", 0.9), row("b", "none", 0.12), CONTROL) == {("attack_does_not_steal", "b | none")}
+
+
+def test_a_difference_within_the_error():
+    assert ids(row("a", "none", 0.9), row("a", "d", 0.88), CONTROL) == {("difference_within_error", "d")}
+
+
+def test_the_worst_attacker_decides_not_the_one_who_is_stopped():
+    rows = [row("a", "none", 0.9), row("b", "none", 0.8), row("a", "d", 0.2), row("b", "d", 0.89), CONTROL]
+    assert ids(*rows) == {("difference_within_error", "d")}
+
+
+def test_labels_that_beat_scores():
+    rows = [row("a", "none", 0.95), row("a", "label_only", 0.8), row("a", "noise", 0.5), CONTROL]
+    assert ids(*rows) == {("labels_beat_scores", "a | noise")}
+
+
+def test_own_labels_as_good_as_the_api():
+    rows = [row("a", "none", 0.9), row("own_labels", "none", 0.89, role="control"), CONTROL]
+    assert ids(*rows) == {("own_labels_as_good", "audit")}
+
+
+def test_seeds_are_counted_and_averaged():
+    rows = [row("a", "none", v, seed=s) for s, v in enumerate((0.10, 0.90, 0.80))]
+    flags = of_run([*rows, CONTROL])
+    assert [(f["id"], f["detail"]) for f in flags] == [("few_seeds", "3 seeds")]
+    five = [row("a", "none", 0.9, seed=s) for s in range(5)]
+    assert of_run([*five, CONTROL]) == []
+
+
+def test_the_largest_budget_is_what_counts():
+    rows = [row("a", "none", 0.11, budget=10), row("a", "none", 0.9, budget=100), CONTROL]
+    assert ids(*rows) == set()
+
+
+def test_flags_of_cells_are_gathered_once_with_their_place():
+    flagged = [row("a", "d", 0.3, seed=s, flags=[raised("budget_not_spent", "5 of 10")]) for s in range(2)]
+    assert ids(row("a", "none", 0.9), CONTROL, *flagged) == {("budget_not_spent", "a | d")}
+
+
+def test_cells_that_did_not_run_are_left_out():
+    assert ids(row("a", "none", 0.9), row("a", "d", 0.9, outcome="failed"), CONTROL) == set()
+    assert of_run([]) == []

@@ -1,0 +1,96 @@
+"""The grid: what is asked for, and the rows that no audit may go without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from portcullis.bench.grid import Plan, attack_named, defense_named, split_outside
+from portcullis.core.errors import ParameterError
+from portcullis.core.settings import describe
+from portcullis.extraction.jacobian import PRESETS
+
+PLAN = Plan(
+    victim={"name": "v"},
+    data={"name": "d"},
+    interface={"reveals": "probs"},
+    attacks=["knockoff", "jb_top3"],
+    defenses=["rounding(decimals=2)"],
+    budgets=[10, 40],
+    seeds=[0, 1],
+    learner={"unit": "portcullis.models.sklearn:SklearnLearner"},
+    own_labels=True,
+)
+
+
+def pairs(plan: Plan, role: str) -> set[tuple[str, str]]:
+    return {(c.attack_name, c.defense_name) for c in plan.cells() if c.role == role}
+
+
+def test_controls_are_added_by_themselves():
+    guards = ["none", "label_only", "rounding(decimals=2)"]
+    assert pairs(PLAN, "attack") == {(a, d) for a in ("knockoff", "jb_top3") for d in guards}
+    blind = ("random_queries", "shuffled", "own_labels", "no_api")
+    assert pairs(PLAN, "control") == {(c, "none") for c in blind}
+    assert pairs(PLAN, "honest") == {("honest", d) for d in guards}
+
+
+def test_every_budget_without_a_defense_and_the_largest_behind_one():
+    budgets = {(c.defense_name, c.budget) for c in PLAN.cells() if c.role == "attack"}
+    assert budgets == {("none", 10), ("none", 40), ("label_only", 40), ("rounding(decimals=2)", 40)}
+
+
+def test_a_label_api_needs_no_label_only_row_and_a_thief_without_a_learner_no_trained_control():
+    plan = replace(PLAN, interface={"reveals": "labels"}, learner=None, own_labels=False)
+    assert {d for _, d in pairs(plan, "attack")} == {"none", "rounding(decimals=2)"}
+    assert pairs(plan, "control") == {("no_api", "none")}
+
+
+def test_ids_are_unique_and_seeds_come_one_after_the_other():
+    cells = PLAN.cells()
+    assert len({c.id for c in cells}) == len(cells)
+    assert [c.seed for c in cells] == sorted(c.seed for c in cells)
+
+
+def test_shuffled_takes_the_transfer_set_of_the_first_attack_that_trains():
+    plan = replace(PLAN, attacks=["equation_solving", "copycat"])
+    (donor,) = {c.attack["of"]["unit"] for c in plan.cells() if c.attack_name == "shuffled"}
+    assert donor == "copycat"
+    plan = replace(PLAN, attacks=["equation_solving"])
+    (donor,) = {c.attack["of"]["unit"] for c in plan.cells() if c.attack_name == "shuffled"}
+    assert donor == "portcullis.bench.controls:RandomQueries"
+
+
+def test_units_are_named_as_people_write_them():
+    assert attack_named("jb_top3") == describe(PRESETS["jb_top3"])
+    assert attack_named("jacobian(k=7)")["k"] == 7
+    assert defense_named("none") == []
+    assert [d["unit"] for d in defense_named("top_k(k=1) + label_only")] == ["top_k", "label_only"]
+    (watch,) = defense_named("watch(detector=prada(window=30), then=label_only)")
+    assert (watch["detector"]["window"], watch["then"]["unit"]) == (30, "label_only")
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ParameterError, match=r"got 'knockof'. Did you mean knockoff"):
+        attack_named("knockof")
+    with pytest.raises(ParameterError, match="Did you mean jb_top7 or jb_top3"):
+        attack_named("jb_top")
+    with pytest.raises(ParameterError, match=r"got 'roundin'. Did you mean rounding"):
+        defense_named("roundin")
+    with pytest.raises(ParameterError, match="an attack must be an ExtractionAttack; got 'Rounding'"):
+        attack_named("portcullis.defenses.rounding:Rounding")
+
+
+def test_lists_split_outside_brackets_only():
+    assert split_outside("a(x=(1, 2)), b + c ,", ",") == ["a(x=(1, 2))", "b + c"]
+    assert split_outside("watch(detector=prada(delta=5), then=block) + top_k", "+") == [
+        "watch(detector=prada(delta=5), then=block)",
+        "top_k",
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"attacks": []}, {"budgets": []}, {"seeds": []}, {"budgets": [0, 10]}])
+def test_an_empty_plan_is_refused(changes):
+    with pytest.raises(ParameterError, match="must be"):
+        replace(PLAN, **changes)
