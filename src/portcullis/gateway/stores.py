@@ -221,7 +221,12 @@ class RedisStore:
         except ModuleNotFoundError as error:
             raise MissingExtra("RedisStore", "redis", "gateway") from error
         self._prefix = prefix
-        self._redis = aioredis.Redis.from_url(url, socket_timeout=wait_s, socket_connect_timeout=wait_s)
+        # Requests wait for a free connection: a burst is no reason to call Redis down.
+        self._redis = aioredis.Redis(
+            connection_pool=aioredis.BlockingConnectionPool.from_url(
+                url, max_connections=32, timeout=10 * wait_s, socket_timeout=wait_s, socket_connect_timeout=wait_s
+            )
+        )
         self._append = self._redis.register_script(APPEND)
         self._load = self._redis.register_script(LOAD)
         self._snapshot = self._redis.register_script(SNAPSHOT)
@@ -270,7 +275,7 @@ class RedisStore:
         await self._do(self._redis.set(f"{self._prefix}:ping", time.time_ns()))
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)
 
     def _keys(self, client: str) -> list[str]:
         return [f"{self._prefix}:log:{client}", f"{self._prefix}:snap:{client}", f"{self._prefix}:clients"]
