@@ -224,7 +224,7 @@ class RedisStore:
         # Requests wait for a free connection: a burst is no reason to call Redis down.
         self._redis = aioredis.Redis(
             connection_pool=aioredis.BlockingConnectionPool.from_url(
-                url, max_connections=32, timeout=10 * wait_s, socket_timeout=wait_s, socket_connect_timeout=wait_s
+                url, max_connections=16, timeout=10 * wait_s, socket_timeout=wait_s, socket_connect_timeout=2 * wait_s
             )
         )
         self._append = self._redis.register_script(APPEND)

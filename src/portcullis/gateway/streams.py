@@ -9,6 +9,7 @@ Costs a request   two appends (one transaction in SQLite; two round trips to Red
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -80,6 +81,7 @@ class Streams:
         self.patience = patience  # seconds after which a request whose replica died is undone
         self.open: OrderedDict[str, Stream] = OrderedDict()
         self.failures = 0
+        self._loading: dict[str, asyncio.Lock] = {}
         self.fold = Fold(guard, self.open)
 
     async def admit(self, client: str, x: Array, at: float) -> int:
@@ -166,7 +168,7 @@ class Streams:
             if closed or self.when_down == "closed":
                 raise
             return self._offline(stream, event)
-        return self._catch_up(stream, saved, event)
+        return self._catch_up(stream, saved)
 
     def _offline(self, stream: Stream, event: Event) -> tuple[int, Outcome, list[Alarm]]:
         """The journal is down and the policy is to serve: fold here and now, write later."""
@@ -178,7 +180,7 @@ class Streams:
         outcome, alarms = self.fold.apply(stream, 0, event)
         return event.of, outcome, alarms
 
-    def _catch_up(self, stream: Stream, saved: Saved, mine: Event) -> tuple[int, Outcome, list[Alarm]]:
+    def _catch_up(self, stream: Stream, saved: Saved) -> tuple[int, Outcome, list[Alarm]]:
         """Fold what is new; the last event is ours."""
         if saved.snapshot is not None:
             self.fold.restore(stream, saved.snapshot)
@@ -195,21 +197,27 @@ class Streams:
         """The client's stream, marked busy: it is not let go until the caller has counted `busy` down."""
         stream = self.open.get(client)
         if stream is None:
-            saved = await self.journal.load(client)
-            stream = self.open.get(client)  # loaded by another request meanwhile?
-        if stream is not None:
-            stream.busy += 1
-            self.open.move_to_end(client)
-            return stream
+            async with self._loading.setdefault(client, asyncio.Lock()):
+                stream = self.open.get(client) or await self._load(client)
+            self._loading.pop(client, None)
+        stream.busy += 1
+        self.open.move_to_end(client)
+        if len(self.open) > self.capacity:
+            await self._evict()
+        return stream
+
+    async def _load(self, client: str) -> Stream:
+        saved = await self.journal.load(client)
         stream = self.open[client] = Stream(client, busy=1)
         try:
-            _, _, alarms = self._catch_up(stream, saved, Event("undo"))
+            _, _, alarms = self._catch_up(stream, saved)
+            stream.snapped = saved.position
+            await self._keep_alarms(stream, alarms)
         except BaseException:
-            del self.open[client]
+            self.open.pop(client, None)
             raise
-        stream.snapped = saved.position
-        await self._keep_alarms(stream, alarms)
-        await self._evict()
+        finally:
+            stream.busy -= 1
         return stream
 
     async def _settle(self, stream: Stream) -> None:
@@ -228,7 +236,7 @@ class Streams:
         stream.states.clear()
         stream.pending.clear()
         stream.tally = dict.fromkeys(stream.tally, 0)
-        self._catch_up(stream, saved, Event("undo"))
+        self._catch_up(stream, saved)
         stream.pending.update(offline)
 
     async def _give_up(self, stream: Stream, now: float) -> None:
