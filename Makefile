@@ -7,12 +7,13 @@ STAMP := .venv/.installed
 # One thread a process: the grid and the tests run one process a core instead.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: audit test slow check install clean help
+.PHONY: audit test slow check docs install clean help
 
 help:
 	@echo "make audit    audit the embedded default and write portcullis-audit/report.html"
 	@echo "make test     run the tests"
 	@echo "make check    ruff, mypy"
+	@echo "make docs     write the pages of docs/ that follow from the code"
 	@echo "make slow     the tests that are left out of \`make test\` because they train for minutes"
 	@echo "make clean    remove .venv and caches"
 
@@ -26,9 +27,12 @@ slow: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 check: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/ruff format --check src tests benchmarks scripts
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python scripts/generate_docs.py
 
 install: $(STAMP)
 

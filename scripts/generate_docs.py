@@ -1,0 +1,106 @@
+"""Write the pages of docs/ that follow from the code: the catalog, the flags, the command line.
+
+python scripts/generate_docs.py           writes them
+python scripts/generate_docs.py --check   exits with 1 where one is stale (a test runs this)
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from portcullis.bench.flags import FLAGS
+from portcullis.core.settings import Catalog, resolve
+
+DOCS = Path(__file__).parent.parent / "docs"
+WINGS = {
+    "extraction": "Extraction attacks",
+    "defenses": "Defenses",
+    "detectors": "Detectors",
+}
+HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
+VERBS = ["audit", "extract", "serve", "check", "replay", "demo", "list", "bench"]
+
+
+def catalog() -> str:
+    parts = ["# Catalog\n\nEvery unit by name: the file, the word on the command line and the label in reports.\n"]
+    for wing, title in WINGS.items():
+        parts.append(f"\n## {title}\n")
+        entries: Catalog = resolve(f"portcullis.{wing}:CATALOG")
+        for name in entries:
+            parts.append(unit(name, entries.load(name), entries[name]))
+    return HEAD + "".join(parts)
+
+
+def unit(name: str, cls: Any, path: str) -> str:
+    module = sys.modules[path.partition(":")[0]]
+    text = inspect.getdoc(module) or ""
+    lines = [f"\n### {name}\n\n{cleaned(text)}\n"]
+    settings = fields(cls)
+    if settings:
+        lines.append("\n| setting | default | meaning |\n| --- | --- | --- |\n")
+        source = inspect.getsource(cls)
+        for setting in settings:
+            found = re.search(rf"^    {setting.name}: [^\n#]*?(?:#\s*(.*))?$", source, re.M)
+            meaning = (found.group(1) or "") if found else ""
+            default = setting.default if not callable(setting.default) else "..."
+            lines.append(f"| `{setting.name}` | `{default!r}` | {meaning} |\n")
+    return "".join(lines)
+
+
+def cleaned(text: str) -> str:
+    """The docstring as Markdown: aligned paragraphs ("Threat model   ...") become a code block, others stay prose."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(f"```\n{p}\n```" if re.search(r"\S {3,}\S", p) else p for p in paragraphs).replace("<", "&lt;")
+
+
+def flags() -> str:
+    parts = ["# Flags\n\nWhat the report warns of: anything that flatters a defense or overstates a claim.\n"]
+    for name, flag in FLAGS.items():
+        parts.append(
+            f"\n## {name}\n\n*{flag.title}.*\n\n- **Raised if** {flag.raised_if}.\n- **Why it matters** {flag.why}\n"
+            f"- **What to do** {flag.what_to_do}\n"
+        )
+    return HEAD + "".join(parts)
+
+
+def command_line() -> str:
+    os.environ |= {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
+    from typer.testing import CliRunner
+
+    from portcullis.cli.app import app
+
+    parts = ["# The command line\n"]
+    for verb in VERBS:
+        shown = CliRunner().invoke(app, [verb, "--help"], prog_name="portcullis", terminal_width=100)
+        # The default of --jobs is this machine's number of cores, which is no business of the page.
+        output = re.sub(r"(Processes at work.*?)\[default: (\d+)\]", lambda m: m[0].replace(m[2], "N"), shown.output)
+        text = "\n".join(line.rstrip() for line in output.strip("\n").splitlines())
+        parts.append(f"\n## portcullis {verb}\n\n```\n{text}\n```\n")
+    return HEAD + "".join(parts)
+
+
+PAGES = {"catalog.md": catalog, "flags.md": flags, "cli.md": command_line}
+
+
+def main() -> int:
+    stale = []
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(name)
+        if "--check" not in sys.argv:
+            path.write_text(text)
+    if stale:
+        print(("stale: " if "--check" in sys.argv else "written: ") + ", ".join(stale))
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
