@@ -1,0 +1,173 @@
+"""Scenes: whose rows are whose, and what bad input gets."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from portcullis.bench.conduct import Wish, conduct, plan_of
+from portcullis.bench.rows import read_rows
+from portcullis.bench.scene import Scene
+from portcullis.core.errors import InputError, ParameterError
+
+from .stages import __name__ as STAGES
+from .stages import scene, truth, write
+
+
+def test_the_rows_of_files_are_kept_apart(tmp_path):
+    stage = scene(tmp_path).stage()
+    assert (len(stage.test_x), len(stage.pool), stage.overlap) == (120, 150, 0)
+    assert stage.interface.input_shape == (4,)
+    assert stage.interface.n_classes == 3
+    assert "Nobody but you knows where they come from" in stage.splits
+
+
+def test_the_embedded_digits_are_split_three_ways(tmp_path, monkeypatch):
+    monkeypatch.setattr("portcullis.bench.scene.has_torch", lambda: False)
+    stage = Scene(data="digits", cache=str(tmp_path)).stage()
+    rows = [{row.tobytes() for row in part} for part in (stage.pool, stage.test_x)]
+    assert not rows[0] & rows[1]
+    assert len(stage.classes) == 10
+    assert stage.names["victim"]["name"] == "logistic on digits"
+    assert (stage.model.scores(stage.test_x).argmax(axis=1) == stage.test_y).mean() > 0.9
+
+
+def test_a_victim_of_yours_on_a_data_set(tmp_path):
+    """The thief gets the training rows, and whether the victim saw them is not known."""
+    x = np.random.default_rng(0).uniform(size=(60, 4))
+    np.savez(tmp_path / "d.npz", x_train=x[:40], y_train=truth(x[:40]), x_test=x[40:], y_test=truth(x[40:]))
+    stage = Scene(victim=f"{STAGES}:victim", data=str(tmp_path / "d.npz")).stage()
+    assert (len(stage.pool), len(stage.test_x), stage.overlap) == (40, 20, None)
+    assert "the thief holds the 40 training rows" in stage.splits
+
+
+def test_seeds_are_shared_out_among_the_classes(tmp_path):
+    pool = np.random.default_rng(3).uniform(size=(300, 4))
+    labelled = scene(tmp_path, pool_x=pool, pool_y=np.repeat([0, 1, 2], 100)).stage()
+    order = {row.tobytes(): label for row, label in zip(pool, labelled.pool_labels, strict=True)}
+    seeds = labelled.draw_seeds(30, np.random.default_rng(0))
+    assert np.bincount([order[row.tobytes()] for row in seeds]).tolist() == [10, 10, 10]
+    other = labelled.draw_seeds(30, np.random.default_rng(1))
+    assert not np.array_equal(seeds, other)
+    assert replace(labelled, pool=None, pool_labels=None).draw_seeds(30, np.random.default_rng(0)) is None
+    unlabelled = replace(labelled, pool_labels=None).draw_seeds(30, np.random.default_rng(0))
+    assert len({row.tobytes() for row in unlabelled}) == 30
+
+
+X = np.random.default_rng(0).uniform(size=(20, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"test_y": np.zeros(7, int)}, r"needs one whole-number label for each row; test.npz holds 120 rows"),
+        ({"test_y": np.full(120, 0.5)}, "The test set needs one whole-number label for each row"),
+        ({"test_y": np.full(120, 9)}, r"Test labels must lie in 0..2, .* got 9..9"),
+        ({"pool_x": np.empty((0, 4))}, r"The pool was expected to hold at least one row; pool.npz holds none"),
+        ({"pool_x": np.full((5, 4), np.nan)}, r"The pool must be finite; pool.npz holds NaN or infinity"),
+        ({"pool_x": np.zeros((5, 7))}, r"The pool must have the inputs of the test set; got \(7,\) and \(4,\)"),
+        ({"pool_x": np.zeros(5)}, r"The pool must be numbers of shape \(n, ...\)"),
+        ({"test_x": X[:, :3], "test_y": None, "pool_x": X[:, :3]}, r"takes inputs of \(4,\); the test rows are \(3,\)"),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_fit_get_a_sentence(tmp_path, changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        scene(tmp_path, **changes).stage()
+
+
+@pytest.mark.parametrize(
+    ("victim", "sentence"),
+    [
+        ("nan_victim", "The model must return finite scores; row 0 of the batch has NaN or infinity"),
+        ("logits_victim", "The model must return probabilities that sum to one; one row sums to 6"),
+    ],
+)
+def test_a_victim_that_cannot_answer_is_found_out_before_the_audit(tmp_path, victim, sentence):
+    with pytest.raises(InputError, match=sentence):
+        scene(tmp_path, victim=f"{STAGES}:{victim}").stage()
+
+
+def test_files_that_are_not_what_they_say(tmp_path):
+    (tmp_path / "pool.txt").write_text("1 2 3")
+    with pytest.raises(InputError, match=r"The pool was expected as .npz, .npy or .csv; got pool.txt"):
+        read_rows("pool", tmp_path / "pool.txt")
+    with pytest.raises(InputError, match="there is no such file"):
+        read_rows("pool", tmp_path / "nowhere.npz")
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(InputError, match=r"torn.npz was expected to hold plain arrays; it cannot be read"):
+        read_rows("pool", tmp_path / "torn.npz")
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="Write it again with"):
+        read_rows("pool", tmp_path / "objects.npy")
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(InputError, match="expected to hold an array x; it holds none"):
+        read_rows("pool", tmp_path / "empty.npz")
+
+
+def test_arrays_and_tables_are_read(tmp_path):
+    np.save(tmp_path / "pool.npy", (X * 255).astype(np.uint8))
+    assert read_rows("pool", tmp_path / "pool.npy").x.max() <= 1
+    np.savez(tmp_path / "set.npz", x_train=X, x_test=X[:5], y_test=np.arange(5))
+    assert len(read_rows("pool", tmp_path / "set.npz", part="train")) == 20
+    assert read_rows("test set", tmp_path / "set.npz").y.tolist() == [0, 1, 2, 3, 4]
+    with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
+        file.write(
+            "size,colour,kind\n" + "".join(f"{i},{'red' if i % 2 else 'blue'},{'ab'[i % 2]}\n" for i in range(30))
+        )
+    rows = read_rows("test set", tmp_path / "t.csv.gz", target="kind")
+    assert (rows.classes, rows.x.shape) == (("a", "b"), (30, 2))
+    assert rows.features[1].values == ("blue", "red")
+
+
+def test_a_table_without_a_schema_gets_the_range_of_every_column(tmp_path):
+    x = np.random.default_rng(0).uniform([0, -5, 0, 100], [1, 5, 1, 200], size=(50, 4))
+    stage = scene(tmp_path, test_x=x, test_y=None, pool_x=x + 0.0).stage()
+    assert stage.interface.low.tolist() == x.min(axis=0).tolist()
+    assert stage.interface.high.tolist() == x.max(axis=0).tolist()
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(InputError, match="A victim needs rows to be judged on; got none"):
+        Scene(victim=f"{STAGES}:victim").stage()
+
+
+def test_a_pool_that_overlaps_the_training_set_is_flagged_and_an_unchecked_one_too(tmp_path):
+    paths = write(tmp_path, pool_x=X, train_x=np.concatenate([X[:6], X[:6] + 1]))
+    overlapping = Scene(victim=f"{STAGES}:victim", **paths)
+    settings = {"attacks": ("knockoff",), "defenses": (), "budgets": (10,), "seeds": 1}
+    _, meta = conduct(Wish(scene=overlapping, **settings), out=tmp_path / "a", jobs=0)
+    told = {f["id"]: f["detail"] for f in meta["flags"] if f["where"] == "audit"}
+    assert told["pool_overlaps_training"] == "6 of 20 rows"
+    _, meta = conduct(Wish(scene=replace(overlapping, train=None), **settings), out=tmp_path / "b", jobs=0)
+    assert "pool_not_checked" in {f["id"] for f in meta["flags"]}
+    assert set(meta["flag_texts"]) >= {f["id"] for f in meta["flags"]}
+
+
+def test_a_wish_is_checked_before_anything_is_loaded(tmp_path):
+    nowhere = Scene(victim="no.such:thing")
+    for settings, sentence in (
+        ({"budgets": (0,)}, "budget must be at least 1 query; got 0"),
+        ({"attacks": ("knokoff",)}, "Did you mean knockoff"),
+        ({"defenses": ("roundng",)}, "Did you mean rounding"),
+        ({"deployed": "roundng"}, "Did you mean rounding"),
+        ({"seeds": 0}, "seeds must be at least 1; got 0"),
+    ):
+        with pytest.raises(ParameterError, match=sentence):
+            Wish(scene=nowhere, **settings)
+
+
+def test_what_is_not_said_is_chosen(tmp_path):
+    here = scene(tmp_path)
+    plan = plan_of(Wish(scene=here), here.stage())
+    assert plan.budgets == (12, 33, 100)  # 150 rows of a pool, rounded down to one digit
+    assert list(plan.seeds) == [0, 1, 2]
+    assert plan.attacks[:2] == ("equation_solving", "knockoff")
+    quick = plan_of(Wish(scene=here, quick=True), here.stage())
+    assert (max(quick.budgets), list(quick.seeds)) == (50, [0])
+    assert plan_of(Wish(scene=here, budgets=(7, 9)), here.stage()).budgets == (7, 9)
+    assert Wish(scene=here).in_use == "watch(detector=prada_normality, then=block)"
+    assert Wish(scene=here, defenses=()).in_use == "none"
+    assert Wish(scene=here, defenses=("top_k",), deployed="rounding").guards == ("top_k", "rounding")
