@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ import numpy as np
 
 from portcullis.core.errors import InputError, MissingExtra
 from portcullis.core.settings import resolve
-from portcullis.core.types import Model
+from portcullis.core.types import Feature, Model
 from portcullis.models.function import FunctionModel
 from portcullis.models.softmax import SoftmaxRegression
+from portcullis.models.trusted import TRUSTED, inspect_trees
 
 __all__ = ["load_model", "save_model"]
 
@@ -41,9 +43,19 @@ Shape = tuple[int, ...] | None
 
 
 def load_model(
-    spec: str, *, input_shape: Shape = None, n_classes: int | None = None, softmax: bool = False, limit: int = LIMIT
+    spec: str,
+    *,
+    input_shape: Shape = None,
+    n_classes: int | None = None,
+    features: Sequence[Feature] | None = None,
+    softmax: bool = False,
+    limit: int = LIMIT,
 ) -> Model:
-    """The model that `spec` names (see the head of this file). `softmax` says that an ONNX file gives logits."""
+    """The model that `spec` names (see the head of this file). `softmax` says that an ONNX file gives logits.
+
+    `features` are the columns of a table: a scikit-learn pipeline, or an export of one, then takes rows of them, and
+    says in its own `features` which, in which order and with which categories.
+    """
     path, _, factory = spec.partition("@")
     suffix = Path(path).suffix.lower()
     if suffix in PICKLED:
@@ -51,17 +63,21 @@ def load_model(
     if suffix in (".onnx", ".skops", ".safetensors", ".npz"):
         _inspect(Path(path), limit)
     if suffix == ".onnx":
-        from portcullis.models.onnx import OnnxModel
+        from portcullis.models.onnx import OnnxModel, takes_columns
 
+        if features is not None and takes_columns(path):
+            from portcullis.models.table import TableOnnx
+
+            return TableOnnx(path, features, softmax=softmax)
         return OnnxModel(path, input_shape=input_shape, n_classes=n_classes, softmax=softmax)
     if suffix == ".skops":
-        return _from_skops(Path(path), input_shape, n_classes)
+        return _from_skops(Path(path), input_shape, n_classes, features)
     if suffix == ".safetensors":
         return _from_safetensors(Path(path), factory, input_shape, n_classes)
     if suffix == ".npz":
         return _from_npz(Path(path))
     if ":" in spec:
-        return _from_object(spec, resolve(spec), input_shape, n_classes)
+        return _from_object(spec, resolve(spec), input_shape, n_classes, features)
     raise InputError(
         f"{spec!r} was expected to be FILE.onnx, FILE.skops, FILE.safetensors@module:factory or module:object. "
         "Rename the file to what it is, or name a Python object."
@@ -111,13 +127,13 @@ def _skops() -> Any:
     return skops.io
 
 
-def _from_skops(path: Path, input_shape: Shape, n_classes: int | None) -> Model:
-    from portcullis.models.sklearn import SklearnModel
-
+def _from_skops(
+    path: Path, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None = None
+) -> Model:
     skops = _skops()
     try:
-        unknown = skops.get_untrusted_types(file=path)
-        estimator = None if unknown else skops.load(path, trusted=[])
+        unknown = [t for t in skops.get_untrusted_types(file=path) if t not in TRUSTED]
+        estimator = None if unknown else skops.load(path, trusted=sorted(TRUSTED))
     except Exception as error:  # a damaged archive fails in many ways
         raise InputError(
             f"{path} was expected to be written by skops; it cannot be read ({type(error).__name__}). "
@@ -128,6 +144,17 @@ def _from_skops(path: Path, input_shape: Shape, n_classes: int | None) -> Model:
             f"{path} needs {', '.join(unknown[:3])}, which skops does not trust. "
             "Load it yourself and name it as module:object."
         )
+    inspect_trees(estimator, str(path))
+    return _estimator(estimator, input_shape, n_classes, features)
+
+
+def _estimator(estimator: Any, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None) -> Model:
+    """A scikit-learn estimator over arrays, or over the columns of a table."""
+    from portcullis.models.sklearn import SklearnModel
+    from portcullis.models.table import TableModel
+
+    if features is not None:
+        return TableModel(estimator, features)
     return SklearnModel(estimator, input_shape=input_shape, n_classes=n_classes)
 
 
@@ -195,15 +222,15 @@ def _from_npz(path: Path) -> Model:
         ) from error
 
 
-def _from_object(spec: str, found: Any, input_shape: Shape, n_classes: int | None) -> Model:
+def _from_object(
+    spec: str, found: Any, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None = None
+) -> Model:
     """Adapt a Python object. A callable is a model when its shape is given, else a factory to be called once."""
     if not isinstance(found, type):
         if all(hasattr(found, name) for name in ("scores", "input_shape", "n_classes")):
             return found  # type: ignore[no-any-return]
         if hasattr(found, "predict") and (hasattr(found, "n_features_in_") or input_shape):
-            from portcullis.models.sklearn import SklearnModel
-
-            return SklearnModel(found, input_shape=input_shape, n_classes=n_classes)
+            return _estimator(found, input_shape, n_classes, features)
         if hasattr(found, "state_dict") and hasattr(found, "forward"):
             from portcullis.models.torch import TorchModel
 
@@ -215,7 +242,7 @@ def _from_object(spec: str, found: Any, input_shape: Shape, n_classes: int | Non
     if callable(found) and input_shape is not None and n_classes is not None and _required(found):
         return FunctionModel(found, input_shape, n_classes)
     if callable(found) and not _required(found):
-        return _from_object(f"{spec}()", found(), input_shape, n_classes)
+        return _from_object(f"{spec}()", found(), input_shape, n_classes, features)
     raise InputError(
         f"{spec} was expected to be a Model, a fitted scikit-learn estimator, a torch module or a callable; it is a "
         f"{type(found).__name__}. For a callable give input_shape and n_classes."

@@ -11,7 +11,7 @@ from scipy.special import softmax as softmax_of
 from portcullis.core.errors import InputError, MissingExtra
 from portcullis.core.types import Array
 
-__all__ = ["OnnxModel"]
+__all__ = ["OnnxModel", "takes_columns"]
 
 DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 
@@ -35,20 +35,29 @@ class OnnxModel:
     ) -> None:
         self._session = _session(source, threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._accept(inputs)
+        self._output = _scores_output(outputs)
+        self._softmax = softmax
+        declared = inputs[0].shape
+        fixed = declared[0] if declared else None
+        self._batch = fixed if isinstance(fixed, int) and fixed > 0 else batch
+        self._exact = self._batch == fixed
+        self.input_shape = _input_shape(declared, input_shape)
+        self.n_classes = 0
+        self.n_classes = self._count() if n_classes is None else n_classes
+
+    def _accept(self, inputs: list[Any]) -> None:
+        """Note the inputs of the graph, or say why they are not what was expected."""
         if len(inputs) != 1 or inputs[0].type not in DTYPES:
             given = ", ".join(f"{i.name} {i.type}" for i in inputs)
             raise InputError(
                 f"An ONNX model was expected to take one float tensor; this one takes {given or 'nothing'}."
             )
         self._input = inputs[0]
-        self._output = _scores_output(outputs)
-        self._softmax = softmax
-        fixed = self._input.shape[0] if self._input.shape else None
-        self._batch = fixed if isinstance(fixed, int) and fixed > 0 else batch
-        self._exact = self._batch == fixed
-        self.input_shape = _input_shape(self._input.shape, input_shape)
-        self.n_classes = 0
-        self.n_classes = self._count() if n_classes is None else n_classes
+
+    def _feeds(self, x: Array) -> dict[str, Any]:
+        """The graph's inputs for rows x (n, *input_shape)."""
+        return {self._input.name: x.astype(DTYPES[self._input.type])}
 
     def _count(self) -> int:
         """How many columns the model gives for a row of zeros; one column is a regression."""
@@ -73,20 +82,27 @@ class OnnxModel:
         return scores
 
     def _run(self, x: Array) -> Array:
-        rows = np.asarray(x, DTYPES[self._input.type])
+        rows = np.asarray(x, np.float64)
         n = len(rows)
         if self._exact and n < self._batch:  # the graph was exported for so many rows and no other number
             rows = np.concatenate([rows, np.zeros((self._batch - n, *rows.shape[1:]), rows.dtype)])
         try:
-            (out,) = self._session.run([self._output], {self._input.name: rows})
+            (out,) = self._session.run([self._output], self._feeds(rows))
         except Exception as error:  # onnxruntime's errors share no class but Exception
+            inputs = ", ".join(f"{i.name} {i.shape}" for i in self._session.get_inputs())
             raise InputError(
                 f"The ONNX model was given rows of shape {rows.shape[1:]} and refused them: {_first_line(error)}. "
-                f"Its input is {self._input.name} {self._input.shape}; give input_shape."
+                f"Its input is {inputs}; give input_shape."
             ) from error
         if isinstance(out, list):  # a zipmap: one dict for every row, its keys in the order of the columns
             out = np.array([list(row.values()) for row in out])
         return np.asarray(out, np.float64).reshape(len(rows), -1)[:n]
+
+
+def takes_columns(source: str | Path | bytes) -> bool:
+    """Whether the graph has more than one input, or takes words: an export of a pipeline over a table."""
+    inputs = _session(source, 1).get_inputs()
+    return len(inputs) > 1 or any(i.type == "tensor(string)" for i in inputs)
 
 
 def _session(source: str | Path | bytes, threads: int) -> Any:

@@ -66,7 +66,7 @@ class SklearnModel:
         names = getattr(self.estimator, "feature_names_in_", None)
         if names is None:
             return rows
-        import pandas  # type: ignore[import-untyped]  # the estimator was fitted on a frame, so it is here
+        import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]  # the estimator was fitted on a frame, so it is here
 
         return pandas.DataFrame(rows, columns=names)
 
