@@ -66,7 +66,7 @@ def test_the_representers_are_the_training_points() -> None:
 
 def test_gamma_is_found_too() -> None:
     victim = small_victim(2)
-    result = thieve(victim, DOOR, 300, representers=4, iterations=2000)
+    result = thieve(victim, DOOR, 300, representers=4, iterations=2000, restarts=10)
     assert result.notes["gamma"] == pytest.approx(0.5, rel=1e-3)
     x = DOOR.uniform(1000, np.random.default_rng(1))
     assert np.abs(result.model.scores(x) - victim.scores(x)).sum(axis=1).mean() / 2 < 1e-2

@@ -13,7 +13,8 @@ from portcullis.core.oracle import LocalOracle
 from portcullis.core.types import Array, Feature, Interface, Model, Reveals
 from portcullis.extraction.retraining import Retraining
 from portcullis.models.encoding import Encoded, Encoding
-from portcullis.models.mlp import Mlp
+from portcullis.models.lbfgs import Divergence
+from portcullis.models.mlp import Mlp, _Objective
 from portcullis.models.ovr import OneVsRest
 from portcullis.models.sklearn import SklearnModel
 from portcullis.models.softmax import SoftmaxRegression
@@ -212,11 +213,9 @@ class TestGradients:
     """By hand, against finite differences."""
 
     def test_the_network_and_its_fit(self) -> None:
-        from portcullis.models.mlp import _Objective
-
         rng = np.random.default_rng(0)
         x, targets = rng.normal(size=(9, 3)), rng.dirichlet(np.ones(4), size=9)
-        objective = _Objective(x, targets, (3, 5, 4), 0.1)
+        objective = _Objective(x, Divergence(targets), (3, 5, 4), 0.1)
         flat = rng.normal(size=3 * 5 + 5 + 20 + 4)
         numeric = [(objective(flat + e)[0] - objective(flat - e)[0]) / 2e-6 for e in 1e-6 * np.eye(len(flat))]
         np.testing.assert_allclose(objective(flat)[1], numeric, atol=1e-7)

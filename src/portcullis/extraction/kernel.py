@@ -31,7 +31,7 @@ from portcullis.models.kernel import KernelRegression, fit_kernel
 __all__ = ["Kernel"]
 
 GAMMAS = 10.0 ** np.arange(-4, 2)
-TRIAL = 0.05  # of the iterations, for every gamma and every start that is tried
+TRIAL = 0.1  # of the iterations, for every gamma and every start that is tried
 HELD_BACK = 0.1  # of the answers, to compare them on
 TRIAL_ROWS = 1000  # answers at most that a trial is fitted to
 
@@ -41,7 +41,7 @@ class Kernel(ExtractionAttack):
     representers: int = 20  # how many points to look for; too many are harmless
     gamma: float | None = None  # of the RBF kernel, for inputs as the API takes them; None finds it
     iterations: int = 4000  # of the fit at most
-    restarts: int = 3  # random starts; the one that is best after a short fit goes on
+    restarts: int = 5  # random starts; the one that is best after a short fit goes on
 
     name: ClassVar[str] = "kernel"
     needs: ClassVar[Needs] = Needs(answers=Reveals.PROBS)

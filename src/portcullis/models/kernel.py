@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 
 from portcullis.core.types import Array
-from portcullis.models.lbfgs import divergence, minimise
+from portcullis.models.lbfgs import Divergence, minimise
 
 __all__ = ["KernelRegression", "Quadric", "fit_kernel", "match_representers", "rbf"]
 
@@ -45,7 +45,8 @@ def fit_kernel(
     Representers, weights and intercept move together; so does gamma (by its logarithm) where it is not known.
     """
     s, d = start.representers.shape
-    n, c = targets.shape
+    c = targets.shape[1]
+    divergence = Divergence(targets)
     squares = (x**2).sum(axis=1)[:, None]
 
     def model(flat: Array) -> KernelRegression:
@@ -58,13 +59,12 @@ def fit_kernel(
         centres = at.representers
         distance = np.maximum(squares - 2 * x @ centres.T + (centres**2).sum(axis=1), 0.0)
         kernel = np.exp(-at.gamma * distance)
-        log_p = log_softmax(kernel @ at.weights + at.b, axis=1)
-        error = (np.exp(log_p) - targets) / n
+        loss, error = divergence(kernel @ at.weights + at.b)
         pull = (error @ at.weights.T) * kernel
         to_centres = 2 * at.gamma * (pull.T @ x - pull.sum(axis=0)[:, None] * centres)
         to_gamma = -at.gamma * float((pull * distance).sum()) if learn_gamma else 0.0
         gradient = [to_centres.ravel(), (kernel.T @ error).ravel(), error.sum(axis=0), np.array([to_gamma])]
-        return divergence(log_p, targets), np.concatenate(gradient)
+        return loss, np.concatenate(gradient)
 
     parts = [start.representers.ravel(), start.weights.ravel(), start.b, np.log([start.gamma])]
     flat, loss = minimise(objective, np.concatenate(parts), iterations=iterations)

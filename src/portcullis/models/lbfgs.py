@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import OptimizeResult, minimize
-from scipy.special import log_softmax, softmax, xlogy
+from scipy.special import xlogy
 
 from portcullis.core.types import Array
 
-__all__ = ["divergence", "fit_softmax", "minimise"]
+__all__ = ["Divergence", "fit_softmax", "minimise"]
 
 PATIENCE, PROGRESS = 100, 1e-4  # a fit whose loss falls by less than this share in so many steps has arrived
 
@@ -41,10 +41,23 @@ def minimise(
     return np.asarray(found.x, np.float64), float(found.fun)
 
 
-def divergence(log_p: Array, targets: Array) -> float:
-    """Mean over rows of KL(targets || p); targets (n, c) sum to 1, log_p (n, c) is normalised."""
-    # "- targets + p" sums to nothing, and makes every single term positive and small near the optimum.
-    return float((xlogy(targets, targets) - targets * log_p - targets + np.exp(log_p)).sum() / len(targets))
+class Divergence:
+    """Mean over rows of KL(targets || softmax(logits)), and its gradient; targets (n, c) sum to 1."""
+
+    def __init__(self, targets: Array) -> None:
+        self._targets = targets
+        # "- targets + p" sums to nothing, and makes every single term positive and small near the optimum.
+        self._constant = xlogy(targets, targets) - targets
+
+    def __call__(self, logits: Array) -> tuple[float, Array]:
+        """The loss, and its gradient (n, c) with respect to the logits."""
+        log_p = logits - logits.max(axis=1, keepdims=True)
+        p = np.exp(log_p)
+        total = p.sum(axis=1, keepdims=True)
+        p /= total
+        log_p -= np.log(total)
+        loss = float((self._constant - self._targets * log_p + p).sum()) / len(p)
+        return loss, np.asarray((p - self._targets) / len(p))
 
 
 def fit_softmax(x: Array, targets: Array, *, penalty: float = 0.0, iterations: int = 5000) -> tuple[Array, Array]:
@@ -55,13 +68,14 @@ def fit_softmax(x: Array, targets: Array, *, penalty: float = 0.0, iterations: i
     n, classes = targets.shape
     design = np.column_stack([x, np.ones(n)])
     columns = design.shape[1]
+    divergence = Divergence(targets)
 
     def objective(flat: Array) -> tuple[float, Array]:
         theta = flat.reshape(columns, classes - 1)
         logits = np.column_stack([np.zeros(n), design @ theta])
-        gradient = design.T @ (softmax(logits, axis=1) - targets)[:, 1:] / n + penalty * theta
-        loss = divergence(log_softmax(logits, axis=1), targets) + penalty / 2 * float((theta**2).sum())
-        return loss, gradient.ravel()
+        loss, error = divergence(logits)
+        gradient = design.T @ error[:, 1:] + penalty * theta
+        return loss + penalty / 2 * float((theta**2).sum()), gradient.ravel()
 
     flat, _ = minimise(objective, np.zeros(columns * (classes - 1)), iterations=iterations)
     theta = np.column_stack([np.zeros(columns), flat.reshape(columns, classes - 1)])

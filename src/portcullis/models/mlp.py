@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from portcullis.core.types import Array
-from portcullis.models.lbfgs import divergence, minimise
+from portcullis.models.lbfgs import Divergence, minimise
 
 __all__ = ["Mlp", "fit_mlp"]
 
@@ -77,7 +77,7 @@ def fit_mlp(
     Every start gets `trial` iterations; the one with the lowest loss goes on to `iterations`.
     """
     shape = (x.shape[1], hidden, targets.shape[1])
-    objective = _Objective(x, targets, shape, penalty)
+    objective = _Objective(x, Divergence(targets), shape, penalty)
     starts = [Mlp.random(*shape, rng).flat for _ in range(restarts)]
     if restarts > 1:
         tried = [minimise(objective, start, iterations=trial) for start in starts]
@@ -90,15 +90,14 @@ class _Objective:
     """KL(targets || network) + penalty / 2 * |weights|^2, and its gradient by hand."""
 
     x: Array
-    targets: Array
+    divergence: Divergence
     shape: tuple[int, int, int]
     penalty: float
 
     def __call__(self, flat: Array) -> tuple[float, Array]:
         net = Mlp.unflat(flat, *self.shape)
         hidden = np.tanh(self.x @ net.w.T + net.b)
-        log_p = log_softmax(hidden @ net.v.T + net.a, axis=1)
-        error = (np.exp(log_p) - self.targets) / len(self.x)
+        loss, error = self.divergence(hidden @ net.v.T + net.a)
         back = (error @ net.v) * (1 - hidden**2)
         gradient = Mlp(
             back.T @ self.x + self.penalty * net.w,
@@ -107,4 +106,4 @@ class _Objective:
             error.sum(axis=0),
         )
         weights = float((net.w**2).sum() + (net.v**2).sum())
-        return divergence(log_p, self.targets) + self.penalty / 2 * weights, gradient.flat
+        return loss + self.penalty / 2 * weights, gradient.flat
