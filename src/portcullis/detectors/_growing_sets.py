@@ -28,11 +28,14 @@ __all__ = ["GrowingSets", "Joining", "Seen", "rows_by_class"]
 
 
 def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple[Array, int, bytes]]:
-    """(row, predicted class, canonical question) of every row; an omitted input (NaN) is measured as 0."""
+    """(row, predicted class, canonical question) of every row; an omitted input (NaN) is measured as 0.
+
+    Beyond 1e100 inputs are cut, so that no distance overflows: a mean with one infinity in it is blind for good.
+    """
     if answer.labels is None:
         raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression. Leave it out.")
     rows = np.asarray(request.x, np.float64).reshape(len(request), math.prod(request.x.shape[1:]))
-    rows = np.where(np.isnan(rows), 0.0, rows)
+    rows = np.clip(np.where(np.isnan(rows), 0.0, rows), -1e100, 1e100)
     return zip(rows, answer.labels.tolist(), canonical(rows), strict=True)
 
 
@@ -67,7 +70,7 @@ class Seen:
 
     def again(self, question: bytes) -> bool:
         """Whether this question was seen before; it is remembered either way."""
-        digest = np.frombuffer(hashlib.blake2b(question, digest_size=8).digest(), "<u8")[0]
+        digest = np.uint64(int.from_bytes(hashlib.blake2b(question, digest_size=8).digest(), "little"))
         if (self.digests == digest).any():
             return True
         slot = self.added % self.room

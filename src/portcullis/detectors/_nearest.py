@@ -25,30 +25,36 @@ from portcullis.core.types import Array
 
 __all__ = ["Nearest", "Rows"]
 
-RANK = 47  # directions in a basis; with the residual, 192 bytes of sketch a row
+RANK = 55  # directions in a basis; with the residual, 224 bytes of sketch a row
 FIRST_FIT = 32  # stored rows before there is a basis; below, all are compared
 REFIT = 8  # the basis is fitted anew when the rows have multiplied by this
 SAMPLE = 256  # rows that a fit looks at, at most
-HEAD, CHUNK = 8, 64  # candidates compared in the first round, and in each further one
-SLACK = 1e-4  # float32 rounding of a bound, relative to squared norms: at least ten times the worst case
+CHUNK = 64  # candidates compared at a time
+SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: at least ten times the worst case
 FAST = np.float32
 
-_TABLES: dict[str, tuple[float, Array]] = {
-    "unit": (255.0, np.arange(256) / 255.0),
-    "unit32": (255.0, (np.arange(256, dtype=np.float32) / np.float32(255)).astype(np.float64)),
-    "bytes": (1.0, np.arange(256.0)),
-}
-_FORMS = (*_TABLES, "float32", "float64")
+_SCALES = {"unit": 255.0, "unit32": 255.0, "bytes": 1.0}  # of the 8-bit forms
+_FORMS = (*_SCALES, "float32", "float64")
 
 
 def _encode(x: Array, form: str) -> NDArray[Any] | None:
     """x in this form, or None where that would lose anything."""
-    if form not in _TABLES:
-        stored = x.astype(form)
-        return stored if form == "float64" or np.array_equal(stored, x) else None
-    scale, table = _TABLES[form]
-    codes = np.clip(np.rint(x * scale), 0, 255).astype(np.uint8)
-    return codes if np.array_equal(table[codes], x) else None
+    stored: NDArray[Any]
+    if form in _SCALES:
+        stored = np.clip(np.rint(x * _SCALES[form]), 0, 255).astype(np.uint8)
+    else:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is not equal to x
+            stored = x.astype(form)
+    return stored if form == "float64" or np.array_equal(_decode(stored, form), x) else None
+
+
+def _decode(stored: NDArray[Any], form: str) -> Array:
+    """The float64 values; dividing is faster than looking them up in a table."""
+    if form == "unit":
+        stored = np.divide(stored, 255.0, dtype=np.float64)
+    elif form == "unit32":
+        stored = np.divide(stored, np.float32(255), dtype=np.float32)
+    return np.asarray(stored, np.float64)
 
 
 def _stored(x: Array, form: str) -> NDArray[Any]:
@@ -74,7 +80,7 @@ class Basis:
 
     @classmethod
     def fit(cls, rows: Array, fitted_on: int) -> Basis:
-        centre = rows.mean(axis=0)
+        centre = np.clip(rows.mean(axis=0), -1e30, 1e30)  # float32 holds no more
         if rows.shape[1] <= RANK:
             return cls(np.eye(rows.shape[1], dtype=FAST), centre.astype(FAST), fitted_on)
         centred = rows - centre
@@ -84,16 +90,19 @@ class Basis:
         return cls(np.ascontiguousarray(directions, FAST), centre.astype(FAST), fitted_on)
 
     def sketch(self, rows: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(m, k + 1) projections with the residual's length last, and (m,) squared norms.
+        """(m, k + 1) projections with the residual's length last, and (m,) squared norms less the slack.
 
-        The residual is taken from what is left of the row, not from a difference of squares,
-        which would lose half of float32's digits.
+        Of one row (d,): (k + 1,) and a number. The residual is taken from what is left of the row, not
+        from a difference of squares, which would lose half of float32's digits.
         """
-        centred = rows.astype(FAST) - self.centre
-        along = centred @ self.directions.T
-        across = centred - along @ self.directions
-        length = np.sqrt(np.einsum("ij,ij->i", across, across))
-        return np.column_stack([along, length]), np.einsum("ij,ij->i", centred, centred)
+        with np.errstate(all="ignore"):  # what overflows float32 becomes a NaN bound, which rules nothing out
+            centred = rows.astype(FAST) - self.centre
+            along = centred @ self.directions.T
+            across = centred - along @ self.directions
+            sketch = np.empty((*along.shape[:-1], along.shape[-1] + 1), FAST)
+            sketch[..., :-1] = along
+            sketch[..., -1] = np.sqrt(np.einsum("...j,...j->...", across, across))
+            return sketch, FAST(1 - SLACK) * np.einsum("...j,...j->...", centred, centred)
 
 
 @dataclass
@@ -122,8 +131,7 @@ class Rows:
 
     def exact(self, which: Any = slice(None)) -> Array:
         """(m, d) float64: the rows as they came."""
-        stored = self.values[which]
-        return np.asarray(_TABLES[self.form][1][stored] if self.form in _TABLES else stored, np.float64)
+        return _decode(self.values[which], self.form)
 
     def put(self, x: Array, cap: int) -> None:
         stored = _encode(x, self.form)
@@ -139,7 +147,7 @@ class Rows:
         self.added += 1
         self.values = self._buffer[: min(self.added, cap)]
         if self._basis:
-            self._sketches[slot : slot + 1], self._norms[slot : slot + 1] = self._basis.sketch(x[None])
+            self._sketches[slot], self._norms[slot] = self._basis.sketch(x)
 
     def _widen(self, x: Array) -> NDArray[Any]:
         """x in the next form that holds it and every row so far; the rows are moved to that form."""
@@ -154,33 +162,29 @@ class Rows:
         """The L2 distance from x (d,) to the closest row: exactly the least of all of them."""
         if basis is None or len(self) <= FIRST_FIT:
             return math.sqrt(_squares(self.exact(), x).min())
-        bound, slack = self._bounds(x, basis)
-        head = np.argpartition(bound, HEAD)[:HEAD]
-        best = _squares(self.exact(head), x).min()
-        bound[head] = np.inf
-        rest = np.flatnonzero(~(bound > best + slack))  # NaN bounds (overflow) are compared too
+        bound = self._bounds(x, basis)
+        first = bound.argmin()
+        best = _squares(self.exact(first)[None], x)[0]
+        rest = np.flatnonzero(~(bound > best))  # a NaN is compared too
         if len(rest) > CHUNK:
             rest = rest[np.argsort(bound[rest])]
         for start in range(0, len(rest), CHUNK):
-            if bound[rest[start]] > best + slack:
+            if bound[rest[start]] > best:
                 break
             best = min(best, _squares(self.exact(rest[start : start + CHUNK]), x).min())
         return math.sqrt(best)
 
-    def _bounds(self, x: Array, basis: Basis) -> tuple[NDArray[np.float32], float]:
-        """(n,) lower bounds on the squared distances, each true to within the slack."""
-        n = len(self)
+    def _bounds(self, x: Array, basis: Basis) -> NDArray[np.float32]:
+        """(n,) lower bounds on the squared distances, true in spite of rounding."""
+        if self._basis is not basis:
+            self._basis = basis
+            self._sketches, self._norms = (_longer(a, len(self._buffer)) for a in basis.sketch(self.exact()))
+        sketch, norm = basis.sketch(x)
         with np.errstate(all="ignore"):
-            if self._basis is not basis:
-                self._basis = basis
-                self._sketches, self._norms = basis.sketch(self.exact())
-                self._sketches = _longer(self._sketches, len(self._buffer))
-                self._norms = _longer(self._norms, len(self._buffer))
-            sketch, norm = basis.sketch(x[None])
-            norms = self._norms[:n]
-            bound = norms - 2 * (self._sketches[:n] @ sketch[0])
+            bound = self._sketches[: len(self)] @ (-2 * sketch)
+            bound += self._norms[: len(self)]
             bound += norm
-            return bound, SLACK * float(norms.max() + norm[0])
+        return bound
 
 
 def _longer(rows: NDArray[Any], room: int) -> NDArray[Any]:

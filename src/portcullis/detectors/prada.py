@@ -6,7 +6,8 @@ arXiv 1805.02628 version 1 (2018), section 5.1, Algorithm 1 and Eq. (7).
 Costs the honest client   a false alarm when his stream dries up suddenly (near-identical frames after
                           varied ones); on the streams below, 0 of 4,500 chunks of 50 queries (at 95%, under .09%).
 Does not see              uniform noise (every point is far, so growth is perfectly steady), natural pools
-                          (Knockoff), 40 accounts of 80 queries, an attack from the first row on.
+                          (Knockoff), 40 accounts of 80 queries, an attack from the first row on,
+                          a thief who opens every class with far outliers, after which nothing is too near.
 
 Natural queries differ from one another at a steady rate. Synthetic ones lie at a small distance from
 their seeds, so the growing sets meet an elbow: the ratio of the growth in the window before to the
