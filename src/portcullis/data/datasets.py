@@ -43,6 +43,7 @@ class Dataset:
     features             the columns of a table
     groups, groups_test  (n,) what belongs together (frames of one object), or None
     dropped              rows of the source left out because a value was missing
+    split                whether the source itself says which rows are for testing
     """
 
     name: str
@@ -56,6 +57,7 @@ class Dataset:
     groups: Labels | None = None
     groups_test: Labels | None = None
     dropped: int = 0
+    split: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:

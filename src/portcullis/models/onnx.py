@@ -37,6 +37,8 @@ class OnnxModel:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._accept(inputs)
         self._output = _scores_output(outputs)
+        single = next(o.type for o in outputs if o.name == self._output) != "tensor(double)"
+        self.precision = "float32" if single else "float64"  # of the answers
         self._softmax = softmax
         declared = inputs[0].shape
         fixed = declared[0] if declared else None
