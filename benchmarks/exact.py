@@ -5,6 +5,8 @@
 FOLDER holds adult.csv.gz (default: the environment variable PORTCULLIS_DATA); without it, the Adult victims are random
 ones of the same size. The oracle's time is measured by itself and taken off. Copies are compared with the victim on
 10,000 uniform points; "seen" is how many classes the victim gives those points, since agreement means nothing at 1.
+Seconds are the processor's, so that other work on the machine does not count. A new part is one generator of rows and
+one line in PARTS.
 """
 
 from __future__ import annotations

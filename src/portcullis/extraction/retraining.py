@@ -149,14 +149,17 @@ class _Theft:
 
     def _near_boundary(self, copy: Model, size: int) -> Array:
         """(at most size, *input_shape) points on both sides of the copy's own boundary."""
-        pool = self.interface.uniform(self.settings.pool, self.rng)
+        pool = self.interface.uniform(max(self.settings.pool, size), self.rng)
         scores = copy.scores(pool)
         labels = scores.argmax(axis=1)
         if len(np.unique(labels)) < 2:
             top = np.sort(scores, axis=1)
             return pool[np.argsort(top[:, -1] - top[:, -2], kind="stable")[:size]]
         first = self.rng.permutation(len(pool))[: size // 2]
-        partner = np.array([self.rng.choice(np.flatnonzero(labels != labels[i])) for i in first], np.int64)
+        partner = np.empty_like(first)
+        for c in np.unique(labels[first]):
+            mine = labels[first] == c
+            partner[mine] = self.rng.choice(np.flatnonzero(labels != c), size=mine.sum())
         segments = self._between(pool[first], pool[partner])
 
         def local(flat: Array) -> Labels:
