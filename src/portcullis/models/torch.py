@@ -142,11 +142,9 @@ class TorchLearner:
     targets: Literal["soft", "labels"] = "soft"  # KL to the distributions given (p), or NLL of their argmax
     patience: int | None = None  # stop after so many epochs without a better validation loss; None trains to the end
     validation: float = 0.1  # share of the rows given that early stopping sets aside
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the products while training; weights stay float32
     device: str = "cpu"  # or "cuda"
 
     def __post_init__(self) -> None:
-        check(self, "precision", "'float32' or 'bfloat16'", lambda v: v in ("float32", "bfloat16"))
         check(self, "epochs", "an int of at least 1", lambda v: v >= 1)
         check(self, "batch", "an int of at least 1", lambda v: v >= 1)
         check(self, "optimizer", "'adam' or 'sgd'", lambda v: v in ("adam", "sgd"))
@@ -209,8 +207,7 @@ class TorchLearner:
         kept = np.setdiff1d(np.arange(len(x)), held)
         best, best_state, since = math.inf, None, 0
         for epoch in range(self.epochs):
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                _one_epoch(module, optimizer, x, goals, kept[rng.permutation(len(kept))], self.batch)
+            _one_epoch(module, optimizer, x, goals, kept[rng.permutation(len(kept))], self.batch)
             if progress:
                 progress(epoch + 1, self.epochs)
             if len(held):

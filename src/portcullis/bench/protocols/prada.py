@@ -130,7 +130,7 @@ def stage(setting: Setting) -> Stage:
     victim = trained(setting, dataset.x[own], dataset.y[own], interface.n_classes)
     on_test = plan["agreement_on"] == "test"
     adversary = (dataset.x[spare], dataset.y[spare]) if on_test else (dataset.x_test, dataset.y_test)
-    rows = dataset.x_test if on_test else dataset.x[own]
+    rows = dataset.x_test if on_test else dataset.x[own[: plan["exam_rows"]]]
     given = victim.scores(rows).argmax(axis=1)
     right = victim.scores(dataset.x_test).argmax(axis=1) == dataset.y_test
     facts = {"victim_rows": len(own), "adversary_rows": len(adversary[0]), "exam_rows": len(rows)}
@@ -151,11 +151,14 @@ def trained(setting: Setting, x: Array, y: Labels, n_classes: int) -> Model:
 
 
 def attack_cells(setting: Setting, victim: str, thresholds: Mapping[str, float]) -> list[Cell]:
+    """All rows of the first repetition first, so that a run that is cut short has something to say."""
     cells = []
-    for row in setting.plan["row"]:
-        learner = learner_of(setting, row["strategy"])
-        labels = row["strategy"] in ("plain", "d", "papernot")
-        for seed in range(setting.plan["repetitions"]):
+    for seed in range(setting.plan["repetitions"]):
+        for row in setting.plan["row"]:
+            if seed >= row.get("repetitions", seed + 1):
+                continue
+            learner = learner_of(setting, row)
+            labels = row["strategy"] in ("plain", "d", "papernot")
             cells.append(
                 Cell(
                     victim={"name": setting.plan["victim"]["network"], "sha256": victim},
@@ -165,18 +168,24 @@ def attack_cells(setting: Setting, victim: str, thresholds: Mapping[str, float])
                     budget=min(row.get("budget", setting.plan["budget"]), setting.plan["budget"]),
                     seed=seed,
                     learner=describe(learner),
-                    extra={"thresholds": dict(thresholds), "version": setting.plan["version"]},
+                    extra={
+                        "thresholds": dict(thresholds),
+                        "version": setting.plan["version"],
+                        "transfer_of_seeds": "transfer_seeds" in row["published"],
+                    },
                     names={"attack": f"{row['name']} {row['strategy']}"},
                 )
             )
     return cells
 
 
-def learner_of(setting: Setting, strategy: str) -> Any:
+def learner_of(setting: Setting, row: Mapping[str, Any]) -> Any:
     """The four training strategies of section 3.3, and Papernot's own."""
     from portcullis.models.torch import TorchLearner
 
+    strategy = row["strategy"]
     base = setting.plan["learner"] | {"device": setting.device}
+    base["epochs"] = row.get("epochs", base["epochs"])
     if strategy == "papernot":
         return TorchLearner(**base | setting.plan["papernot"], targets="labels")
     dropout = setting.plan["dropout"]["rate"] if strategy in ("d", "p+d") else 0.0
@@ -249,17 +258,16 @@ SEEDS = {10: 5, 43: 10}  # natural rows of each class, by the number of classes:
 
 
 def transfer(cell: Cell, setting: Setting, loot: Extraction) -> dict[str, Estimate]:
-    """Targeted transferability at the end and of the seeds alone; untargeted at the end; each with its control."""
+    """Targeted and untargeted transferability, each with its control; of the seeds alone where that was published."""
     here, plan = stage(setting), dict(setting.plan["transfer"])
     groups = GTSRB_GROUPS if plan.pop("macro_classes", False) else None
     x, _ = here.adversary
     labels = here.victim.scores(x).argmax(axis=1)
     found: dict[str, Estimate] = {}
-    for name, copy, goal in (
-        ("transfer", loot.model, "targeted"),
-        ("transfer_seeds", loot.history[0][1], "targeted"),
-        ("untargeted", loot.model, "untargeted"),
-    ):
+    wanted = [("transfer", loot.model, "targeted"), ("untargeted", loot.model, "untargeted")]
+    if cell.extra["transfer_of_seeds"]:
+        wanted.append(("transfer_seeds", loot.history[0][1], "targeted"))
+    for name, copy, goal in wanted:
         protocol = Transfer(**plan, goal=goal, groups=groups)  # type: ignore[arg-type]
         report = protocol(copy, here.victim, x, labels, bounds=here.interface.bounds, rng=cell.rng("transfer"))  # type: ignore[arg-type]
         found |= {name: report.rate, f"{name}_noise": report.noise}
