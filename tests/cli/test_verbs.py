@@ -99,6 +99,7 @@ def test_a_limit_that_nothing_was_measured_against_does_not_pass():
         (["--victim", "model.onnx"], "There is no file model.onnx."),
         (["--victim", "no_such_module:x"], "there is no module 'no_such_module'"),
         (["--test", "nowhere.npz"], "The test set was expected in nowhere.npz; there is no such file."),
+        (["--device", "abacus"], "--device must be cpu, or cuda where PyTorch finds a GPU; got 'abacus'."),
         (["--answers", "vibes"], "answers must be one of labels, top_k, probs; got 'vibes'."),
         (["--victim", "bench.stages:nan_victim"], "The model must return finite scores"),
         (["--victim", "bench.stages:logits_victim"], "The model must return probabilities that sum to one"),
@@ -251,6 +252,18 @@ def test_importing_the_command_line_imports_nothing_heavy():
     heavy = {"torch", "sklearn", "scipy", "matplotlib", "onnx"}
     code = f"import sys; import portcullis.cli.app; print(sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_without_torch_the_default_audits_a_scikit_learn_victim(monkeypatch):
+    for module in ("scene", "conduct"):
+        monkeypatch.setattr(f"portcullis.bench.{module}.has_torch", lambda: False)
+    result = call("audit", "--quick", "--budget", "70", "--defenses", "none", "--jobs", "0", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["victim"]["name"] == "logistic on digits"
+    assert told["worst_undefended"]["attack"] == "equation_solving"
+    assert told["worst_undefended"]["agreement"][0] == 1.0
+    assert {row["attack"] for row in told["rows"]} >= {"knockoff", "copycat", "no_api", "own_labels", "shuffled"}
 
 
 def test_a_killed_audit_goes_on_with_the_same_command(tmp_path):

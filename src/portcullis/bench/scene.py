@@ -17,7 +17,7 @@ import numpy as np
 
 from portcullis.bench.cell import fingerprint
 from portcullis.bench.rows import Rows, read_rows
-from portcullis.core.errors import InputError
+from portcullis.core.errors import InputError, ParameterError
 from portcullis.core.oracle import checked_answer
 from portcullis.core.randomness import derive
 from portcullis.core.settings import describe
@@ -80,8 +80,22 @@ class Scene:
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
 
+    def __post_init__(self) -> None:
+        if self.device != "cpu" and not _on(self.device):
+            raise ParameterError("--device", "cpu, or cuda where PyTorch finds a GPU", self.device)
+
     def stage(self) -> Stage:
         return _stage(self)
+
+
+def _on(device: str) -> bool:
+    """Whether that GPU is there."""
+    if not (has_torch() and device.startswith("cuda")):
+        return False
+    import torch
+
+    number = device.partition(":")[2] or "0"
+    return number.isdecimal() and int(number) < torch.cuda.device_count()
 
 
 def has_torch() -> bool:
@@ -121,13 +135,14 @@ def _own(scene: Scene) -> Stage:
         raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
     parts = split(dataset, rng=derive(0, "split"))
     learner = learner_for(dataset.input_shape, epochs=60, device=scene.device)
+    writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
     model = train_victim(
         parts.victim.x,
         parts.victim.y.astype(np.int64),
         dataset.n_classes,
         learner,
         rng=derive(0, "victim"),
-        cache=scene.cache,
+        cache=scene.cache if writable else None,
     )
     keep = slice(scene.rows)
     pool, labels = parts.attacker.x[keep], parts.attacker.y[keep].astype(np.int64)

@@ -14,7 +14,7 @@ from portcullis.bench.cell import Cell
 from portcullis.bench.records import Record
 from portcullis.bench.run import Desk, Event, run_cells
 from portcullis.bench.scene import Scene
-from portcullis.core.errors import InputError
+from portcullis.core.errors import InputError, MissingExtra
 from portcullis.core.extraction import Extraction
 
 __all__ = ["extract_to"]
@@ -44,5 +44,5 @@ def _write(id: str, out: Path, loot: Extraction) -> None:
     np.savez_compressed(out / f"{id}-transfer.npz", **{name: a for name, a in arrays.items() if a is not None})
     try:
         save_model(loot.model, out / f"{id}-surrogate")
-    except InputError:
-        return  # a copy of a kind that has no file format; its transfer set makes it again
+    except (InputError, MissingExtra):
+        return  # a copy of a kind that has no file format here; its transfer set makes it again

@@ -31,6 +31,8 @@ class Sentences(TyperGroup):
             return super().invoke(ctx)
         except PortcullisError as error:
             typer.echo(f"portcullis: {error}", err=True)
+        except BrokenPipeError:
+            raise  # `portcullis list | head`: nobody is left to be told
         except OSError as error:
             what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
             typer.echo(f"portcullis: the system said no. {what}. Nothing that was finished is lost.", err=True)

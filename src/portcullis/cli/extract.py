@@ -83,3 +83,5 @@ def _tell(record: dict[str, Any], files: dict[str, str], as_json: bool) -> None:
         typer.echo(f"{record['attack']}: {told} with {record['queries']:,} queries, ended by: {record['stopped']}.")
         for name, path in files.items():
             typer.echo(f"{name.replace('_', ' ').capitalize()}: {path}")
+        if "surrogate" not in files:
+            typer.echo("Surrogate: not saved, as its kind has no file format here; the transfer set makes it again.")
