@@ -8,9 +8,9 @@ the disk cannot keep up, the policy says whether requests are refused or lines a
 from __future__ import annotations
 
 import base64
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,9 @@ class QueryLogFile:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._queries, self._format, self._days, self._file_bytes = queries, format, days, file_bytes
-        self._waiting: queue.Queue[Line | None] = queue.Queue(WAITING)
+        # A deque and a look every 50 ms: waking the thread for each line would cost a request more than writing it.
+        self._waiting: deque[Line] = deque()
+        self._ending = threading.Event()
         self.dropped = 0
         self.failed = ""  # why the last write failed; empty while all is well
         self._thread = threading.Thread(target=self._run, name="query log", daemon=True)
@@ -92,50 +94,39 @@ class QueryLogFile:
 
     def write(self, line: Line) -> None:
         """Hand a line over; LogFull if too many wait or the disk refuses them."""
-        try:
-            if self.failed:
-                raise queue.Full
-            self._waiting.put_nowait(line)
-        except queue.Full:
+        if self.failed or len(self._waiting) >= WAITING or self._ending.is_set():
             self.dropped += 1
-            raise LogFull(f"The query log cannot be written: {self.failed or 'the disk is too slow'}.") from None
+            raise LogFull(f"The query log cannot be written: {self.failed or 'the disk is too slow'}.")
+        self._waiting.append(line)
 
     def close(self) -> None:
         """Write what waits, then stop."""
-        self._waiting.put(None)
+        self._ending.set()
         self._thread.join()
 
     def _run(self) -> None:
         writer: _Jsonl | _Parquet | None = None
         while True:
-            lines = self._batch()
+            last = self._ending.wait(0.05)
+            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
-                if writer is None or writer.size > self._file_bytes:
+                if lines and (writer is None or writer.size > self._file_bytes):
                     if writer:
                         writer.close()
                     self._forget_old()
                     writer = (_Parquet if self._format == "parquet" else _Jsonl)(self._folder)
-                writer.write([record(line, self._queries) for line in lines if line is not None])
+                if lines and writer:
+                    writer.write([record(line, self._queries) for line in lines])
                 self.failed = ""
             except OSError as error:
                 self.failed = error.strerror or str(error)
                 self.dropped += len(lines)
                 time.sleep(0.2)
                 self.failed = ""  # the next line tries again
-            if lines and lines[-1] is None:
+            if last and not self._waiting:
                 if writer:
                     writer.close()
                 return
-
-    def _batch(self) -> list[Line | None]:
-        """One line or more, whatever waits."""
-        lines = [self._waiting.get()]
-        while lines[-1] is not None and len(lines) < 2_000:
-            try:
-                lines.append(self._waiting.get(timeout=0.05))
-            except queue.Empty:
-                break
-        return lines
 
     def _forget_old(self) -> None:
         if self._days is None:

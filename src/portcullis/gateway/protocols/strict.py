@@ -106,6 +106,9 @@ def rows_in(found: np.ndarray, shape: tuple[int, ...], limit: int, where: str) -
 
 def finite(x: np.ndarray, where: str, *, missing: bool = False) -> Array:
     """x, refused if it holds NaN or infinity (a NaN is an omitted input where `missing`)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(x.sum()):  # NaN and infinity survive any sum; only a sum that overflows needs the long look
+            return x
     good = np.isfinite(x)
     if not good.all() and not (missing and (good | np.isnan(x)).all()):
         raise BadRequest(f"{where} must be finite; got NaN or infinity.")

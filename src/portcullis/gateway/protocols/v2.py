@@ -42,6 +42,7 @@ from portcullis.gateway.protocols.wire import (
     answer_from,
     parsed,
     shown_scores,
+    whole,
 )
 
 __all__ = ["OpenInference"]
@@ -81,7 +82,7 @@ class OpenInference(Wire):
         x = _tensor(tensor, header, raw, served)
         outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
         mark = text(tree["id"], '"id"') if "id" in tree else None
-        return Inquiry(served.inspected(x), mark, binary, outputs)
+        return Inquiry(served.inspected(x, str(tensor["datatype"])), mark, binary, outputs)
 
     def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
         scores = shown_scores(served, answer)
@@ -197,6 +198,8 @@ def _tensor(tensor: dict[str, Any], header: bytes, raw: bytes, served: Served) -
         if dtype.itemsize < 8 and dtype.kind == "f":
             with np.errstate(over="ignore"):
                 found = found.astype(dtype).astype(np.float64)
+        elif dtype.kind != "f":
+            found = whole(found, dtype, name)
     else:
         if "data" in tensor or type(size) is not int or size != len(raw) or size % dtype.itemsize:
             raise BadRequest('"binary_data_size" must be the number of raw bytes behind the JSON, and "data" absent.')

@@ -44,19 +44,20 @@ class Served:
     binary: bool = False  # towards an upstream: speak the binary tensor extension
     options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
 
-    def inspected(self, x: np.ndarray) -> Array:
-        """x as the model will see it: cast to its datatype, and finite still."""
+    def inspected(self, x: np.ndarray, sent: str = "") -> Array:
+        """x as the model will see it: cast to its datatype (unless it was `sent` in that), and finite still."""
         missing = self.interface.missing
-        if self.datatype != "FP64":
+        if self.datatype not in ("FP64", sent):
             dtype = np.dtype(DTYPES[self.datatype])
             if dtype.kind in "iub":
-                x = _whole(x, dtype, self.datatype)
+                x = whole(x, dtype, self.datatype)
             with np.errstate(over="ignore"):
                 x = x.astype(dtype).astype(np.float64)
         return finite(x, "The input", missing=missing)
 
 
-def _whole(x: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
+def whole(x: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
+    """x, refused unless it holds whole numbers that this type has."""
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not (np.isfinite(x).all() and (x == np.round(x)).all() and x.min() >= low and x.max() <= high):
         raise BadRequest(f"The input must hold whole numbers that fit {name}.")

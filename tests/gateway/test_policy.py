@@ -1,0 +1,171 @@
+"""Policies: mistakes are refused by line, the rest is explained in sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.gateway.harness import SECRET
+
+from portcullis.core.types import Reveals
+from portcullis.gateway.clients import hashed, new_key
+from portcullis.gateway.explain import explained, warnings
+from portcullis.gateway.policy import PolicyError, parse_policy, read_policy
+
+GOOD = """\
+mode = "enforce"
+key_file = "guard.key"
+
+[upstream]
+url = "http://127.0.0.1:8080"
+protocol = "v2"
+binary = true
+model = "clf"
+scores = "predict_proba"
+
+[model]
+name = "digits"
+input_shape = [1, 8, 8]
+classes = 10
+datatype = "FP32"
+
+[answers]
+reveals = "top_k"
+k = 3
+decimals = 2
+
+[clients]
+key = [{ client = "alice", sha256 = "KEY", until = 2030-01-01 }]
+
+[clients.subject]
+header = "X-Client-Subject"
+trusted = ["10.0.0.0/8"]
+
+[[guard]]
+unit = "quota"
+rows = 5000
+
+[[guard]]
+unit = "watch"
+detector = { unit = "prada", threshold = 4.0 }
+then = { unit = "label_only" }
+
+[failure]
+guard = "labels"
+
+[log]
+path = "log"
+queries = true
+
+[alarms]
+webhook = "https://alarms.example/hook"
+secret_file = "hook.key"
+
+[admin]
+port = 9001
+operator = [{ name = "ops", sha256 = "KEY" }]
+""".replace("KEY", hashed("key"))
+
+
+@pytest.fixture(autouse=True)
+def secret(tmp_path: Path) -> None:
+    (tmp_path / "guard.key").write_text(SECRET.hex())
+
+
+def test_a_policy_is_read_into_settings(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(GOOD)
+    policy = read_policy(tmp_path / "p.toml", **{"upstream.url": "http://127.0.0.1:9", "listen.port": 0})
+    assert policy.upstream is not None
+    assert (policy.upstream.url, policy.listen.port) == ("http://127.0.0.1:9", 0)
+    assert (policy.served.name, policy.asked.name, policy.asked.scores) == ("digits", "clf", "predict_proba")
+    assert policy.served.interface.input_shape == (1, 8, 8)
+    assert (policy.shown.reveals, policy.shown.k, policy.shown.decimals) == (Reveals.TOP_K, 3, 2)
+    assert [s.name for s in policy.stages] == ["quota", "watch"]
+    assert policy.stages[1].detector.threshold == 4.0  # type: ignore[attr-defined]
+    assert policy.clients.keys[0].until == 1_893_542_400.0  # through the end of that day
+    assert policy.clients.named[0].header == "x-client-subject"
+    assert policy.admin.tokens == (("ops", hashed("key")),)
+
+
+def test_a_policy_is_explained_in_sentences(tmp_path: Path) -> None:
+    text = " ".join(explained(parse_policy(GOOD, folder=tmp_path)))
+    for sentence in (
+        "The model 'digits' takes 1 x 8 x 8 numbers (FP32) and knows 10 classes; "
+        "the gate asks the model server at http://127.0.0.1:8080 in v2.",
+        "Stage 1: at most 5000 rows in 86400 seconds.",
+        "Stage 2: watch each client with prada (threshold 4.0,",
+        "from an alarm on, label only.",
+        "Everybody is shown the 3 best scores, rounded to 2 decimals.",
+        "The header x-client-subject names the client when it comes from 10.0.0.0/8, else 403.",
+        "Whoever has no name is refused with 401.",
+        "When a stage fails, the class alone is served.",
+        "Alarms are told to https://alarms.example/hook, signed, until it takes them.",
+    ):
+        assert sentence in text
+    assert list(warnings(parse_policy(GOOD, folder=tmp_path))) == []
+
+
+def test_what_is_allowed_and_unwise_is_noted(tmp_path: Path) -> None:
+    text = (
+        'key_file = "guard.key"\n[model]\nname = "m"\ninput_shape = [4]\nclasses = 3\n[clients]\nanonymous = "shared"\n'
+    )
+    text += '[admin]\nhost = "0.0.0.0"\n[failure]\nstate = "open"\n[state]\nurl = "redis://:secret@redis:6379/0"\n'
+    policy = parse_policy(text, folder=tmp_path)
+    found = " ".join(warnings(policy))
+    for word in ("one thief among them", "0.0.0.0", "No operator is named", "decides for itself", "No stage watches"):
+        assert word in found
+    assert "secret" not in " ".join(explained(policy))
+
+
+MISTAKES = {
+    'protocol = "v2"': [('protocol = "v3"', "must be one of invocations, mapping, v1, v2; got 'v3'"),
+                        ('protocl = "v2"', "'protocl' is not known here. Did you mean 'protocol'?")],
+    'url = "http://127.0.0.1:8080"': [('url = "127.0.0.1"', "http://host:port")],
+    'mode = "enforce"': [('mode = "on"', '"enforce" or "observe"')],
+    'key_file = "guard.key"': [('key_file = "nothing.key"', "hexadecimal"), ("", "key_file must name a file")],
+    "input_shape = [1, 8, 8]": [("input_shape = [0]", "positive ints"), ("", "must say input_shape")],
+    "classes = 10": [("classes = 1", "at least 2")],
+    'datatype = "FP32"': [('datatype = "BYTES"', "datatype must be one of")],
+    'reveals = "top_k"': [('reveals = "everything"', "labels, top_k, probs")],
+    "decimals = 2": [("decimals = -1", r"an int in \[0, 12\]")],
+    "rows = 5000": [("rows = 0", r"Quota\.rows must be an int of at least 1; got 0"), ("row = 1", "settings among")],
+    'unit = "quota"': [('unit = "quotas"', "Did you mean quota"), ('unit = "prada"', "settings among|Did you mean"),
+                       ("", "which unit it is")],
+    "detector = { unit = \"prada\", threshold = 4.0 }": [
+        ("detector = { unit = \"prada\", threshold = 0.5 }", "greater than 1"),
+        ("detector = { unit = \"rounding\" }", "a detector")],
+    'guard = "labels"': [('guard = "maybe"', '"closed", "labels" or "open"')],
+    'trusted = ["10.0.0.0/8"]': [('trusted = ["10.0.0.0/99"]', "networks such as")],
+    'webhook = "https://alarms.example/hook"': [('webhook = "mail"', "http://host/path")],
+    "port = 9001": [("port = 90010", r"\[0, 65535\]"), ("port = ", "This is not TOML")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "wrong", "sentence"), [(k, *m) for k, ms in MISTAKES.items() for m in ms])
+def test_a_mistake_is_refused_by_its_line(line: str, wrong: str, sentence: str, tmp_path: Path) -> None:
+    number = GOOD.splitlines().index(line) + 1
+    with pytest.raises(PolicyError, match=sentence) as error:
+        parse_policy(GOOD.replace(line, wrong, 1), where="p.toml", folder=tmp_path)
+    found = error.value.line
+    assert found == 0 if line.startswith("key_file") and not wrong else number - 14 <= found <= number
+
+
+def test_a_mistake_of_one_line_is_placed_on_that_line(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="line 6: 'protocl'"):
+        parse_policy(GOOD.replace("protocol", "protocl", 1), folder=tmp_path)
+    with pytest.raises(PolicyError, match=r"line 31: Quota\.rows"):
+        parse_policy(GOOD.replace("rows = 5000", "rows = 0"), folder=tmp_path)
+
+
+def test_a_short_secret_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "guard.key").write_text("00" * 8)
+    with pytest.raises(PolicyError, match="at least 16 bytes; this one is 8"):
+        parse_policy(GOOD, folder=tmp_path)
+    with pytest.raises(PolicyError, match="cannot be read"):
+        read_policy(tmp_path / "nothing.toml")
+
+
+def test_a_new_key_matches_its_digest() -> None:
+    key, digest = new_key()
+    assert hashed(key) == digest
+    assert len(key) > 24
