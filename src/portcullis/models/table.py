@@ -24,7 +24,7 @@ from portcullis.core.types import Array, Feature
 from portcullis.models.onnx import DTYPES, OnnxModel
 from portcullis.models.sklearn import SklearnModel
 
-__all__ = ["Column", "TableModel", "TableOnnx", "encoders"]
+__all__ = ["Column", "TableModel", "TableOnnx", "encoders", "places"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def encoders(step: Any, columns: list[int]) -> Iterator[tuple[int, tuple[Any, bo
         names = [str(n) for n in getattr(step, "feature_names_in_", ())]
         for _, inner, chosen in step.transformers_:
             if not isinstance(inner, str):
-                yield from encoders(inner, [columns[j] for j in _places(chosen, names, len(columns))])
+                yield from encoders(inner, [columns[j] for j in places(chosen, names, len(columns))])
     elif hasattr(step, "transformer_list"):
         for _, inner in step.transformer_list:
             if not isinstance(inner, str):
@@ -189,7 +189,7 @@ def _keeps_columns(step: Any) -> bool:
     return isinstance(step, OneToOneFeatureMixin | SimpleImputer)
 
 
-def _places(chosen: Any, names: list[str], width: int) -> list[int]:
+def places(chosen: Any, names: list[str], width: int) -> list[int]:
     """Columns as scikit-learn writes them (names, numbers, a slice, a mask) as numbers."""
     if isinstance(chosen, slice):
         ends = [names.index(e) if isinstance(e, str) else e for e in (chosen.start, chosen.stop)]

@@ -13,5 +13,11 @@ PROTOCOLS = Catalog(
     {
         "prada-gtsrb": "portcullis.bench.protocols.prada:gtsrb",
         "prada-mnist": "portcullis.bench.protocols.prada:mnist",
+        "tramer-features": "portcullis.bench.protocols.tramer:features",
+        "tramer-labels": "portcullis.bench.protocols.tramer:labels",
+        "tramer-linear": "portcullis.bench.protocols.tramer:linear",
+        "tramer-mlp": "portcullis.bench.protocols.tramer:mlp",
+        "tramer-rounding": "portcullis.bench.protocols.tramer:rounding",
+        "tramer-trees": "portcullis.bench.protocols.tramer:trees",
     },
 )
