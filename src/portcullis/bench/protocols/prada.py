@@ -27,7 +27,7 @@ from portcullis.bench.cell import Cell, fingerprint
 from portcullis.bench.protocols.tables import attack_table, detector_table, document
 from portcullis.bench.records import Record
 from portcullis.bench.run import Desk, Event, run_cells
-from portcullis.core.extraction import Extraction, Knowledge
+from portcullis.core.extraction import Extraction, ExtractionAttack, Knowledge
 from portcullis.core.oracle import LocalOracle
 from portcullis.core.randomness import derive
 from portcullis.core.settings import describe
@@ -87,9 +87,8 @@ def run(
     victim, thresholds = stage(setting).fingerprint, calibrate(setting)
     cells = [*attack_cells(setting, victim, thresholds), *stream_cells(setting, victim, thresholds)]
     records = run_cells(cells, partial(work, setting=setting), out=out, jobs=jobs, progress=progress, keep=True)
-    return document(
-        plan, stage(setting).facts | {"quick": quick}, attack_table(plan, records), detector_table(plan, records)
-    )
+    facts = {**stage(setting).facts, "quick": quick}
+    return document(plan, facts, attack_table(plan, records), detector_table(plan, records))
 
 
 def shortened(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,14 +126,20 @@ def stage(setting: Setting) -> Stage:
     interface = Interface(input_shape=dataset.x.shape[1:], n_classes=len(dataset.classes), bounds=dataset.bounds)
     order = derive(0, plan["protocol"], "split").permutation(len(dataset.x))
     own, spare = order[: plan["victim_rows"]], order[plan["victim_rows"] :]
-    victim = trained(setting, dataset.x[own], dataset.y[own], interface.n_classes)
+    y, y_test = np.asarray(dataset.y, np.int64), np.asarray(dataset.y_test, np.int64)
+    victim = trained(setting, dataset.x[own], y[own], interface.n_classes)
     on_test = plan["agreement_on"] == "test"
-    adversary = (dataset.x[spare], dataset.y[spare]) if on_test else (dataset.x_test, dataset.y_test)
+    adversary = (dataset.x[spare], y[spare]) if on_test else (dataset.x_test, y_test)
     rows = dataset.x_test if on_test else dataset.x[own[: plan["exam_rows"]]]
     given = victim.scores(rows).argmax(axis=1)
-    right = victim.scores(dataset.x_test).argmax(axis=1) == dataset.y_test
-    facts = {"victim_rows": len(own), "adversary_rows": len(adversary[0]), "exam_rows": len(rows)}
-    facts |= {"victim_accuracy": float(right.mean()), "test_rows": len(right)}
+    right = victim.scores(dataset.x_test).argmax(axis=1) == y_test
+    facts: dict[str, Any] = {
+        "victim_rows": len(own),
+        "adversary_rows": len(adversary[0]),
+        "exam_rows": len(rows),
+        "victim_accuracy": float(right.mean()),
+        "test_rows": len(right),
+    }
     mark = fingerprint(victim.scores(dataset.x_test[:200]).round(6), repr(sorted(plan["victim"].items())))
     return Stage(dataset, interface, victim, adversary, (rows, given), mark, facts)
 
@@ -225,7 +230,7 @@ def work(cell: Cell, desk: Desk, *, setting: Setting) -> Record:
     curve = tuple((q, {"macro_f": _macro_f(cell, here, given, g), "agreement": agreement(given, g)}) for q, g in said)
     record = watched(cell, setting, (loot.x, loot.answer))
     measures = {"macro_f": curve[-1][1]["macro_f"], "agreement": curve[-1][1]["agreement"]}
-    measures |= {"macro_f_seeds": curve[0][1]["macro_f"]} | transfer(cell, setting, loot) | record.measures
+    measures |= {"macro_f_seeds": curve[0][1]["macro_f"], **transfer(cell, setting, loot), **record.measures}
     if here.exam[0] is not here.dataset.x_test:
         held = here.victim.scores(here.dataset.x_test).argmax(axis=1)
         measures["macro_f_held_out"] = _macro_f(cell, here, held, loot.model.scores(here.dataset.x_test).argmax(axis=1))
@@ -238,9 +243,9 @@ def _macro_f(cell: Cell, here: Stage, given: Labels, said: Labels) -> Estimate:
 
 def steal(cell: Cell, desk: Desk, here: Stage) -> Extraction:
     """The attack, with seeds drawn in equal numbers from every class of the adversary set."""
-    attack = EXTRACTION.build(cell.attack)
     from portcullis.models.torch import TorchLearner
 
+    attack: ExtractionAttack = EXTRACTION.build(cell.attack)
     learner = TorchLearner(**{k: v for k, v in (cell.learner or {}).items() if k != "unit"})
     rng = cell.rng("seeds")
     x, classes = here.adversary
