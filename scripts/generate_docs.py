@@ -85,7 +85,18 @@ def command_line() -> str:
     return HEAD + "".join(parts)
 
 
-PAGES = {"catalog.md": catalog, "flags.md": flags, "cli.md": command_line}
+def readme() -> str:
+    """The README with its table of units brought up to date; everything else in it is written by hand."""
+    rows = ["| | units |", "| --- | --- |"]
+    for wing, title in WINGS.items():
+        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(f"portcullis.{wing}:CATALOG"))
+        rows.append(f"| {title} | {names} |")
+    text = (DOCS.parent / "README.md").read_text()
+    table = "\n".join(rows)
+    return re.sub(r"(<!-- catalog -->\n).*?(\n<!-- /catalog -->)", lambda m: m[1] + table + m[2], text, flags=re.S)
+
+
+PAGES = {"../README.md": readme, "catalog.md": catalog, "flags.md": flags, "cli.md": command_line}
 
 
 def main() -> int:

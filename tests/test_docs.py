@@ -43,6 +43,14 @@ def test_nothing_of_one_machine_stands_in_the_docs(page: Path) -> None:
     assert not re.search(r"/(work|tmp|home|root)/", page.read_text())
 
 
+def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        exec(compile(block, "README.md", "exec"), {})
+    queries, error = capsys.readouterr().out.split()
+    assert int(queries) == 9
+    assert float(error) < 1e-12
+
+
 def test_the_readme_starts_with_what_it_does_and_two_commands() -> None:
     top = (ROOT / "README.md").read_text()[:1200]
     assert "make audit" in top
