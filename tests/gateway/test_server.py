@@ -1,0 +1,350 @@
+"""The process: killed, reloaded, drained, looked into, and telling its alarms."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import pytest
+from tests.gateway.asgi import question
+from tests.gateway.harness import KEYS, Softmax, gate, policy_of, policy_text, running, served_of
+
+from portcullis.gateway.modelserver import ModelServer
+from portcullis.gateway.policy import read_policy
+from portcullis.gateway.querylog import read_log
+from portcullis.gateway.replay import replay
+from portcullis.gateway.webhook import HEADER, signature, verified
+
+MODEL = Softmax()
+X = np.array([[0.1, 0.2, 0.3, 0.4]])
+
+
+def watch(row: int, then: str = "block") -> str:
+    detector = f'{{ unit = "tests.gateway.units:At", row = {row} }}'
+    return f'[[guard]]\nunit = "watch"\ndetector = {detector}\nthen = {{ unit = "{then}" }}\n'
+
+
+QUOTA = '[[guard]]\nunit = "quota"\nrows = 30\nper = 86400\n'
+
+
+def post(url: str, client: str = "alice", x: np.ndarray = X) -> tuple[int, Any]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    try:
+        connection.request("POST", "/v2/models/m/infer", question(x), {"x-api-key": KEYS[client]})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def fetch(url: str, bearer: str = "", /, **form: str) -> tuple[int, str]:
+    headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+    body = urlencode(form).encode() if form else None
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@contextmanager
+def process(policy: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`portcullis serve` as a process of its own: it, and the gate's address."""
+    command = [sys.executable, "-c", "from portcullis.cli import main; main()", "serve", "--policy", str(policy)]
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert started.stdout is not None
+    try:
+        yield started, started.stdout.readline().split()[1]
+    finally:
+        started.kill()
+        started.wait()
+        started.stdout.close()
+
+
+def test_a_kill_under_load_loses_no_answered_row_alarm_or_block(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        path.write_text(policy_text(MODEL, upstream, tmp_path, QUOTA + watch(12, "label_only")))
+        answered = {"alice": 0, "bob": 0}
+        with process(path) as (server, url):
+
+            def ask(client: str) -> None:
+                try:
+                    while True:
+                        answered[client] += post(url, client)[0] == 200
+                except (OSError, http.client.HTTPException):
+                    pass  # killed
+
+            threads = [threading.Thread(target=ask, args=(c,)) for c in answered for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            while min(answered.values()) < 15:
+                time.sleep(0.01)
+            os.kill(server.pid, signal.SIGKILL)
+            for thread in threads:
+                thread.join()
+        with sqlite3.connect(tmp_path / "state.db") as db:
+            assert {r[0] for r in db.execute("SELECT client FROM alarms WHERE row = 12")} == {"alice", "bob"}
+        db.close()
+        with process(path) as (server, url):
+            status, tree = post(url, "alice")
+            if status == 200:  # still labels only, as before the kill
+                assert tree["outputs"][1]["data"] == [None, None, None]
+            for client in answered:
+                while post(url, client)[0] == 200:
+                    answered[client] += 1
+                assert answered[client] <= 30  # the quota held across the kill
+                assert post(url, client)[0] == 429
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(20) == 0
+
+
+def test_a_hangup_exchanges_the_policy_and_a_mistake_in_it_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        path.write_text(policy_text(MODEL, upstream, tmp_path, QUOTA))
+        with process(path) as (server, url):
+            assert len(post(url)[1]["outputs"]) == 2
+            path.write_text(policy_text(MODEL, upstream, tmp_path, QUOTA, '[answers]\nreveals = "everything"\n'))
+            server.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            assert len(post(url)[1]["outputs"]) == 2
+            path.write_text(policy_text(MODEL, upstream, tmp_path, QUOTA, '[answers]\nreveals = "labels"\n'))
+            server.send_signal(signal.SIGHUP)
+            found = []
+            for _ in range(28):
+                found.append(post(url))
+            assert [s for s, _ in found] == [200] * 28  # nothing dropped, and the quota of 30 remembered
+            assert len(found[-1][1]["outputs"]) == 1
+            assert post(url)[0] == 429
+
+
+class Hook(BaseHTTPRequestHandler):
+    """A webhook that fails the first time."""
+
+    taken: list[tuple[str, bytes]] = []  # noqa: RUF012
+    failures = 1
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        Hook.failures -= 1
+        if Hook.failures < 0:
+            Hook.taken.append((self.headers[HEADER], body))
+        self.send_response(500 if Hook.failures >= 0 else 204)
+        self.end_headers()
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+def test_an_alarm_is_told_signed_until_it_is_taken(tmp_path: Path) -> None:
+    Hook.taken, Hook.failures = [], 1
+    (tmp_path / "hook.key").write_text("a secret of the webhook")
+    with HTTPServer(("127.0.0.1", 0), Hook) as hook, running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        thread = threading.Thread(target=hook.serve_forever)
+        thread.start()
+        more = f'[alarms]\nwebhook = "http://127.0.0.1:{hook.server_port}/"\nretry_s = 0.05\n'
+        more += f'secret_file = "{tmp_path}/hook.key"\n'
+        with gate(policy_of(MODEL, upstream, tmp_path, watch(2), more)) as server:
+            for _ in range(2):
+                post(server.url)
+            for _ in range(400):
+                if Hook.taken:
+                    break
+                time.sleep(0.02)
+        hook.shutdown()
+        thread.join()
+    ((header, body),) = Hook.taken
+    secret, now = b"a secret of the webhook", time.time()
+    assert verified(secret, header, body, now=now)
+    assert (json.loads(body)["client"], json.loads(body)["row"]) == ("alice", 2)
+    assert not verified(secret, header, body + b" ", now=now)
+    assert not verified(b"another secret of it", header, body, now=now)
+    assert not verified(secret, header, body, now=now + 301)  # replayed
+    assert not verified(secret, "t=x,v1=y", body, now=now)
+    assert not verified(secret, signature(secret, body, now - 400), body, now=now)
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Iterator[Any]:
+    """A gate at which alice has set off an alarm and bob has not."""
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        with gate(policy_of(MODEL, upstream, tmp_path, QUOTA + watch(3))) as server:
+            for _ in range(4):
+                post(server.url)
+            post(server.url, "bob")
+            yield server
+
+
+def test_the_operators_port_needs_a_token(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    assert fetch(f"{url}/healthz") == (200, '{"alive":true}')
+    assert json.loads(fetch(f"{url}/readyz")[1])["ready"] is True
+    for path in ("/metrics", "/live"):
+        assert fetch(url + path)[0] == 401
+        assert fetch(url + path, "wrong")[0] == 401
+    assert fetch(f"{url}/act", name="bob", deed="block")[0] == 401
+    assert "alice" not in fetch(f"{url}/")[1]
+    assert fetch(f"{url}/login", "", token="wrong")[0] == 403
+    assert fetch(f"{url}/nothing.js", token)[0] == 404
+    assert fetch(f"{seen.url}/metrics", token)[0] == 404  # not on the clients' port
+
+
+def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
+    text = fetch(f"{seen.admin_url}/metrics", seen.admin.state.token)[1]
+    assert 'portcullis_requests_total{decision="answered"} 3.0' in text
+    assert 'portcullis_requests_total{decision="withheld"} 1.0' in text
+    assert 'portcullis_requests_total{decision="refused"} 1.0' in text
+    assert "portcullis_alarms_total 1.0" in text
+    assert "portcullis_added_seconds_count 3.0" in text
+    assert "alice" not in text
+
+
+def test_an_operator_blocks_and_clears_and_is_written_down(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    done = fetch(f"{url}/act", token, name="bob", deed="block")
+    assert (done[0], json.loads(done[1])) == (200, {"done": "block", "client": "bob", "by": "operator"})
+    assert post(seen.url, "bob")[0] == 403
+    assert "blocked by operator" in fetch(f"{url}/", token)[1]
+    fetch(f"{url}/act", token, name="bob", deed="unblock")
+    assert post(seen.url, "bob")[0] == 200
+    assert post(seen.url, "alice")[0] == 403
+    fetch(f"{url}/act", token, name="alice", deed="clear")
+    assert post(seen.url, "alice")[0] == 200
+    page = fetch(f"{url}/client?name=alice", token)[1]
+    assert "operator: clear" in page
+    assert "suspicion 3" in page  # the alarm stays in the record
+    assert fetch(f"{url}/act", token, name="alice", deed="delete")[0] == 400
+    assert fetch(f"{url}/client?name=%3Cscript%3E", token)[0] == 404
+
+
+def test_a_page_shows_a_name_as_text_and_fetches_nothing_from_elsewhere(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    status, page = fetch(f"{url}/client?name=%3Cscript%3Ealert(1)%3C/script%3E", token)
+    assert status == 404
+    assert "<script>alert" not in page
+    for path in ("/", "/client?name=alice", "/live.js", "/style.css"):
+        text = fetch(url + path, token)[1]
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+@pytest.mark.parametrize("size", ["1280,800", "390,844"], ids=["desk", "phone"])
+def test_the_dashboard_works_in_a_browser(seen: Any, size: str, tmp_path: Path) -> None:
+    """The login form, as a browser renders it; pages behind it need a cookie, so a proxy adds the token."""
+    from starlette.responses import Response
+
+    async def with_token(scope, receive, send):  # type: ignore[no-untyped-def]
+        path = scope["path"] + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
+        if path.startswith("/live") and not path.endswith(".js"):
+            text, kind = "data: <h1>pushed</h1>\n\n", "text/event-stream"
+        else:
+            text = (await asyncio.to_thread(fetch, seen.admin_url + path, seen.admin.state.token))[1]
+            kind = {"css": "text/css", ".js": "text/javascript"}.get(path[-3:], "text/html")
+        await Response(text, media_type=kind)(scope, receive, send)
+
+    with running(with_token) as url:
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                   f"--user-data-dir={tmp_path}/profile", f"--window-size={size}", "--virtual-time-budget=1500",
+                   "--dump-dom", url + "/"]  # fmt: skip
+        page = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    assert "<h1>pushed</h1>" in page  # the script ran and took what the server sent
+    assert "Portcullis" in page
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_a_log_replays_to_the_same_decisions_and_to_others_under_another_policy(format: str, tmp_path: Path) -> None:
+    more = f'[log]\npath = "{tmp_path}/log"\nqueries = true\nformat = "{format}"\n'
+    rng = np.random.default_rng(0)
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        with gate(policy_of(MODEL, upstream, tmp_path, QUOTA + watch(12), more)) as server:
+            threads = [
+                threading.Thread(target=lambda c=c: [post(server.url, c, rng.normal(size=(2, 4))) for _ in range(9)])
+                for c in ("alice", "alice", "bob")
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    lines = list(read_log(tmp_path / "log"))
+    assert len(lines) == 27
+    same = replay(lines, policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA + watch(12)))
+    assert (same.requests, same.different) == (27, [])
+    assert {n: f.stopped_row for n, f in same.fates.items()} == {"alice": 12, "bob": 12}
+    assert all(f.was_refused == f.refused and f.was_altered == f.altered for f in same.fates.values())
+    strict = replay(lines, policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA + watch(3)))
+    assert {f.stopped_row for f in strict.fates.values()} == {3}
+    assert strict.different
+    mild = replay(lines, policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA + watch(500)))
+    assert not mild.fates["bob"].hurt
+
+
+def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Path) -> None:
+    from portcullis.core.errors import InputError
+
+    more = f'[log]\npath = "{tmp_path}/log"\n'
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        with gate(policy_of(MODEL, upstream, tmp_path, QUOTA, more)) as server:
+            post(server.url)
+    (line,) = read_log(tmp_path / "log")
+    assert (line.client, line.decision, line.status, line.x) == ("alice", "answered", 200, None)
+    with pytest.raises(InputError, match="queries = true"):
+        replay([line], policy_of(MODEL, "http://127.0.0.1:1", tmp_path))
+    with pytest.raises(InputError, match="there is none"):
+        list(read_log(tmp_path / "nothing"))
+    file = next((tmp_path / "log").iterdir())
+    file.write_bytes(file.read_bytes() + b'{"at": 1, "cut sho')  # a crash in the middle of a line
+    assert len(list(read_log(file))) == 1
+    file.write_bytes(b"nonsense\n")
+    with pytest.raises(InputError, match="line 1: this is not a line of a query log"):
+        list(read_log(file))
+
+
+def test_an_upstream_that_is_down_is_a_502_and_not_ready(tmp_path: Path) -> None:
+    with gate(policy_of(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA)) as server:
+        assert post(server.url) == (502, {"error": "The model server cannot be reached."})
+        status, text = fetch(f"{server.admin_url}/readyz")
+        assert (status, json.loads(text)["model_server"]) == (503, False)
+
+
+def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from portcullis.cli.app import app
+
+    path = tmp_path / "p.toml"
+    path.write_text(policy_text(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA))
+    assert read_policy(path).served.name == "m"
+    cli = CliRunner()
+    told = cli.invoke(app, ["check", str(path)])
+    assert (told.exit_code, "Stage 1: at most 30 rows" in told.output) == (0, True)
+    assert "sha256" in cli.invoke(app, ["check", "--new-key"]).output
+    assert len(cli.invoke(app, ["check", "--new-secret"]).output.strip()) == 64
+    path.write_text(path.read_text().replace("rows = 30", "rows = -30"))
+    assert cli.invoke(app, ["check", str(path)]).exit_code == 2
+    assert cli.invoke(app, ["serve", "--upstream", "http://127.0.0.1:9"]).exit_code == 2
