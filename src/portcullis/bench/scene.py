@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from portcullis.bench.cell import fingerprint
-from portcullis.bench.rows import Rows, read_rows
+from portcullis.bench.rows import Rows, as_taken, one_table, read_rows
 from portcullis.core.errors import InputError, ParameterError
 from portcullis.core.oracle import checked_answer
 from portcullis.core.randomness import derive
@@ -75,6 +75,7 @@ class Scene:
     pool: str | None = None  # FILE: the thief's natural inputs
     train: str | None = None  # FILE: the victim's training set, compared with the pool and used for nothing else
     target: str | None = None  # the label column of tables
+    schema: str | None = None  # FILE.toml that corrects what tables say of their columns
     rows: int | None = None  # cap on the pool's rows
     softmax: bool = False  # an ONNX victim gives logits
     device: str = "cpu"
@@ -121,6 +122,8 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
 def _stage(scene: Scene) -> Stage:
     stage = _own(scene) if scene.victim is None else _given(scene, scene.victim)
     checked_answer(stage.model, stage.test_x[:256], stage.interface)  # a victim that cannot answer is found out first
+    if scene.victim is not None:
+        _must_vary(stage, scene.victim)
     return stage
 
 
@@ -167,12 +170,17 @@ def _own(scene: Scene) -> Stage:
 
 def _given(scene: Scene, victim: str) -> Stage:
     """A victim that somebody brought, with rows from a data set or from files."""
-    test, pool, bounds, told = _rows(scene)
-    shape = test.x.shape[1:]
+    test, pool, train, bounds, told = _rows(scene)
     n_classes = len(test.classes) if test.classes else None
-    model = _loaded(scene, victim, shape, n_classes)
+    model = _loaded(scene, victim, test, n_classes)
+    test, pool, train = (None if part is None else as_taken(part, model) for part in (test, pool, train))
+    assert test is not None  # _rows has seen to it
+    shape = test.x.shape[1:]
     if model.n_classes < 2:
-        raise InputError(f"An audit compares labels; {victim} has {model.n_classes} classes. Give a classifier.")
+        raise InputError(
+            f"An audit compares labels; {victim} has {model.n_classes} classes (a regression has none). Give a "
+            "classifier; `portcullis bench run tramer-trees` steals regression trees."
+        )
     if tuple(model.input_shape) != shape:
         raise InputError(
             f"{victim} takes inputs of {tuple(model.input_shape)}; the test rows are {shape}. Reshape them."
@@ -182,9 +190,12 @@ def _given(scene: Scene, victim: str) -> Stage:
             f"Test labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
             f"got {test.y.min()}..{test.y.max()}."
         )
-    interface = Interface(input_shape=shape, n_classes=model.n_classes, bounds=bounds, features=test.features)
-    train = (
-        None if scene.train is None else read_rows("training set", Path(scene.train), target=scene.target, part="train")
+    interface = Interface(
+        input_shape=shape,
+        n_classes=model.n_classes,
+        bounds=bounds,
+        features=test.features,
+        precision=getattr(model, "precision", "float64"),
     )
     pool_x = None if pool is None else pool.x[slice(scene.rows)]
     known = pool is not None and pool.y is not None and pool.y.max() < model.n_classes
@@ -205,9 +216,9 @@ def _given(scene: Scene, victim: str) -> Stage:
     )
 
 
-def _rows(scene: Scene) -> tuple[Rows, Rows | None, tuple[float, float], str]:
-    """Test rows, pool, bounds of an input, and the sentence about them."""
-    test = pool = None
+def _rows(scene: Scene) -> tuple[Rows, Rows | None, Rows | None, tuple[float, float], str]:
+    """Test rows, pool, training rows, bounds of an input, and the sentence about them."""
+    test = pool = train = None
     told = ""
     if scene.data is not None:
         from portcullis.data.datasets import load_dataset
@@ -220,14 +231,17 @@ def _rows(scene: Scene) -> tuple[Rows, Rows | None, tuple[float, float], str]:
         test = read_rows("test set", Path(scene.test), target=scene.target)
     if scene.pool is not None:
         pool = read_rows("pool", Path(scene.pool), target=scene.target, part="train")
+    if scene.train is not None:
+        train = read_rows("training set", Path(scene.train), target=scene.target, part="train")
     if test is None:
         raise InputError(
             "A victim needs rows to be judged on; got none. Give --test FILE (.npz or .csv) or --data NAME."
         )
-    if pool is not None and (pool.x.shape[1:] != test.x.shape[1:] or (pool.features and not _alike(pool, test))):
+    test, pool, train = one_table((test, pool, train), None if scene.schema is None else Path(scene.schema))
+    assert test is not None
+    if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
         raise InputError(
-            f"The pool must have the inputs of the test set; got {pool.x.shape[1:]} and {test.x.shape[1:]}"
-            f"{', or columns of other names or values' if pool.features else ''}."
+            f"The pool must have the inputs of the test set; got {pool.x.shape[1:]} and {test.x.shape[1:]}."
         )
     if not told or scene.test or scene.pool:
         held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
@@ -237,7 +251,7 @@ def _rows(scene: Scene) -> tuple[Rows, Rows | None, tuple[float, float], str]:
     if test.features is None and test.x.ndim == 2 and not (least >= 0 and greatest <= 1):
         test = _with_columns(test, every.reshape(len(every), -1))
     bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
-    return test, pool, bounds, told
+    return test, pool, train, bounds, told
 
 
 def _with_columns(rows: Rows, every: Array) -> Rows:
@@ -247,16 +261,23 @@ def _with_columns(rows: Rows, every: Array) -> Rows:
     return Rows(x=rows.x, y=rows.y, features=features, classes=rows.classes)
 
 
-def _alike(pool: Rows, test: Rows) -> bool:
-    """Whether the columns have the same names and the same categories, so that codes mean the same thing."""
-    columns = [[(f.name, f.values) for f in rows.features or ()] for rows in (pool, test)]
-    return columns[0] == columns[1]
+def _must_vary(stage: Stage, victim: str) -> None:
+    """A victim that says the same of everything is mostly one that was given the wrong columns."""
+    everywhere = np.concatenate([stage.test_x[:1000], stage.interface.uniform(100, derive(0, "does it vary"))])
+    scores = stage.model.scores(everywhere)
+    if (scores == scores[0]).all():
+        raise InputError(
+            f"{victim} gives the same answer to every one of {len(everywhere)} rows, so any constant is a perfect "
+            "copy and there is nothing to measure. Check that its inputs are scaled and ordered as in training."
+        )
 
 
-def _loaded(scene: Scene, victim: str, shape: tuple[int, ...], n_classes: int | None) -> Model:
+def _loaded(scene: Scene, victim: str, test: Rows, n_classes: int | None) -> Model:
     from portcullis.models.load import load_model
 
-    model = load_model(victim, input_shape=shape, n_classes=n_classes, softmax=scene.softmax)
+    table = test.features if test.classes is not None else None  # a file of bare arrays has no names
+    shape = test.x.shape[1:]
+    model = load_model(victim, input_shape=shape, n_classes=n_classes, features=table, softmax=scene.softmax)
     if scene.device != "cpu" and hasattr(model, "module"):
         from portcullis.models.torch import TorchModel
 

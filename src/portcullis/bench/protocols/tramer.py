@@ -147,8 +147,10 @@ def _described(word: str) -> dict[str, Any]:
     """The attack's settings, or its bare word where this installation has no such attack."""
     try:
         return describe(EXTRACTION.build(word))
-    except ParameterError as error:
-        return {"unit": "absent", "word": word, "why": str(error)}
+    except ParameterError:
+        if word.partition("(")[0] in EXTRACTION:
+            raise
+        return {"unit": "absent", "word": word}
 
 
 # Work
@@ -168,7 +170,7 @@ def _exam(spec: str, folder: str | None, points: int) -> Exam:
 def work(cell: Cell, desk: Desk, *, folder: str | None) -> Record:
     """Steal, and compare the copy with the victim on held-out rows and on uniform points."""
     if cell.attack["unit"] == "absent":
-        raise NotApplicable(f"{cell.attack['word']} is not part of this installation: {cell.attack['why']}")
+        raise NotApplicable(f"{cell.attack['word'].partition('(')[0]} is not part of this installation")
     spec, points = json.dumps(cell.extra["victim"], sort_keys=True), cell.extra["points"]
     victim = _victim(spec, folder)
     shown = {k: Reveals.parse(v) if k == "reveals" else v for k, v in cell.interface.items()}
