@@ -58,7 +58,7 @@ def free() -> int:
         return int(s.getsockname()[1])
 
 
-def wait(url: str, seconds: float = 90.0) -> None:
+def wait(url: str, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
