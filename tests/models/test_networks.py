@@ -66,6 +66,17 @@ def test_colours_are_read_channel_by_channel():
     torch.testing.assert_close(module[1](module[0](torch.tensor(x))), plain)
 
 
+@pytest.mark.parametrize("shape", [(28, 28), (32, 32, 3)])
+def test_images_flow_channels_last(shape):
+    """Not a matter of numbers but of a factor of two in time; a grey image is where it is lost without a word."""
+    module = build_network("prada_mnist", shape, 10)
+    inner = module[1](module[0](torch.zeros(2, *shape)))
+    assert inner.is_contiguous(memory_format=torch.channels_last)
+    assert not inner.is_contiguous()
+    module.load_state_dict({k: v.clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()})
+    assert module[1](module[0](torch.zeros(2, *shape))).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_unfit_shapes_get_a_sentence():
     with pytest.raises(InputError, match=r"takes images of shape \(H, W\) or \(H, W, C\); got \(12,\)"):
         build_network("prada_mnist", (12,), 2)

@@ -123,5 +123,5 @@ def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dr
 
     for parameter in module.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=channels_last)
+            parameter.data = parameter.data.to(memory_format=channels_last)  # contiguous() skips one channel
     return module
