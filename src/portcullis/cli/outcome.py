@@ -94,7 +94,7 @@ class Outcome:
         table = Table(title=f"Agreement with the victim at {audit.budget:,} queries", title_justify="left", box=None)
         table.add_column("defense", style="cyan", overflow="fold")
         for attack in audit.attacks:
-            table.add_column(attack, justify="right")
+            table.add_column(Text(attack), justify="right")
         table.add_column("honest clients lose", justify="right")
         for defense in audit.defenses:
             cost = audit.cost(defense)
