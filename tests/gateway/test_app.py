@@ -62,6 +62,8 @@ async def test_the_upstream_gets_the_request_id_and_the_trace_and_nothing_else_o
         ([("x-api-key", KEYS["alice"]), ("x-api-key", KEYS["bob"])], 400, "may come once"),
         ({**ALICE, "content-encoding": "gzip"}, 415, "encodings such as gzip"),
         ({**ALICE, "content-length": str(10**9)}, 413, "bytes long"),
+        ({**ALICE, "content-length": "9" * 5_000}, 413, "bytes long"),
+        ({**ALICE, "content-length": "ten"}, 400, "must be one number"),
     ],
 )
 async def test_who_cannot_be_served_is_told_why(headers: Any, status: int, sentence: str, tmp_path: Path) -> None:

@@ -211,6 +211,31 @@ def test_the_operators_port_needs_a_token(seen: Any) -> None:
     assert fetch(f"{seen.url}/metrics", token)[0] == 404  # not on the clients' port
 
 
+def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
+    parts = urlsplit(seen.admin_url)
+
+    def ask(method: str, path: str, form: dict[str, str], **headers: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+        connection.request(method, path, urlencode(form), headers)
+        answer = connection.getresponse()
+        answer.body = answer.read().decode()  # type: ignore[attr-defined]
+        connection.close()
+        return answer
+
+    opened = ask("POST", "/login", {"token": seen.admin.state.token})
+    cookie = opened.headers["set-cookie"]
+    assert opened.status == 303
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    session = cookie.partition(";")[0]
+    assert "alice" in ask("GET", "/", {}, cookie=session).body  # type: ignore[attr-defined]
+    deed = {"name": "bob", "deed": "block"}
+    assert ask("POST", "/act", deed, cookie=session, origin="http://elsewhere.example").status == 401
+    assert ask("POST", "/act", deed, cookie=session, origin=seen.admin_url).status == 303
+    assert post(seen.url, "bob")[0] == 403
+    assert ask("POST", "/act", deed, cookie="portcullis=wrong").status == 401
+
+
 def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
     text = fetch(f"{seen.admin_url}/metrics", seen.admin.state.token)[1]
     assert 'portcullis_requests_total{decision="answered"} 3.0' in text

@@ -43,6 +43,7 @@ SHOWN = 200  # clients on the first page
 EVERY_S = 1.0  # between two updates of a page
 DEEDS = ("block", "unblock", "clear")
 WIDTH, HEIGHT = 600, 120
+SESSION_S = 8 * 3600
 
 
 def admin_app(gate: Gate, store: Store) -> Starlette:
@@ -72,7 +73,7 @@ class _Desk:
         self.stop = asyncio.Event()
         self.token = "" if gate.policy.admin.tokens else secrets.token_urlsafe(18)
         self._own = hashed(self.token) if self.token else ""
-        self._sessions: dict[str, str] = {}
+        self._sessions: dict[str, tuple[str, float]] = {}  # session -> (operator, until)
         self._pages = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
         self._pages.filters["when"] = lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) if at else ""
 
@@ -123,9 +124,11 @@ class _Desk:
         if not who:
             return self._page("login.html", status=403, wrong=True)
         session = secrets.token_urlsafe(24)
-        self._sessions[session] = who
+        now = time.time()
+        self._sessions = {s: (w, until) for s, (w, until) in self._sessions.items() if until > now}
+        self._sessions[session] = (who, now + SESSION_S)
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", max_age=8 * 3600)
+        answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", max_age=SESSION_S)
         return answer
 
     async def act(self, request: Request) -> Response:
@@ -206,7 +209,8 @@ class _Desk:
         given = request.headers.get("authorization", "")
         if given[:7].lower() == "bearer ":
             return self._known(given[7:].strip())
-        return self._sessions.get(request.cookies.get(COOKIE, ""))
+        who, until = self._sessions.get(request.cookies.get(COOKIE, ""), (None, 0.0))
+        return who if until > time.time() else None
 
     def _known(self, token: str) -> str | None:
         digest, found = hashed(token), None

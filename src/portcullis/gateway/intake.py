@@ -83,7 +83,10 @@ class Intake:
         headers = visit.headers
         if headers.get("content-encoding", "identity") != "identity":
             raise BadRequest("Send the body as it is; encodings such as gzip are not taken.", 415)
-        if "content-length" in visit.twice or int(headers.get("content-length", 0) or 0) > limits.body_bytes:
+        length = headers.get("content-length", "0")
+        if "content-length" in visit.twice or not (length.isascii() and length.isdigit()):
+            raise BadRequest("Content-Length must be one number.")
+        if len(length) > 15 or int(length) > limits.body_bytes:
             raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
         message = await receive()
         if message["type"] == "http.request" and not message.get("more_body"):
