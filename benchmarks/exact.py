@@ -122,9 +122,10 @@ def linear(name: str, one_vs_rest: bool = False) -> SklearnModel:
 
 
 def network(x: Array, y: Labels, seed: int = 0) -> Mlp:
-    """20 tanh units with the published penalty, lambda = 1e-4 times the squared weights."""
+    """20 tanh units; the penalty of the published code, 1e-4 |w|^2 beside a loss averaged over rows *and* classes."""
+    classes = int(y.max()) + 1
     rng = np.random.default_rng(seed)
-    return fit_mlp(x, np.eye(y.max() + 1)[y], rng=rng, restarts=1, penalty=2e-4, iterations=300)
+    return fit_mlp(x, np.eye(classes)[y], rng=rng, restarts=1, penalty=2e-4 * classes, iterations=200)
 
 
 def speed(folder: str | None) -> Iterator[Row]:
@@ -143,11 +144,14 @@ def speed(folder: str | None) -> Iterator[Row]:
     yield Theft(EquationSolving(), ovr, door_of(ovr), 10_000).row("Adult-Race one-vs-rest, auto")
     labels = door_of(victim, reveals=Reveals.LABELS)
     yield Theft(Retraining(alpha=5), victim, labels, 10_000).row("Adult-Race softmax, labels, alpha 5")
-    net = network(x[rows], y[rows])
-    for budget in (1112, 2225, 4450, 11_125):
+    shuffled = np.random.default_rng(0).permutation(len(x))
+    train, test = np.split(shuffled, [len(x) * 7 // 10])
+    net = network(x[train], y[train])
+    truth = net.scores(x[test]).argmax(axis=1)
+    for budget in (1112, 2225, 4450, 11_125):  # published 1 - R_test: 98.17, 98.68, 99.89, 99.96%
         theft = Theft(Retraining(strategy="uniform", surrogate="mlp"), net, door_of(net), budget)
-        on_data = float((net.scores(x).argmax(1) == theft.result.model.scores(x).argmax(1)).mean())
-        yield (*theft.row("Adult-Race network"), f"1 - R on the data {on_data:.2%}")
+        same = float((theft.result.model.scores(x[test]).argmax(axis=1) == truth).mean())
+        yield (*theft.row("Adult-Race network"), f"1 - R_test {same:.2%}, seen {len(np.unique(truth))}")
 
 
 def logistic(folder: str | None) -> Iterator[Row]:

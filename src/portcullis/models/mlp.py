@@ -17,6 +17,8 @@ from portcullis.models.lbfgs import Divergence, minimise
 
 __all__ = ["Mlp", "fit_mlp"]
 
+FALLING = (1e-3, 1e-4, 1e-5)  # penalties on the way to the last one
+
 
 @dataclass(eq=False)
 class Mlp:
@@ -74,15 +76,22 @@ def fit_mlp(
 ) -> Mlp:
     """The best of `restarts` networks by their loss, which is all that an attacker can see.
 
-    Every start gets `trial` iterations; the one with the lowest loss goes on to `iterations`.
+    Every start gets `trial` iterations, under a penalty that falls in steps, so that a coarse shape is found before
+    the fine one: it ends in far fewer local minima. The lowest loss goes on, for `iterations` at most.
     """
     shape = (x.shape[1], hidden, targets.shape[1])
-    objective = _Objective(x, Divergence(targets), shape, penalty)
-    starts = [Mlp.random(*shape, rng).flat for _ in range(restarts)]
-    if restarts > 1:
-        tried = [minimise(objective, start, iterations=trial) for start in starts]
-        starts = [min(tried, key=lambda found: found[1])[0]]
-    return Mlp.unflat(minimise(objective, starts[0], iterations=iterations)[0], *shape)
+    divergence = Divergence(targets)
+    steps = [step for step in FALLING if step > penalty]
+
+    def tried(flat: Array) -> tuple[Array, float]:
+        loss = np.inf
+        for step in steps:
+            flat, loss = minimise(_Objective(x, divergence, shape, step), flat, iterations=trial // len(steps))
+        return flat, loss
+
+    starts = [tried(Mlp.random(*shape, rng).flat) for _ in range(restarts)]
+    best, _ = min(starts, key=lambda found: found[1])
+    return Mlp.unflat(minimise(_Objective(x, divergence, shape, penalty), best, iterations=iterations)[0], *shape)
 
 
 @dataclass(frozen=True)
