@@ -166,4 +166,5 @@ def alarms_of(server, client):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     main()
