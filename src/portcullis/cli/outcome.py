@@ -46,6 +46,7 @@ class Outcome:
         said = answer(self._audit)
         return {
             "headline": said.headline,
+            "lead": said.lead,
             "verdict": said.verdict,
             "worst_behind_deployed": _copy(self.worst),
             "worst_undefended": _copy(self._audit.worst(NONE)),
@@ -66,7 +67,7 @@ class Outcome:
         said = answer(self._audit)
         console.print()
         console.print(said.headline, style="bold", markup=False, highlight=False)
-        for sentence in (*said.detail, *said.caveats):
+        for sentence in filter(None, (said.lead, *said.detail, *said.caveats)):
             console.print(sentence, markup=False, highlight=False)
         console.print()
         console.print(self._matrix())
