@@ -30,7 +30,8 @@ from portcullis.detectors.prada import Prada
 from portcullis.gateway import streams as streams_module
 from portcullis.gateway.events import Event, pack_event, unpack_event
 from portcullis.gateway.fold import Failed
-from portcullis.gateway.stores import RedisStore, SqliteStore, open_store
+from portcullis.gateway.redis_store import RedisStore
+from portcullis.gateway.stores import SqliteStore, open_store
 from portcullis.gateway.streams import Down, Streams
 
 MODEL = Softmax()
