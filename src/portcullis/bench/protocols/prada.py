@@ -68,8 +68,14 @@ def gtsrb(**where: Any) -> str:
     return run("prada_gtsrb.toml", **where)
 
 
-def run(
-    file: str,
+def run(file: str, *, quick: bool = False, **where: Any) -> str:
+    """The protocol of that file; see `play`."""
+    plan = tomllib.loads((resources.files(__package__) / file).read_text())
+    return play(shortened(plan) if quick else plan, quick=quick, **where)
+
+
+def play(
+    plan: Mapping[str, Any],
     *,
     out: Path,
     data: str | None = None,
@@ -79,9 +85,6 @@ def run(
     progress: Callable[[Event], None] | None = None,
 ) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
-    plan = tomllib.loads((resources.files(__package__) / file).read_text())
-    if quick:
-        plan = shortened(plan)
     setting = Setting(plan, data, out, device)
     out.mkdir(parents=True, exist_ok=True)
     victim, thresholds = stage(setting).fingerprint, calibrate(setting)
@@ -194,9 +197,7 @@ def learner_of(setting: Setting, row: Mapping[str, Any]) -> Any:
     if strategy == "papernot":
         return TorchLearner(**base | setting.plan["papernot"], targets="labels")
     dropout = setting.plan["dropout"]["rate"] if strategy in ("d", "p+d") else 0.0
-    return TorchLearner(
-        **base, targets="soft" if strategy.startswith("p") and strategy != "plain" else "labels", dropout=dropout
-    )
+    return TorchLearner(**base, targets="soft" if strategy in ("p", "p+d") else "labels", dropout=dropout)
 
 
 def stream_cells(setting: Setting, victim: str, thresholds: Mapping[str, float]) -> list[Cell]:
@@ -224,7 +225,7 @@ def work(cell: Cell, desk: Desk, *, setting: Setting) -> Record:
     here = stage(setting)
     if cell.attack["unit"] == "stream":
         return watched(cell, setting, stream(setting, cell.data["name"], cell.budget, cell.rng("stream")))
-    loot = steal(cell, desk, here)
+    loot = steal(cell, desk, here, setting.plan["seeds_per_class"])
     x, given = here.exam
     said = [(queries, copy.scores(x).argmax(axis=1)) for queries, copy in loot.history]
     curve = tuple((q, {"macro_f": _macro_f(cell, here, given, g), "agreement": agreement(given, g)}) for q, g in said)
@@ -241,7 +242,7 @@ def _macro_f(cell: Cell, here: Stage, given: Labels, said: Labels) -> Estimate:
     return macro_f(given, said, here.interface.n_classes, rng=cell.rng("bootstrap"))
 
 
-def steal(cell: Cell, desk: Desk, here: Stage) -> Extraction:
+def steal(cell: Cell, desk: Desk, here: Stage, seeds_per_class: int) -> Extraction:
     """The attack, with seeds drawn in equal numbers from every class of the adversary set."""
     from portcullis.models.torch import TorchLearner
 
@@ -249,17 +250,15 @@ def steal(cell: Cell, desk: Desk, here: Stage) -> Extraction:
     learner = TorchLearner(**{k: v for k, v in (cell.learner or {}).items() if k != "unit"})
     rng = cell.rng("seeds")
     x, classes = here.adversary
-    per_class = cell.budget if cell.attack["unit"] == "knockoff" else 0
-    per_class = per_class // here.interface.n_classes or SEEDS[here.interface.n_classes]
+    # A thief without synthesis spends his whole budget on natural rows.
+    natural = cell.attack["unit"] == "knockoff"
+    per_class = cell.budget // here.interface.n_classes if natural else seeds_per_class
     own = [rng.permutation(np.flatnonzero(classes == c))[:per_class] for c in range(here.interface.n_classes)]
     chosen = x[np.concatenate(own)]
     interface = here.interface.revealing(reveals=Reveals.parse(str(cell.interface["reveals"])))
     oracle = LocalOracle(here.victim, interface, budget=cell.budget, ledger=desk.ledger(columns=interface.n_classes))
     knowledge = Knowledge(pool=chosen, seeds=chosen, learner=learner)
     return attack(oracle, knowledge, rng=cell.rng("attack"), watch=desk.tell)
-
-
-SEEDS = {10: 5, 43: 10}  # natural rows of each class, by the number of classes: the published 50 and 430
 
 
 def transfer(cell: Cell, setting: Setting, loot: Extraction) -> dict[str, Estimate]:
