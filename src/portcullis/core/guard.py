@@ -117,8 +117,8 @@ class Guard:
             )
         self.stages: Sequence[Defense[Any]] = stages
         self.store: Store = MemoryStore() if store is None else store
-        self._names = [f"{i}-{stage.name or type(stage).__name__}" for i, stage in enumerate(stages)]
-        self._noise = [Noise(key, name, quantum) for name in self._names]
+        self.names = [f"{i}-{stage.name or type(stage).__name__}" for i, stage in enumerate(stages)]
+        self._noise = [Noise(key, name, quantum) for name in self.names]
 
     def describe(self) -> list[dict[str, Any]]:
         """The settings of every stage, JSON throughout; the key is not among them."""
@@ -131,7 +131,7 @@ class Guard:
     def admit(self, request: Request) -> None:
         """Raise Refused if any stage turns the request away; otherwise every stage has reserved its share."""
         reserved: list[tuple[str, Defense[Any], Any]] = []
-        for name, stage in zip(self._names, self.stages, strict=True):
+        for name, stage in zip(self.names, self.stages, strict=True):
             state = self._state(request.client, name, stage)
             try:
                 stage.admit(request, state)
@@ -143,13 +143,13 @@ class Guard:
 
     def undo(self, request: Request) -> None:
         """The model did not answer: give back what `admit` reserved."""
-        states = [(n, s, self._state(request.client, n, s)) for n, s in zip(self._names, self.stages, strict=True)]
+        states = [(n, s, self._state(request.client, n, s)) for n, s in zip(self.names, self.stages, strict=True)]
         self._undo(request, states)
 
     def release(self, request: Request, clean: Answer) -> Released:
         """Pass the undefended answer through every stage."""
         answer, alarms = clean, []
-        for name, stage, noise in zip(self._names, self.stages, self._noise, strict=True):
+        for name, stage, noise in zip(self.names, self.stages, self._noise, strict=True):
             state = self._state(request.client, name, stage)
             before = stage.alarm(state)
             answer = stage.release(request, answer, clean, state, noise)
@@ -161,7 +161,7 @@ class Guard:
 
     def alarms(self, client: str) -> list[Alarm]:
         """The alarms that this client has set off so far (their time is not kept: 0)."""
-        found = [(n, s.alarm(self._state(client, n, s))) for n, s in zip(self._names, self.stages, strict=True)]
+        found = [(n, s.alarm(self._state(client, n, s))) for n, s in zip(self.names, self.stages, strict=True)]
         return [Alarm(name, client, *alarm, 0.0) for name, alarm in found if alarm]
 
     def _undo(self, request: Request, reserved: list[tuple[str, Defense[Any], Any]]) -> None:

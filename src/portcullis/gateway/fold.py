@@ -68,7 +68,7 @@ class Fold:
         for stream in self.streams.values():
             stream.states = {n: s for n, s in stream.states.items() if prints.get(n) == self._prints.get(n)}
         self.guard, self._prints = guard, prints
-        self._kinds = {n: type(s.start()) for n, s in zip(guard._names, guard.stages, strict=True)}
+        self._kinds = {n: type(s.start()) for n, s in zip(guard.names, guard.stages, strict=True)}
 
     def apply(self, stream: Stream, seq: int, event: Event) -> tuple[Outcome, list[Alarm]]:
         """The outcome of one event, and the alarms that it set off. `seq` is its place in the journal."""
@@ -169,7 +169,7 @@ class _Hot:
 def _fingerprints(guard: Guard) -> dict[str, str]:
     """Stage name -> a digest of its settings."""
     texts = (orjson.dumps(d, option=orjson.OPT_SORT_KEYS) for d in guard.describe())
-    return {n: hashlib.blake2b(t, digest_size=8).hexdigest() for n, t in zip(guard._names, texts, strict=True)}
+    return {n: hashlib.blake2b(t, digest_size=8).hexdigest() for n, t in zip(guard.names, texts, strict=True)}
 
 
 def _draw(stream: Stream) -> None:
