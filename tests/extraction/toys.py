@@ -24,8 +24,10 @@ from portcullis.extraction.kernel import Kernel
 from portcullis.extraction.knockoff import Knockoff
 from portcullis.extraction.lowd_meek import LowdMeek
 from portcullis.extraction.retraining import Retraining
+from portcullis.extraction.tree_paths import TreePaths
 from portcullis.models.kernel import KernelRegression
 from portcullis.models.ovr import OneVsRest
+from portcullis.models.tree import TreeModel, grow_tree
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ def toy_victim(shape: tuple[int, ...] = (2, 3), n_classes: int = 3, seed: int = 
     return ToySoftmax(w, -w.sum(axis=1) / 2, shape)
 
 
+def toy_tree(leaves: int = 10, seed: int = 3) -> TreeModel:
+    """A tree of three classes on the unit box, each leaf with a confidence of its own."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(size=(400, 2, 2))
+    y = (3 * x[:, 0, 0] * x[:, 0, 1] + x[:, 1, 0] + 0.3 * rng.normal(size=400)).clip(0, 2.9).astype(int)
+    return grow_tree(x, y, rng=rng, shows="confidence", max_leaf_nodes=leaves)
+
+
 def inputs(n: int, seed: int, shape: tuple[int, ...] = (2, 3)) -> Array:
     return np.random.default_rng(seed).uniform(size=(n, *shape))
 
@@ -124,7 +134,7 @@ class MemoryLedger:
     def recall(self, x: Array) -> Answer | None:
         known = self._rows[self._next : self._next + len(x)]
         for asked, (recorded, _) in zip(x, known, strict=False):
-            if not np.array_equal(asked, recorded):
+            if not np.array_equal(asked, recorded, equal_nan=True):
                 raise InputError("The record holds other questions.")
         self._next += len(known)
         return Answer.concat([answer for _, answer in known]) if known else None
@@ -251,4 +261,12 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
     "retraining": lambda: SetUp(attack=Retraining(), budget=100),
     "retraining-line_search": lambda: SetUp(attack=Retraining(strategy="line_search", surrogate="tree"), budget=200),
     "retraining-uniform": lambda: SetUp(attack=Retraining(strategy="uniform", surrogate="svm"), budget=90),
+    "tree_paths": lambda: SetUp(attack=TreePaths(), budget=300, victim=toy_tree(), blocked_after=200),
+    "tree_paths-top_down": lambda: SetUp(
+        attack=TreePaths(mode="top_down", probes=1),
+        budget=300,
+        victim=toy_tree(),
+        interface=Interface(input_shape=(2, 2), n_classes=3, missing=True),
+        blocked_after=100,
+    ),
 }

@@ -14,5 +14,6 @@ CATALOG = Catalog(
         "knockoff": "portcullis.extraction.knockoff:Knockoff",
         "lowd_meek": "portcullis.extraction.lowd_meek:LowdMeek",
         "retraining": "portcullis.extraction.retraining:Retraining",
+        "tree_paths": "portcullis.extraction.tree_paths:TreePaths",
     },
 )
