@@ -106,7 +106,7 @@ def knowledge_of(cell: Cell, stage: Stage) -> Knowledge:
 
 
 def _asked_for(cell: Cell, stage: Stage) -> Interface:
-    changes = {k: v for k, v in cell.interface.items() if k in ("k", "decimals")}
+    changes = {k: v for k, v in cell.interface.items() if k in ("k", "decimals", "precision", "missing")}
     return stage.interface.revealing(reveals=Reveals.parse(cell.interface["reveals"]), **changes)
 
 

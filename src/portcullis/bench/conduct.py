@@ -23,7 +23,7 @@ from portcullis.bench.scene import Scene, Stage, has_torch, learner_for
 from portcullis.core.errors import ParameterError
 from portcullis.core.settings import describe
 
-__all__ = ["Wish", "conduct"]
+__all__ = ["Wish", "conduct", "shown_as"]
 
 EPOCHS = 50  # of every copy, unless said otherwise
 MOST = 3_000  # queries, where nobody says how many
@@ -41,6 +41,8 @@ class Wish:
     budgets: tuple[int, ...] = ()
     answers: str = "probs"
     k: int = 1  # scores shown where answers are top_k
+    decimals: int | None = None  # to which answers are rounded
+    precision: str | None = None  # of answers; the victim's own if not said
     seeds: int | None = None
     epochs: int | None = None  # of every copy
     transfer: bool = False  # measure transferability of adversarial examples too
@@ -50,6 +52,7 @@ class Wish:
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
             raise ParameterError("seeds", "at least 1", self.seeds)
+        shown_as(self.answers, precision=self.precision)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
         for attack in self.attacks:  # a wrong name is found out before anything is trained
@@ -62,6 +65,10 @@ class Wish:
         """Every defense to be tried, the deployed one last."""
         chosen = DEFENSES if self.defenses is None else self.defenses
         return tuple(dict.fromkeys([*chosen, *([self.deployed] if self.deployed else [])]))
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        return shown_as(self.answers, k=self.k, decimals=self.decimals, precision=self.precision)
 
     @property
     def in_use(self) -> str:
@@ -100,7 +107,7 @@ def plan_of(wish: Wish, stage: Stage) -> Plan:
     return Plan(
         victim={k: v for k, v in stage.names["victim"].items() if k in ("name", "sha256")},
         data=stage.names["data"],
-        interface={"reveals": wish.answers} | ({"k": wish.k} if wish.answers == "top_k" else {}),
+        interface=wish.shown | ({"missing": True} if stage.interface.missing else {}),
         attacks=wish.attacks or _usual_attacks(stage, wish.quick),
         defenses=wish.guards,
         budgets=wish.budgets if len(wish.budgets) > 1 else _ladder(top),
@@ -109,6 +116,17 @@ def plan_of(wish: Wish, stage: Stage) -> Plan:
         own_labels=stage.pool_labels is not None,
         extra=extra,
     )
+
+
+def shown_as(
+    answers: str, *, k: int = 1, decimals: int | None = None, precision: str | None = None, missing: bool = False
+) -> dict[str, Any]:
+    """What an API shows, as a cell writes it: only what is out of the ordinary."""
+    if precision not in (None, "float64", "float32"):
+        raise ParameterError("--precision", "float64 or float32", precision)
+    unusual = {"decimals": decimals, "precision": precision, "missing": missing or None}
+    shown = {"reveals": answers} | ({"k": k} if answers == "top_k" else {})
+    return shown | {name: value for name, value in unusual.items() if value is not None}
 
 
 def _usual_budget(stage: Stage, quick: bool) -> int:

@@ -76,6 +76,8 @@ class Scene:
     train: str | None = None  # FILE: the victim's training set, compared with the pool and used for nothing else
     target: str | None = None  # the label column of tables
     schema: str | None = None  # FILE.toml that corrects what tables say of their columns
+    incomplete: bool = False  # the API answers rows of a table with inputs left out
+    leaves: bool = False  # a tree shows the confidence of its leaf, as BigML's did
     rows: int | None = None  # cap on the pool's rows
     softmax: bool = False  # an ONNX victim gives logits
     device: str = "cpu"
@@ -171,10 +173,9 @@ def _own(scene: Scene) -> Stage:
 def _given(scene: Scene, victim: str) -> Stage:
     """A victim that somebody brought, with rows from a data set or from files."""
     test, pool, train, bounds, told = _rows(scene)
-    n_classes = len(test.classes) if test.classes else None
-    model = _loaded(scene, victim, test, n_classes)
-    test, pool, train = (None if part is None else as_taken(part, model) for part in (test, pool, train))
-    assert test is not None  # _rows has seen to it
+    model = _loaded(scene, victim, test)
+    test = as_taken(test, model)
+    pool, train = (None if part is None else as_taken(part, model) for part in (pool, train))
     shape = test.x.shape[1:]
     if model.n_classes < 2:
         raise InputError(
@@ -196,6 +197,7 @@ def _given(scene: Scene, victim: str) -> Stage:
         bounds=bounds,
         features=test.features,
         precision=getattr(model, "precision", "float64"),
+        missing=scene.incomplete,
     )
     pool_x = None if pool is None else pool.x[slice(scene.rows)]
     known = pool is not None and pool.y is not None and pool.y.max() < model.n_classes
@@ -240,9 +242,8 @@ def _rows(scene: Scene) -> tuple[Rows, Rows | None, Rows | None, tuple[float, fl
     test, pool, train = one_table((test, pool, train), None if scene.schema is None else Path(scene.schema))
     assert test is not None
     if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
-        raise InputError(
-            f"The pool must have the inputs of the test set; got {pool.x.shape[1:]} and {test.x.shape[1:]}."
-        )
+        shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
+        raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
     if not told or scene.test or scene.pool:
         held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
         told = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."
@@ -272,16 +273,20 @@ def _must_vary(stage: Stage, victim: str) -> None:
         )
 
 
-def _loaded(scene: Scene, victim: str, test: Rows, n_classes: int | None) -> Model:
+def _loaded(scene: Scene, victim: str, test: Rows) -> Model:
     from portcullis.models.load import load_model
 
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
-    shape = test.x.shape[1:]
-    model = load_model(victim, input_shape=shape, n_classes=n_classes, features=table, softmax=scene.softmax)
+    n = len(test.classes) if test.classes else None
+    model = load_model(victim, input_shape=test.x.shape[1:], n_classes=n, features=table, softmax=scene.softmax)
     if scene.device != "cpu" and hasattr(model, "module"):
         from portcullis.models.torch import TorchModel
 
         return TorchModel(model.module, model.input_shape, model.n_classes, device=scene.device)
+    if scene.incomplete or scene.leaves:
+        from portcullis.models.incomplete import answering_nodes
+
+        return answering_nodes(model, victim, leaves=scene.leaves)
     return model
 
 

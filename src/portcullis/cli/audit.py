@@ -23,9 +23,13 @@ def audit(
     pool: o.PoolOption = None,
     train: o.TrainOption = None,
     target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
+    decimals: o.DecimalsOption = None,
+    precision: o.PrecisionOption = None,
+    incomplete: o.IncompleteOption = False,
     attacks: Annotated[
         str | None,
         typer.Option(help="Comma-separated; see `portcullis list extraction`.", rich_help_panel=THIEF),
@@ -89,7 +93,7 @@ def audit(
     portcullis audit
     portcullis audit --victim model.onnx --test test.npz --pool pool.npz --budget 3000
     portcullis audit --victim app:model --data mnist --defenses "rounding(decimals=2), top_k(k=1) + label_only"
-    portcullis audit --victim model.skops --test test.csv --target label --fail-over 0.8
+    portcullis audit --victim model.skops --test adult.csv.gz --target income --fail-over 0.8
 
     It can be stopped at any time; the same command goes on from where it stood.
     """
@@ -97,18 +101,24 @@ def audit(
     from portcullis.bench.grid import split_outside
     from portcullis.cli.outcome import Outcome
     from portcullis.cli.progress import waiting, watching
+    from portcullis.cli.schema import show_schema
     from portcullis.report import write_report
     from portcullis.report.reading import read
 
-    where = {"victim": victim, "data": data, "folder": data_folder, "test": test, "pool": pool, "train": train}
+    scene = o.scene_of(
+        victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
+        softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
+    )  # fmt: skip
     wish = Wish(
-        scene=o.scene_of(**where, target=target, softmax=softmax, device=device),
+        scene=scene,
         attacks=tuple(split_outside(attacks or "", ",")),
         defenses=None if defenses is None else tuple(split_outside(defenses, ",")),
         deployed=deployed,
         budgets=_numbers(budget),
-        answers=answers,
+        answers="probs" if answers == "leaves" else answers,
         k=k,
+        decimals=decimals,
+        precision=precision,
         seeds=seeds,
         epochs=epochs,
         transfer=transfer,
@@ -116,7 +126,9 @@ def audit(
         command=o.command_line(),
     )
     with waiting("Loading the victim; without one of yours, training one ..."):
-        wish.scene.stage()
+        stage = wish.scene.stage()
+    if not as_json:
+        show_schema(stage)
     with watching() as progress:
         records, meta = conduct(wish, out=out, jobs=jobs, progress=progress)
     report = write_report(records, meta, out / "report.html")

@@ -21,9 +21,13 @@ def extract(
     test: o.TestOption = None,
     pool: o.PoolOption = None,
     target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
+    decimals: o.DecimalsOption = None,
+    precision: o.PrecisionOption = None,
+    incomplete: o.IncompleteOption = False,
     budget: Annotated[int, typer.Option(help="Queries that the attack may pay for.")] = 500,
     defense: Annotated[str, typer.Option(help='A guard: "none", "rounding(decimals=2)", or "a + b".')] = "none",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the copy.")] = 50,
@@ -42,6 +46,7 @@ def extract(
 
     Every paid answer is on disk before the attack sees it: a killed run goes on with the same command.
     """
+    from portcullis.bench.conduct import shown_as
     from portcullis.bench.grid import Plan
     from portcullis.bench.scene import learner_for
     from portcullis.bench.single import extract_to
@@ -50,14 +55,15 @@ def extract(
 
     scene = o.scene_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        softmax=softmax, device=device,
+        schema=schema, softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         stage = scene.stage()
+    shown = "probs" if answers == "leaves" else answers
     plan = Plan(
         victim={key: stage.names["victim"][key] for key in ("name", "sha256")},
         data=stage.names["data"],
-        interface={"reveals": answers} | ({"k": k} if answers == "top_k" else {}),
+        interface=shown_as(shown, k=k, decimals=decimals, precision=precision, missing=incomplete),
         attacks=[attack],
         defenses=[defense],
         budgets=[budget],

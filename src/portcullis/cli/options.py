@@ -17,11 +17,15 @@ __all__ = [
     "CORES",
     "AnswersOption",
     "DataOption",
+    "DecimalsOption",
     "DeviceOption",
     "FolderOption",
+    "IncompleteOption",
     "JobsOption",
     "KOption",
     "PoolOption",
+    "PrecisionOption",
+    "SchemaOption",
     "SoftmaxOption",
     "TargetOption",
     "TestOption",
@@ -82,9 +86,34 @@ SoftmaxOption = Annotated[
     bool,
     typer.Option("--softmax", help="The ONNX victim gives logits; turn them into probabilities.", rich_help_panel=WHAT),
 ]
+SchemaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--schema", metavar="FILE", help="A .toml that corrects ranges and categories of a table.", rich_help_panel=WHAT
+    ),
+]
 AnswersOption = Annotated[
     str,
-    typer.Option("--answers", metavar="probs|top_k|labels", help="What your API shows.", rich_help_panel=WHAT),
+    typer.Option(
+        "--answers",
+        metavar="probs|top_k|labels|leaves",
+        help="What your API shows; leaves: a tree's class and the confidence of its leaf.",
+        rich_help_panel=WHAT,
+    ),
+]
+DecimalsOption = Annotated[
+    int | None,
+    typer.Option("--decimals", min=0, max=12, help="Decimals to which your API rounds.", rich_help_panel=WHAT),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="float64|float32", help="Of your API's answers; the victim's own.", rich_help_panel=WHAT
+    ),
+]
+IncompleteOption = Annotated[
+    bool,
+    typer.Option("--incomplete", help="Your API answers rows of a table with inputs left out.", rich_help_panel=WHAT),
 ]
 KOption = Annotated[int, typer.Option("--k", min=1, help="Scores shown with --answers top_k.", rich_help_panel=WHAT)]
 JobsOption = Annotated[
@@ -115,11 +144,16 @@ def scene_of(
     target: str | None,
     softmax: bool,
     device: str,
+    schema: str | None = None,
+    incomplete: bool = False,
+    leaves: bool = False,
 ) -> Scene:
     """The scene that these options name. Files without a victim are a mistake worth a sentence."""
     from portcullis.bench.scene import Scene
     from portcullis.core.errors import InputError
 
+    if victim is None and (schema or incomplete or leaves):
+        raise InputError("--schema, --incomplete and --answers leaves belong to a victim of yours. Add --victim.")
     if victim is None and (test or pool or train):
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
     if victim is None and data is None:
@@ -132,6 +166,9 @@ def scene_of(
         pool=pool,
         train=train,
         target=target,
+        schema=schema,
+        incomplete=incomplete,
+        leaves=leaves,
         rows=20_000,
         softmax=softmax,
         device=device,

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis.core.errors import InputError
-from portcullis.core.types import Array, Feature
+from portcullis.core.types import Array, Feature, Model
 from portcullis.models.table import TableModel, places
 from portcullis.models.tree import TreeModel
 
-__all__ = ["IncompleteTable", "sources"]
+__all__ = ["IncompleteTable", "answering_nodes", "sources"]
 
 
 class IncompleteTable(TableModel):
@@ -37,6 +37,12 @@ class IncompleteTable(TableModel):
         self._filler = np.array([0.0 if f.categorical else (f.low + f.high) / 2 for f in self.features])
         self._tree = TreeModel.of(self._last, shows=shows) if hasattr(self._last, "tree_") else None
 
+        if shows == "confidence" and self._tree is None:
+            raise InputError(
+                f"--answers leaves wants a decision tree at the end of the pipeline; this one ends in "
+                f"{type(self._last).__name__}. Leave it out."
+            )
+
     def scores(self, x: Array) -> Array:
         """(n, d) coded rows, NaN where omitted -> (n, n_classes), or (n, 1) for regression."""
         omitted = np.isnan(x)
@@ -52,6 +58,14 @@ class IncompleteTable(TableModel):
         if self.n_classes == 0:
             return np.asarray(self._last.predict(rows), np.float64).reshape(len(x), -1)
         return np.asarray(self._last.predict_proba(rows), np.float64)
+
+
+def answering_nodes(model: Model, name: str, *, leaves: bool) -> IncompleteTable:
+    """The same pipeline over a table, taking incomplete rows; with `leaves` a tree shows its nodes' confidence."""
+    if not isinstance(model, TableModel):
+        asked = "--answers leaves" if leaves else "--incomplete"
+        raise InputError(f"{asked} wants a scikit-learn pipeline over the columns of a table; {name} is none.")
+    return IncompleteTable(model.estimator, model.features, shows="confidence" if leaves else "shares")
 
 
 def _through(steps: Sequence[Any], columns: list[int]) -> NDArray[np.int64]:
