@@ -100,17 +100,31 @@ if __name__ == "__main__":
 """
 
 
+def listening() -> None:
+    """Tests that run in the background of a shell inherit a SIGINT that is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_where_it_stood(tmp_path, by):
     out, log, script = tmp_path / "out", tmp_path / "log", tmp_path / "run.py"
     script.write_text(RUN.format(tests=TESTS, seconds=60, log=str(log), out=str(out)))
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=listening,
+    )
     records = out / "records.jsonl"
-    while not records.exists() or records.read_bytes().count(b"\n") < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(by)
-    assert process.wait(30) != 0
+    try:
+        while not records.exists() or records.read_bytes().count(b"\n") < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(by)
+        assert process.wait(120) != 0
+    finally:
+        process.kill()
+        process.wait()
     assert len(read_records(records)) == 2
     cells = [cell("slow", seed, seconds=0 if seed < 2 else 60, log=str(log)) for seed in range(4)]
     again = run_cells(cells[:2], work, out=out, jobs=0)  # finished: nothing sleeps, nothing is asked
