@@ -19,12 +19,14 @@ from portcullis.core.guard import Defense
 from portcullis.core.types import Answer, Array, Interface, Model, Request, Reveals
 from portcullis.extraction.copycat import Copycat
 from portcullis.extraction.equation_solving import EquationSolving
+from portcullis.extraction.feature_extraction import FeatureExtraction
 from portcullis.extraction.jacobian import Jacobian
 from portcullis.extraction.kernel import Kernel
 from portcullis.extraction.knockoff import Knockoff
 from portcullis.extraction.lowd_meek import LowdMeek
 from portcullis.extraction.retraining import Retraining
 from portcullis.extraction.tree_paths import TreePaths
+from portcullis.models.binned import BinnedLinear, Block
 from portcullis.models.kernel import KernelRegression
 from portcullis.models.ovr import OneVsRest
 from portcullis.models.tree import TreeModel, grow_tree
@@ -86,6 +88,13 @@ def toy_tree(leaves: int = 10, seed: int = 3) -> TreeModel:
     x = rng.uniform(size=(400, 2, 2))
     y = (3 * x[:, 0, 0] * x[:, 0, 1] + x[:, 1, 0] + 0.3 * rng.normal(size=400)).clip(0, 2.9).astype(int)
     return grow_tree(x, y, rng=rng, shows="confidence", max_leaf_nodes=leaves)
+
+
+def toy_bins(seed: int = 11) -> BinnedLinear:
+    """Three numbers, four bins each."""
+    rng = np.random.default_rng(seed)
+    edges = np.sort(rng.uniform(0.1, 0.9, size=(3, 3)), axis=1)
+    return BinnedLinear([Block(2 * rng.normal(size=(4, 3)), e) for e in edges], np.zeros(3))
 
 
 def inputs(n: int, seed: int, shape: tuple[int, ...] = (2, 3)) -> Array:
@@ -228,6 +237,14 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
         budget=40,
         interface=Interface(input_shape=(2, 3), n_classes=3, decimals=3),
         least=7,
+    ),
+    "feature_extraction": lambda: SetUp(attack=FeatureExtraction(), budget=600, victim=toy_bins(), blocked_after=150),
+    "feature_extraction-omit": lambda: SetUp(
+        attack=FeatureExtraction(eps=1e-3),
+        budget=400,
+        victim=toy_bins(),
+        interface=Interface(input_shape=(3,), n_classes=3, missing=True),
+        blocked_after=120,
     ),
     "jacobian": lambda: SetUp(
         attack=Jacobian(k=2, steps=5),

@@ -9,6 +9,7 @@ CATALOG = Catalog(
     {
         "copycat": "portcullis.extraction.copycat:Copycat",
         "equation_solving": "portcullis.extraction.equation_solving:EquationSolving",
+        "feature_extraction": "portcullis.extraction.feature_extraction:FeatureExtraction",
         "jacobian": "portcullis.extraction.jacobian:Jacobian",
         "kernel": "portcullis.extraction.kernel:Kernel",
         "knockoff": "portcullis.extraction.knockoff:Knockoff",

@@ -56,7 +56,7 @@ class Grid:
         x = np.where(points == self.last, self.high, self.low + share * (self.high - self.low))
         return np.where(points == OMITTED, np.nan, x).reshape(len(points), *self.input_shape)
 
-    def between(self, feature: Ints, position: Ints) -> Array:
+    def between(self, feature: Ints, position: Ints | Array) -> Array:
         """(k,) the values halfway between these positions of these features and the next ones."""
         width = (self.high - self.low) / np.maximum(self.last, 1)
         return np.asarray(self.low[feature] + (position + 0.5) * width[feature])
@@ -102,9 +102,9 @@ class Identities:
             self._rows.append(row)
         return self._numbers[key]
 
-    def scores(self) -> Array:
-        """(k, c) what each identity answers, completed where part of it is hidden."""
-        rows = np.array(self._rows)
+    def scores(self, numbers: Ints) -> Array:
+        """(k, c) what these identities (k,) answer, completed where part of it is hidden."""
+        rows = np.array([self._rows[i] for i in numbers])
         if self._n_classes == 0:
             return rows
         return np.array([_completed(int(row[0]), row[1:]) for row in rows])

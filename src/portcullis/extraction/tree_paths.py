@@ -140,7 +140,7 @@ def box_model(boxes: list[Box], identities: Identities, interface: Interface) ->
         np.where(closed_low, grid.between(columns, low - 1), -np.inf),
         np.where(closed_high, grid.between(columns, high), np.inf),
         allowed,
-        identities.scores()[np.array([box.number for box in boxes], np.int64)],
+        identities.scores(np.array([box.number for box in boxes], np.int64)),
         input_shape=interface.input_shape,
         n_classes=interface.n_classes,
         scale=np.maximum(interface.high - interface.low, 1e-300),
