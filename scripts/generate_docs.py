@@ -10,7 +10,7 @@ import inspect
 import os
 import re
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ def unit(name: str, cls: Any, path: str) -> str:
         for setting in settings:
             found = re.search(rf"^    {setting.name}: [^\n#]*?(?:#\s*(.*))?$", source, re.M)
             meaning = (found.group(1) or "") if found else ""
-            default = setting.default if not callable(setting.default) else "..."
-            lines.append(f"| `{setting.name}` | `{default!r}` | {meaning} |\n")
+            default = "required" if setting.default is MISSING else f"`{setting.default!r}`"
+            if setting.default_factory is not MISSING:
+                default = f"`{setting.default_factory.__name__}()`"
+            lines.append(f"| `{setting.name}` | {default} | {meaning} |\n")
     return "".join(lines)
 
 

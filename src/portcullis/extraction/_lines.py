@@ -31,7 +31,7 @@ class Known:
 
     def of(self, feature: int) -> Ints:
         """(k,) the sorted thresholds of one feature."""
-        return self.keys[self.keys >> SHIFT == feature] - (feature << SHIFT)
+        return np.asarray(self.keys[self.keys >> SHIFT == feature] - (feature << SHIFT))
 
     def middle(self, feature: Ints, a: Ints, b: Ints) -> Ints:
         """(s,) where to cut the stretches a .. b: at the middle one of the thresholds known there, else halfway."""

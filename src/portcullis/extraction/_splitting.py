@@ -46,7 +46,7 @@ class Box:
         inside = ((points >= self.low) & (points <= self.high)).all(axis=1)
         for j, mask in self.allowed.items():
             inside &= mask[points[:, j]]
-        return inside
+        return np.asarray(inside)
 
     def within(self, j: int, low: int, high: int) -> Box:
         """The part where number j is in low .. high; the answer is kept where the point is inside."""
@@ -90,7 +90,7 @@ class Box:
             if given[j]:
                 after = int(np.searchsorted(codes, self.point[j])) + 1
                 points[:turns, j] = codes[(after + np.arange(turns)) % len(codes)]
-        return points[(points != self.point).any(axis=1)]
+        return np.asarray(points[(points != self.point).any(axis=1)])
 
 
 @dataclass
