@@ -125,7 +125,7 @@ def test_streams_that_were_never_caught_count_as_never() -> None:
     assert "| 70 [70, never] in 2 of 3 |" in tables.detector_table(plan, record([70, 70, None])).replace(
         "[70, never]", "[70, never]"
     )
-    assert "| never in 2 of 3, once at 70 |" in tables.detector_table(plan, record([70, None, None]))
+    assert "| never in 2 of 3, earliest at 70 |" in tables.detector_table(plan, record([70, None, None]))
     assert "| never |" in tables.detector_table(plan, record([None, None]))
     assert "| 70 [70, 70] |" in tables.detector_table(plan, record([70, 70, 70]))
 

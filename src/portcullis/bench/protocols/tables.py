@@ -113,7 +113,7 @@ def _first(own: Records, detector: str) -> str:
     if seen == 0:
         return "never"
     if not math.isfinite(estimate.value):
-        return f"never in {len(own) - seen} of {len(own)}, once at {min(rows):.0f}"
+        return f"never in {len(own) - seen} of {len(own)}, earliest at {min(rows):.0f}"
     return f"{_row(estimate.value)} [{_row(estimate.low)}, {_row(estimate.high)}]" + f" in {seen} of {len(own)}" * (
         seen < len(own)
     )
