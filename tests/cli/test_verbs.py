@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -38,6 +39,23 @@ def test_version_and_help():
     for verb in ("audit", "extract", "list", "bench"):
         assert verb in top
     assert "portcullis audit --victim model.onnx" in call("audit", "--help").output
+
+
+def test_the_console_script_finds_an_object_in_the_current_folder(tmp_path):
+    """Run as a user runs it: by the installed script, whose own folder is what Python would search."""
+    (tmp_path / "shop.py").write_text("from bench.stages import victim\n")
+    files = write(tmp_path)
+    script = "import sys; from portcullis.cli import main; sys.path.remove(''); main()"
+    words = ["audit", "--victim", "shop:victim", "--test", files["test"], "--attacks", "equation_solving"]
+    sizes = ["--budget", "20", "--seeds", "1", "--jobs", "0"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words), *sizes],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_audit_ends_with_the_path_of_its_report(tmp_path):
