@@ -5,6 +5,7 @@ import pytest
 from portcullis.core.errors import InputError, MissingExtra, ParameterError
 from portcullis.core.settings import Catalog, check, describe, resolve
 from portcullis.defenses import CATALOG as DEFENSES
+from portcullis.extraction import CATALOG as ATTACKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,13 @@ def test_nested_units_are_written_as_words() -> None:
 def test_only_literals_and_units_are_read(text: str) -> None:
     with pytest.raises(ParameterError):
         DEFENSES.build(text)
+
+
+def test_a_setting_that_is_a_word_needs_no_quotes() -> None:
+    bare, quoted = (ATTACKS.build(f"retraining(strategy={w})") for w in ("line_search", "'line_search'"))
+    assert bare == quoted
+    with pytest.raises(ParameterError, match=r"Retraining.strategy must be"):
+        ATTACKS.build("retraining(strategy=sideways)")
 
 
 def test_a_wrong_name_offers_the_nearest() -> None:

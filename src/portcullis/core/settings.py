@@ -23,6 +23,8 @@ __all__ = ["Catalog", "check", "describe", "resolve"]
 
 OPTIONAL = {"torch": "audit", "onnx": "audit", "onnxruntime": "audit", "skops": "audit", "safetensors": "audit"}
 
+WORDS = ("str", "Literal")  # how the type of a setting begins whose value is a word
+
 
 def check(unit: object, name: str, expected: str, test: Callable[[Any], bool]) -> None:
     """Raise ParameterError unless `test(value of that setting)` holds. A value of the wrong type fails too."""
@@ -109,13 +111,19 @@ class Catalog(Mapping[str, str]):
         "watch(detector=prada(delta=5), then=block)"."""
         if isinstance(spec, str):
             spec = _parse(spec)
-        settings = {k: _build_nested(v) for k, v in spec.items() if k != "unit"}
         unit = self.load(spec["unit"])
+        words = {f.name for f in fields(unit) if str(f.type).startswith(WORDS)} if is_dataclass(unit) else set()
+        settings = {k: _word(v) if k in words else _build_nested(v) for k, v in spec.items() if k != "unit"}
         try:
             return unit(**settings)
         except TypeError as error:
             known = ", ".join(f.name for f in fields(unit)) if is_dataclass(unit) else "?"
             raise ParameterError(spec["unit"], f"settings among: {known or 'none'}", sorted(settings)) from error
+
+
+def _word(value: Any) -> Any:
+    """A setting that is a word may stand without quotes: strategy=adaptive."""
+    return value["unit"] if isinstance(value, Mapping) and value.keys() == {"unit"} else value
 
 
 def _build_nested(value: Any) -> Any:
