@@ -164,7 +164,7 @@ def test_what_is_not_said_is_chosen(tmp_path):
     plan = plan_of(Wish(scene=here), here.stage())
     assert plan.budgets == (12, 33, 100)  # 150 rows of a pool, rounded down to one digit
     assert list(plan.seeds) == [0, 1, 2]
-    assert plan.attacks[:2] == ("equation_solving", "knockoff")
+    assert plan.attacks[:4] == ("equation_solving", "retraining", "retraining(surrogate=tree)", "knockoff")
     quick = plan_of(Wish(scene=here, quick=True), here.stage())
     assert (max(quick.budgets), list(quick.seeds)) == (50, [0])
     assert plan_of(Wish(scene=here, budgets=(7, 9)), here.stage()).budgets == (7, 9)

@@ -62,13 +62,26 @@ def test_an_audit_ends_with_the_path_of_its_report(tmp_path):
     result = call("audit", *small())
     assert result.exit_code == 0, result.output
     assert result.output.rstrip().endswith(str(Path("portcullis-audit/report.html").resolve()))
-    for word in ("none", "label_only", "rounding(decimals=1) (deployed)", "control: no_api", "honest clients lose"):
+    for word in ("none", "label_only", "rounding(decimals=1) (deployed)", "control no_api", "honest clients lose"):
         assert word in result.output
     text = Path("portcullis-audit/report.html").read_text()
     assert "100%" in text
     meta = json.loads(Path("portcullis-audit/meta.json").read_text())
     assert meta["deployed"] == "rounding(decimals=1)"
     assert meta["budgets"] == [20, 60]
+
+
+def test_many_attacks_stand_as_letters_and_nothing_is_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = small()
+    words[words.index("equation_solving,knockoff")] = "equation_solving,knockoff,copycat,retraining(surrogate=tree)"
+    result = call("audit", *words)
+    assert result.exit_code == 0, result.output
+    for line in (" = retraining(surrogate=tree)", "n/a: the attack needs more", "cost: points of accuracy"):
+        assert line in result.output
+    rows = result.output[result.output.index("Agreement with the victim") :].splitlines()
+    assert rows[1].split() == ["defense", "A", "B", "C", "D", "cost"]
+    assert max(map(len, rows[1:8])) <= 80
 
 
 def test_json_holds_the_same_and_a_second_run_runs_nothing(tmp_path):

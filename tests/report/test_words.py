@@ -81,6 +81,12 @@ def test_a_defense_within_the_error_holds_nobody_back() -> None:
     assert "The one defense tried, rounding, does not hold him back" in whole(s)
 
 
+def test_a_sure_difference_that_is_worth_nothing_holds_nobody_back() -> None:
+    found = read([exact("a", NONE, 1.0, 0.0), exact("a", "rounding", 0.996, 0.001)])
+    assert found.best == "rounding"
+    assert not found.helps
+
+
 @pytest.mark.parametrize("blind", ["no_api", "shuffled"])
 def test_the_verdict_is_withheld_where_nothing_is_stolen(blind: str) -> None:
     records = [exact("knockoff", NONE, 0.2), exact("knockoff", "label_only", 0.1), control(blind, 0.19)]

@@ -143,9 +143,14 @@ def _ladder(top: int) -> tuple[int, ...]:
 
 
 def _usual_attacks(stage: Stage, quick: bool) -> tuple[str, ...]:
-    """One of every kind: exact, from natural inputs, from synthetic ones (two, as one is seen and one is not)."""
-    linear = len(stage.interface.input_shape) == 1 or not has_torch()
-    chosen = ["equation_solving"] if linear or stage.pool is None else []
+    """One of every kind: exact, from natural inputs, from synthetic ones (two, as one is seen and one is not).
+
+    Rows of numbers may come from a linear model or from trees, and whoever holds no pool still asks about points of
+    his own, of labels too: without retraining, an API that hides its scores would look safe.
+    """
+    flat = len(stage.interface.input_shape) == 1
+    chosen = ["equation_solving"] if flat or stage.pool is None or not has_torch() else []
+    chosen += ["retraining", "retraining(surrogate=tree)"] if flat else []
     if stage.pool is not None:
         chosen.append("knockoff")
         if not has_torch():

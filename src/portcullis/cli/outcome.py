@@ -11,6 +11,10 @@ from portcullis.report.reading import NONE, Audit, Pair
 
 __all__ = ["Outcome"]
 
+CELL = len("100% [99, 100]")
+NOT = {"not applicable": "n/a"}
+REST = 32  # columns of the terminal for the defense and for what honest clients lose
+
 
 class Outcome:
     """What an audit found, for the terminal, for programs and for the exit code."""
@@ -70,7 +74,7 @@ class Outcome:
         for sentence in filter(None, (said.lead, *said.detail, *said.caveats)):
             console.print(sentence, markup=False, highlight=False)
         console.print()
-        console.print(self._matrix())
+        console.print(self._matrix(console.width))
         flags = sorted({f["id"] for f in self._meta["flags"]})
         if flags:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
@@ -86,35 +90,58 @@ class Outcome:
             )
         console.print(f"\nReport: {self._report.resolve()}", markup=False, highlight=False, soft_wrap=True)
 
-    def _matrix(self) -> Any:
-        """Agreement of every attack behind every defense; what honest clients lose in the last line."""
+    def _matrix(self, width: int) -> Any:
+        """Agreement of every attack behind every defense, what honest clients lose, and the controls below.
+
+        Where names and intervals do not fit side by side, attacks stand as letters and intervals on a second line.
+        """
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         audit = self._audit
-        table = Table(title=f"Agreement with the victim at {audit.budget:,} queries", title_justify="left", box=None)
-        table.add_column("defense", style="cyan", overflow="fold")
-        for attack in audit.attacks:
-            table.add_column(Text(attack), justify="right")
-        table.add_column("honest clients lose", justify="right")
+        roomy = sum(max(len(a), CELL) + 2 for a in audit.attacks) + REST <= width
+        heads = list(audit.attacks) if roomy else [_letter(i) for i in range(len(audit.attacks))]
+        title = f"Agreement with the victim at {audit.budget:,} queries"
+        table = Table(title=title, title_justify="left", title_style="bold", box=None)
+        table.add_column("defense", style="cyan", overflow="fold", min_width=16)
+        for head in heads:
+            table.add_column(Text(head), justify="right", no_wrap=roomy)
+        table.add_column("honest clients lose" if roomy else "cost", justify="right", no_wrap=not roomy)
         for defense in audit.defenses:
             cost = audit.cost(defense)
-            lost = "?" if cost is None else f"{100 * cost.value:.1f} points"
+            lost = "?" if cost is None else f"{100 * cost.value:.1f}" + " points" * roomy
             mark = " (deployed)" if defense == self._deployed else ""
-            table.add_row(Text(defense + mark), *(_cell(audit, a, defense) for a in audit.attacks), lost)
-        for control in audit.controls:
-            found = control.measures.get("agreement")
-            blank = [""] * (len(audit.attacks) - 1)
-            table.add_row(f"control: {control.attack}", found.percent(0) if found else "?", *blank, "", style="dim")
-        return table
+            cells = (_cell(audit, a, defense, one_line=roomy) for a in audit.attacks)
+            table.add_row(Text(defense + mark), *cells, lost)
+        legend = [] if roomy else [Text(f"{h} = {a}") for h, a in zip(heads, audit.attacks, strict=True)]
+        controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in audit.controls]
+        missing = any(p.outcome in NOT for p in audit.pairs.values())
+        notes = [] if roomy else [Text("cost: points of accuracy that honest clients lose")]
+        notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
+        return Group(*legend, table, *notes, *controls)
 
 
-def _cell(audit: Audit, attack: str, defense: str) -> str:
+def _letter(i: int) -> str:
+    """A, B, ... Z, A1, B1, ..."""
+    return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
+
+
+def _percent(pair: Pair) -> str:
+    found = pair.measures.get("agreement")
+    return found.percent(0) if found else "?"
+
+
+def _cell(audit: Audit, attack: str, defense: str, *, one_line: bool) -> str:
     pair = audit.pairs.get((attack, defense))
     if pair is None:
         return ""
     found = pair.measures.get("agreement")
-    return found.percent(0) if found else pair.outcome
+    return (
+        (found.percent(0) if one_line else found.percent(0).replace(" [", "\n["))
+        if found
+        else NOT.get(pair.outcome, pair.outcome)
+    )
 
 
 def _copy(pair: Pair | None) -> dict[str, Any] | None:

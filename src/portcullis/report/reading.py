@@ -22,6 +22,7 @@ NONE = "none"  # the defense of an undefended cell
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 BLIND = ("no_api", "shuffled")  # controls that learn nothing from the API
 ENDED_BY_ITSELF = ("done", "budget")
+WORTH = 0.01  # a defense that costs the thief less is no help, however sure the difference
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Audit:
 
     def _helps(self, held: Estimate) -> bool:
         free = self.worst_copy(NONE)
-        return free is not None and apart(held, free)
+        return free is not None and apart(held, free) and free.value - held.value >= WORTH
 
     def _value(self, key: tuple[str, str], default: float = -1.0) -> float:
         e = self.stolen(*key)
