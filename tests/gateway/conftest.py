@@ -1,9 +1,15 @@
-"""Coroutines are tests too: each runs on an event loop of its own."""
+"""Coroutines are tests too: each runs on an event loop of its own. And a Redis for those that ask for one."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,3 +21,34 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
+    """A Redis of the test's own: (address, a function that stops and starts it)."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        for _ in range(200):
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise RuntimeError("redis-server did not start")
+
+    def stop() -> None:
+        running[-1].kill()
+        running[-1].wait()
+
+    start()
+    yield f"redis://127.0.0.1:{port}/0", (start, stop)
+    stop()

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import socket
 import sqlite3
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +22,7 @@ from portcullis.defenses.quota import Quota
 from portcullis.defenses.rounding import Rounding
 from portcullis.defenses.watch import Watch
 from portcullis.detectors.prada import Prada
-from portcullis.gateway import streams as streams_module
+from portcullis.gateway import shelf as shelf_module
 from portcullis.gateway.events import Event, pack_event, unpack_event
 from portcullis.gateway.fold import Failed
 from portcullis.gateway.redis_store import RedisStore
@@ -64,37 +59,6 @@ def questions(client: str, n: int = 40) -> list[np.ndarray]:
     return varied + [varied[0] + 1e-3 * rng.normal(size=varied[0].shape) for _ in range(n // 2)]
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
-    """A Redis of the test's own: (address, a function that stops and starts it)."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-        for _ in range(200):
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise RuntimeError("redis-server did not start")
-
-    def stop() -> None:
-        running[-1].kill()
-        running[-1].wait()
-
-    start()
-    yield f"redis://127.0.0.1:{port}/0", (start, stop)
-    stop()
-
-
 @pytest.fixture(params=["sqlite", "redis"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
@@ -128,7 +92,7 @@ def test_an_event_survives_its_bytes() -> None:
 
 
 async def test_a_restart_continues_where_a_crash_left_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams_module, "EVERY", 30)  # some snapshots on the way
+    monkeypatch.setattr(shelf_module, "EVERY", 30)  # some snapshots on the way
     store = open_store(address)
     through = Streams(guard(), store)
     whole = [await ask(through, "through", x, float(i)) for i, x in enumerate(questions("broken"))]
@@ -158,7 +122,7 @@ async def test_clients_beyond_the_capacity_leave_memory_and_come_back_as_they_we
 
 
 async def test_two_replicas_decide_as_one_process(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams_module, "EVERY", 25)
+    monkeypatch.setattr(shelf_module, "EVERY", 25)
     url, _ = redis
     stores = [RedisStore(url, prefix="two") for _ in range(2)]
     replicas = [Streams(guard(), store) for store in stores]
@@ -195,7 +159,7 @@ async def test_replicas_never_spend_one_quota_twice_and_agree_on_the_order(redis
             stream.position = 0
             stream.states.clear()
             stream.pending.clear()
-            replica._catch_up(stream, saved)
+            await replica.shelf.catch_up(stream, saved)
     assert {n: pack(s) for n, s in a.states.items()} == {n: pack(s) for n, s in b.states.items()}
     for store in stores:
         await store.close()
@@ -342,7 +306,7 @@ def test_a_state_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "y.db") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(ParameterError, match="version 1; got 99"):
+    with pytest.raises(ParameterError, match="version 2; got 99"):
         SqliteStore(tmp_path / "y.db")
     with pytest.raises(ParameterError, match="normal"):
         SqliteStore(tmp_path / "z.db", synchronous="off")

@@ -19,7 +19,7 @@ import numpy as np
 
 from portcullis.core.errors import InputError, ParameterError
 
-__all__ = ["MemoryStore", "Store", "pack", "size_of", "unpack"]
+__all__ = ["MemoryStore", "Store", "pack", "parts", "size_of", "unpack"]
 
 Key = tuple[str, str]  # (client, stage)
 S = TypeVar("S")
@@ -27,16 +27,22 @@ S = TypeVar("S")
 
 def pack(state: Any) -> bytes:
     """The state as bytes. Equal states give equal bytes."""
+    return b"".join(parts(state))
+
+
+def parts(state: Any) -> list[bytes | memoryview]:
+    """The pieces of `pack`: the header, then every array. The arrays are the state's own, not copies."""
     arrays: list[np.ndarray] = []
     header = json.dumps(_flatten(state, arrays), separators=(",", ":")).encode()
-    return b"".join([len(header).to_bytes(8, "little"), header, *(a.tobytes() for a in arrays)])
+    raw = [a.reshape(-1).view(np.uint8).data for a in arrays if a.size]
+    return [len(header).to_bytes(8, "little") + header, *raw]
 
 
-def unpack(kind: type[S], data: bytes) -> S:
+def unpack(kind: type[S], data: bytes | memoryview) -> S:
     """The state that `pack` wrote; `kind` is its dataclass."""
     try:
         start = 8 + int.from_bytes(data[:8], "little")
-        tree = json.loads(data[8:start])
+        tree = json.loads(bytes(data[8:start]))
         return _rebuild(kind, tree, memoryview(data)[start:])  # type: ignore[no-any-return]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"The stored state of a {kind.__name__} is damaged ({error}). Clear this client.") from error

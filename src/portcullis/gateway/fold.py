@@ -17,11 +17,11 @@ import orjson
 
 from portcullis.core.errors import PortcullisError, Refused
 from portcullis.core.guard import Alarm, Guard, Released
-from portcullis.core.state import Key, pack, unpack
+from portcullis.core.state import Key, parts, unpack
 from portcullis.core.types import Request
 from portcullis.gateway.events import Event, pack_event, unpack_event
 
-__all__ = ["Failed", "Fold", "Outcome", "Stream"]
+__all__ = ["Failed", "Fold", "Outcome", "Restored", "Stream"]
 
 POINTS = 240  # of a client's curves on the dashboard
 log = logging.getLogger("portcullis.gate")
@@ -48,7 +48,10 @@ class Stream:
     generation: int = 0  # how often an operator has cleared this client
     last: float = 0.0  # time of the latest request
     debt: list[Event] = field(default_factory=list)  # events that the journal does not hold yet
-    snapped: int = 0  # position of the latest snapshot
+    snapped: int = 0  # position of the latest snapshot ...
+    pages: frozenset[bytes] = frozenset()  # ... and the names of its pages
+    saving: bool = False  # a snapshot is being written
+    ready: bool = True  # false while the journal is still being folded
     busy: int = 0  # coroutines that hold this stream
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -119,12 +122,13 @@ class Fold:
         _draw(stream)
         return released, list(released.alarms)
 
-    def pack(self, stream: Stream) -> bytes:
-        """A head of JSON, then states and waiting requests one after another."""
-        states = {n: pack(s) for n, s in stream.states.items()}
+    def pack(self, stream: Stream) -> list[bytes | memoryview]:
+        """A head of JSON, then states and waiting requests one after another. The arrays are the states' own: whoever
+        holds these buffers sees to it that nobody folds the stream meanwhile."""
+        states = {n: parts(s) for n, s in stream.states.items()}
         waiting = {seq: pack_event(Event("admit", r.at, x=r.x)) for seq, r in stream.pending.items()}
         head = {
-            "states": [(n, self._prints.get(n), len(b)) for n, b in states.items()],
+            "states": [(n, self._prints.get(n), sum(map(len, b))) for n, b in states.items()],
             "pending": [(seq, len(b)) for seq, b in waiting.items()],
             "tally": stream.tally,
             "curve": stream.curve,
@@ -133,24 +137,39 @@ class Fold:
             "last": stream.last,
         }
         text = orjson.dumps(head)
-        return b"".join([len(text).to_bytes(4, "little"), text, *states.values(), *waiting.values()])
+        arrays = [part for state in states.values() for part in state]
+        return [len(text).to_bytes(4, "little") + text, *arrays, *waiting.values()]
 
-    def restore(self, stream: Stream, data: bytes) -> None:
-        """Bring a stream to where `pack` found it; states of stages that changed since are left behind."""
+    def read(self, data: bytes) -> Restored:
+        """What `pack` wrote, states of stages that changed since left out. Touches no stream: any thread may do it."""
         start = 4 + int.from_bytes(data[:4], "little")
         head = orjson.loads(data[4:start])
-        stream.states.clear()
-        stream.pending.clear()
+        states, pending, whole = {}, {}, memoryview(data)
         for name, mark, size in head["states"]:
             if mark == self._prints.get(name):
-                stream.states[name] = unpack(self._kinds[name], data[start : start + size])
+                states[name] = (mark, unpack(self._kinds[name], whole[start : start + size]))
             start += size
         for seq, size in head["pending"]:
-            event = unpack_event(data[start : start + size])
-            stream.pending[seq] = Request(stream.client, event.x, event.at)  # type: ignore[arg-type]
+            pending[seq] = unpack_event(data[start : start + size])
             start += size
+        return Restored(head, states, pending)
+
+    def restore(self, stream: Stream, found: Restored) -> None:
+        """Bring a stream to where `pack` found it."""
+        head = found.head
+        stream.states = {n: s for n, (mark, s) in found.states.items() if mark == self._prints.get(n)}
+        stream.pending = {seq: Request(stream.client, e.x, e.at) for seq, e in found.pending.items()}  # type: ignore[arg-type]
         stream.tally, stream.curve = head["tally"], [tuple(p) for p in head["curve"]]
         stream.blocked, stream.generation, stream.last = head["blocked"], head["generation"], head["last"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A snapshot as read: its head, states by stage with the digest of their settings, and waiting requests."""
+
+    head: dict[str, Any]
+    states: dict[str, tuple[str, Any]]
+    pending: dict[int, Event]
 
 
 class _Hot:

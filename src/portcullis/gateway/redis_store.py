@@ -7,39 +7,56 @@ trip, so that no replica ever waits for a lock that another one holds.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from portcullis.core.errors import MissingExtra
 from portcullis.core.guard import Alarm
-from portcullis.gateway.events import Event, pack_event, unpack_event
-from portcullis.gateway.streams import Down, Saved
+from portcullis.gateway.events import Event, pack_event
+from portcullis.gateway.journal import Bodies, Down, Saved
+from portcullis.gateway.pages import names
 
 __all__ = ["RedisStore"]
 
-APPEND = """
+SNAPSHOT_OF = """
+local function snapshot()
+  local order = redis.call('HGET', KEYS[2], 'pages')
+  if not order then return false end
+  local found = {order}
+  for i = 1, #order, 16 do found[#found + 1] = redis.call('HGET', KEYS[4], order:sub(i, i + 15)) end
+  return found
+end
 local base = tonumber(redis.call('HGET', KEYS[2], 'position') or '0')
+"""
+APPEND = (
+    SNAPSHOT_OF
+    + """
 redis.call('SADD', KEYS[3], ARGV[3])
-local length = redis.call('RPUSH', KEYS[1], ARGV[2])
+redis.call('RPUSH', KEYS[1], ARGV[2])
 local seen = tonumber(ARGV[1])
 if seen < base then
-  return {base, redis.call('HGET', KEYS[2], 'data'), redis.call('LRANGE', KEYS[1], 0, -1)}
+  return {base, snapshot(), redis.call('LRANGE', KEYS[1], 0, -1)}
 end
 return {seen, false, redis.call('LRANGE', KEYS[1], seen - base, -1)}
 """
-LOAD = """
-local position = tonumber(redis.call('HGET', KEYS[2], 'position') or '0')
-return {position, redis.call('HGET', KEYS[2], 'data'), redis.call('LRANGE', KEYS[1], 0, -1)}
-"""
+)
+LOAD = SNAPSHOT_OF + "return {base, snapshot(), redis.call('LRANGE', KEYS[1], 0, -1)}"
 SNAPSHOT = """
 local base = tonumber(redis.call('HGET', KEYS[2], 'position') or '0')
-local position = tonumber(ARGV[1])
-if position <= base then return 0 end
-redis.call('HSET', KEYS[2], 'position', position, 'data', ARGV[2])
+local position = tonumber(ARGV[2])
+if base ~= tonumber(ARGV[1]) then return {base, redis.call('HGET', KEYS[2], 'pages')} end
+local kept = {}
+for i = 1, #ARGV[3], 16 do kept[ARGV[3]:sub(i, i + 15)] = true end
+for _, name in ipairs(redis.call('HKEYS', KEYS[4])) do
+  if not kept[name] then redis.call('HDEL', KEYS[4], name) end
+end
+redis.call('HSET', KEYS[2], 'position', position, 'pages', ARGV[3])
 redis.call('LTRIM', KEYS[1], position - base, -1)
-return 1
+return {position, ARGV[3]}
 """
+BATCH = 16  # pages of 64 KB written in one round trip
 
 
 class RedisStore:
@@ -70,8 +87,14 @@ class RedisStore:
     async def retract(self, client: str) -> bool:
         return False  # another replica may have read it
 
-    async def snapshot(self, client: str, position: int, data: bytes) -> None:
-        await self._do(self._snapshot(self._keys(client), [position, data]))
+    async def snapshot(
+        self, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
+    ) -> tuple[int, frozenset[bytes]]:
+        keys, pages = self._keys(client), list(fresh.items())
+        for start in range(0, len(pages), BATCH):  # pages belong to nothing yet; Redis is never kept for long
+            await self._do(self._redis.hset(keys[3], mapping=dict(pages[start : start + BATCH])))
+        found, kept = await self._do(self._snapshot(keys, [base, position, b"".join(order)]))
+        return int(found), frozenset(names(kept or b""))
 
     async def alarm(self, id: str, alarm: Alarm) -> bool:
         body = orjson.dumps([alarm.stage, alarm.client, alarm.row, alarm.suspicion, alarm.at])
@@ -108,7 +131,8 @@ class RedisStore:
         await self._redis.aclose(close_connection_pool=True)
 
     def _keys(self, client: str) -> list[str]:
-        return [f"{self._prefix}:log:{client}", f"{self._prefix}:snap:{client}", f"{self._prefix}:clients"]
+        of_client = [f"{self._prefix}:{what}:{client}" for what in ("log", "snap", "pages")]
+        return [*of_client[:2], f"{self._prefix}:clients", of_client[2]]
 
     async def _do(self, call: Any) -> Any:
         from redis.exceptions import RedisError
@@ -120,5 +144,8 @@ class RedisStore:
 
 
 def _saved(found: list[Any]) -> Saved:
-    position, data, bodies = found
-    return Saved(data, int(position), [unpack_event(body) for body in bodies])
+    position, snapshot, bodies = found
+    if not snapshot:
+        return Saved(None, int(position), Bodies(bodies))
+    order, *pages = snapshot
+    return Saved(b"".join(pages), int(position), Bodies(bodies), frozenset(names(order)))

@@ -82,7 +82,7 @@ class Server:
         """Run under this policy. Addresses and the state's place stay what they were."""
         self.streams.fold.use(policy.guard())
         self.streams.when_down = policy.failure.state
-        self.streams.capacity = policy.state.clients_in_memory
+        self.streams.shelf.capacity = policy.state.clients_in_memory
         if self._upstream is None and policy.upstream != self.policy.upstream:
             asyncio.get_running_loop().create_task(_close_later(self.gate.upstream, policy.limits.drain_s))
             self.gate.upstream = _upstream(policy)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from portcullis.core.errors import ParameterError
 from portcullis.core.guard import Alarm
-from portcullis.gateway.events import Event, pack_event, unpack_event
+from portcullis.gateway.events import Event, pack_event
+from portcullis.gateway.journal import Bodies, Down, Journal, Saved
 from portcullis.gateway.redis_store import RedisStore
-from portcullis.gateway.streams import Down, Journal, Saved
+from portcullis.gateway.sqlite_snapshots import SNAPSHOTS, Snapshots, joined
 
 __all__ = ["SqliteStore", "Store", "open_store"]
 
@@ -24,12 +26,11 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS events
     (id INTEGER PRIMARY KEY, client TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS events_of ON events (client, n);
-CREATE TABLE IF NOT EXISTS snapshots (client TEXT PRIMARY KEY, position INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS alarms (id TEXT PRIMARY KEY, client TEXT, stage TEXT, row INTEGER, suspicion REAL,
                                    at REAL, told INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS deeds (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, client TEXT);
 """
-VERSION = 1
+VERSION = 2
 INSERT = "INSERT INTO events (client, n, body) VALUES (?, ?, ?)"  # n is the place of the last event in the body
 CHECKPOINT_S = 1.0  # how often the thread folds SQLite's write-ahead log back
 
@@ -66,30 +67,29 @@ class SqliteStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {synchronous}")
             self._db.execute("PRAGMA wal_autocheckpoint = 20000")  # 80 MB: only if the thread is late
-            self._db.executescript(SCHEMA)
+            self._db.executescript(SCHEMA + SNAPSHOTS)
         except sqlite3.Error as error:
             raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, VERSION):
             raise ParameterError("state", f"a state file of version {VERSION}", version, "Give another file.")
         self._db.execute(f"PRAGMA user_version = {VERSION}")
-        self._waiting: dict[str, list[bytes]] = {}  # events that the next durable one takes along
+        self._snapshots = Snapshots(self._db, self.path, synchronous)
+        self._waiting: dict[str, list[tuple[int, bytes]]] = {}  # (place, event) that the next durable one takes along
         self._keeper: asyncio.Task[None] | None = None
 
     async def load(self, client: str) -> Saved:
-        found = self._all("SELECT position, data FROM snapshots WHERE client = ?", client)
-        position, data = found[0] if found else (0, None)
-        rows = self._all("SELECT body FROM events WHERE client = ? AND n > ? ORDER BY n", client, position)
-        bodies = [*(body for (packed,) in rows for body in _split(packed)), *self._waiting.get(client, ())]
-        return Saved(data, position, [unpack_event(body) for body in bodies])
+        data, position, bodies, pages = await self._snapshots.load(client)
+        waiting = [body for place, body in self._waiting.get(client, ()) if place > position]
+        return Saved(data, position, Bodies([*bodies, *waiting]), pages)
 
     async def tell(self, client: str, position: int, event: Event, *, durable: bool) -> Saved:
         waiting = self._waiting.setdefault(client, [])
-        waiting.append(pack_event(event))
+        waiting.append((position + 1, pack_event(event)))
         if durable:
             try:
                 # One row for all that waits: one statement is one transaction, and the cheapest there is.
-                self._db.execute(INSERT, (client, position + 1, _joined(waiting)))
+                self._db.execute(INSERT, (client, position + 1, joined(body for _, body in waiting)))
             except sqlite3.Error as error:
                 waiting.pop()
                 raise Down(f"The state file cannot be written: {error}.") from error
@@ -103,16 +103,14 @@ class SqliteStore:
             del self._waiting[client]
         return True
 
-    async def snapshot(self, client: str, position: int, data: bytes) -> None:
-        try:
-            self._db.execute("BEGIN")
-            self._db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (client, position, data))
-            self._db.execute("DELETE FROM events WHERE client = ? AND n <= ?", (client, position))
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise Down(f"The state file cannot be written: {error}.") from error
-        self._waiting.pop(client, None)
+    async def snapshot(
+        self, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
+    ) -> tuple[int, frozenset[bytes]]:
+        found = await self._snapshots.save(client, base, position, order, fresh)
+        left = [(place, body) for place, body in self._waiting.pop(client, ()) if place > found[0]]
+        if left:
+            self._waiting[client] = left
+        return found
 
     async def alarm(self, id: str, alarm: Alarm) -> bool:
         row = (id, alarm.client, alarm.stage, alarm.row, alarm.suspicion, alarm.at)
@@ -146,6 +144,7 @@ class SqliteStore:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        self._snapshots.close()
         self._db.close()
 
     def _write(self, sql: str, rows: list[Any]) -> int:
@@ -173,20 +172,6 @@ class SqliteStore:
         while True:
             await asyncio.sleep(CHECKPOINT_S)
             await asyncio.to_thread(_checkpoint, self.path)
-
-
-def _joined(bodies: list[bytes]) -> bytes:
-    return b"".join(part for body in bodies for part in (len(body).to_bytes(4, "little"), body))
-
-
-def _split(packed: bytes) -> list[bytes]:
-    """The bodies that `_joined` put together."""
-    found, at = [], 0
-    while at < len(packed):
-        size = int.from_bytes(packed[at : at + 4], "little")
-        found.append(packed[at + 4 : at + 4 + size])
-        at += 4 + size
-    return found
 
 
 def _checkpoint(path: str) -> None:
