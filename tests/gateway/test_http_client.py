@@ -211,5 +211,5 @@ async def test_a_name_and_password_in_the_address_and_no_line_breaks_in_headers(
             await client.ask("GET", "/\r\nx", {})
         assert (await client.ask("GET", "/", {"a": "b"}))[0] == 200  # and the only connection is free
         await client.close()
-    with pytest.raises(ParameterError, match="upstream.url"):
+    with pytest.raises(ParameterError, match=r"upstream\.url"):
         HttpClient("ftp://host", timeout_s=1.0, connections=1, limit=1)

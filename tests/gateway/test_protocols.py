@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from portcullis.core.errors import ParameterError, Unreachable
 from portcullis.core.types import Answer, Feature, Interface
 from portcullis.gateway.protocols import CATALOG
-from portcullis.gateway.protocols.strict import BadRequest, loads
+from portcullis.gateway.protocols.strict import BadRequest, loads, no_booleans, numbers
 from portcullis.gateway.protocols.v2 import LENGTH, OpenInference
 from portcullis.gateway.protocols.wire import DTYPES, Inquiry, Served
 
@@ -379,3 +380,36 @@ def test_a_client_gets_the_outputs_that_it_named_and_its_id() -> None:
         w.write(SERVED, w.read(SERVED, {}, asked), Answer(np.array([2]), np.array([[0.1, 0.2, 0.7]]))).body
     )
     assert (tree["id"], [o["name"] for o in tree["outputs"]]) == ("q7", ["label"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [[0.5, 1, -0.0], [1, 2.5, 3], [2**63, 2**64 - 1, -1, 0.1], [0, 1, 2], [[0.5, 1], [2, 3]], [5e-324, 1.7976931348623157e308]],
+)  # fmt: skip
+def test_numbers_are_read_as_numpy_reads_them(data: list[Any]) -> None:
+    found = numbers(data, "x")
+    slow = np.array(data, dtype=np.float64)
+    assert found.shape == slow.shape
+    assert found.tobytes() == slow.tobytes()
+
+
+@pytest.mark.parametrize("data", [[0.5, "1"], [1, None], [0.5, [1]], [0.5, {}], ["0.5"], [], 0.5, None, [[1], [1, 2]]])
+def test_what_is_no_list_of_numbers_is_refused(data: Any) -> None:
+    with pytest.raises(BadRequest):
+        numbers(data, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        (b'{"data": [0.5, true], "name": "x"}', True),
+        (b'{"name": "x", "data": [0.5, false]}', True),
+        (b'{"true": 1, "data": [0.5, 1]}', False),
+        (b'{"data": [0.5, 1], "name": "ul"}', False),
+        (b'{"data": [[true, false]]}', True),
+    ],
+)
+def test_booleans_among_numbers_are_found_wherever_the_list_stands(text: bytes, refused: bool) -> None:
+    data = orjson.loads(text)["data"]
+    with pytest.raises(BadRequest, match="numbers only") if refused else nullcontext():
+        no_booleans(text, data, "x")

@@ -49,7 +49,7 @@ class Detector(ABC, Generic[S]):
 
     def alarms(self, suspicion: Array) -> NDArray[np.bool_]:
         """(n,) which suspicions are alarming; NaN is not."""
-        return np.asarray(np.nan_to_num(suspicion, nan=-np.inf) > self.threshold)
+        return np.asarray(suspicion > self.threshold)  # a NaN is above nothing
 
 
 @dataclass(frozen=True)

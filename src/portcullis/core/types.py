@@ -192,10 +192,8 @@ class Answer:
     @property
     def answered(self) -> NDArray[np.bool_]:
         """(n,) false where the row was withheld altogether."""
-        known = np.zeros(len(self), bool)
-        if self.labels is not None:
-            known |= self.labels != WITHHELD
-        if self.scores is not None:
+        known = np.zeros(len(self), bool) if self.labels is None else self.labels != WITHHELD
+        if self.scores is not None and not known.all():
             known |= ~np.isnan(self.scores).all(axis=1)
         return known
 

@@ -157,8 +157,10 @@ def answer_from(served: Served, n: int, scores: Any, labels: Any) -> Answer:
             raise Unreachable(f"The upstream must answer {n} x {columns} scores; it sent an array of {scores.shape}.")
         scores = scores.reshape(n, columns)
     if labels is None and scores is not None and served.interface.n_classes:
-        blank = np.isnan(scores).all(axis=1)
-        labels = np.where(blank, -1, np.nan_to_num(scores, nan=-np.inf).argmax(axis=1))
+        withheld = np.isnan(scores)
+        labels = scores.argmax(axis=1)
+        if withheld.any():
+            labels = np.where(withheld.all(axis=1), -1, np.where(withheld, -np.inf, scores).argmax(axis=1))
     if labels is not None:
         labels = np.asarray(labels).reshape(-1)
         if len(labels) != n or labels.dtype.kind not in "iuf":
