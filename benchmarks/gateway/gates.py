@@ -1,26 +1,36 @@
-"""The gates that are compared, each as a process: bare (the same stack, no inspection) and full (the whole guard)."""
+"""The gates that are compared, each as a process: bare (the same stack, no inspection) and full (the whole guard).
+
+python gates.py bare UPSTREAM CLIENT            CLIENT: own (the gate's own client), or aiohttp
+python gates.py full UPSTREAM D CLASSES STORED  UPSTREAM may begin with "binary+": the tensor goes on as raw bytes
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import uvicorn
 import uvloop
 from images import images
 
 from portcullis.detectors._growing_sets import Joining
 from portcullis.gateway.clients import hashed
+from portcullis.gateway.http_client import HttpClient
 from portcullis.gateway.policy import parse_policy
 from portcullis.gateway.ports import address, bound
 from portcullis.gateway.server import Server
 
 KEY = "benchmark"
+PASSED = (b"content-type", b"inference-header-content-length", b"x-request-id")  # on by the bare gates
 POLICY = """
 key_file = "guard.key"
 [upstream]
@@ -31,18 +41,19 @@ name = "m"
 input_shape = [{d}]
 classes = 10
 datatype = "FP32"
+scores = "{scores}"
 [listen]
 port = 0
 [admin]
 port = 0
 [clients]
-key = [{{ client = "c", sha256 = "{digest}" }}]
+key = [{keys}]
 [[guard]]
 unit = "quota"
 rows = 100000000
 [[guard]]
 unit = "watch"
-detector = {{ unit = "prada", threshold = 1000000.0, cap = 2000 }}
+detector = {{ unit = "prada", threshold = 1000000.0, cap = {cap} }}
 then = {{ unit = "label_only" }}
 [[guard]]
 unit = "rounding"
@@ -57,68 +68,153 @@ path = "{folder}/log"
 class Bare:
     """Read the body, post it, copy the answer back: what any proxy on this stack costs."""
 
-    def __init__(self, upstream: str) -> None:
-        self._url = upstream
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(self, post: Callable[[str, bytes, dict[str, str]], Any]) -> None:
+        self._post = post
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if self._session is None:
-            skip = ("User-Agent", "Accept", "Accept-Encoding")
-            self._session = aiohttp.ClientSession(skip_auto_headers=skip, cookie_jar=aiohttp.DummyCookieJar())
         body, more = b"", True
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        async with self._session.post(self._url + scope["path"], data=body) as answer:
-            text = await answer.read()
+        passed = {k.decode(): v.decode() for k, v in scope["headers"] if k in PASSED}
+        status, text = await self._post(scope["path"], body, passed)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": text})
 
 
-async def bare(upstream: str) -> None:
+def by_aiohttp(upstream: str) -> Callable[[str, bytes, dict[str, str]], Any]:
+    sessions: list[aiohttp.ClientSession] = []
+
+    async def post(path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        if not sessions:
+            skip = ("User-Agent", "Accept", "Accept-Encoding")
+            sessions.append(aiohttp.ClientSession(skip_auto_headers=skip, cookie_jar=aiohttp.DummyCookieJar()))
+        async with sessions[0].post(upstream + path, data=body, headers=headers) as answer:
+            return answer.status, await answer.read()
+
+    return post
+
+
+def by_own(upstream: str) -> Callable[[str, bytes, dict[str, str]], Any]:
+    client = HttpClient(upstream, timeout_s=10.0, connections=100, limit=1 << 20)
+
+    async def post(path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        status, _, text = await client.ask("POST", path, headers, body)
+        return status, text
+
+    return post
+
+
+async def bare(upstream: str, client: str) -> None:
     sock = bound("127.0.0.1", 0)
     print(address(sock), flush=True)
+    app = Bare(by_own(upstream) if client == "own" else by_aiohttp(upstream))
     config = uvicorn.Config(
-        Bare(upstream),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        date_header=False,
+        app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, date_header=False
     )
     await uvicorn.Server(config).serve(sockets=[sock])
 
 
-async def full(upstream: str, d: int, binary: bool, stored: int) -> None:
-    folder = Path(tempfile.mkdtemp())
+def policy_text(upstream: str, d: int, folder: Path, keys: dict[str, str], *, cap: int = 2_000, **names: str) -> str:
+    """The policy of the whole guard; `keys` are API keys by client."""
     (folder / "guard.key").write_text("00" * 32)
-    text = POLICY.format(upstream=upstream, d=d, folder=folder, digest=hashed(KEY), binary=str(binary).lower())
-    server = Server(parse_policy(text, folder=folder))
-    stream = await server.streams.look("c")
+    known = ", ".join(f'{{ client = "{c}", sha256 = "{hashed(k)}" }}' for c, k in keys.items())
+    return POLICY.format(upstream=upstream.removeprefix("binary+"), d=d, folder=folder, keys=known, cap=cap,
+                         binary=str(upstream.startswith("binary+")).lower(),
+                         scores=names.get("scores", "probabilities"))  # fmt: skip
+
+
+async def seeded(server: Server, client: str, d: int, stored: int) -> str:
+    """Put so many samples of each class on record; so far apart that nothing more is kept."""
+    stream = await server.streams.look(client)
     watch = server.gate.policy.stages[1]
     state = stream.states["1-watch"] = watch.start()
     near = state.detector.sets.near
-    for i, x in enumerate(images(stored * 10, d, 0).astype(float)):  # this many samples of each class on record
-        near.add(i % 10, x)
-    for label in range(10):  # so far apart that nothing more is kept, and every question meets them all
+    for x, y in zip(*images(0, d, 0, each=stored), strict=True):
+        near.add(int(y), x.astype(float))
+    for label in range(10):
         state.detector.sets.joining[label] = Joining(threshold=1e9)
+    return f"{len(near)} samples, {near.nbytes / 1e6:.1f} MB"
+
+
+class Clock:
+    """Processor time of this thread inside some functions, each without the others that it calls."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._inner = [0.0]
+
+    def timed(self, owner: Any, name: str, word: str) -> None:
+        plain = getattr(owner, name)
+        self.spent.setdefault(word, 0.0)
+
+        def around(*args: Any, **words: Any) -> Any:
+            self._inner.append(0.0)
+            start = time.thread_time()
+            try:
+                return plain(*args, **words)
+            finally:
+                took = time.thread_time() - start
+                self.spent[word] += took - self._inner.pop()
+                self._inner[-1] += took
+
+        setattr(owner, name, around)
+
+
+def watched(server: Server) -> Clock:
+    """A clock on every part of the guard's work."""
+    from portcullis.core.guard import Guard
+    from portcullis.gateway import stores
+    from portcullis.gateway.clients import Clients
+    from portcullis.gateway.protocols.v2 import OpenInference
+
+    clock, intake, store = Clock(), server.gate.intake, server.store
+    clock.timed(intake, "visit", "headers")
+    clock.timed(Clients, "identify", "identify")
+    for name, word in (("read", "read the question"), ("ask", "write it for the model"),
+                       ("understand", "read the answer"), ("write", "write the answer")):  # fmt: skip
+        clock.timed(OpenInference, name, word)
+    clock.timed(server.gate.policy.stages[1].detector.__class__, "update", "PRADA")
+    clock.timed(Guard, "admit", "quota, rounding and the rest of the guard")
+    clock.timed(Guard, "release", "quota, rounding and the rest of the guard")
+    clock.timed(stores, "pack_event", "journal: pack")
+    clock.timed(stores.SqliteStore, "_insert", "journal: SQLite")
+    assert store is not None
+    return clock
+
+
+async def full(upstream: str, d: int, stored: int, clocked: bool) -> None:
+    folder = Path(tempfile.mkdtemp())
+    server = Server(parse_policy(policy_text(upstream, d, folder, {"c": KEY}), folder=folder))
+    about = await seeded(server, "c", d, stored)
+    clock = watched(server) if clocked else None
     print(server.url, flush=True)
-    print(f"{len(near)} samples, {near.nbytes / 1e6:.1f} MB", file=sys.stderr)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
-    task = asyncio.create_task(server())
+    begun: list[float] = []
+    if clock:
+
+        def mark() -> None:  # the load has warmed up: begin to count
+            begun[:] = [time.thread_time(), sum(server.gate.metrics.added)]
+            clock.spent.update(dict.fromkeys(clock.spent, 0.0))
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, mark)
     try:
-        await task
+        await asyncio.create_task(server())
     finally:
-        stages = server.gate.metrics.stage_seconds
-        n = sum(server.gate.metrics.added)
-        print({k: round(1e6 * v / max(n, 1)) for k, v in stages.items()}, "us a request", file=sys.stderr)
+        found: dict[str, Any] = {"about": about}
+        if clock and begun:
+            n = sum(server.gate.metrics.added) - begun[1]
+            whole = time.thread_time() - begun[0]
+            found["us"] = {k: 1e6 * v / n for k, v in clock.spent.items()}
+            found["us"]["server, client and the rest"] = 1e6 * (whole - sum(clock.spent.values())) / n
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
+    np.seterr(all="warn")
     if sys.argv[1] == "bare":
-        uvloop.run(bare(sys.argv[2]))
+        uvloop.run(bare(sys.argv[2], sys.argv[3]))
     else:
-        uvloop.run(full(sys.argv[2], int(sys.argv[3]), sys.argv[4] == "binary", int(sys.argv[5])))
+        uvloop.run(full(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:] == ["clocked"]))

@@ -1,4 +1,8 @@
-"""Load from a process of its own: so many connections, each asking one prepared question after another."""
+"""Load from a process of its own: so many connections, each asking one prepared question after another.
+
+With a rate, requests are sent by the clock whatever became of the earlier ones, and times count from the moment at
+which a request was due, so that a server that stands still is not spared.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import deque
 from urllib.parse import urlsplit
 
 import httptools
@@ -13,19 +18,24 @@ import numpy as np
 import uvloop
 from images import images
 
+SLOT = b"0.123456"  # the first number of every JSON question, counted up so that no question is asked twice
 
-def questions(n: int, d: int, binary: bool, seed: int, key: str) -> list[bytes]:
-    """n HTTP requests, no two alike."""
+
+def questions(n: int, d: int, binary: bool, seed: int, key: str, outputs: list[str] | None = None) -> list[bytes]:
+    """n HTTP requests."""
     found = []
-    for x in images(n, d, seed):
+    wanted = {"outputs": [{"name": name} for name in outputs]} if outputs else {}
+    for i, (x, y) in enumerate(zip(*images(n, d, seed), strict=True)):
         tensor = {"name": "input", "shape": [1, d], "datatype": "FP32"}
-        headers = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\n"
+        headers = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\nx-request-id: {i}-{y}\r\n"
         if binary:
-            head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 4 * d}}]}).encode()
+            head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 4 * d}}], **wanted}).encode()
             body, headers = head + x.tobytes(), headers + f"inference-header-content-length: {len(head)}\r\n"
         else:
-            tree = {"inputs": [{**tensor, "data": [float(str(v)) for v in x]}]}
-            body, headers = json.dumps(tree).encode(), headers + "content-type: application/json\r\n"
+            data = json.dumps([float(str(v)) for v in x[1:]])
+            tree = {"inputs": [{**tensor, "data": []}], **wanted}
+            body = json.dumps(tree).replace('"data": []', f'"data": [{SLOT.decode()}, {data[1:]}').encode()
+            headers += "content-type: application/json\r\n"
         found.append(f"{headers}content-length: {len(body)}\r\n\r\n".encode() + body)
     return found
 
@@ -33,52 +43,103 @@ def questions(n: int, d: int, binary: bool, seed: int, key: str) -> list[bytes]:
 class Asker(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, work: asyncio.Queue[bytes], times: list[float], bad: list[int]) -> None:
-        self.work, self.times, self.bad = work, times, bad
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
         self.parser = httptools.HttpResponseParser(self)
-        self.done: asyncio.Future[None]
+        self.done: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(ConnectionResetError())
 
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        if self.parser.get_status_code() != 200:
-            self.bad.append(self.parser.get_status_code())
+        self.tally.statuses[self.parser.get_status_code()] = (
+            self.tally.statuses.get(self.parser.get_status_code(), 0) + 1
+        )
+        assert self.done is not None
         self.done.set_result(None)
 
-    async def run(self, pause: float) -> None:
-        while not self.work.empty():
-            question = self.work.get_nowait()
-            self.done = asyncio.get_running_loop().create_future()
-            start = time.perf_counter()
-            self.transport.write(question)  # type: ignore[attr-defined]
-            await self.done
-            self.times.append(time.perf_counter() - start)
-            if pause:
-                await asyncio.sleep(max(0.0, pause - (time.perf_counter() - start)))
+    async def ask(self, question: bytes, due: float) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self.transport.write(question)  # type: ignore[attr-defined]
+        await self.done
+        self.tally.times.append(time.perf_counter() - due)
 
 
-async def main(url: str, n: int, d: int, binary: bool, connections: int, rate: float, seed: int, key: str) -> None:
-    parts, work, times, bad = urlsplit(url), asyncio.Queue(), list[float](), list[int]()
-    for question in questions(n, d, binary, seed, key):
-        work.put_nowait(question)
+class Tally:
+    """What came of a run."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.statuses: dict[int, int] = {}
+
+    def told(self, seconds: float) -> dict[str, object]:
+        n = len(self.times)
+        p50, p99, p999 = (float(p) for p in np.percentile(self.times, [50, 99, 99.9]) * 1_000)
+        bad = sum(count for status, count in self.statuses.items() if status != 200)
+        return {"n": n, "seconds": seconds, "rps": n / seconds, "p50": p50, "p99": p99, "p999": p999,
+                "worst": max(self.times) * 1_000, "bad": bad, "statuses": self.statuses}  # fmt: skip
+
+
+async def by_turns(askers: list[Asker], work: deque[bytes]) -> None:
+    """Every connection asks as soon as it is answered."""
+
+    async def turns(asker: Asker) -> None:
+        while work:
+            await asker.ask(work.popleft(), time.perf_counter())
+
+    await asyncio.gather(*map(turns, askers))
+
+
+async def by_clock(askers: list[Asker], prepared: list[bytes], n: int, rate: float) -> None:
+    """n requests at this rate, each on the first connection that is free; questions go round."""
+    idle = asyncio.Queue[Asker]()
+    for asker in askers:
+        idle.put_nowait(asker)
+    running: set[asyncio.Task[None]] = set()
+
+    async def one(asker: Asker, question: bytes, due: float) -> None:
+        await asker.ask(question, due)
+        idle.put_nowait(asker)
+
+    begin = time.perf_counter()
+    for i in range(n):
+        due = begin + i / rate
+        if (wait := due - time.perf_counter()) > 0.0005:
+            await asyncio.sleep(wait)
+        question = prepared[i % len(prepared)]
+        if i >= len(prepared):
+            question = question.replace(SLOT, b"0.%06d" % (i % 1_000_000), 1)
+        task = asyncio.get_running_loop().create_task(one(await idle.get(), question, due))
+        running.add(task)
+        task.add_done_callback(running.discard)
+    await asyncio.gather(*running)
+
+
+async def main(a: dict) -> None:
+    parts, tally, keys = urlsplit(a["url"]), Tally(), a.get("keys") or [a["key"]]
+    prepared = questions(a.get("prepared", a["n"]), a["d"], a["binary"], a["seed"], "{key}", a.get("outputs"))
+    prepared = [q.replace(b"{key}", keys[i % len(keys)].encode(), 1) for i, q in enumerate(prepared)]
     loop = asyncio.get_running_loop()
     pairs = [
-        await loop.create_connection(lambda: Asker(work, times, bad), parts.hostname, parts.port)
-        for _ in range(connections)
+        await loop.create_connection(lambda: Asker(tally), parts.hostname, parts.port) for _ in range(a["connections"])
     ]
+    askers = [asker for _, asker in pairs]
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.readline)
     start = time.perf_counter()
-    await asyncio.gather(*(asker.run(connections / rate if rate else 0.0) for _, asker in pairs))
-    seconds = time.perf_counter() - start
-    p50, p99 = np.percentile(times, [50, 99]) * 1_000
-    print(json.dumps({"n": n, "seconds": seconds, "rps": n / seconds, "p50": p50, "p99": p99, "bad": len(bad)}))
+    if a.get("rate"):
+        await by_clock(askers, prepared, a["n"], a["rate"])
+    else:
+        await by_turns(askers, deque(prepared))
+    print(json.dumps(tally.told(time.perf_counter() - start)))
 
 
 if __name__ == "__main__":
-    a = json.loads(sys.argv[1])
-    uvloop.run(main(a["url"], a["n"], a["d"], a["binary"], a["connections"], a.get("rate", 0.0), a["seed"], a["key"]))
+    uvloop.run(main(json.loads(sys.argv[1])))

@@ -2,8 +2,10 @@
 
     python benchmarks/gateway/throughput.py --d 784 --requests 3000 --stored 2000
 
-Each round measures bare and full one after the other, so that both meet the same machine; the ratio is that of
-the rounds' medians. Processor time per request is the steadier figure on a machine that is shared.
+Bare and full are measured in turns, so that all meet the same machine; every round gives one ratio, and the ratio
+printed is their mean with a 95% t interval. Two bare gates are measured: one on the gate's own HTTP client, one on
+aiohttp. The load comes from a process of its own, which on two cores shares them with the gate: processor time of
+the gate is the figure that does not depend on that.
 """
 
 from __future__ import annotations
@@ -11,79 +13,161 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import signal
-import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
 
 HERE = Path(__file__).parent
 KEY = "benchmark"
+Process = subprocess.Popen[str]
 
 
-def start(script: str, *words: str) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen([sys.executable, str(HERE / script), *words], stdout=subprocess.PIPE, text=True)
+def start(script: str, *words: str, python: str = sys.executable) -> tuple[Process, str]:
+    """A process, and its address: the first line that it prints."""
+    process = subprocess.Popen([python, str(HERE / script), *words], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
 
-def cpu(process: subprocess.Popen[str]) -> float:
+def stop(process: Process) -> str:
+    """End a process; the last line that it printed."""
+    process.terminate()
+    text = process.communicate(timeout=60)[0]
+    return (text or "").strip().rpartition("\n")[2]
+
+
+def cpu(process: Process) -> float:
     """Seconds of processor time that a process has used."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def load(url: str, gate: subprocess.Popen[str], **settings: object) -> dict[str, float]:
+def resident(process: Process) -> float:
+    """Megabytes of memory that a process holds."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1e3
+
+
+def load(url: str, gate: Process | None, **settings: Any) -> dict[str, Any]:
     """One run of load; processor time of the gate in microseconds a request."""
     command = [sys.executable, str(HERE / "load.py"), json.dumps({"url": url, "key": KEY, **settings})]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.readline()
-    before = cpu(gate)
+    before = cpu(gate) if gate else 0.0
     process.stdin.write("go\n")
     process.stdin.flush()
-    found: dict[str, float] = json.loads(process.stdout.readline())
+    found: dict[str, Any] = json.loads(process.stdout.readline())
+    after = cpu(gate) if gate else 0.0
+    process.stdin.close()
     process.wait()
-    found["cpu_us"] = 1e6 * (cpu(gate) - before) / found["n"]
+    found["cpu_us"] = 1e6 * (after - before) / found["n"]
     return found
 
 
-def main() -> None:
+def interval(values: list[float]) -> str:
+    """Mean and 95% t interval."""
+    mean, n = float(np.mean(values)), len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}] (n={n})"
+
+
+def machine() -> str:
+    """What it ran on, and how busy that was before."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    return f"{os.cpu_count()} x {model}, load average {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--d", type=int, default=784)
     parser.add_argument("--requests", type=int, default=3_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--stored", type=int, default=2_000, help="samples of each class on record")
-    parser.add_argument("--binary", action="store_true")
-    a = parser.parse_args()
+    parser.add_argument("--binary", action="store_true", help="the client sends raw bytes")
+    parser.add_argument("--binary-upstream", action="store_true", help="the gate sends raw bytes to the model")
+    parser.add_argument("--connections", type=int, default=16)
+    return parser.parse_args()
+
+
+def main() -> None:
+    a = arguments()
+    print("$ python benchmarks/gateway/throughput.py", *sys.argv[1:])
+    print(machine())
     stub, upstream = start("stub.py")
-    bare, bare_url = start("gates.py", "bare", upstream)
-    full, full_url = start("gates.py", "full", upstream, str(a.d), "binary" if a.binary else "json", str(a.stored))
-    gates = {"bare": (bare, bare_url), "full": (full, full_url)}
-    found: dict[str, list[dict[str, float]]] = {"bare": [], "full": []}
-    calm: dict[str, dict[str, float]] = {}
+    to = "binary+" + upstream if a.binary_upstream else upstream
+    gates = {
+        "bare": start("gates.py", "bare", upstream, "own"),
+        "bare, aiohttp": start("gates.py", "bare", upstream, "aiohttp"),
+        "full": start("gates.py", "full", to, str(a.d), str(a.stored)),
+    }
     try:
-        for gate, url in gates.values():  # connections, caches, the detector's sketches
-            load(url, gate, n=300, d=a.d, binary=a.binary, seed=77, connections=4)
-        for seed in range(a.rounds):
-            for name, (gate, url) in gates.items():
-                common = {"n": a.requests, "d": a.d, "binary": a.binary, "seed": seed + 1, "connections": 16}
-                found[name].append(load(url, gate, **common))
-        for name, (gate, url) in gates.items():
-            common = {"n": 1_000, "d": a.d, "binary": a.binary, "seed": 99, "connections": 8}
-            calm[name] = load(url, gate, rate=200.0, **common)
+        found = in_turns(gates, a)
+        calm = at_200(gates, a)
     finally:
-        for process in (full, bare, stub):
-            process.terminate()
-            process.wait()
-    median = {n: {k: statistics.median(r[k] for r in runs) for k in runs[0]} for n, runs in found.items()}
-    for name, m in median.items():
-        print(f"{name}  {m['rps']:7.0f} requests/s  p50 {m['p50']:6.2f} ms  p99 {m['p99']:6.2f} ms  "
-              f"{m['cpu_us']:5.0f} us of processor time  {m['bad']:.0f} not 200")  # fmt: skip
-    print(f"ratio {median['full']['rps'] / median['bare']['rps']:.2f} of throughput, "
-          f"{median['bare']['cpu_us'] / median['full']['cpu_us']:.2f} of processor time")  # fmt: skip
-    print(f"at 200 requests/s: p99 {calm['bare']['p99']:.2f} ms bare, {calm['full']['p99']:.2f} ms full")
+        about = json.loads([stop(process) for process, _ in gates.values()][-1])["about"]
+    for name, runs in found.items():
+        m = {k: float(np.median([r[k] for r in runs])) for k in ("rps", "p50", "p99", "cpu_us")}
+        print(f"{name:14} {m['rps']:7.0f} requests/s  p50 {m['p50']:6.2f} ms  p99 {m['p99']:6.2f} ms  "
+              f"{m['cpu_us']:5.0f} us of processor time  {sum(r['bad'] for r in runs)} not 200")  # fmt: skip
+    for name in ("bare", "bare, aiohttp"):
+        pairs = list(zip(found["full"], found[name], strict=True))
+        print(f"full / {name}: {interval([f['rps'] / b['rps'] for f, b in pairs])} of throughput, "
+              f"{interval([b['cpu_us'] / f['cpu_us'] for f, b in pairs])} by processor time")  # fmt: skip
+    told = ", ".join(f"{n} p50 {c['p50']:.2f} p99 {c['p99']:.2f} ms" for n, c in calm.items())
+    print(f"at 200 requests/s: {told}; p99 added {calm['full']['p99'] - calm['bare']['p99']:.2f} ms")
+    print(f"on record: {about}")
+    where(to, a)
+    stop(stub)
+
+
+def common(a: argparse.Namespace) -> dict[str, Any]:
+    return {"d": a.d, "binary": a.binary}
+
+
+def in_turns(gates: dict[str, tuple[Process, str]], a: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Every gate in every round, in an order that moves on by one."""
+    for gate, url in gates.values():  # connections, caches, the detector's sketches
+        load(url, gate, n=600, seed=77, connections=4, **common(a))
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in gates}
+    for turn in range(a.rounds):
+        names = list(gates)[turn % len(gates) :] + list(gates)[: turn % len(gates)]
+        for name in names:
+            gate, url = gates[name]
+            found[name].append(load(url, gate, n=a.requests, seed=turn + 1, connections=a.connections, **common(a)))
+    return found
+
+
+def at_200(gates: dict[str, tuple[Process, str]], a: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """2,000 requests by the clock, ten seconds each."""
+    return {
+        name: load(url, gate, rate=200.0, n=2_000, seed=99, connections=32, **common(a))
+        for name, (gate, url) in gates.items()
+        if name != "bare, aiohttp"
+    }
+
+
+def where(upstream: str, a: argparse.Namespace) -> None:
+    """Processor time of every part, in a gate of its own whose clocks cost some time themselves."""
+    gate, url = start("gates.py", "full", upstream, str(a.d), str(a.stored), "clocked")
+    load(url, gate, n=600, seed=78, connections=4, **common(a))
+    gate.send_signal(signal.SIGUSR1)
+    time.sleep(0.2)
+    load(url, gate, n=a.requests, seed=79, connections=a.connections, **common(a))
+    spent = json.loads(stop(gate))["us"]
+    print(f"where the microseconds go (processor time of the event loop's thread, {a.requests} requests):")
+    for name, us in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"  {us:6.1f}  {name}")
+    print(f"  {sum(spent.values()):6.1f}  together")
 
 
 if __name__ == "__main__":

@@ -88,13 +88,16 @@ class SqliteStore:
         waiting.append((position + 1, pack_event(event)))
         if durable:
             try:
-                # One row for all that waits: one statement is one transaction, and the cheapest there is.
-                self._db.execute(INSERT, (client, position + 1, joined(body for _, body in waiting)))
+                self._insert(client, waiting)
             except sqlite3.Error as error:
                 waiting.pop()
                 raise Down(f"The state file cannot be written: {error}.") from error
             del self._waiting[client]
         return Saved(None, position, [event])
+
+    def _insert(self, client: str, waiting: list[tuple[int, bytes]]) -> None:
+        """One row for all that waits: one statement is one transaction, and the cheapest there is."""
+        self._db.execute(INSERT, (client, waiting[-1][0], joined(body for _, body in waiting)))
 
     async def retract(self, client: str) -> bool:
         waiting = self._waiting[client]
