@@ -46,7 +46,7 @@ async def ask(streams: Streams, client: str, x: np.ndarray, at: float) -> Any:
     """What became of one request: the numbers let out, or the reason of the refusal."""
     try:
         seq = await streams.admit(client, x, at)
-        released = await streams.release(client, seq, answer(x))
+        _, released = await streams.release(client, seq, answer(x))
     except Refused as refusal:
         return refusal.reason
     shown = released.answer

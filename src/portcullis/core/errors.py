@@ -79,8 +79,11 @@ class Refused(QueryError):
     """The guard turned the client away.
 
     `answered` holds the rows at the head of the batch that were answered before the door
-    closed, in order; it is None when there are none.
+    closed, in order; it is None when there are none. `place` is the request's place in its client's
+    journal, where there is one.
     """
+
+    place = 0
 
     def __init__(self, reason: str, *, retry_after: float | None = None, answered: Answer | None = None) -> None:
         super().__init__(f"The guard refused this client: {reason}.")

@@ -146,11 +146,11 @@ class Gate:
             clean = await self.upstream.ask(inquiry.x, visit.passed_on)
         except Unreachable as error:
             line.undone = next(self._order)
-            await self._undo(visit.client, seq)
+            await self._undo(visit, seq)
             raise Turned("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None) from None
         except BaseException:
             line.undone = next(self._order)
-            await self._undo(visit.client, seq)
+            await self._undo(visit, seq)
             raise
         marks.append(time.perf_counter())
         line.clean, line.released = clean, next(self._order)
@@ -176,7 +176,7 @@ class Gate:
                 self.metrics.not_enforced["state"] += 1
             return seq
         except Refused as refusal:
-            line.reason = refusal.reason
+            line.reason, line.seq = refusal.reason, refusal.place
             if not policy.enforced:
                 self.metrics.would_refuse += 1
                 return None
@@ -190,9 +190,9 @@ class Gate:
         if seq is None:
             return clean, False
         try:
-            released = await self.streams.release(visit.client, seq, clean)
+            visit.line.ended, released = await self.streams.release(visit.client, seq, clean)
         except Down:
-            await self._undo(visit.client, seq)
+            await self._undo(visit, seq)
             raise Turned("failed", 503, "The gate cannot keep its records just now.", 2.0) from None
         except Failed:
             return self._despite(policy, clean), False
@@ -214,13 +214,13 @@ class Gate:
             return Answer(clean.labels, np.full_like(clean.scores, np.nan))
         return clean
 
-    async def _undo(self, client: str, seq: int | None) -> None:
+    async def _undo(self, visit: Visit, seq: int | None) -> None:
         if seq is None:
             return
         try:
-            await self.streams.undo(client, seq)
+            visit.line.ended = await self.streams.undo(visit.client, seq)
         except Down:
-            log.warning("a reservation could not be given back", extra={"client": client})
+            log.warning("a reservation could not be given back", extra={"client": visit.client})
 
     def _route(self, scope: Scope, policy: Policy) -> tuple[Wire, str]:
         if not scope.get("query_string"):

@@ -26,8 +26,8 @@ from portcullis.gateway.events import narrow
 __all__ = ["Line", "LogFull", "NoLog", "QueryLogFile", "read_log"]
 
 WAITING = 20_000  # lines in the queue at most
-PLAIN = ("at", "id", "client", "decision", "status", "reason", "rows", "altered", "alarms", "seq", "admitted",
-         "released", "undone", "seconds", "policy", "run")  # fmt: skip
+PLAIN = ("at", "id", "client", "decision", "status", "reason", "rows", "altered", "alarms", "seq", "ended",
+         "admitted", "released", "undone", "seconds", "policy", "run")  # fmt: skip
 
 
 class LogFull(PortcullisError):
@@ -46,7 +46,8 @@ class Line:
     reason: str = ""
     altered: int = 0
     alarms: int = 0
-    seq: int = 0  # its place in the client's journal
+    seq: int = 0  # its place in the client's journal ...
+    ended: int = 0  # ... and that of its answer or its end there; 0 or less while the journal could not be written
     admitted: int = 0  # the order in which this process admitted ...
     released: int = 0  # ... and released it ...
     undone: int = 0  # ... or gave it up; 0 if never

@@ -1,14 +1,16 @@
 """Replay: a recorded log through a guard, the same one or another, with the decisions side by side.
 
-The log must hold queries (`[log] queries = true`). Requests of one process are replayed in the order in
-which it admitted and released them, so the same policy gives the same decisions bit for bit; a log that
-begins in the middle of a client's life is replayed as if he began there.
+The log must hold queries (`[log] queries = true`). A client's requests are replayed in the order of their places
+in his journal, whichever replica wrote them down, so the same policy gives the same decisions bit for bit; a log
+that begins in the middle of a client's life is replayed as if he began there.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from portcullis.core.errors import InputError, Refused
 from portcullis.core.guard import Released
@@ -51,21 +53,16 @@ class Replayed:
 
 def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
     """Run the policy's guard over a log."""
-    moments: list[tuple[str, int, str, Line]] = []
+    of_client: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         if not line.admitted:
             continue  # turned away before the guard was asked
         if line.x is None:
             raise InputError("This log holds decisions only; a replay needs [log] queries = true.")
-        moments.append((line.run, line.admitted, "admit", line))
-        if line.undone:
-            moments.append((line.run, line.undone, "undo", line))
-        elif line.released:
-            moments.append((line.run, line.released, "release", line))
-    moments.sort(key=lambda m: m[:2])
+        of_client[line.client].append(line)
     found, streams = Replayed(), dict[str, Stream]()
     fold, refused = Fold(policy.guard(), streams), set[int]()
-    for _, _, kind, line in moments:
+    for kind, line in (moment for held in of_client.values() for moment in _in_order(held)):
         stream = streams.setdefault(line.client, Stream(line.client))
         fate = found.fates.setdefault(line.client, Fate(line.client))
         seq = id(line)
@@ -79,6 +76,50 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
             if isinstance(outcome, Released):
                 _note_release(found, fate, line, outcome)
     return found
+
+
+def _in_order(lines: list[Line]) -> list[tuple[str, Line]]:
+    """What happened to one client, in order.
+
+    Replicas that ran at the same time share a journal, and a moment's place there says when it was. A process that
+    began after all others had ended may have begun a new journal: its moments come after theirs.
+    """
+    runs: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        runs[line.run].append(line)
+    spans = [(min(x.at for x in held), max(x.at + x.seconds for x in held), held) for held in runs.values()]
+    found: list[tuple[str, Line]] = []
+    together: list[list[Line]] = []
+    end = float("-inf")
+    for begin, last, held in sorted(spans, key=itemgetter(0)):
+        if begin > end:
+            found += _merged(together)
+            together = []
+        together.append(held)
+        end = max(end, last)
+    return found + _merged(together)
+
+
+def _merged(runs: list[list[Line]]) -> list[tuple[str, Line]]:
+    """The moments of replicas that ran at the same time, by their places in the journal. One without a place (the
+    journal could not be written) comes after what its own process did before it."""
+    keyed: list[tuple[int, int, str, Line]] = []
+    for lines in runs:
+        place = 0
+        for order, at, kind, line in sorted((m for held in lines for m in _moments(held)), key=itemgetter(0)):
+            place = at if at > 0 else place
+            keyed.append((place, order, kind, line))
+    keyed.sort(key=itemgetter(0, 1))
+    return [(kind, line) for _, _, kind, line in keyed]
+
+
+def _moments(line: Line) -> Iterable[tuple[int, int, str, Line]]:
+    """(the process's count, place in the journal, what, line) of a request's admission and its end."""
+    yield line.admitted, line.seq, "admit", line
+    if line.undone:
+        yield line.undone, line.ended, "undo", line
+    elif line.released:
+        yield line.released, line.ended, "release", line
 
 
 def _note_request(found: Replayed, fate: Fate, line: Line, outcome: Outcome) -> None:

@@ -61,42 +61,45 @@ class Streams:
                 seq, outcome, alarms = await self._tell(stream, Event("admit", at, x=x), durable=False)
                 await self._keep_alarms(stream, alarms)
                 if isinstance(outcome, Refused):
+                    outcome.place = seq
                     await self._retract(stream, seq)
                     raise outcome
             return seq
         finally:
             stream.busy -= 1
 
-    async def release(self, client: str, seq: int, clean: Answer) -> Released:
-        """Fold the model's answer; on return it, its alarms and blocks are written down."""
+    async def release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
+        """Fold the model's answer: its place in the journal, and what is let out. On return it, its alarms and blocks
+        are written down."""
         stream = await self.shelf.take(client)
         try:
             async with stream.lock:
-                event = Event("release", of=seq, answer=clean)
+                event, place = Event("release", of=seq, answer=clean), 0
                 if seq < 0:
                     request = stream.pending[seq]
                     stream.debt.append(Event("whole", request.at, x=request.x, answer=clean))
                     outcome, _ = self.fold.apply(stream, seq, event)
                 else:
-                    _, outcome, alarms = await self._tell(stream, event, durable=True)
+                    place, outcome, alarms = await self._tell(stream, event, durable=True)
                     await self._keep_alarms(stream, alarms)
                     self.shelf.cut(stream)
                 if not isinstance(outcome, Released):
                     raise outcome if isinstance(outcome, Failed) else Failed("The answer came twice.")
-                return outcome
+                return place, outcome
         finally:
             stream.busy -= 1
 
-    async def undo(self, client: str, seq: int) -> None:
-        """The model did not answer: everything reserved is given back."""
+    async def undo(self, client: str, seq: int) -> int:
+        """The model did not answer: everything reserved is given back. Returns the place of that in the journal."""
         stream = await self.shelf.take(client)
         try:
             async with stream.lock:
                 if seq < 0:
                     self.fold.guard.undo(stream.pending.pop(seq))
-                    return
-                await self._tell(stream, Event("undo", of=seq), durable=False)
+                    return 0
+                place, _, _ = await self._tell(stream, Event("undo", of=seq), durable=False)
                 self.shelf.cut(stream)
+                return place
         finally:
             stream.busy -= 1
 
@@ -147,7 +150,7 @@ class Streams:
             return seq, outcome, alarms
         stream.debt.append(event)
         outcome, alarms = self.fold.apply(stream, 0, event)
-        return event.of, outcome, alarms
+        return 0, outcome, alarms
 
     async def _settle(self, stream: Stream) -> None:
         """Write what could not be written before, then stand where the journal stands."""
