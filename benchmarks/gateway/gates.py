@@ -1,7 +1,8 @@
 """The gates that are compared, each as a process: bare (the same stack, no inspection) and full (the whole guard).
 
 python gates.py bare UPSTREAM CLIENT            CLIENT: own (the gate's own client), or aiohttp
-python gates.py full UPSTREAM D CLASSES STORED  UPSTREAM may begin with "binary+": the tensor goes on as raw bytes
+python gates.py full UPSTREAM D STORED [clocked] [scores=NAME]   UPSTREAM may begin with "binary+": raw bytes go on
+python gates.py soak UPSTREAM D CLIENTS CAP FOLDER              nothing on record; many clients, a smaller cap
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import numpy as np
 import uvicorn
 import uvloop
 from images import images
@@ -136,6 +136,8 @@ async def seeded(server: Server, client: str, d: int, stored: int) -> str:
         near.add(int(y), x.astype(float))
     for label in range(10):
         state.detector.sets.joining[label] = Joining(threshold=1e9)
+    await server.streams.operate(client, "unblock", "benchmark", 0.0)  # an event, so that there is something to write
+    await server.streams.shelf.save(stream)  # such a client would have been written before
     return f"{len(near)} samples, {near.nbytes / 1e6:.1f} MB"
 
 
@@ -185,36 +187,53 @@ def watched(server: Server) -> Clock:
     return clock
 
 
-async def full(upstream: str, d: int, stored: int, clocked: bool) -> None:
+async def full(upstream: str, d: int, stored: int, words: list[str]) -> None:
     folder = Path(tempfile.mkdtemp())
-    server = Server(parse_policy(policy_text(upstream, d, folder, {"c": KEY}), folder=folder))
+    names = dict(word.split("=") for word in words if "=" in word)
+    server = Server(parse_policy(policy_text(upstream, d, folder, {"c": KEY}, **names), folder=folder))
     about = await seeded(server, "c", d, stored)
-    clock = watched(server) if clocked else None
+    clock = watched(server) if "clocked" in words else None
+    begun: list[float] = []
+
+    def mark() -> None:  # the load has warmed up: begin to count
+        assert clock is not None
+        begun[:] = [time.thread_time(), sum(server.gate.metrics.added)]
+        clock.spent.update(dict.fromkeys(clock.spent, 0.0))
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, mark)
+    await until_told(server)
+    found: dict[str, Any] = {"about": about}
+    if clock and begun:
+        n = sum(server.gate.metrics.added) - begun[1]
+        whole = time.thread_time() - begun[0]
+        found["us"] = {k: 1e6 * v / n for k, v in clock.spent.items()}
+        found["us"]["server, client and the rest"] = 1e6 * (whole - sum(clock.spent.values())) / n
+    print(json.dumps(found), flush=True)
+
+
+async def soak(upstream: str, d: int, clients: int, cap: int, folder: Path) -> None:
+    keys = {f"c{i}": f"{KEY}{i}" for i in range(clients)}
+    server = Server(parse_policy(policy_text(upstream, d, folder, keys, cap=cap), folder=folder))
+    await until_told(server)
+    held = [s.states["1-watch"].detector.sets.near for s in server.streams.open.values() if "1-watch" in s.states]
+    rows, megabytes = sum(map(len, held)), sum(near.nbytes for near in held) / 1e6
+    metrics = server.gate.metrics
+    print(json.dumps({"rows": rows, "megabytes": megabytes, "requests": sum(metrics.requests.values()),
+                      "dropped": server.gate.querylog.dropped, "state failures": server.streams.failures}))  # fmt: skip
+
+
+async def until_told(server: Server) -> None:
+    """Serve until SIGTERM."""
     print(server.url, flush=True)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
-    begun: list[float] = []
-    if clock:
-
-        def mark() -> None:  # the load has warmed up: begin to count
-            begun[:] = [time.thread_time(), sum(server.gate.metrics.added)]
-            clock.spent.update(dict.fromkeys(clock.spent, 0.0))
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, mark)
-    try:
-        await asyncio.create_task(server())
-    finally:
-        found: dict[str, Any] = {"about": about}
-        if clock and begun:
-            n = sum(server.gate.metrics.added) - begun[1]
-            whole = time.thread_time() - begun[0]
-            found["us"] = {k: 1e6 * v / n for k, v in clock.spent.items()}
-            found["us"]["server, client and the rest"] = 1e6 * (whole - sum(clock.spent.values())) / n
-        print(json.dumps(found), flush=True)
+    await server()
 
 
 if __name__ == "__main__":
-    np.seterr(all="warn")
-    if sys.argv[1] == "bare":
-        uvloop.run(bare(sys.argv[2], sys.argv[3]))
+    kind, *words = sys.argv[1:]
+    if kind == "bare":
+        uvloop.run(bare(*words))
+    elif kind == "full":
+        uvloop.run(full(words[0], int(words[1]), int(words[2]), words[3:]))
     else:
-        uvloop.run(full(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:] == ["clocked"]))
+        uvloop.run(soak(words[0], int(words[1]), int(words[2]), int(words[3]), Path(words[4])))

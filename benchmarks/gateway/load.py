@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections import deque
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httptools
@@ -87,18 +87,25 @@ class Tally:
                 "worst": max(self.times) * 1_000, "bad": bad, "statuses": self.statuses}  # fmt: skip
 
 
-async def by_turns(askers: list[Asker], work: deque[bytes]) -> None:
+def going_round(prepared: list[bytes], n: int) -> Iterator[bytes]:
+    """n questions; from the second time round with another first number, so that none is asked twice."""
+    for i in range(n):
+        question = prepared[i % len(prepared)]
+        yield question if i < len(prepared) else question.replace(SLOT, b"0.%06d" % (i % 1_000_000), 1)
+
+
+async def by_turns(askers: list[Asker], work: Iterator[bytes]) -> None:
     """Every connection asks as soon as it is answered."""
 
     async def turns(asker: Asker) -> None:
-        while work:
-            await asker.ask(work.popleft(), time.perf_counter())
+        for question in work:
+            await asker.ask(question, time.perf_counter())
 
     await asyncio.gather(*map(turns, askers))
 
 
-async def by_clock(askers: list[Asker], prepared: list[bytes], n: int, rate: float) -> None:
-    """n requests at this rate, each on the first connection that is free; questions go round."""
+async def by_clock(askers: list[Asker], work: Iterator[bytes], rate: float) -> None:
+    """Requests at this rate, each on the first connection that is free."""
     idle = asyncio.Queue[Asker]()
     for asker in askers:
         idle.put_nowait(asker)
@@ -109,13 +116,10 @@ async def by_clock(askers: list[Asker], prepared: list[bytes], n: int, rate: flo
         idle.put_nowait(asker)
 
     begin = time.perf_counter()
-    for i in range(n):
+    for i, question in enumerate(work):
         due = begin + i / rate
         if (wait := due - time.perf_counter()) > 0.0005:
             await asyncio.sleep(wait)
-        question = prepared[i % len(prepared)]
-        if i >= len(prepared):
-            question = question.replace(SLOT, b"0.%06d" % (i % 1_000_000), 1)
         task = asyncio.get_running_loop().create_task(one(await idle.get(), question, due))
         running.add(task)
         task.add_done_callback(running.discard)
@@ -134,10 +138,8 @@ async def main(a: dict) -> None:
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.readline)
     start = time.perf_counter()
-    if a.get("rate"):
-        await by_clock(askers, prepared, a["n"], a["rate"])
-    else:
-        await by_turns(askers, deque(prepared))
+    work = going_round(prepared, a["n"])
+    await (by_clock(askers, work, a["rate"]) if a.get("rate") else by_turns(askers, work))
     print(json.dumps(tally.told(time.perf_counter() - start)))
 
 

@@ -115,7 +115,7 @@ async def test_pages_that_a_crash_left_behind_belong_to_nothing_and_go(tmp_path:
     await ask(streams, "c", 1.0)
     store._db.execute("INSERT INTO pages VALUES ('c', x'00', x'00')")  # written, and then the process died
     assert await remembered(Streams(guard(), store), "c") == [1.0]
-    await streams.shelf._snapshot(await streams.look("c"))
+    await streams.shelf.save(await streams.look("c"))
     assert b"\0" not in contents(store, "c")[0]
     assert await remembered(Streams(guard(), store), "c") == [1.0]
 
@@ -125,7 +125,7 @@ async def test_a_request_that_a_snapshot_caught_between_admit_and_release_counts
     streams = Streams(guard(), store)
     x = np.ones((1, 4))
     seq = await streams.admit("c", x, 1.0)
-    await streams.shelf._snapshot(await streams.look("c"))
+    await streams.shelf.save(await streams.look("c"))
     scores = MODEL.scores(x)
     await streams.release("c", seq, Answer(scores.argmax(axis=1), scores))
     for again in (Streams(guard(), store), Streams(guard(), SqliteStore(tmp_path / "s.db"))):
@@ -222,12 +222,12 @@ async def test_a_replica_whose_snapshot_was_overtaken_goes_on_from_the_others(re
     for i in range(3):
         await ask(one, "c", float(i))
         await ask(two, "c", float(10 + i))
-    await one.shelf._snapshot(await one.look("c"))
+    await one.shelf.save(await one.look("c"))
     behind = await two.look("c")
-    await two.shelf._snapshot(behind)
+    await two.shelf.save(behind)
     assert (behind.snapped, behind.pages) == ((await one.look("c")).snapped, (await one.look("c")).pages)
     await ask(two, "c", 20.0)
-    await two.shelf._snapshot(behind)
+    await two.shelf.save(behind)
     assert await remembered(one, "c") == [0.0, 10.0, 1.0, 11.0, 2.0]  # has not asked since
     await ask(one, "c", 21.0)  # and now folds what it missed, on the other's snapshot
     assert await remembered(one, "c") == [0.0, 10.0, 1.0, 11.0, 2.0, 12.0, 20.0, 21.0]

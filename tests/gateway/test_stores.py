@@ -225,7 +225,7 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     here = Here(tmp_path)
     x = np.random.default_rng(0).random((64, 4))
     pages = here.store._db.execute("PRAGMA page_count").fetchone()[0]
-    here.store._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # the disk has room for two pages more
+    here.store._db.execute(f"PRAGMA max_page_count = {pages + 12}")  # the disk has room for twelve pages more
     found = [(await here.infer(x + i))[0] for i in range(12)]
     assert found[0] == 200
     assert found[-1] == 503

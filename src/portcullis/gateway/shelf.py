@@ -1,7 +1,7 @@
 """The shelf: which clients are in memory, how they come and how they go.
 
 Nothing here keeps other clients waiting for longer than two milliseconds: a journal is folded by pieces, a snapshot
-is cut by pieces and written on a thread, and idle clients beyond the capacity are let go in the background.
+is cut and written by pieces, and idle clients beyond the capacity are let go in the background.
 """
 
 from __future__ import annotations
@@ -84,14 +84,33 @@ class Shelf:
         tail = stream.position - stream.snapped
         if tail >= max(EVERY, PER_PAGE * len(stream.pages)) and not (stream.debt or stream.saving):
             stream.saving = True
-            self._in_background(self._snapshot(stream))
+            self._in_background(self.save(stream))
+
+    async def save(self, stream: Stream) -> None:
+        """Cut a snapshot under the stream's lock, and write it without."""
+        stream.busy += 1
+        stream.saving = True
+        try:
+            async with stream.lock:
+                if stream.debt or stream.position == stream.snapped or any(seq < 0 for seq in stream.pending):
+                    return
+                position = stream.position
+                order, fresh = await cut(self._fold.pack(stream), stream.pages)
+            stream.snapped, stream.pages = await self._journal.snapshot(
+                stream.client, stream.snapped, position, order, fresh
+            )
+        except Down:
+            pass  # a later one will do
+        finally:
+            stream.saving = False
+            stream.busy -= 1
 
     async def close(self) -> None:
         """Write the streams whose journals are long, so that the next start folds little twice."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for stream in list(self.open.values()):
             if stream.position - stream.snapped > LIGHT:
-                await self._snapshot(stream)
+                await self.save(stream)
 
     async def _load(self, client: str) -> Stream:
         saved = await self._journal.load(client)
@@ -121,7 +140,7 @@ class Shelf:
         try:
             for stream in self._beyond():
                 if _idle(stream):
-                    await self._snapshot(stream)
+                    await self.save(stream)
                     if _idle(stream) and stream.position - stream.snapped <= LIGHT:
                         self.open.pop(stream.client, None)
         finally:
@@ -130,25 +149,6 @@ class Shelf:
     def _beyond(self) -> list[Stream]:
         """Those that have not been used for longest, as many as there are beyond the capacity."""
         return list(islice(self.open.values(), max(0, len(self.open) - self.capacity)))
-
-    async def _snapshot(self, stream: Stream) -> None:
-        """Cut a snapshot under the stream's lock, and write it without."""
-        stream.busy += 1
-        stream.saving = True
-        try:
-            async with stream.lock:
-                if stream.debt or stream.position == stream.snapped or any(seq < 0 for seq in stream.pending):
-                    return
-                position = stream.position
-                order, fresh = await cut(self._fold.pack(stream), stream.pages)
-            stream.snapped, stream.pages = await self._journal.snapshot(
-                stream.client, stream.snapped, position, order, fresh
-            )
-        except Down:
-            pass  # a later one will do
-        finally:
-            stream.saving = False
-            stream.busy -= 1
 
     def _in_background(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

@@ -1,17 +1,18 @@
-"""The snapshots in a state file, written on a thread and a connection of their own.
+"""The snapshots in a state file: written by pieces between requests, read on a thread if they are large.
 
-SQLite has one writer at a time, and requests write inline: so pages are written a few at a time, each time for a
-millisecond or two, and only then is the snapshot made to consist of them. A crash on the way leaves pages that
-belong to nothing; the client's next snapshot deletes them.
+SQLite has one writer at a time, and a second one would keep requests asleep until it is through: so pages are written
+by the requests' own connection, a few in a transaction, and others run in between. Only then is the snapshot made to
+consist of them. A crash on the way leaves pages that belong to nothing; the client's next snapshot deletes them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from portcullis.gateway.journal import Down
 from portcullis.gateway.pages import names
@@ -23,57 +24,92 @@ CREATE TABLE IF NOT EXISTS snapshots (client TEXT PRIMARY KEY, position INTEGER 
 CREATE TABLE IF NOT EXISTS pages (client TEXT NOT NULL, name BLOB NOT NULL, data BLOB NOT NULL,
                                   PRIMARY KEY (client, name));
 """
-BATCH = 16  # pages of 64 KB in one transaction
-CUT = 200  # events deleted in one transaction
+BATCH = 2  # pages of 64 KB in one transaction: about a millisecond
+CUT = 50  # events deleted in one transaction
+PACE = 4.0  # for every moment that it writes, it leaves so many to requests
 LIGHT = 16, 128  # pages and events that are read where they are asked for; more are read on the thread
 
-T = TypeVar("T")
 Found = tuple[bytes | None, int, list[bytes], frozenset[bytes]]  # snapshot, its position, later events, pages' names
 
 
 class Snapshots:
-    """`db` is the requests' connection. A database in memory has no other, and is used for everything."""
+    """`db` is the requests' connection; a thread that reads has its own. Nothing is written while not `calm`."""
 
-    def __init__(self, db: sqlite3.Connection, path: str, synchronous: str) -> None:
+    def __init__(self, db: sqlite3.Connection, path: str, calm: asyncio.Event) -> None:
         self._shared = db
-        self._path, self._synchronous = path, synchronous
+        self._calm = calm
+        self._path = path
         self._own: sqlite3.Connection | None = None
+        self._turn = asyncio.Lock()  # one snapshot at a time
         self._thread = ThreadPoolExecutor(1, "snapshots")
 
     async def load(self, client: str) -> Found:
         """The client's snapshot, and what the journal holds after it."""
         try:
             pages, events = _size(self._shared, client)
-            if pages <= LIGHT[0] and events <= LIGHT[1]:
+            if self._path == ":memory:" or (pages <= LIGHT[0] and events <= LIGHT[1]):
                 return _load(self._shared, client)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, client)
         except sqlite3.Error as error:
             raise Down(f"The state file cannot be read: {error}.") from error
-        return await self._apart(_load, client)
 
     async def save(
         self, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
     ) -> tuple[int, frozenset[bytes]]:
-        return await self._apart(_save, client, base, position, order, fresh)
+        async with self._turn:
+            return await self._save(client, base, position, order, fresh)
+
+    async def _save(
+        self, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
+    ) -> tuple[int, frozenset[bytes]]:
+        try:
+            insert = "INSERT OR IGNORE INTO pages VALUES (?, ?, ?)"
+            await self._by_pieces(insert, [(client, name, page) for name, page in fresh.items()], BATCH)
+            await self._calm.wait()
+            found = _switch(self._shared, client, base, position, order)
+            if found[0] == position:
+                await self._forget(client, position, found[1])
+            return found
+        except sqlite3.Error as error:
+            raise Down(f"The state file cannot be written: {error}.") from error
 
     def close(self) -> None:
         self._thread.shutdown()
         if self._own:
             self._own.close()
 
-    async def _apart(self, work: Callable[..., T], *words: Any) -> T:
-        """Do this on the thread."""
-        try:
-            if self._path == ":memory:":
-                return work(self._shared, *words)
-            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._opened(), *words))
-        except sqlite3.Error as error:
-            raise Down(f"The state file cannot be used: {error}.") from error
+    async def _forget(self, client: str, position: int, kept: frozenset[bytes]) -> None:
+        """Delete pages that belong to nothing any more, and events that the snapshot holds."""
+        held = self._shared.execute("SELECT name FROM pages WHERE client = ?", (client,)).fetchall()
+        gone = [(client, name) for (name,) in held if name not in kept]
+        await self._by_pieces("DELETE FROM pages WHERE client = ? AND name = ?", gone, BATCH)
+        some = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE client = ? AND n <= ? ORDER BY n LIMIT ?)"
+        while True:
+            await self._calm.wait()
+            begin = time.perf_counter()
+            if self._shared.execute(some, (client, position, CUT)).rowcount < CUT:
+                return
+            await asyncio.sleep(PACE * (time.perf_counter() - begin))
 
-    def _opened(self) -> sqlite3.Connection:
+    async def _by_pieces(self, sql: str, rows: Sequence[Any], size: int) -> None:
+        db = self._shared
+        for start in range(0, len(rows), size):
+            await self._calm.wait()
+            begin = time.perf_counter()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                db.executemany(sql, rows[start : start + size])
+                db.execute("COMMIT")
+            except sqlite3.Error:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            await asyncio.sleep(PACE * (time.perf_counter() - begin))
+
+    def _load(self, client: str) -> Found:
         if self._own is None:
             self._own = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            self._own.execute(f"PRAGMA synchronous = {self._synchronous}")
-        return self._own
+        return _load(self._own, client)
 
 
 def _size(db: sqlite3.Connection, client: str) -> tuple[int, int]:
@@ -105,38 +141,15 @@ def _after(position: int, rows: Iterable[tuple[int, bytes]]) -> Iterable[bytes]:
         yield from bodies[max(0, position - (n - len(bodies))) :]
 
 
-def _save(
-    db: sqlite3.Connection, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
+def _switch(
+    db: sqlite3.Connection, client: str, base: int, position: int, order: Sequence[bytes]
 ) -> tuple[int, frozenset[bytes]]:
-    insert = "INSERT OR IGNORE INTO pages VALUES (?, ?, ?)"
-    _in_batches(db, insert, [(client, name, page) for name, page in fresh.items()], BATCH)
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        found = db.execute("SELECT position, pages FROM snapshots WHERE client = ?", (client,)).fetchone() or (0, b"")
-        if found[0] != base:
-            return found[0], frozenset(names(found[1]))
-        db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (client, position, b"".join(order)))
-    finally:
-        db.execute("COMMIT")
-    kept = frozenset(order)
-    held = db.execute("SELECT name FROM pages WHERE client = ?", (client,)).fetchall()
-    gone = [(client, name) for (name,) in held if name not in kept]
-    _in_batches(db, "DELETE FROM pages WHERE client = ? AND name = ?", gone, 4 * BATCH)
-    some = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE client = ? AND n <= ? ORDER BY n LIMIT ?)"
-    while db.execute(some, (client, position, CUT)).rowcount == CUT:
-        pass
-    return position, kept
-
-
-def _in_batches(db: sqlite3.Connection, sql: str, rows: Sequence[Any], size: int) -> None:
-    for start in range(0, len(rows), size):
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            db.executemany(sql, rows[start : start + size])
-        except sqlite3.Error:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+    """Make the snapshot consist of these pages, if it is still the one as of `base`; what it is now."""
+    found = db.execute("SELECT position, pages FROM snapshots WHERE client = ?", (client,)).fetchone() or (0, b"")
+    if found[0] != base:
+        return found[0], frozenset(names(found[1]))
+    db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (client, position, b"".join(order)))
+    return position, frozenset(order)
 
 
 def joined(bodies: Iterable[bytes]) -> bytes:
