@@ -13,6 +13,7 @@ import typing
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -86,7 +87,7 @@ def _rebuild(kind: Any, tree: Any, data: memoryview) -> Any:
         dtype, count = np.dtype(tree["dtype"]), int(np.prod(tree["shape"], dtype=int))
         return np.frombuffer(data, dtype, count, tree["at"]).reshape(tree["shape"]).copy()
     if is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)  # type: ignore[arg-type]
         return kind(**{name: _rebuild(hints[name], value, data) for name, value in tree.items()})  # type: ignore[operator]
     if origin is dict:
         return {_rebuild(inner[0], k, data): _rebuild(inner[1], v, data) for k, v in tree}
@@ -98,6 +99,12 @@ def _rebuild(kind: Any, tree: Any, data: memoryview) -> Any:
     if kind is bytes:
         return bytes.fromhex(tree)
     return kind(tree)
+
+
+@lru_cache(maxsize=256)
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; looking them up costs more than all the rest of reading a state."""
+    return typing.get_type_hints(kind)
 
 
 class Store(Protocol):
