@@ -67,6 +67,11 @@ def test_own_labels_as_good_as_the_api():
     assert ids(*rows) == {("own_labels_as_good", "audit")}
 
 
+def test_own_labels_that_fall_short_are_no_flag():
+    rows = [row("a", "none", 0.9), row("own_labels", "none", 0.7, role="control"), CONTROL]
+    assert ids(*rows) == set()
+
+
 def test_seeds_are_counted_and_averaged():
     rows = [row("a", "none", v, seed=s) for s, v in enumerate((0.10, 0.90, 0.80))]
     flags = of_run([*rows, CONTROL])

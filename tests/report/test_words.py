@@ -48,6 +48,28 @@ def test_the_answer_names_queries_theft_best_defense_and_its_price() -> None:
     assert "Behind label_only the worst attacker is knockoff." in s.detail
 
 
+def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
+    records = [exact("knockoff", NONE, 0.95), exact("knockoff", "label_only", 0.6), control("no_api", 0.1)]
+    s = said([*records, control("own_labels", 0.96)])
+    assert s.verdict == "no gain"
+    assert whole(s).startswith(
+        "The API adds nothing measurable: whoever labels the same data himself reaches 96% agreement [93, 99] "
+        "without a query. With 1,600 queries a stranger reaches 95% [93, 97]."
+    )
+    assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
+
+
+@pytest.mark.parametrize(("own", "verdict"), [(0.90, "stolen"), (0.93, "no gain"), (1.0, "no gain")])
+def test_own_labels_count_as_soon_as_the_intervals_touch(own: float, verdict: str) -> None:
+    records = [exact("a", NONE, 0.96), control("no_api", 0.1), control("own_labels", own)]
+    assert said(records).verdict == verdict
+
+
+def test_an_exact_theft_stands_beside_good_labels() -> None:
+    records = [exact("equation_solving", NONE, 1.0, 0.0), control("no_api", 0.1), control("own_labels", 0.95)]
+    assert said(records).verdict == "stolen"
+
+
 def test_a_defense_is_as_good_as_its_worst_attacker() -> None:
     records = [exact("a", NONE, 0.9), exact("a", "x", 0.2), exact("b", "x", 0.8), exact("a", "y", 0.5)]
     found = read(records)

@@ -69,7 +69,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "own_labels_as_good": Flag(
         "The thief's own labels are as good as the API",
-        "training on the pool's own labels reaches the agreement of the best undefended attack",
+        "training on the pool's own labels reaches the agreement of the best undefended attack, within the intervals",
         "He need not steal what he can make: the queries bought him no more than labelling his pool by hand.",
         "Audit with a pool that the thief cannot label, or read the result as the price of a labelled pool.",
     ),
@@ -154,7 +154,7 @@ def _theft(groups: Groups) -> Iterable[dict[str, str]]:
             told = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
             yield {**raised("attack_does_not_steal", told), "where": f"{attack} | none"}
     own = groups.get(("control", "own_labels", "none"))
-    if own and free and own[2] >= max(value for value, _, _ in free.values()):
+    if own and free and own[2] >= max(free.values())[1]:
         yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
 
 

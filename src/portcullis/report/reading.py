@@ -173,6 +173,14 @@ class Audit:
     def control(self, name: str) -> Pair | None:
         return next((p for p in self.controls if p.attack == name and self.measure in p.measures), None)
 
+    @property
+    def free(self) -> Pair | None:
+        """The control that labels the data itself, where the best undefended attack is not clearly above it."""
+        own, strongest = self.control("own_labels"), self.worst(NONE)
+        if own is None or strongest is None:
+            return None
+        return None if apart(own.measures[self.measure], strongest.measures[self.measure]) else own
+
     def cost(self, defense: str) -> Estimate | None:
         """Accuracy that an honest client loses behind this defense, as a fraction.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from portcullis.core.types import Estimate
-from portcullis.report.numbers import apart, count, percent, points
-from portcullis.report.reading import GRADES, NONE, Audit
+from portcullis.report.numbers import count, percent, points
+from portcullis.report.reading import GRADES, NONE, Audit, Pair
 
 __all__ = ["CONTROLS", "Said", "answer", "listed", "measure_word", "threat"]
 
@@ -29,7 +29,8 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Said:
-    """The answer. `verdict` is "stolen", "withheld" or "nothing"; `caveats` are what the reader must know with it."""
+    """The answer. `verdict` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
+    "withheld" or "nothing"; `caveats` are what the reader must know with it."""
 
     verdict: str
     headline: str
@@ -45,12 +46,29 @@ def answer(audit: Audit) -> Said:
         return _nothing(audit)
     if not audit.steals(strongest.attack):
         return _withheld(audit)
+    if audit.free:
+        return _no_gain(audit, strongest, audit.free)
     copy = strongest.measures[audit.measure]
     opening = (
         f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
         f"{_interval(copy)}."
     )
     return Said("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
+
+
+def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Said:
+    """No theft is claimed where the same data with its own labels makes as good a copy without the API."""
+    copy, free = strongest.measures[audit.measure], own.measures[audit.measure]
+    defended = _defended(audit)
+    return Said(
+        "no gain",
+        f"The API adds nothing measurable: whoever labels the same data himself reaches {_share(audit, free)} "
+        f"{_interval(free)} without a query.",
+        f"With {count(strongest.queries, 'query')} a stranger reaches {percent(copy)}. The intervals overlap, so this "
+        "shows no theft, and no defense takes away what the data gives by itself.",
+        [f"For a thief who cannot label it: {defended[0].lower()}{defended[1:]}", *_details(audit)],
+        [*_caveats(audit), "To see what the API gives away, audit with a pool whose labels a thief would not have."],
+    )
 
 
 def measure_word(audit: Audit) -> str:
@@ -108,12 +126,6 @@ def _details(audit: Audit) -> Iterable[str]:
     yield f"The strongest attack is {strongest.attack}.{_half_way(audit, strongest.attack)}"
     if audit.baseline:
         yield f"A thief who learns nothing from the API gets {percent(audit.baseline.measures[audit.measure])}."
-    own = audit.control("own_labels")
-    if own and not apart(own.measures[audit.measure], strongest.measures[audit.measure]):
-        yield (
-            f"A thief who labels the same data himself reaches {percent(own.measures[audit.measure])} without one "
-            "query: for one who can, the API gives little away."
-        )
     if audit.best and audit.helps:
         held = audit.worst(audit.best)
         assert held is not None
