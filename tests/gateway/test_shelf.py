@@ -238,3 +238,17 @@ async def test_a_replica_whose_snapshot_was_overtaken_goes_on_from_the_others(re
 def test_a_page_is_named_by_all_of_its_bytes() -> None:
     assert pages_module.named(bytes(PAGE)) != pages_module.named(bytes(PAGE - 1) + b"\1")
     assert pages_module.names(b"a" * 16 + b"b" * 16) == [b"a" * 16, b"b" * 16]
+
+
+async def test_an_end_writes_the_longest_journals_and_does_not_take_for_ever(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.db")
+    streams = Streams(guard(), store)
+    for client, requests in (("long", 80), ("longer", 90), ("short", 3)):
+        for i in range(requests):
+            await ask(streams, client, float(i))
+    await streams.shelf.close(seconds=-1.0)
+    assert store._db.execute("SELECT count(*) FROM snapshots").fetchone() == (0,)
+    await streams.shelf.close()
+    assert store._db.execute("SELECT client FROM snapshots ORDER BY 1").fetchall() == [("long",), ("longer",)]
+    again = Streams(guard(), SqliteStore(tmp_path / "s.db"))
+    assert [len(await remembered(again, c)) for c in ("long", "longer", "short")] == [80, 90, 3]

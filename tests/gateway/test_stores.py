@@ -23,6 +23,7 @@ from portcullis.defenses.rounding import Rounding
 from portcullis.defenses.watch import Watch
 from portcullis.detectors.prada import Prada
 from portcullis.gateway import shelf as shelf_module
+from portcullis.gateway import stores as stores_module
 from portcullis.gateway.events import Event, pack_event, unpack_event
 from portcullis.gateway.fold import Failed
 from portcullis.gateway.redis_store import RedisStore
@@ -310,3 +311,23 @@ def test_a_state_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         SqliteStore(tmp_path / "y.db")
     with pytest.raises(ParameterError, match="normal"):
         SqliteStore(tmp_path / "z.db", synchronous="off")
+
+
+async def test_the_write_ahead_log_begins_anew_under_steady_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "s.db")  # SQLite's own checkpoints come at 400 MB
+    monkeypatch.setattr(stores_module, "LONG", 200)
+    monkeypatch.setattr(stores_module, "CHECKPOINT_S", 0.01)
+    await store.ping()  # starts the thread
+    x = np.random.default_rng(0).normal(size=(1, 512))
+    largest = 0
+    for i in range(1_500):
+        await store.tell("c", i, Event("admit", float(i), x=x), durable=True)
+        if i % 10 == 0:
+            await asyncio.sleep(0.002)
+        largest = max(largest, (tmp_path / "s.db-wal").stat().st_size)
+    assert largest < 3_000 * 1_024  # of the 9 MB that were written
+    saved = await store.load("c")
+    assert [event.at for event in saved.events] == [float(i) for i in range(1_500)]
+    await store.close()

@@ -105,12 +105,15 @@ class Shelf:
             stream.saving = False
             stream.busy -= 1
 
-    async def close(self) -> None:
-        """Write the streams whose journals are long, so that the next start folds little twice."""
+    async def close(self, seconds: float = 10.0) -> None:
+        """Write the streams whose journals are longest, so that the next start folds little twice; what is not written
+        in time is in the journal all the same."""
+        end = time.monotonic() + seconds
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for stream in list(self.open.values()):
-            if stream.position - stream.snapped > LIGHT:
-                await self.save(stream)
+        for stream in sorted(self.open.values(), key=lambda s: s.snapped - s.position):
+            if stream.position - stream.snapped <= LIGHT or time.monotonic() > end:
+                return
+            await self.save(stream)
 
     async def _load(self, client: str) -> Stream:
         saved = await self._journal.load(client)
