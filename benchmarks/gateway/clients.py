@@ -5,7 +5,8 @@
 Memory: MNIST clients of 3,000 queries each, by what the process grows and by what the detector holds; as 8-bit
 images, and with noise in the 32-bit numbers. Growth: 10 to 10,000 clients with the same history ask at random, through
 the gate as an ASGI application (no sockets, a model that costs nothing), with room in memory for all of them and with
-room for a tenth, the others in the state file. Prices are processor time of the event loop's thread.
+room for a tenth, the others in the state file. Loading: how long the largest client waits when he comes back, and how
+long others wait meanwhile. Prices are processor time of the event loop's thread.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import uvloop
-from gates import policy_text
+from gates import policy_text, seeded
 from images import images
 from load import SLOT, questions
 from throughput import interval, machine
@@ -31,6 +32,7 @@ from portcullis.core.types import Answer
 from portcullis.gateway.pages import PAGE, cut
 from portcullis.gateway.policy import parse_policy
 from portcullis.gateway.server import Server
+from portcullis.gateway.streams import Streams
 
 D = 784
 BY_NAME = '[clients]\nheader = { header = "x-client" }\n'
@@ -128,6 +130,33 @@ async def memory(clients: int, queries: int, noise: bool) -> None:
     await close(running)
 
 
+async def loading(events: int) -> None:
+    """A client with all his detector can hold and so many events behind the snapshot comes back after a crash."""
+    running, _ = server(10)
+    await seeded(running, "c0", D, 2_000)
+    x, y = mnist(events // 2, True, 8)
+    await straight(running, "c0", x, y)
+    again = Streams(running.policy.guard(), running.store)
+    waits, over = [], asyncio.Event()
+
+    async def others() -> None:
+        while not over.is_set():
+            start = time.perf_counter()
+            await asyncio.sleep(0)
+            waits.append(1e3 * (time.perf_counter() - start))
+
+    task = asyncio.create_task(others())
+    start = time.perf_counter()
+    stream = await again.look("c0")
+    took = 1e3 * (time.perf_counter() - start)
+    over.set()
+    await task
+    rows = len(stream.states["1-watch"].detector.sets.near)
+    print(f"a client with {rows} samples and {events} events to fold comes back: he waits {took:.0f} ms, others at "
+          f"most {max(waits):.1f} ms (n={len(waits)} turns)")  # fmt: skip
+    await close(running)
+
+
 async def populated(count: int, capacity: int, history: int) -> tuple[Server, Path]:
     """A gate that knows so many clients, all with the same history, so that they differ in nothing but their number.
     Nothing more joins their detectors."""
@@ -176,8 +205,9 @@ def main() -> None:
     if a.part:
         part, *words = a.part.split(",")
         numbers = list(map(int, words))
-        uvloop.run(memory(a.clients, 3_000, bool(numbers[0])) if part == "memory" else
-                   growth(numbers[0], numbers[1], a.blocks, a.each))  # fmt: skip
+        work = {"memory": lambda: memory(a.clients, 3_000, bool(numbers[0])), "loading": lambda: loading(numbers[0]),
+                "growth": lambda: growth(numbers[0], numbers[1], a.blocks, a.each)}  # fmt: skip
+        uvloop.run(work[part]())
         return
     print("$ python benchmarks/gateway/clients.py")
     print(machine(), flush=True)
@@ -189,6 +219,7 @@ def main() -> None:
 
     apart("memory,0")
     apart("memory,1")
+    apart("loading,2000")
     print(f"price of a request by number of clients, 60 queries on record each; {a.blocks} blocks of {a.each} requests,"
           " each from a client drawn at random", flush=True)  # fmt: skip
     for count in a.counts:

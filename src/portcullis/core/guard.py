@@ -186,6 +186,8 @@ def changed(clean: Answer, answer: Answer) -> NDArray[np.bool_]:
             continue
         if now is None:
             return np.ones(len(clean), bool)
-        same = (was == now) | (np.isnan(was) & np.isnan(now)) if was.dtype.kind == "f" else was == now
-        differs |= ~same.reshape(len(clean), -1).all(axis=1)
+        apart = was != now
+        if was.dtype.kind == "f" and apart.any():
+            apart &= ~(np.isnan(was) & np.isnan(now))  # withheld before and after
+        differs |= apart.reshape(len(clean), -1).any(axis=1)
     return differs
