@@ -82,9 +82,11 @@ class Tally:
     def told(self, seconds: float) -> dict[str, object]:
         n = len(self.times)
         p50, p99, p999 = (float(p) for p in np.percentile(self.times, [50, 99, 99.9]) * 1_000)
+        parts = np.array_split(np.array(self.times), max(1, min(60, n // 1_000)))
         bad = sum(count for status, count in self.statuses.items() if status != 200)
-        return {"n": n, "seconds": seconds, "rps": n / seconds, "p50": p50, "p99": p99, "p999": p999,
-                "worst": max(self.times) * 1_000, "bad": bad, "statuses": self.statuses}  # fmt: skip
+        found: dict[str, object] = {"n": n, "seconds": seconds, "rps": n / seconds, "p50": p50, "p99": p99}
+        found |= {"p999": p999, "worst": max(self.times) * 1_000, "bad": bad, "statuses": self.statuses}
+        return found | {"p99 by parts": [float(np.percentile(part, 99)) * 1_000 for part in parts]}
 
 
 def going_round(prepared: list[bytes], n: int) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from throughput import KEY, Process, load, machine, resident, start, stop
+from throughput import KEY, Process, cpu, load, machine, resident, start, stop
 
 D = 784
 
@@ -32,6 +33,12 @@ def sampled(gate: Process, folder: Path, found: list[tuple[float, float, float]]
     while not over.wait(5.0):
         disk = sum(f.stat().st_size for f in folder.rglob("state*")) / 1e6
         found.append((time.monotonic() - begin, resident(gate), disk))
+
+
+def busy() -> float:
+    """Seconds of processor time that the whole machine has worked."""
+    user, nice, system, _, _, irq, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -58,9 +65,13 @@ def main() -> None:
         print(f"capacity {asked[-1]['rps']:.0f} requests/s; {a.minutes:g} minutes at {rate:.0f}", flush=True)
         watch = threading.Thread(target=sampled, args=(gate, folder, samples, over))
         watch.start()
+        before, ours = busy(), cpu(gate) + cpu(stub) + os.times().children_user + os.times().children_system
         run = load(url, gate, n=round(60 * a.minutes * rate), seed=3, rate=rate, connections=64,
                    **{**common, "prepared": 4_000})  # fmt: skip
         asked.append(run)
+        ours = cpu(gate) + cpu(stub) + os.times().children_user + os.times().children_system - ours
+        others = (busy() - before - ours) / run["seconds"]
+        print(f"meanwhile other work on this machine took {others:.2f} of {os.cpu_count()} cores")
     finally:
         over.set()
         told = stop(gate)
@@ -75,6 +86,10 @@ def report(
     print(f"{run['n']} requests in {run['seconds']:.0f} s ({run['rps']:.0f} a second), {run['bad']} not 200")
     print(f"latency from when a request was due: p50 {run['p50']:.2f}  p99 {run['p99']:.2f}  p99.9 {run['p999']:.2f}  "
           f"worst {run['worst']:.1f} ms")  # fmt: skip
+    parts = np.array(run["p99 by parts"])
+    print(f"p99 of each of {len(parts)} parts of the run: median {np.median(parts):.2f}, quartiles "
+          f"{np.percentile(parts, 25):.2f} and {np.percentile(parts, 75):.2f}, worst {parts.max():.1f} ms; "
+          f"{(parts <= 50).sum()} of them at most 50 ms")  # fmt: skip
     lines = 0
     for file in (folder / "log").iterdir():
         with file.open("rb") as held:

@@ -44,6 +44,7 @@ class Shelf:
         self._keep_alarms = keep_alarms
         self._loading: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def take(self, client: str) -> Stream:
@@ -87,18 +88,20 @@ class Shelf:
             self._in_background(self.save(stream))
 
     async def save(self, stream: Stream) -> None:
-        """Cut a snapshot under the stream's lock, and write it without."""
+        """Cut a snapshot under the stream's lock, and write it without. One at a time: clients that ask alike would
+        otherwise be written all at once."""
         stream.busy += 1
         stream.saving = True
         try:
-            async with stream.lock:
-                if stream.debt or stream.position == stream.snapped or any(seq < 0 for seq in stream.pending):
-                    return
-                position = stream.position
-                order, fresh = await cut(self._fold.pack(stream), stream.pages)
-            stream.snapped, stream.pages = await self._journal.snapshot(
-                stream.client, stream.snapped, position, order, fresh
-            )
+            async with self._turn:
+                async with stream.lock:
+                    if stream.debt or stream.position == stream.snapped or any(seq < 0 for seq in stream.pending):
+                        return
+                    position = stream.position
+                    order, fresh = await cut(self._fold.pack(stream), stream.pages)
+                stream.snapped, stream.pages = await self._journal.snapshot(
+                    stream.client, stream.snapped, position, order, fresh
+                )
         except Down:
             pass  # a later one will do
         finally:

@@ -40,7 +40,6 @@ class Snapshots:
         self._calm = calm
         self._path = path
         self._own: sqlite3.Connection | None = None
-        self._turn = asyncio.Lock()  # one snapshot at a time
         self._thread = ThreadPoolExecutor(1, "snapshots")
 
     async def load(self, client: str) -> Found:
@@ -54,12 +53,6 @@ class Snapshots:
             raise Down(f"The state file cannot be read: {error}.") from error
 
     async def save(
-        self, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
-    ) -> tuple[int, frozenset[bytes]]:
-        async with self._turn:
-            return await self._save(client, base, position, order, fresh)
-
-    async def _save(
         self, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
     ) -> tuple[int, frozenset[bytes]]:
         try:
