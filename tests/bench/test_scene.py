@@ -107,6 +107,15 @@ def test_files_that_are_not_what_they_say(tmp_path):
         read_rows("pool", tmp_path / "empty.npz")
 
 
+def test_labels_of_the_wrong_length_and_a_pool_without_rows(tmp_path):
+    np.savez(tmp_path / "short.npz", x=X, y=np.arange(len(X) - 1))
+    with pytest.raises(InputError, match=r"one whole-number label for each row; short.npz holds 20 rows and labels"):
+        read_rows("test set", tmp_path / "short.npz")
+    np.savez(tmp_path / "bare.npz", x=X[:0])
+    with pytest.raises(InputError, match=r"The pool was expected to hold at least one row; bare.npz holds none"):
+        read_rows("pool", tmp_path / "bare.npz")
+
+
 def test_arrays_and_tables_are_read(tmp_path):
     np.save(tmp_path / "pool.npy", (X * 255).astype(np.uint8))
     assert read_rows("pool", tmp_path / "pool.npy").x.max() <= 1
