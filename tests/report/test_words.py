@@ -54,7 +54,7 @@ def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     assert s.verdict == "no gain"
     assert whole(s).startswith(
         "The API adds nothing measurable: whoever labels the same data himself reaches 96% agreement [93, 99] "
-        "without a query. With 1,600 queries a stranger reaches 95% [93, 97]."
+        "without a query. With 1,600 queries a stranger reaches 95% [93, 97], not clearly more. This shows no theft,"
     )
     assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
 

@@ -64,7 +64,7 @@ def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Said:
         "no gain",
         f"The API adds nothing measurable: whoever labels the same data himself reaches {_share(audit, free)} "
         f"{_interval(free)} without a query.",
-        f"With {count(strongest.queries, 'query')} a stranger reaches {percent(copy)}. The intervals overlap, so this "
+        f"With {count(strongest.queries, 'query')} a stranger reaches {percent(copy)}, not clearly more. This "
         "shows no theft, and no defense takes away what the data gives by itself.",
         [f"For a thief who cannot label it: {defended[0].lower()}{defended[1:]}", *_details(audit)],
         [*_caveats(audit), "To see what the API gives away, audit with a pool whose labels a thief would not have."],
