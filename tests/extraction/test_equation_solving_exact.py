@@ -124,6 +124,23 @@ class TestExtractAndTest:
         assert result.notes["family"] == "softmax"
         assert result.notes["residual"] < 1e-9
 
+    def test_a_complement_that_lost_its_digits_is_asked_again_nearer(self) -> None:
+        """Weights as a column with a long tail has after scaling: its far end makes 1 - p a handful of last digits."""
+        w, b = np.array([60.0, -3.0, 2.0, 0.5]), -1.0
+
+        class Complement(ToySoftmax):
+            def scores(self, x: Array) -> Array:
+                p = 1 / (1 + np.exp(-(x @ w + b)))
+                return np.column_stack([1 - p, p])
+
+        victim = Complement(np.vstack([0 * w, w]), np.array([0.0, b]), (4,))
+        result = thieve(victim, door(4, 2), 1000)
+        assert 0 < victim.scores(np.array([[0.55, 0, 0, 0]])).min() < 1e-13  # not 0, and worth nothing
+        assert result.notes["family"] == "softmax"
+        assert result.notes["bill"]["log_ratio"] == 5 + result.notes["unusable"]
+        recovered = result.model.w[1] - result.model.w[0]
+        assert np.abs(recovered - w).max() <= 1e-6
+
     def test_neither_is_said_to_be_not_linear(self) -> None:
         toy = toy_victim((6,), 3)
 

@@ -1,6 +1,7 @@
 """The learner's contract: a new model, a function of (x, targets, rng), and nothing else in the process is touched."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from portcullis.core.errors import InputError, ParameterError
 from portcullis.core.settings import describe
 from portcullis.core.types import Differentiable, Model
+from portcullis.models.load import load_model, save_model
 from portcullis.models.torch import TorchLearner, TorchModel
 
 QUICK = dict(network="mlp", epochs=3, batch=16)
@@ -224,3 +226,30 @@ def test_settings_are_plain_data():
     described = describe(learner)
     assert described.pop("unit") == "portcullis.models.torch:TorchLearner"
     assert TorchLearner(**described) == learner
+
+
+def test_a_table_is_learnt_whatever_its_units() -> None:
+    """The same rows in other units, and with a column that does not vary: the copy is as good, where `mlp` fails."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 3))
+    y = np.eye(2)[(z[:, 0] + z[:, 1] > 0).astype(int)]
+    x = np.column_stack([z[:, 0] * 1e5 + 3e5, z[:, 1] * 1e-3, z[:, 2], np.full(400, 7.0)])
+    right = {}
+    for network in ("table_mlp", "mlp"):
+        learner = TorchLearner(network=network, epochs=30)
+        model = learner.fit(x[:300], y[:300], rng=np.random.default_rng(1))
+        right[network] = (model.scores(x[300:]).argmax(axis=1) == y[300:].argmax(axis=1)).mean()
+    assert right["table_mlp"] > 0.9 > right["mlp"]
+
+
+def test_what_a_table_was_measured_by_goes_with_the_weights(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3)) * [1e4, 1, 1e-4]
+    y = np.eye(2)[(x[:, 0] > 0).astype(int)]
+    learner = TorchLearner(network="table_mlp", epochs=2)
+    first = learner.fit(x, y, rng=np.random.default_rng(1))
+    np.testing.assert_allclose(first.module[0].mean.numpy(), x.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(first.module[0].deviation.numpy(), x.std(axis=0), rtol=1e-6)
+    again = load_model(str(save_model(first, tmp_path / "copy")), input_shape=(3,), n_classes=2)
+    np.testing.assert_array_equal(again.scores(x), first.scores(x))
+    shifted = learner.fit(x + 1e6, y, rng=np.random.default_rng(1), start=first)
+    np.testing.assert_array_equal(shifted.module[0].mean.numpy(), first.module[0].mean.numpy())

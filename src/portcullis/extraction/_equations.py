@@ -19,6 +19,8 @@ NEAR = 0.1  # the first point lies within this share of the range around the mid
 WELL_CONDITIONED = 1e6  # a uniform design worse than this is drawn again; drawing is free
 REDRAWS = 20  # after which uniform points are no use: many categories, most of them never drawn
 HALVINGS = 20  # after which a step is too short to tell anything
+LAST = 2.0**53  # 1 / the last digit of a float64 just below 1
+LOST = 1e-8  # a complement below this has lost half of its digits
 COARSE = 6  # answers that are all multiples of 10^-6 or more were rounded
 
 
@@ -106,9 +108,15 @@ class Points:
 
 
 def usable(scores: Array | None) -> NDArray[np.bool_]:
-    """(n,) rows whose logarithms all exist; NaN, a withheld score, is not above 0."""
+    """(n,) rows whose logarithms all exist and mean something; NaN, a withheld score, is not above 0.
+
+    A library that gives 1 - p for the other class (scikit-learn's logistic regression does) gives a multiple of the
+    last digit of 1: where p is nearly 1, few digits of the complement are left, and its logarithm is worth as many.
+    A small probability that was computed as such has all its digits, and is almost never such a multiple.
+    """
     assert scores is not None  # `needs` asks for probabilities
-    return np.asarray((scores > 0).all(axis=1))
+    complement = (scores < LOST) & (scores * LAST == np.round(scores * LAST))
+    return np.asarray(((scores > 0) & ~complement).all(axis=1))
 
 
 def decimals_of(scores: Array) -> int | None:

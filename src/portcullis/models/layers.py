@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Channels", "ConvPool"]
+__all__ = ["Channels", "ConvPool", "Standardize"]
 
 
 class Channels(nn.Module):
@@ -21,3 +21,28 @@ class ConvPool(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu_(F.max_pool2d(super().forward(x), 2))
+
+
+class Standardize(nn.Module):
+    """Every input less its mean, divided by its standard deviation, both of the rows that the learner was given.
+
+    They are kept with the weights. A column that does not vary is only moved.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(input_shape))
+        self.register_buffer("deviation", torch.ones(input_shape))
+
+    def measure(self, x: Tensor) -> None:
+        """Take mean and deviation from rows (n, *input_shape)."""
+        wide = x.double()  # columns such as a year's income would lose digits
+        deviation = wide.std(dim=0, correction=0)
+        self.mean.copy_(wide.mean(dim=0))
+        self.deviation.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation

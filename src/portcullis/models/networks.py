@@ -1,7 +1,7 @@
 """Small networks by name: factories `(input_shape, n_classes, *, dropout=0.0) -> torch.nn.Module`.
 
 The victims of Juuti et al. "PRADA: Protecting against DNN Model Stealing Attacks" (arXiv 1805.02628v1), Tables 1
-and 3, and two small ones for 8x8 digits and for tables.
+and 3, and small ones for 8x8 digits, for flat rows and for tables.
 
 A module maps (n, *input_shape) float32 to (n, n_classes) logits; images come as (n, H, W) or (n, H, W, C) and the
 network moves the channel axis itself. `dropout` stands in front of every fully connected layer, as in the paper's
@@ -44,14 +44,15 @@ def stack(
     maps: tuple[int, ...] = (),
     hidden: tuple[int, ...] = (),
     kernel: int = 2,
+    standardize: bool = False,
 ) -> nn.Module:
     """Convolution, pooling by 2 and ReLU for each of `maps`; then a fully connected layer and ReLU for each of
-    `hidden`; then the logits."""
+    `hidden`; then the logits. `standardize` brings every input to mean 0 and deviation 1 first."""
     from torch import nn
 
-    from portcullis.models.layers import Channels, ConvPool
+    from portcullis.models.layers import Channels, ConvPool, Standardize
 
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [Standardize(input_shape)] if standardize else []
     width = math.prod(input_shape)
     if maps:
         height, breadth, channels = _image(input_shape)
@@ -75,13 +76,14 @@ def _image(input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(input_shape) not in (2, 3):
         raise InputError(
             f"A convolutional network takes images of shape (H, W) or (H, W, C); got {input_shape}. "
-            "For tables use the network 'mlp'."
+            "For tables use the network 'table_mlp'."
         )
     return (*input_shape, 1)[:3]  # type: ignore[return-value]
 
 
 digits_cnn: Network = partial(stack, maps=(32,), hidden=(64,), kernel=3)
 mlp: Network = partial(stack, hidden=(128, 128))
+table_mlp: Network = partial(stack, hidden=(128, 128), standardize=True)
 prada_1_layer: Network = partial(stack)
 prada_2_layers: Network = partial(stack, hidden=(200,))
 prada_3_layers: Network = partial(stack, maps=(32,), hidden=(200,))
@@ -104,6 +106,7 @@ NETWORKS = Catalog(
             "prada_5_layers",
             "prada_gtsrb",
             "prada_mnist",
+            "table_mlp",
         )
     },
 )

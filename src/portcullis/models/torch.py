@@ -29,6 +29,8 @@ try:
     import torch
     from torch import Tensor, nn
     from torch.nn import functional as F
+
+    from portcullis.models.layers import Standardize
 except ModuleNotFoundError as error:
     raise MissingExtra("A PyTorch model", "torch") from error
 
@@ -173,6 +175,8 @@ class TorchLearner:
             module = build_network(self.network, tuple(x.shape[1:]), targets.shape[1], dropout=self.dropout)
             if start is not None:
                 _copy(start, module)
+            else:
+                _measure(module, rows)
             module = module.to(self.device).train()
             self._train(module, rows, goals, rng, progress)
         return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
@@ -248,6 +252,13 @@ def _loss(module: nn.Module, x: Tensor, goals: Tensor, rows: NDArray[np.int64]) 
         ]
     module.train()
     return float(torch.stack(parts).sum()) / len(rows)
+
+
+def _measure(module: nn.Module, rows: Tensor) -> None:
+    """Let the layers that scale inputs see the rows once."""
+    for layer in module.modules():
+        if isinstance(layer, Standardize):
+            layer.measure(rows.to(layer.mean.device))
 
 
 def _copy(start: Model, module: nn.Module) -> None:

@@ -8,6 +8,7 @@ replaced by models of the published size, trained here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -220,8 +221,6 @@ def private_logistic(
 
 def _mlp(x: Array, y: Any, interface: Interface, spec: Spec, rng: np.random.Generator) -> Model:
     """One hidden layer of 20 tanh units, as in the paper."""
-    import warnings
-
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -289,8 +288,10 @@ def _binned(x: Array, y: Any, interface: Interface, spec: Spec, rng: np.random.G
         parts.append(("words", OneHotEncoder(categories=codes, sparse_output=False), words))
     if numbers:
         parts.append(("numbers", _quantiles(x[:, numbers], spec["bins"], KBinsDiscretizer), numbers))
-    pipeline = make_pipeline(ColumnTransformer(parts), LogisticRegression(max_iter=500)).fit(x, y)
-    return IncompleteTable(pipeline, features)
+    pipeline = make_pipeline(ColumnTransformer(parts), LogisticRegression(max_iter=500))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="sklearn.preprocessing._discretization")  # equal edges are one edge
+        return IncompleteTable(pipeline.fit(x, y), features)
 
 
 def _quantiles(x: Array, bins: int, discretizer: Any) -> Any:
