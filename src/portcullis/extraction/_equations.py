@@ -13,7 +13,7 @@ from portcullis.core.types import Array, Interface
 from portcullis.models.encoding import Encoding
 from portcullis.models.softmax import SoftmaxRegression
 
-__all__ = ["COARSE", "Points", "decimals_of", "solve_log_ratios", "usable"]
+__all__ = ["COARSE", "Points", "decimals_of", "enough", "solve_log_ratios", "usable"]
 
 NEAR = 0.1  # the first point lies within this share of the range around the middle
 WELL_CONDITIONED = 1e6  # a uniform design worse than this is drawn again; drawing is free
@@ -117,6 +117,15 @@ def usable(scores: Array | None) -> NDArray[np.bool_]:
     assert scores is not None  # `needs` asks for probabilities
     complement = (scores < LOST) & (scores * LAST == np.round(scores * LAST))
     return np.asarray(((scores > 0) & ~complement).all(axis=1))
+
+
+def enough(z: Array, scores: Array) -> NDArray[np.bool_]:
+    """(n,) rows to solve from: the usable ones, or, where those leave unknowns undetermined and there is no budget
+    to ask again, every row that has a logarithm. Few digits are better than no equation."""
+    good = usable(scores)
+    if np.linalg.matrix_rank(np.column_stack([z[good], np.ones(good.sum())])) > z.shape[1]:
+        return good
+    return np.asarray((scores > 0).all(axis=1))
 
 
 def decimals_of(scores: Array) -> int | None:

@@ -36,7 +36,7 @@ from portcullis.core.errors import AttackFailed
 from portcullis.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
 from portcullis.core.settings import check
 from portcullis.core.types import Array, Interface, Model, Reveals
-from portcullis.extraction._equations import COARSE, Points, decimals_of, solve_log_ratios, usable
+from portcullis.extraction._equations import COARSE, Points, decimals_of, enough, solve_log_ratios, usable
 from portcullis.models.encoding import Encoding
 from portcullis.models.surrogates import fit_surrogate, of_inputs, unknowns
 
@@ -124,7 +124,7 @@ class _Theft:
         points.collect(min(wanted, self._harvest.left), self._settings.design)
         self._pay("log_ratio")
         z, scores = self._rows(held=False)
-        good = usable(scores)
+        good = enough(z, scores)
         model, rank, condition = solve_log_ratios(z[good], scores[good], rounded=self._rounded())
         self._note(rank=rank, unknowns=self._encoding.width + 1, condition=condition)
         return model
