@@ -150,7 +150,7 @@ class _Theft:
         self._pay("held_out")
 
     def tells(self, model: Model) -> bool:
-        """Whether the log-ratios of the held-out answers are the model's own; true where there are none."""
+        """Whether the log-ratios of the held-out answers are the model's own; true where saturation leaves none."""
         z, scores = self._rows(held=True)
         good = usable(scores)
         if not good.any():
@@ -160,7 +160,10 @@ class _Theft:
         residual = float(np.abs(truth - ours).max())
         tolerance = SINGLE if self._interface.precision == "float32" else LINEAR
         linear = residual <= tolerance * max(1.0, float(np.abs(truth).max()))
-        self._note(residual=residual, linear=linear)
+        self._note(residual=residual, saturated=int((~good).sum()))
+        if linear and 2 * good.sum() < len(good):
+            return True  # nothing speaks against it, and too little for it: no family is claimed
+        self._note(linear=linear)
         if linear:
             self._note(family="softmax")
         return linear
