@@ -29,7 +29,7 @@ from load import SLOT, questions
 from throughput import interval, machine
 
 from portcullis.core.types import Answer
-from portcullis.gateway.pages import PAGE, cut
+from portcullis.gateway.paging import PAGE, cut
 from portcullis.gateway.policy import parse_policy
 from portcullis.gateway.server import Server
 from portcullis.gateway.streams import Streams

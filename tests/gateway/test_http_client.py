@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from portcullis.core.errors import ParameterError
+from portcullis.core.errors import InputError, ParameterError
 from portcullis.gateway import http_client as module
 from portcullis.gateway.http_client import HttpClient, Lost, Unreadable
+from portcullis.gateway.upstream import credentials
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nhi"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -197,6 +199,27 @@ async def test_old_connections_are_not_used_again(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, "IDLE_S", -1.0)
         await client.ask("GET", "/", {})
     assert len(asked) == 2
+
+
+async def test_the_gate_shows_its_own_token_whatever_a_question_brings(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    own = credentials(str(tmp_path / "token"), "Authorization")
+    assert own == {"authorization": "Bearer s3cret"}
+    assert credentials(str(tmp_path / "token"), "X-Api-Key") == {"x-api-key": "s3cret"}
+    assert credentials(None, "authorization") == {}
+    talk, asked = answering(OK)
+    async with client_of(talk, own=own) as client:
+        await client.ask("GET", "/", {"authorization": "Bearer forged"})
+    assert b"authorization: Bearer s3cret\r\n" in asked[0]
+    assert b"forged" not in asked[0]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two\nlines", b"\xff"])
+def test_a_token_that_cannot_be_sent_is_refused_at_the_start(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    with pytest.raises(InputError, match=r"The model server's token .* (cannot be read|something else)"):
+        credentials(str(tmp_path / "token"), "authorization")
 
 
 async def test_a_name_and_password_in_the_address_and_no_line_breaks_in_headers() -> None:

@@ -14,10 +14,10 @@ from tests.gateway.harness import SECRET, Softmax
 from portcullis.core.guard import Defense, Guard
 from portcullis.core.types import Answer, Array
 from portcullis.defenses.quota import Quota
-from portcullis.gateway import pages as pages_module
+from portcullis.gateway import paging as pages_module
 from portcullis.gateway import shelf as shelf_module
 from portcullis.gateway.journal import Down
-from portcullis.gateway.pages import PAGE, cut
+from portcullis.gateway.paging import PAGE, cut
 from portcullis.gateway.redis_store import RedisStore
 from portcullis.gateway.sqlite_snapshots import LIGHT as INLINE
 from portcullis.gateway.stores import SqliteStore

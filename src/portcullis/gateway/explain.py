@@ -23,10 +23,18 @@ FAILURES = {
 }
 
 
+def _address(url: str) -> str:
+    """Without the name and password that may stand in it."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
 def explained(policy: Policy) -> Iterator[str]:
     """One sentence after another."""
     served, up, limits = policy.served, policy.upstream, policy.limits
-    where = f"the model server at {up.url} in {up.protocol}" if up else "no model server yet (give --upstream)"
+    where = (
+        f"the model server at {_address(up.url)} in {up.protocol}" if up else "no model server yet (give --upstream)"
+    )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
         f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."

@@ -45,9 +45,12 @@ class Unreadable(Exception):
 
 
 class HttpClient:
-    """At most `connections` at a time; whoever comes then waits. An answer may have `limit` bytes."""
+    """At most `connections` at a time; whoever comes then waits. An answer may have `limit` bytes; `own` headers go
+    with every question."""
 
-    def __init__(self, url: str, *, timeout_s: float, connections: int, limit: int) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float, connections: int, limit: int, own: Mapping[str, str] | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ParameterError("upstream.url", "http://host:port or https://host:port", url)
@@ -55,7 +58,8 @@ class HttpClient:
         self._port = parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         user, _, self._named = parts.netloc.rpartition("@")
-        self._own = {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
+        basic = {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
+        self._own = {**basic, **(own or {})}
         self._timeout_s, self._limit = timeout_s, limit
         self._idle: deque[_Connection] = deque()
         self._free = asyncio.Semaphore(connections)
@@ -64,7 +68,7 @@ class HttpClient:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, timeout_s: float | None = None
     ) -> Found:
         """Status, headers and body. Raises Lost, Unreadable or TimeoutError. A request is never sent twice."""
-        message = b"".join((self._head(method, path, {**self._own, **headers}, len(body)), body))
+        message = b"".join((self._head(method, path, {**headers, **self._own}, len(body)), body))
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         async with asyncio.timeout(timeout_s) if self._free.locked() else nullcontext():
             await self._free.acquire()

@@ -16,7 +16,7 @@ from portcullis.core.errors import MissingExtra
 from portcullis.core.guard import Alarm
 from portcullis.gateway.events import Event, pack_event
 from portcullis.gateway.journal import Bodies, Down, Saved
-from portcullis.gateway.pages import names
+from portcullis.gateway.paging import names
 
 __all__ = ["RedisStore"]
 

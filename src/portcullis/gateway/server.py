@@ -23,7 +23,7 @@ from portcullis.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis.gateway.querylog import QueryLogFile
 from portcullis.gateway.stores import open_store
 from portcullis.gateway.streams import Down, Streams
-from portcullis.gateway.upstream import HttpUpstream, Upstream
+from portcullis.gateway.upstream import HttpUpstream, Upstream, credentials
 from portcullis.gateway.webhook import Webhook
 
 __all__ = ["Server", "run"]
@@ -143,7 +143,8 @@ def _upstream(policy: Policy) -> HttpUpstream:
         raise PortcullisError("The policy must name an [upstream], or be given one with --upstream.")
     up = policy.upstream
     wire = PROTOCOLS.load(up.protocol)()
-    return HttpUpstream(up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections)
+    own = credentials(up.token_file, up.token_header)
+    return HttpUpstream(up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own)
 
 
 def _query_log(policy: Policy) -> QueryLogFile | None:

@@ -37,8 +37,11 @@ class Upstream:
     binary: bool = False  # it reads the binary tensor extension: Triton and KServe do, MLServer does not
     timeout_s: float = 10.0
     connections: int = 100
+    token_file: str | None = None  # what the server wants to see before it answers
+    token_header: str = "authorization"  # where it looks; the token is sent as "Bearer ..." in this one, bare in others
 
     def __post_init__(self) -> None:
+        check(self, "token_header", "the name of a header", lambda v: v.replace("-", "").isalnum() and v.isascii())
         check(self, "url", "http://host:port", _url)
         check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)
         check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))

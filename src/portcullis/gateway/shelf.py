@@ -17,7 +17,7 @@ from typing import Any
 from portcullis.core.guard import Alarm
 from portcullis.gateway.fold import Fold, Outcome, Stream
 from portcullis.gateway.journal import Down, Journal, Saved
-from portcullis.gateway.pages import SLICE_S, cut
+from portcullis.gateway.paging import SLICE_S, cut
 
 __all__ = ["EVERY", "LIGHT", "Shelf"]
 

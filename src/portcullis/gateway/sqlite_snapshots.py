@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from portcullis.gateway.journal import Down
-from portcullis.gateway.pages import names
+from portcullis.gateway.paging import names
 
 __all__ = ["SNAPSHOTS", "Snapshots"]
 

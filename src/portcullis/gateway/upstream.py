@@ -6,17 +6,18 @@ The client is the gate's own, because a client costs more than everything else i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from portcullis.core.errors import Unreachable
+from portcullis.core.errors import InputError, Unreachable
 from portcullis.core.types import Answer, Array
 from portcullis.gateway.http_client import Found, HttpClient, Lost, Unreadable
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Served, Wire
 
-__all__ = ["HttpUpstream", "Upstream", "checked"]
+__all__ = ["HttpUpstream", "Upstream", "checked", "credentials"]
 
 ANSWER_BYTES = 64 << 20
 
@@ -35,8 +36,17 @@ class Upstream(Protocol):
 class HttpUpstream:
     """A model server, in its own dialect."""
 
-    def __init__(self, url: str, wire: Wire, asked: Served, *, timeout_s: float = 10.0, connections: int = 100) -> None:
-        self._client = HttpClient(url, timeout_s=timeout_s, connections=connections, limit=ANSWER_BYTES)
+    def __init__(
+        self,
+        url: str,
+        wire: Wire,
+        asked: Served,
+        *,
+        timeout_s: float = 10.0,
+        connections: int = 100,
+        own: Mapping[str, str] | None = None,
+    ) -> None:
+        self._client = HttpClient(url, timeout_s=timeout_s, connections=connections, limit=ANSWER_BYTES, own=own)
         self._wire = wire
         self._asked = asked
 
@@ -75,6 +85,22 @@ class HttpUpstream:
             raise Unreachable("The model server did not answer in time.", status=504) from error
         except Unreadable as error:
             raise Unreachable("The model server's answer cannot be read.", status=502) from error
+
+
+def credentials(path: str | None, header: str) -> dict[str, str]:
+    """The header that shows the gate to the model server, read from a file, so that no policy holds a secret."""
+    if path is None:
+        return {}
+    try:
+        token = Path(path).read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The model server's token is expected in {path!r}, as one line of ASCII; it cannot be read. "
+            "See upstream.token_file in the policy."
+        ) from error
+    if not token or not token.isprintable():
+        raise InputError(f"The model server's token must be one line of printable text; {path!r} holds something else.")
+    return {header.lower(): f"Bearer {token}" if header.lower() == "authorization" else token}
 
 
 def checked(answer: Answer, n: int, asked: Served) -> Answer:
