@@ -25,10 +25,12 @@ from portcullis.extraction.kernel import Kernel
 from portcullis.extraction.knockoff import Knockoff
 from portcullis.extraction.lowd_meek import LowdMeek
 from portcullis.extraction.retraining import Retraining
+from portcullis.extraction.tree_ensembles import TreeEnsembles
 from portcullis.extraction.tree_paths import TreePaths
 from portcullis.models.binned import BinnedLinear, Block
 from portcullis.models.kernel import KernelRegression
 from portcullis.models.ovr import OneVsRest
+from portcullis.models.sklearn import SklearnModel
 from portcullis.models.tree import TreeModel, grow_tree
 
 
@@ -88,6 +90,17 @@ def toy_tree(leaves: int = 10, seed: int = 3) -> TreeModel:
     x = rng.uniform(size=(400, 2, 2))
     y = (3 * x[:, 0, 0] * x[:, 0, 1] + x[:, 1, 0] + 0.3 * rng.normal(size=400)).clip(0, 2.9).astype(int)
     return grow_tree(x, y, rng=rng, shows="confidence", max_leaf_nodes=leaves)
+
+
+def toy_forest(trees: int = 3, depth: int = 2, seed: int = 3) -> Model:
+    """A forest of three classes on the unit box (2, 2)."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(size=(400, 4))
+    y = (3 * x[:, 0] * x[:, 1] + x[:, 2] + 0.3 * rng.normal(size=400)).clip(0, 2.9).astype(int)
+    forest = RandomForestClassifier(trees, max_depth=depth, random_state=seed).fit(x, y)
+    return SklearnModel(forest, input_shape=(2, 2), n_classes=3)
 
 
 def toy_bins(seed: int = 11) -> BinnedLinear:
@@ -278,6 +291,15 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
     "retraining": lambda: SetUp(attack=Retraining(), budget=100),
     "retraining-line_search": lambda: SetUp(attack=Retraining(strategy="line_search", surrogate="tree"), budget=200),
     "retraining-uniform": lambda: SetUp(attack=Retraining(strategy="uniform", surrogate="svm"), budget=90),
+    "tree_ensembles": lambda: SetUp(
+        attack=TreeEnsembles(checks=200, anchors=2, trees=20), budget=900, victim=toy_forest(), blocked_after=300
+    ),
+    "tree_ensembles-labels": lambda: SetUp(
+        attack=TreeEnsembles(trees=20),
+        budget=500,
+        victim=toy_forest(),
+        interface=Interface(input_shape=(2, 2), n_classes=3, reveals=Reveals.LABELS),
+    ),
     "tree_paths": lambda: SetUp(attack=TreePaths(), budget=300, victim=toy_tree(), blocked_after=200),
     "tree_paths-top_down": lambda: SetUp(
         attack=TreePaths(mode="top_down", probes=1),

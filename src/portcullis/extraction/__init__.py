@@ -15,6 +15,7 @@ CATALOG = Catalog(
         "knockoff": "portcullis.extraction.knockoff:Knockoff",
         "lowd_meek": "portcullis.extraction.lowd_meek:LowdMeek",
         "retraining": "portcullis.extraction.retraining:Retraining",
+        "tree_ensembles": "portcullis.extraction.tree_ensembles:TreeEnsembles",
         "tree_paths": "portcullis.extraction.tree_paths:TreePaths",
     },
 )
