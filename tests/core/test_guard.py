@@ -84,7 +84,8 @@ def test_a_refusal_downstream_gives_back_what_was_reserved_upstream() -> None:
 def test_clients_do_not_share_a_quota() -> None:
     guard = Guard(Limit(rows=5), key=KEY)
     guard.admit(ask(5, "ann")[0])
-    guard.admit(ask(5, "bob")[0])
+    guard.admit(ask(5, "bob")[0])  # would be refused if ann's rows counted
+    assert [guard.store.load((client, "0-limit")).rows for client in ("ann", "bob")] == [5, 5]
 
 
 def test_an_alarm_is_told_once() -> None:
