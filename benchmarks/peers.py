@@ -4,8 +4,10 @@
     python benchmarks/peers.py --art-python art/bin/python
 
 Each side steals the same victim from the same pool in a process of its own, in turn, and is judged on the same test
-rows. Times are CPU seconds of one thread for the theft alone (queries and training, no import), best of the repeats;
-agreement is the mean. Read the ratios: a shared machine makes the seconds a matter of who else was there.
+rows. Times are CPU seconds of one thread for the theft alone (queries and training, no import). Every seed gives one
+ratio; seconds and agreement are means over the seeds, ratios have 95% t intervals over them. The victim, the pool and
+the test rows are the same for all seeds, so the intervals are about the thieves' luck alone. Read the ratios: a shared
+machine makes the seconds a matter of who else was there.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 ATTACKS = [("copycat", "labels"), ("copycat", "probs"), ("knockoff", "labels"), ("knockoff", "probs")]
 
@@ -146,7 +149,7 @@ def main() -> None:
     parser.add_argument("--art-python", help="the Python of an environment with ART and torch")
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5, help="seeds, at least 2")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -161,8 +164,10 @@ def main() -> None:
             "ART was not found. Make an environment for it (python -m venv art && art/bin/pip install "
             "adversarial-robustness-toolbox torch packaging) and give --art-python art/bin/python."
         )
+    print(f"$ python benchmarks/peers.py --art-python PATH --repeats {args.repeats}")
     print(f"{args.queries} queries, {args.epochs} epochs, batch 64, one thread, {args.repeats} seeds; 540 test rows")
-    print(f"{'attack':<18} {'ART s':>7} {'ours s':>7} {'ratio':>6}   {'ART agrees':>10} {'ours':>6} {'ratio':>6}")
+    print("                   seconds                               agreement with the victim")
+    print(f"{'attack':<18} {'ART':>6} {'ours':>6}  {'ART / ours':<20}   {'ART':>6} {'ours':>6}  ours / ART")
     with tempfile.TemporaryDirectory() as folder:
         scene(Path(folder), args.queries)
         for attack, answers in ATTACKS:
@@ -170,32 +175,26 @@ def main() -> None:
 
 
 def compare(attack: str, answers: str, folder: str, args: argparse.Namespace) -> None:
-    """One row of the table."""
+    """One row of the table. The side that goes first changes with every seed."""
     results: dict[str, list[tuple[float, float]]] = {"art": [], "ours": []}
+    sides = [("art", args.art_python), ("ours", sys.executable)]
     for seed in range(args.repeats):
-        for side, python in (("art", args.art_python), ("ours", sys.executable)):
-            command = [
-                python,
-                __file__,
-                "--epochs",
-                str(args.epochs),
-                "--one",
-                side,
-                attack,
-                answers,
-                folder,
-                str(seed),
-            ]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            results[side].append(json.loads(out.splitlines()[-1]))
-    seconds = {side: min(r[0] for r in runs) for side, runs in results.items()}
-    agrees = {side: float(np.mean([r[1] for r in runs])) for side, runs in results.items()}
+        for side, python in sides if seed % 2 else sides[::-1]:
+            words = ["--epochs", str(args.epochs), "--one", side, attack, answers, folder, str(seed)]
+            done = subprocess.run([python, __file__, *words], check=True, capture_output=True, text=True)
+            results[side].append(json.loads(done.stdout.splitlines()[-1]))
+    art, ours = np.array(results["art"]).T, np.array(results["ours"]).T  # (2, seeds): seconds, agreement
     print(
-        f"{attack + ', ' + answers:<18} {seconds['art']:>7.2f} {seconds['ours']:>7.2f} "
-        f"{seconds['art'] / seconds['ours']:>6.2f}   {agrees['art']:>10.3f} {agrees['ours']:>6.3f} "
-        f"{agrees['ours'] / agrees['art']:>6.3f}",
+        f"{attack + ', ' + answers:<18} {art[0].mean():>6.2f} {ours[0].mean():>6.2f}  {interval(art[0] / ours[0])}   "
+        f"{art[1].mean():>6.3f} {ours[1].mean():>6.3f}  {interval(ours[1] / art[1])}",
         flush=True,
     )
+
+
+def interval(ratios: np.ndarray) -> str:
+    """Mean and 95% t interval over the seeds."""
+    half = stats.t.ppf(0.975, len(ratios) - 1) * ratios.std(ddof=1) / np.sqrt(len(ratios))
+    return f"{ratios.mean():.3f} [{ratios.mean() - half:.3f}, {ratios.mean() + half:.3f}]"
 
 
 if __name__ == "__main__":
