@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -223,7 +224,7 @@ class Gate:
             log.warning("a reservation could not be given back", extra={"client": visit.client})
 
     def _route(self, scope: Scope, policy: Policy) -> tuple[Wire, str]:
-        if not scope.get("query_string"):
+        if not scope.get("query_string") and _plain(scope):
             for wire in self._wires:
                 what = wire.route(scope["method"], scope["path"], policy.served)
                 if what is not None:
@@ -246,6 +247,12 @@ class Gate:
             self.querylog.write(line)
         except LogFull:
             self.metrics.not_enforced["log"] += 1
+
+
+def _plain(scope: Scope) -> bool:
+    """Whether the path is spelled in the one way in which it is read: a proxy's rules may not know %2F from /."""
+    raw = scope.get("raw_path") or b""
+    return b"%" not in raw or bool(raw == quote(scope["path"], safe="/:").encode())
 
 
 def _told(wire: Wire, what: str, policy: Policy) -> Reply:

@@ -17,10 +17,12 @@ import uvicorn
 from portcullis.core.errors import MissingExtra, PortcullisError
 from portcullis.gateway.admin import admin_app
 from portcullis.gateway.app import Gate
+from portcullis.gateway.door import door
 from portcullis.gateway.policy import Policy, read_policy
 from portcullis.gateway.ports import address, bound
 from portcullis.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis.gateway.querylog import QueryLogFile
+from portcullis.gateway.settings import Limits
 from portcullis.gateway.stores import open_store
 from portcullis.gateway.streams import Down, Streams
 from portcullis.gateway.upstream import HttpUpstream, Upstream, credentials
@@ -29,6 +31,7 @@ from portcullis.gateway.webhook import Webhook
 __all__ = ["Server", "run"]
 
 log = logging.getLogger("portcullis.gate")
+OPERATORS = Limits(connections=64)  # of the operators' port
 
 
 class Server:
@@ -96,8 +99,8 @@ class Server:
         except Down as error:
             log.warning("%s", error)
         limits = self.policy.limits
-        front = _Uvicorn(_config(self.gate, limits.connections))
-        back = _Uvicorn(_config(self.admin, 64))
+        front = _Uvicorn(_config(self.gate, lambda: self.policy.limits))
+        back = _Uvicorn(_config(self.admin, lambda: OPERATORS))
         tasks = [
             asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip((front, back), self._sockets, strict=True)
         ]
@@ -131,10 +134,10 @@ class _Uvicorn(uvicorn.Server):
         yield  # signals are the process's business
 
 
-def _config(app: Any, connections: int) -> uvicorn.Config:
+def _config(app: Any, limits: Callable[[], Limits]) -> uvicorn.Config:
     return uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
-        limit_concurrency=connections, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
+        http=door(limits), timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
 
 

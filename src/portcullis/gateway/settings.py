@@ -77,7 +77,9 @@ class Limits:
     in_flight: int = 256  # requests at once; beyond, 503 with Retry-After
     per_client: int = 64  # requests of one client at once; beyond, 429
     buffer_bytes: int = 256 << 20  # of all bodies being read; beyond, 503
-    connections: int = 2_048  # open at once
+    connections: int = 2_048  # open at once; beyond, 503 with Retry-After
+    head_bytes: int = 64 << 10  # of a request's address and headers; beyond, 431
+    head_s: float = 10.0  # for them to arrive, twice that at worst; slower ones get 408
     body_s: float = 10.0  # for a body to arrive; slower ones get 408
     drain_s: float = 20.0  # for running requests to finish at shutdown
 
@@ -89,6 +91,8 @@ class Limits:
             "per_client",
             "buffer_bytes",
             "connections",
+            "head_bytes",
+            "head_s",
             "body_s",
             "drain_s",
         ):

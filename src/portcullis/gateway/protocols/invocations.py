@@ -112,12 +112,15 @@ def _ordered(data: Any, columns: Any, served: Served) -> Any:
 def _table(body: bytes, served: Served) -> np.ndarray:
     """CSV: an optional head line of names, then numbers; an empty cell is an omitted input."""
     try:
-        lines = [line.split(",") for line in body.decode("ascii").split("\n") if line.strip()]
+        lines = [line for line in body.decode("ascii").split("\n") if line.strip()]
     except UnicodeDecodeError:
         raise BadRequest("A CSV table must be ASCII text.") from None
     if not lines or len(lines) > served.max_rows + 1:
         raise BadRequest(f"The table must hold 1 to {served.max_rows} rows.", 413 if lines else 400)
-    cells = [[c.strip() for c in line] for line in lines]
+    width = served.interface.input_shape[-1]
+    if any(line.count(",") != width - 1 for line in lines):  # counted before they are cut: a line may be all commas
+        raise BadRequest(f"Every line of the table must hold {width} values.")
+    cells = [[c.strip() for c in line.split(",")] for line in lines]
     head = cells[0] if any(_number(c) is None and c for c in cells[0]) else None
     rows: list[list[Any]] = [[_number(c) for c in row] for row in (cells[1:] if head else cells)]
     if any(v is None and c for row, line in zip(rows, cells[1:] if head else cells, strict=True)

@@ -19,7 +19,7 @@ import orjson
 
 from portcullis.core.errors import ParameterError, Unreachable
 from portcullis.core.types import Answer, Array
-from portcullis.gateway.protocols.strict import BadRequest, loads, no_booleans, numbers, only_keys, rows_in
+from portcullis.gateway.protocols.strict import BadRequest, json_typed, loads, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.wire import (
     Ask,
     Headers,
@@ -46,6 +46,7 @@ class JsonPath(Wire):
         return "infer" if method == "POST" and path == _option(served, "path") else None
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        json_typed(headers)
         data: Any = loads(body)
         for key in steps(_option(served, "rows")):
             data = only_keys(data, (key,), "The request").get(key)

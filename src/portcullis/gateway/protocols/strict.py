@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,12 @@ import orjson
 
 from portcullis.core.types import Array
 
-__all__ = ["BadRequest", "finite", "listed", "loads", "numbers", "only_keys", "rows_in", "text"]
+__all__ = ["BadRequest", "finite", "json_typed", "listed", "loads", "numbers", "only_keys", "rows_in", "text"]
 
 DEPTH = 32  # of nested lists and objects; numpy reads no deeper, and nothing honest comes near
+
+
+JSON_TYPES = ("application/json", "application/octet-stream", "application/x-www-form-urlencoded")
 
 
 class BadRequest(Exception):
@@ -46,6 +50,13 @@ def loads(body: bytes) -> dict[str, Any]:
     return tree
 
 
+def json_typed(headers: Mapping[str, str]) -> None:
+    """Refuse a body that says it is something else than JSON; silence and what `curl -d` says by itself are taken."""
+    kind = headers.get("content-type")
+    if kind is not None and kind not in JSON_TYPES and kind.partition(";")[0].strip().lower() not in JSON_TYPES:
+        raise BadRequest("The content type must be application/json.", 415)
+
+
 def _colons(body: bytes) -> int:
     """Colons outside strings: the number of pairs in the text. -1 where a quick look cannot tell."""
     if b"\\" in body:
@@ -57,14 +68,9 @@ def _pairs(tree: Any, depth: int) -> int:
     """Pairs in the parsed tree, looking into lists that begin with an object or a list of objects."""
     if depth > DEPTH:
         raise BadRequest(f"The body must be nested at most {DEPTH} deep.")
-    if isinstance(tree, dict):
-        found, inside = len(tree), tree.values()
-    elif tree and isinstance(tree[0], dict | list):
-        found, inside = 0, tree
-    else:
-        return 0
+    found, inside = (len(tree), tree.values()) if type(tree) is dict else (0, tree)
     for value in inside:
-        if isinstance(value, dict | list):
+        if type(value) is dict or (type(value) is list and value and type(value[0]) in (dict, list)):
             found += _pairs(value, depth + 1)
     return found
 
@@ -75,7 +81,8 @@ def _search_twins(body: bytes) -> None:
     def pairs(items: list[tuple[str, Any]]) -> None:
         keys = [k for k, _ in items]
         if len(set(keys)) != len(keys):
-            twin = next(k for k in keys if keys.count(k) > 1)
+            seen: set[str] = set()
+            twin = next(k for k in keys if k in seen or seen.add(k))  # type: ignore[func-returns-value]
             raise BadRequest(f"A key may stand once in an object; {twin[:40]!r} stands twice.")
 
     try:
@@ -85,24 +92,36 @@ def _search_twins(body: bytes) -> None:
 
 
 def numbers(data: Any, where: str, *, missing: bool = False, booleans: bool = False) -> np.ndarray:
-    """Nested lists of JSON numbers as an array of 64-bit floats; `missing` lets a null mean NaN."""
-    if type(data) is list and data and type(data[0]) in (float, int):
-        try:
-            return np.frombuffer(array("d", data))  # a third faster than numpy, which looks for a type first
-        except (TypeError, OverflowError):
-            pass  # not only numbers: say what it is
-    try:
-        found = np.asarray(data)
-    except (ValueError, OverflowError):
-        raise BadRequest(f"{where} must hold lists of equal length.") from None
-    if found.dtype.kind == "O" and missing and all(v is None or type(v) in (int, float) for v in found.flat):
-        found = found.astype(np.float64)
-    if found.dtype.kind not in ("fiub" if booleans else "fiu"):
-        empty = found.size == 0
-        raise BadRequest(f"{where} must hold at least one number." if empty else f"{where} must hold numbers only.")
-    if found.ndim == 0 or found.size == 0:
+    """Nested lists of JSON numbers as an array of 64-bit floats; `missing` lets a null mean NaN.
+
+    numpy is not asked what a list holds: one long text among many numbers would make it set aside room for a text
+    as long in every place."""
+    shape, flat = _flat(data, where)
+    if not flat:
         raise BadRequest(f"{where} must be a list with at least one number.")
-    return found.astype(np.float64, copy=False)
+    try:
+        return np.frombuffer(array("d", flat)).reshape(shape)
+    except (TypeError, OverflowError):  # not only numbers
+        kinds = set(map(type, flat))
+    if list in kinds:
+        raise BadRequest(f"{where} must hold lists of equal length.")
+    if not (missing and kinds <= {int, float, type(None), *([bool] if booleans else [])}):
+        raise BadRequest(f"{where} must hold numbers only.")
+    return np.array([math.nan if v is None else v for v in flat], np.float64).reshape(shape)
+
+
+def _flat(data: Any, where: str) -> tuple[tuple[int, ...], list[Any]]:
+    """The shape of nested lists, and what they hold, in one list."""
+    if not isinstance(data, list):
+        raise BadRequest(f"{where} must hold numbers only.")
+    shape = [len(data)]
+    while data and type(data[0]) is list:
+        width = len(data[0])
+        if len(shape) == DEPTH or any(type(row) is not list or len(row) != width for row in data):
+            raise BadRequest(f"{where} must hold lists of equal length, nested at most {DEPTH} deep.")
+        shape.append(width)
+        data = data[0] if len(data) == 1 else list(chain.from_iterable(data))
+    return tuple(shape), data
 
 
 def rows_in(found: np.ndarray, shape: tuple[int, ...], limit: int, where: str) -> Array:
@@ -175,7 +194,12 @@ def _holds(body: bytes, word: bytes, letter: bytes) -> bool:
 
 
 def _holds_bool(data: Any) -> bool:
-    return any(_holds_bool(v) for v in data) if isinstance(data, list) else isinstance(data, bool)
+    level = [data]  # level by level: how deep lists are nested is the client's choice
+    while level:
+        if bool in set(map(type, level)):
+            return True
+        level = [v for part in level if type(part) is list for v in part]
+    return False
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -16,7 +16,7 @@ import orjson
 
 from portcullis.core.errors import Unreachable
 from portcullis.core.types import Answer, Array
-from portcullis.gateway.protocols.strict import BadRequest, loads, no_booleans, numbers, only_keys, rows_in
+from portcullis.gateway.protocols.strict import BadRequest, json_typed, loads, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.wire import (
     Ask,
     Headers,
@@ -51,6 +51,7 @@ class Predict(Wire):
         return what if method == ("POST" if what == "infer" else "GET") else None
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        json_typed(headers)
         tree = only_keys(loads(body), ("instances", "inputs", "signature_name"), "The request")
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')

@@ -22,6 +22,7 @@ from portcullis.core.types import Answer, Array
 from portcullis.gateway.protocols.strict import (
     BadRequest,
     claimed_shape,
+    json_typed,
     listed,
     loads,
     no_booleans,
@@ -72,6 +73,7 @@ class OpenInference(Wire):
     # Facing the client.
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        json_typed(headers)
         header, raw = _split(headers, body)
         tree = only_keys(loads(header), ("id", "parameters", "inputs", "outputs"), "The request")
         flags = _parameters(tree, "The request", ("binary_data_output",))
