@@ -24,7 +24,8 @@ def model():  # type: ignore[no-untyped-def]
 def mlserver(folder: Path, port: int) -> None:
     import joblib
 
-    joblib.dump(model(), folder / "model.joblib")
+    if not (folder / "model.joblib").exists():  # whoever starts this may have put another one there
+        joblib.dump(model(), folder / "model.joblib")
     server = {"host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2,
               "parallel_workers": 0, "debug": False}  # fmt: skip
     about = {"name": "digits", "implementation": "mlserver_sklearn.SKLearnModel", "parameters": {"uri": "model.joblib"}}
