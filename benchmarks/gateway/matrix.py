@@ -160,8 +160,10 @@ def ask_all(url: str, server: str, client: Path, x: np.ndarray, truth: np.ndarra
 
 def versions(server: str, python: Path) -> str:
     """The packages of an environment that matter here."""
-    code = f"from importlib.metadata import version as v; print(', '.join(f'{{p}} {{v(p)}}' for p in {PACKAGES[server]}))"
-    return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
+    code = (
+        "import sys; from importlib.metadata import version as v; print(', '.join(f'{p} {v(p)}' for p in sys.argv[1:]))"
+    )
+    return subprocess.run([python, "-c", code, *PACKAGES[server]], capture_output=True, text=True).stdout.strip()
 
 
 def rows_of(server: str, environments: Path) -> dict[str, tuple[str, str]]:
