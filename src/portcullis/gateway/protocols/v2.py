@@ -148,8 +148,10 @@ class OpenInference(Wire):
         return Ask(path, header + cast.tobytes(), kind)
 
     def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
-        cut = int(headers.get(LENGTH) or len(body))
-        tree, raw, found = parsed(body[:cut]), memoryview(body)[cut:], {}
+        cut = headers.get(LENGTH) or str(len(body))
+        if not (cut.isascii() and cut.isdigit() and len(cut) <= 12):
+            raise Unreachable(f"The upstream's {LENGTH} must be a number; it sent {cut[:40]!r}.")
+        tree, raw, found = parsed(body[: int(cut)]), memoryview(body)[int(cut) :], {}
         try:
             for output in tree["outputs"]:
                 size = (output.get("parameters") or {}).get("binary_data_size")
