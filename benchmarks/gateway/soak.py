@@ -84,6 +84,9 @@ def report(
     told: dict[str, Any], folder: Path,
 ) -> None:  # fmt: skip
     print(f"{run['n']} requests in {run['seconds']:.0f} s ({run['rps']:.0f} a second), {run['bad']} not 200")
+    by_turns, by_clock = asked[-2]["cpu_us"], run["cpu_us"]
+    print(f"a request took {by_turns:.0f} us of the gate's processor time by turns, {by_clock:.0f} by the clock: "
+          f"{by_clock * run['rps'] / 1e6:.0%} of one core")  # fmt: skip
     print(f"latency from when a request was due: p50 {run['p50']:.2f}  p99 {run['p99']:.2f}  p99.9 {run['p999']:.2f}  "
           f"worst {run['worst']:.1f} ms")  # fmt: skip
     parts = np.array(run["p99 by parts"])

@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS pages (client TEXT NOT NULL, name BLOB NOT NULL, data
 """
 BATCH = 2  # pages of 64 KB in one transaction: about a millisecond
 CUT = 50  # events deleted in one transaction
-PACE = 4.0  # for every moment that it writes, it leaves so many to requests
+PACE = 10.0  # for every moment that it writes, it leaves so many to requests, who may need nine tenths of them
 LIGHT = 16, 128  # pages and events that are read where they are asked for; more are read on the thread
 
 Found = tuple[bytes | None, int, list[bytes], frozenset[bytes]]  # snapshot, its position, later events, pages' names

@@ -70,6 +70,7 @@ class SqliteStore:
             self._db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is made now
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {synchronous}")
+            self._db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
             self._db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG}")  # only if the thread fails
             self._db.executescript(SCHEMA + SNAPSHOTS)
         except sqlite3.Error as error:
