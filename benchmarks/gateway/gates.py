@@ -8,6 +8,7 @@ python gates.py soak UPSTREAM D CLIENTS CAP FOLDER              nothing on recor
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import uvicorn
 import uvloop
 from images import images
@@ -211,15 +213,59 @@ async def full(upstream: str, d: int, stored: int, words: list[str]) -> None:
     print(json.dumps(found), flush=True)
 
 
+class Pulse:
+    """Second by second: requests, microseconds of this thread for each, microseconds of a fixed piece of work (how fast
+    the core is just now), the share of moments at which a snapshot was being written, milliseconds of garbage
+    collection and of keeping requests from the state file."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.seconds: list[tuple[float, ...]] = []
+        self._collecting, self._collected = 0.0, 0.0
+        gc.callbacks.append(self._gc)
+
+    async def beat(self) -> None:
+        calm = self.server.store._calm  # type: ignore[union-attr]
+        while True:
+            pieces, saving, shut = [], 0, 0.0
+            end, before = time.monotonic() + 1.0, (time.thread_time(), self._requests(), self._collected)
+            while (now := time.monotonic()) < end:
+                begin = time.thread_time()
+                sum(range(2_000))
+                pieces.append(1e6 * (time.thread_time() - begin))
+                saving += self.server.streams.shelf._turn.locked()
+                if not calm.is_set():
+                    await calm.wait()
+                    shut += time.monotonic() - now
+                await asyncio.sleep(0.01)
+            n = self._requests() - before[1]
+            spent = 1e6 * (time.thread_time() - before[0]) / max(n, 1)
+            self.seconds.append((n, spent, float(np.median(pieces)), saving / len(pieces),
+                                 1e3 * (self._collected - before[2]), 1e3 * shut))  # fmt: skip
+
+    def _requests(self) -> int:
+        return sum(self.server.gate.metrics.requests.values())
+
+    def _gc(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._collecting = time.perf_counter()
+        else:
+            self._collected += time.perf_counter() - self._collecting
+
+
 async def soak(upstream: str, d: int, clients: int, cap: int, folder: Path) -> None:
     keys = {f"c{i}": f"{KEY}{i}" for i in range(clients)}
     server = Server(parse_policy(policy_text(upstream, d, folder, keys, cap=cap), folder=folder))
+    pulse = Pulse(server)
+    beating = asyncio.create_task(pulse.beat())
     await until_told(server)
+    beating.cancel()
     held = [s.states["1-watch"].detector.sets.near for s in server.streams.open.values() if "1-watch" in s.states]
     rows, megabytes = sum(map(len, held)), sum(near.nbytes for near in held) / 1e6
     metrics = server.gate.metrics
     print(json.dumps({"rows": rows, "megabytes": megabytes, "requests": sum(metrics.requests.values()),
-                      "dropped": server.gate.querylog.dropped, "state failures": server.streams.failures}))  # fmt: skip
+                      "dropped": server.gate.querylog.dropped, "state failures": server.streams.failures,
+                      "seconds": pulse.seconds}))  # fmt: skip
 
 
 async def until_told(server: Server) -> None:

@@ -93,6 +93,7 @@ def report(
     print(f"p99 of each of {len(parts)} parts of the run: median {np.median(parts):.2f}, quartiles "
           f"{np.percentile(parts, 25):.2f} and {np.percentile(parts, 75):.2f}, worst {parts.max():.1f} ms; "
           f"{(parts <= 50).sum()} of them at most 50 ms")  # fmt: skip
+    by_second(told["seconds"], run)
     lines = 0
     for file in (folder / "log").iterdir():
         with file.open("rb") as held:
@@ -110,6 +111,22 @@ def report(
           f"slope {60 * slope.slope:+.3f} [{low:+.3f}, {high:+.3f}] MB a minute (n={late.sum()})")  # fmt: skip
     print(f"state on disk: {disk[0]:.0f} MB at the beginning, {disk[-1]:.0f} MB at the end, most {disk.max():.0f}")
     print(f"detectors hold {told['rows']} rows in {told['megabytes']:.1f} MB")
+
+
+def by_second(seconds: list[list[float]], run: dict[str, Any]) -> None:
+    """What differs in the seconds in which a request costs most: the core, or what the gate does besides."""
+    found = np.array([second for second in seconds if second[0] > 0.3 * run["rps"]])  # no load before and after
+    cost, piece, saving, collecting, shut = found[-int(run["seconds"]) :].T[1:]
+    slow = cost >= np.percentile(cost, 90)
+    print(f"by the second (n={len(cost)}), the dearest tenth beside the rest:")
+    for name, values in (("us of processor time a request", cost), ("us for a fixed piece of work", piece),
+                         ("share of the time a snapshot is written", saving), ("ms of garbage collection", collecting),
+                         ("ms in which requests wait for the state file", shut)):  # fmt: skip
+        print(f"  {values[slow].mean():8.2f} {values[~slow].mean():8.2f}  {name}")
+    queued = 1e6 / cost < run["rps"]
+    print(f"  in {queued.sum()} seconds a request cost more than there was time for; the fixed piece took "
+          f"{piece[queued].mean() if queued.any() else float('nan'):.1f} us in these, "
+          f"{piece[~queued].mean():.1f} in the others")  # fmt: skip
 
 
 if __name__ == "__main__":
