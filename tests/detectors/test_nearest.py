@@ -39,6 +39,7 @@ KINDS = {
     "exact duplicates": lambda rng: np.repeat(rng.random((100, 80)), 3, axis=0),
     "all the same": lambda rng: np.full((300, 80), 0.3),
     "far from the origin": lambda rng: 1e6 + rng.random((300, 80)),
+    "closer than float32 tells": lambda rng: 1e3 * rng.random(80) + 1e-6 * rng.normal(size=(300, 80)),
     "huge": lambda rng: 1e30 * rng.random((300, 80)),
     "beyond float32": lambda rng: 1e100 * rng.random((300, 80)),
     "now and then beyond float32": lambda rng: rng.random((300, 80)) * np.where(rng.random((300, 1)) < 0.1, 1e100, 1),
