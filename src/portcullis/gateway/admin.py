@@ -25,6 +25,7 @@ from starlette.routing import Route
 from portcullis.gateway.app import Gate
 from portcullis.gateway.clients import hashed
 from portcullis.gateway.fold import Stream
+from portcullis.gateway.openapi import described
 from portcullis.gateway.stores import Store
 from portcullis.gateway.streams import Down
 
@@ -53,6 +54,7 @@ def admin_app(gate: Gate, store: Store) -> Starlette:
         Route("/healthz", desk.health),
         Route("/readyz", desk.ready),
         Route("/metrics", desk.metrics),
+        Route("/openapi.json", desk.openapi),
         Route("/live", desk.live),
         Route("/login", desk.login, methods=["POST"]),
         Route("/act", desk.act, methods=["POST"]),
@@ -97,6 +99,12 @@ class _Desk:
         if not self._operator(request):
             return _denied()
         return Response(self.gate.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        """What clients may send and get, under the policy as it is now."""
+        if not self._operator(request):
+            return _denied()
+        return JSONResponse(described(self.gate.policy))
 
     async def front(self, request: Request) -> Response:
         if not self._operator(request):

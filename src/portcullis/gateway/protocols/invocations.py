@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.described import Described, just, rows, scores, some
 from portcullis.gateway.protocols.strict import BadRequest, listed, loads, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.v1 import plain_rows, read_rows, rows_out
 from portcullis.gateway.protocols.wire import Ask, Headers, Inquiry, Reply, Served, Wire, parsed
@@ -35,6 +36,23 @@ class Invocations(Wire):
         if path == "/invocations":
             return "infer" if method == "POST" else None
         return "ready" if path in ("/ping", "/health") and method == "GET" else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        asked = rows(served)
+        width = served.interface.input_shape[-1]
+        split = {"columns": some({}, width, width), "data": asked, "index": {}}
+        ways = [just((key,), **{key: asked}) for key in ("inputs", "instances")]
+        ways.append(just(("dataframe_split",), dataframe_split=just(("data",), **split)))
+        if served.interface.features is not None:
+            record = just((), **{f.name: asked["items"]["items"] for f in served.interface.features})
+            ways.append(just(("dataframe_records",), dataframe_records=some(record, 1, served.max_rows)))
+        answer = just(("predictions",), predictions={"anyOf": [scores(served), some({"type": "number"})]})
+        table = {"text/csv": {"type": "string"}}
+        return (
+            Described("get", "/ping", "Whether the gate is up"),
+            Described("get", "/health", "Whether the gate is up"),
+            Described("post", "/invocations", "Ask the model", answer, {"oneOf": ways}, table),
+        )
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -61,6 +79,9 @@ class Invocations(Wire):
         tree = parsed(body)
         return read_rows(served, n, tree.get("predictions") if isinstance(tree, dict) else tree)
 
+    def refusal(self) -> dict[str, Any]:
+        return just(("error_code", "message"), error_code={"type": "string"}, message={"type": "string"})
+
     def refuse(self, status: int, sentence: str) -> Reply:
         code = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
         return Reply(orjson.dumps({"error_code": code, "message": sentence}), status)
@@ -73,9 +94,7 @@ def _spelled(body: bytes, served: Served) -> np.ndarray:
     ((key, data),) = tree.items()
     if key == "dataframe_split":
         only_keys(data, ("columns", "data", "index"), '"dataframe_split"')
-        columns = data.get("columns")
-        data = data.get("data")
-        data = data if columns is None else _ordered(data, columns, served)
+        data = _ordered(data.get("data"), data["columns"], served) if "columns" in data else data.get("data")
     elif key == "dataframe_records":
         records = listed(data, '"dataframe_records"', range(1, served.max_rows + 1))
         names = _names(served)
@@ -94,6 +113,9 @@ def _names(served: Served) -> list[str]:
 def _ordered(data: Any, columns: Any, served: Served) -> Any:
     """Rows with their columns brought into the interface's order, by name."""
     if served.interface.features is None:
+        width = served.interface.input_shape[-1]
+        if not isinstance(columns, list) or len(columns) != width:
+            raise BadRequest(f'"columns" must be a list of {width} names.')
         return data
     names = _names(served)
     if (

@@ -19,6 +19,7 @@ import orjson
 
 from portcullis.core.errors import ParameterError, Unreachable
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.described import Described, just, rows
 from portcullis.gateway.protocols.strict import BadRequest, json_typed, loads, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.wire import (
     Ask,
@@ -44,6 +45,12 @@ class JsonPath(Wire):
 
     def route(self, method: str, path: str, served: Served) -> str | None:
         return "infer" if method == "POST" and path == _option(served, "path") else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        body: dict[str, Any] = rows(served)
+        for key in reversed(steps(_option(served, "rows"))):
+            body = just((key,), **{key: body})
+        return (Described("post", _option(served, "path"), "Ask the model", {"type": "object"}, body),)
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)

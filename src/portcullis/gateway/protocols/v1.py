@@ -16,6 +16,7 @@ import orjson
 
 from portcullis.core.errors import Unreachable
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.described import Described, const, just, rows, scores, some
 from portcullis.gateway.protocols.strict import BadRequest, json_typed, loads, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.wire import (
     Ask,
@@ -49,6 +50,27 @@ class Predict(Wire):
             return None
         what = "infer" if verb == ":predict" else "model" if model else "server"
         return what if method == ("POST" if what == "infer" else "GET") else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        model, asked, signature = f"/v1/models/{served.name}", rows(served), const("", "serving_default")
+        rowwise = some(just((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
+        columns = {"anyOf": [asked, just((served.input,), **{served.input: asked})]}
+        body = {
+            "oneOf": [
+                just(("instances",), instances={"anyOf": [asked, rowwise]}, signature_name=signature),
+                just(("inputs",), inputs=columns, signature_name=signature),
+            ]
+        }
+        answers = {"anyOf": [scores(served), some({"type": "number"})]}
+        answer = {"oneOf": [just((key,), **{key: answers}) for key in ("predictions", "outputs")]}
+        state = just(("name",), name=const(served.name), ready=const(True), model_version_status={"type": "array"})
+        return (
+            Described(
+                "get", "/v1/models", "Which models there are", just(("models",), models=some({"type": "string"}))
+            ),
+            Described("get", model, "Whether the model is ready", state),
+            Described("post", f"{model}:predict", "Ask the model", answer, body),
+        )
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)

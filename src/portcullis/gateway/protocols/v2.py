@@ -19,6 +19,7 @@ import orjson
 
 from portcullis.core.errors import Unreachable
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.described import Described, const, just, rows, some
 from portcullis.gateway.protocols.strict import (
     BadRequest,
     claimed_shape,
@@ -51,6 +52,8 @@ __all__ = ["OpenInference"]
 LENGTH = "inference-header-content-length"
 HARMLESS = ("content_type",)  # MLServer's hint about codecs; read past, never sent on
 ROUTE = re.compile(r"/v2(?:/(health/live|health/ready)|/models/([^/]+)(?:/versions/([^/]+))?(/infer|/ready)?)?")
+WORD: dict[str, Any] = {"type": "string"}
+TENSOR = just(("name", "datatype", "shape"), name=WORD, datatype=WORD, shape=some({"type": "integer"}))
 WORDS = {"health/live": "live", "health/ready": "ready", "/infer": "infer", "/ready": "model_ready"}
 
 
@@ -69,6 +72,23 @@ class OpenInference(Wire):
             return None
         what = WORDS.get(health or verb or "", "model" if model else "server")
         return what if method == ("POST" if what == "infer" else "GET") else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        model = f"/v2/models/{served.name}"
+        versions = ("", f"/versions/{served.version}") if served.version else ("",)
+        about = just(("name", "inputs", "outputs"), name=const(served.name), versions={"type": "array"},
+                     platform=WORD, inputs=some(TENSOR), outputs=some(TENSOR))  # fmt: skip
+        server = just(("name",), name=WORD, version=WORD, extensions=some(WORD))
+        return (
+            Described("get", "/v2", "What the gate is", server),
+            Described("get", "/v2/health/live", "Whether it is up", just(("live",), live=const(True))),
+            Described("get", "/v2/health/ready", "Whether it is up", just(("ready",), ready=const(True))),
+            *(Described("get", model + v, "What goes in and out", about) for v in versions),
+            *(Described("get", f"{model}{v}/ready", "Whether the model is up", just(name=WORD, ready=const(True)))
+              for v in versions),
+            *(Described("post", f"{model}{v}/infer", "Ask the model", _answer(served), _question(served))
+              for v in versions),
+        )  # fmt: skip
 
     # Facing the client.
 
@@ -168,6 +188,35 @@ class OpenInference(Wire):
         if labels is None and scores is None:
             raise Unreachable(f"The upstream must answer {served.scores or served.label!r}; it sent {sorted(found)}.")
         return answer_from(served, n, scores, labels)
+
+
+def _question(served: Served) -> dict[str, Any]:
+    """What `read` reads, but for raw tensors. That as many numbers must come as the shape says is beyond a schema."""
+    hints = {"type": ["object", "null"], "properties": {"content_type": {}}, "additionalProperties": False}
+    known = [n for n in (served.label, served.scores) if n]
+    widths = served.interface.input_shape
+    lengths = [{"type": "integer", "minimum": 1, "maximum": served.max_rows}, *map(const, widths)]
+    shape = {"prefixItems": lengths, **some({"type": "integer"}, len(lengths), len(lengths))}
+    rest = {"name": const(served.input), "parameters": hints}
+    must = ("name", "shape", "datatype", "data")
+    single = just(
+        must, shape=const([1, *widths]), datatype=const("FP64"), data=some(rows(served)["items"], 1, 1), **rest
+    )
+    tensor = just(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
+    return just(
+        ("inputs",),
+        id={"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"},
+        inputs=some({"anyOf": [single, tensor]}, 1, 1),
+        outputs=some(just(("name",), name=const(*known), parameters=hints), 1, 8),
+        parameters=hints,
+    )
+
+
+def _answer(served: Served) -> dict[str, Any]:
+    output = just(("name", "shape", "datatype", "data"), name=WORD, shape=some({"type": "integer"}), datatype=WORD,
+                  data=some({"type": ["number", "null"]}))  # fmt: skip
+    return just(("model_name", "outputs"), model_name=const(served.name), model_version=WORD, id=WORD,
+                outputs=some(output))  # fmt: skip
 
 
 def _split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:

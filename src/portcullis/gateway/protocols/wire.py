@@ -16,6 +16,7 @@ import orjson
 
 from portcullis.core.errors import Unreachable
 from portcullis.core.types import Answer, Array, Interface
+from portcullis.gateway.protocols.described import Described, just
 from portcullis.gateway.protocols.strict import BadRequest, finite
 
 __all__ = ["DTYPES", "Ask", "Inquiry", "Reply", "Served", "Wire"]
@@ -104,6 +105,10 @@ class Wire(ABC):
         """The kind of a request on the list of allowed routes: "infer", or a word for `tell`. None for all else."""
 
     @abstractmethod
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        """That list, described."""
+
+    @abstractmethod
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         """The question in a body, or BadRequest."""
 
@@ -122,6 +127,10 @@ class Wire(ABC):
     @abstractmethod
     def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
+
+    def refusal(self) -> dict[str, Any]:
+        """What `refuse` writes, described."""
+        return just(("error",), error={"type": "string"})
 
     def refuse(self, status: int, sentence: str) -> Reply:
         """An error as this protocol writes it."""
