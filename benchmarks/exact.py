@@ -1,6 +1,6 @@
 """Exact extraction: how long an attack takes without its oracle, and how exact the copy is.
 
-    python benchmarks/exact.py [--data FOLDER] [--part speed logistic softmax mlp labels adaptive rounding kernel]
+    python benchmarks/exact.py [--data FOLDER] [--part speed trees logistic softmax mlp labels adaptive rounding kernel]
 
 FOLDER holds adult.csv.gz (default: the environment variable PORTCULLIS_DATA); without it, the Adult victims are random
 ones of the same size. The oracle's time is measured by itself and taken off. Copies are compared with the victim on
@@ -13,80 +13,30 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits, load_iris, make_blobs, make_classification
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_blobs, make_classification
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from portcullis.core.extraction import Extraction, ExtractionAttack, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Answer, Array, Interface, Labels, Model, Reveals
+from portcullis.core.types import Array, Interface, Labels, Reveals
 from portcullis.data.datasets import load_dataset
 from portcullis.extraction.equation_solving import EquationSolving
 from portcullis.extraction.kernel import Kernel
 from portcullis.extraction.lowd_meek import LowdMeek
 from portcullis.extraction.retraining import Retraining
+from portcullis.extraction.tree_ensembles import TreeEnsembles
+from portcullis.extraction.tree_paths import TreePaths
 from portcullis.models.encoding import Encoding
 from portcullis.models.kernel import KernelRegression, Quadric, match_representers, rbf
 from portcullis.models.mlp import Mlp, fit_mlp
 from portcullis.models.sklearn import SklearnModel
 from portcullis.models.softmax import SoftmaxRegression
-
-Row = tuple[Any, ...]
-
-
-class Timed:
-    """An oracle that knows how long it took itself."""
-
-    def __init__(self, oracle: LocalOracle) -> None:
-        self._oracle = oracle
-        self.seconds = 0.0
-
-    @property
-    def interface(self) -> Interface:
-        return self._oracle.interface
-
-    @property
-    def left(self) -> int:
-        return self._oracle.left
-
-    def query(self, x: Array) -> Answer:
-        before = time.process_time()
-        answer = self._oracle.query(x)
-        self.seconds += time.process_time() - before
-        return answer
-
-
-class Theft:
-    """One attack run: what came of it, and the attack's own seconds."""
-
-    def __init__(self, attack: ExtractionAttack, victim: Model, door: Interface, budget: int, seed: int = 0) -> None:
-        oracle = Timed(LocalOracle(victim, door, budget=budget))
-        before = time.process_time()
-        self.result: Extraction = attack(oracle, Knowledge(), rng=np.random.default_rng(seed))
-        self.seconds = time.process_time() - before - oracle.seconds
-        self.oracle_seconds = oracle.seconds
-        points = door.uniform(10_000, np.random.default_rng(12345))
-        truth, ours = victim.scores(points), self.result.model.scores(points)
-        self.wrong = float((truth.argmax(axis=1) != ours.argmax(axis=1)).mean())
-        self.distance = float(np.abs(truth - ours).sum(axis=1).mean() / 2)
-        self.seen = len(np.unique(truth.argmax(axis=1)))
-
-    def row(self, what: str) -> Row:
-        queries, times = self.result.queries, (f"{self.seconds:.2f}", f"{self.oracle_seconds:.2f}")
-        return (what, queries, *times, f"{self.wrong:.2%}", f"{self.distance:.1e}", self.seen)
-
-
-HEAD = ("attack", "queries", "attack s", "oracle s", "R_unif", "R_unif TV", "seen")
-
-
-def door_of(victim: Model, **changes: Any) -> Interface:
-    settings: dict[str, Any] = {"bounds": (-1, 1), "n_classes": victim.n_classes, **changes}
-    return Interface(input_shape=victim.input_shape, **settings)
+from portcullis.models.tree import grow_tree
+from thefts import HEAD, Row, Theft, door_of
 
 
 def scaled(x: Array) -> Array:
@@ -152,6 +102,27 @@ def speed(folder: str | None) -> Iterator[Row]:
         theft = Theft(Retraining(strategy="uniform", surrogate="mlp"), net, door_of(net), budget)
         same = float((theft.result.model.scores(x[test]).argmax(axis=1) == truth).mean())
         yield (*theft.row("Adult-Race network"), f"1 - R_test {same:.2%}, seen {len(np.unique(truth))}")
+
+
+def trees(folder: str | None) -> Iterator[Row]:
+    """One tree of 250 leaves, in under 10 s, and 50 trees of depth 4. At the end: boxes of leaves, or thresholds.
+
+    The single tree shows 156 confidences at its 250 leaves: what lies between leaves that answer alike, `probes` finds.
+    """
+    yield (*HEAD, "found", "of")
+    x, y = make_classification(20_000, 10, n_informative=8, flip_y=0.3, random_state=0)
+    tree = grow_tree(scaled(x), y, rng=np.random.default_rng(0), shows="confidence", max_leaf_nodes=250)
+    for mode, probes in (("bottom_up", 0), ("bottom_up", 20), ("top_down", 0), ("top_down", 20)):
+        door = door_of(tree, missing=mode == "top_down")
+        theft = Theft(TreePaths(mode=mode, probes=probes), tree, door, 10**6)
+        yield (*theft.row(f"one tree, {mode}, {probes} probes"), theft.result.notes["leaves"], tree.leaves)
+    x, y = load_breast_cancer(return_X_y=True)
+    for kind in (RandomForestClassifier, GradientBoostingClassifier):
+        ensemble = kind(n_estimators=50, max_depth=4, random_state=0).fit(scaled(x), y)
+        victim, splits = SklearnModel(ensemble), [t.tree_ for t in np.ravel(ensemble.estimators_)]
+        true = {(j, e) for t in splits for j, e in zip(t.feature, t.threshold, strict=True) if j >= 0}
+        theft = Theft(TreeEnsembles(), victim, door_of(victim), 10**6)
+        yield (*theft.row(f"{kind.__name__}, 50 trees"), theft.result.notes["thresholds"], len(true))
 
 
 def logistic(folder: str | None) -> Iterator[Row]:
@@ -265,6 +236,7 @@ def kernel(folder: str | None) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[str | None], Iterator[Row]]] = {
     "speed": speed,
+    "trees": trees,
     "logistic": logistic,
     "softmax": softmax,
     "mlp": mlp,
