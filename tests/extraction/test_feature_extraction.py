@@ -10,6 +10,7 @@ from portcullis.core.errors import AttackFailed, InputError, NotApplicable, Para
 from portcullis.core.extraction import Extraction, Knowledge
 from portcullis.core.oracle import LocalOracle
 from portcullis.core.types import Array, Feature, Interface, Model, Reveals
+from portcullis.extraction._edges import edges_of, shortest, snap
 from portcullis.extraction.feature_extraction import FeatureExtraction
 from portcullis.models.binned import BinnedLinear, Block, fit_binned
 
@@ -127,6 +128,71 @@ def test_equal_neighbours_are_one_bin_and_constant_columns_none() -> None:
     assert result.notes["edges"] == [1, 0]
 
 
+def test_rows_that_lie_on_an_edge_fall_on_the_same_side() -> None:
+    victim, door = iris()
+    x = load_iris().data  # whose quantiles are the edges
+    on_edges = np.isin(x, np.concatenate([b.edges for b in victim.blocks])).any(axis=1)
+    assert on_edges.mean() > 0.5
+    for missing in (True, False):
+        api = door.revealing(missing=missing)
+        copy, coarse = thieve(victim, api), thieve(victim, api, snap=False)
+        np.testing.assert_allclose(copy.model.scores(x), victim.scores(x), atol=1e-9)
+        assert np.abs(coarse.model.scores(x) - victim.scores(x)).max() > 0.01
+        edges = sum(copy.notes["edges"])
+        assert edges < copy.notes["bill"]["edges"] <= 3 * edges
+        assert copy.queries == coarse.queries + copy.notes["bill"]["edges"]
+
+
+def test_what_never_varies_has_a_weight_of_its_own_when_it_may_be_left_out() -> None:
+    blocks = [Block(np.array([[0.0, 1], [1, 0]]), np.array([0.3])), Block(np.array([[0.0, 2]]), np.empty(0)),
+              Block.of_category(np.array([[1.0, 0]]))]  # fmt: skip
+    features = (Feature("a", 0, 1), Feature("fixed", 2, 2), Feature("only", values=("x",)))
+    victim, door = BinnedLinear(blocks, np.zeros(2)), Interface(input_shape=(3,), n_classes=2, features=features)
+    for missing in (True, False):
+        result = thieve(victim, door.revealing(missing=missing))
+        x = door.uniform(50, np.random.default_rng(0))
+        np.testing.assert_allclose(result.model.scores(x), victim.scores(x), atol=1e-9)
+        assert result.notes["additive"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(5.41, 5.47), (-0.3, -0.2), (-1.0, 4.0), (2.6, 2.6000001), (1e5, 1.2e5), (7.0, 7.0)]
+)
+def test_the_shortest_decimal_is_what_a_scan_of_all_of_them_finds(a: float, b: float) -> None:
+    def scan() -> float:
+        for decimals in range(-6, 12):
+            for whole in range(int(a * 10**decimals) - 2, int(a * 10**decimals) + 3):
+                if a <= float(f"{whole}e{-decimals}") <= b:
+                    return float(f"{whole}e{-decimals}")
+        raise AssertionError
+
+    assert shortest(a, b) == scan()
+
+
+@pytest.mark.parametrize("nudge", [-2, -1, 0, 1])
+@pytest.mark.parametrize("edge", [5.45, -0.1, 1e4])
+def test_an_edge_near_a_short_decimal_is_found_to_the_float(edge: float, nudge: int) -> None:
+    """`edge` counts as left, and the next float does not."""
+    for _ in range(abs(nudge)):
+        edge = float(np.nextafter(edge, np.inf * nudge))
+    left, right, asked = np.array([edge - 1e-4]), np.array([edge + 1e-4]), []
+
+    def ask(which: Any, values: Any) -> Any:
+        asked.extend(values)
+        return np.where(values <= edge, 0, 1)
+
+    snap(ask, left, right, np.array([0]), np.array([1]))
+    assert edges_of(left, right)[0] == edge
+    assert len(asked) <= 3
+
+
+def test_an_edge_that_is_no_short_decimal_keeps_its_bracket() -> None:
+    left, right = np.array([0.1234561]), np.array([0.1234569])
+    snap(lambda n, v: np.where(v <= 0.12345678901, 0, 1), left, right, np.array([0]), np.array([1]))
+    assert left[0] <= 0.12345678901 < right[0]
+    assert 0 < right[0] - left[0] < 1e-6
+
+
 def test_a_victim_that_is_not_a_sum_is_said_to_be_none() -> None:
     class Product:
         input_shape, n_classes = (2,), 2
@@ -179,7 +245,7 @@ class TestSentences:
         with pytest.raises(NotApplicable, match=r"feature_extraction needs probs; this API gives labels\. Try one of"):
             thieve(victim, door.revealing(reveals=Reveals.LABELS))
 
-    @pytest.mark.parametrize(("name", "value"), [("eps", 0.1), ("grid", 3), ("omit", 1), ("held_out", -1)])
+    @pytest.mark.parametrize(("name", "value"), [("eps", 0.1), ("grid", 3), ("omit", 1), ("snap", 1), ("held_out", -1)])
     def test_settings(self, name: str, value: Any) -> None:
         with pytest.raises(ParameterError, match=rf"FeatureExtraction\.{name} must be"):
             FeatureExtraction(**{name: value})

@@ -81,9 +81,13 @@ class Identities:
 
     def ask(self, points: Ints) -> Ints:
         """(n, d) positions -> (n,) identities. Raises GameOver unless all n are answered."""
-        if len(points) == 0:
+        return self.of(self.grid.values(points))
+
+    def of(self, x: Array) -> Ints:
+        """(n, *input_shape) inputs -> (n,) identities; see `ask`."""
+        if len(x) == 0:
             return np.empty(0, np.int64)
-        answer = self.harvest.ask(self.grid.values(points))
+        answer = self.harvest.ask(x)
         rows = answer.scores if answer.scores is not None else np.empty((len(answer), 0))
         if answer.labels is not None:
             rows = np.column_stack([answer.labels, rows])
@@ -92,7 +96,7 @@ class Identities:
             np.nan_to_num(keys, nan=-1.0), axis=0, return_index=True, return_inverse=True
         )
         numbers = [self._number(key.tobytes(), rows[at]) for key, at in zip(unique, first, strict=True)]
-        if len(answer) < len(points) or not answer.answered.all():
+        if len(answer) < len(x) or not answer.answered.all():
             raise GameOver
         return np.array(numbers, np.int64)[inverse.ravel()]
 

@@ -6,7 +6,8 @@ USENIX Security 2016, section 4.3 and table 7 (the route without incomplete quer
 Threat model   answers: full probabilities; incomplete queries help and are not needed.  data: none.  victim: a
                logistic or softmax regression on indicators of categories and of bins, or on numbers as they are.
 Query cost     one for the base, one for each category, `grid` for each number and log2(1 / (grid eps)) for each of its
-               edges (5 for a number that is not binned), `held_out` to check; `Extraction.notes` has the bill in parts.
+               edges (5 for a number that is not binned), 2 or 3 for each edge to `snap` it, `held_out` to check;
+               `Extraction.notes` has the bill in parts.
 
 The logarithm of p_j / p_0 is a sum with one term for each input. Hold all inputs but one, let that one run over its
 range, and the sum changes by that input's term alone: where it jumps is the edge of a bin, and the height of the jump
@@ -14,6 +15,9 @@ is the difference of the bins' weights. All inputs are searched at once. The bas
 empty query where the service takes one, which turns every block off, and else a point where no class is sure. Without
 empty queries a block's weights are known up to a constant that the intercept takes up: another set of weights, the
 same function.
+
+A bracket as wide as `eps` is exact for points drawn at random and wrong for rows that lie on an edge, as many rows of
+a table do, since quantiles are values of a table: with `snap` the shortest decimal in it is asked, and confirmed.
 
 Two bins at the ends of the range that answer alike would hide what is between them, so a grid is asked first. Adjacent
 bins of equal weight stay one, which changes nothing.
@@ -31,6 +35,7 @@ from portcullis.core.errors import AttackFailed
 from portcullis.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
 from portcullis.core.settings import check
 from portcullis.core.types import Array, Interface, Model, Reveals
+from portcullis.extraction._edges import edges_of, snap
 from portcullis.extraction._grid import OMITTED, GameOver, Grid, Identities, Ints
 from portcullis.extraction._lines import Known, search
 from portcullis.models.binned import BinnedLinear, Block
@@ -47,6 +52,7 @@ EXACT = 1e-6  # a log-ratio further off than this, relative to the largest, is n
 class FeatureExtraction(ExtractionAttack):
     eps: float = 1e-6  # the error allowed in an edge, as a share of the input's range
     grid: int = 32  # stretches that every range is divided into before searching; no more bins than this are hidden
+    snap: bool = True  # ask whether an edge is the shortest decimal in its bracket; exact on rows that lie on edges
     omit: bool = True  # use incomplete queries where the API takes them
     held_out: int = 5  # random points that check the result, if the budget has them
 
@@ -56,6 +62,7 @@ class FeatureExtraction(ExtractionAttack):
     def __post_init__(self) -> None:
         check(self, "eps", "a number in [1e-9, 0.01]", lambda v: 1e-9 <= v <= 0.01)
         check(self, "grid", "an int in [4, 4096]", lambda v: isinstance(v, int) and 4 <= v <= 4096)
+        check(self, "snap", "true or false", lambda v: isinstance(v, bool))
         check(self, "omit", "true or false", lambda v: isinstance(v, bool))
         check(self, "held_out", "an int, at least 0", lambda v: isinstance(v, int) and v >= 0)
 
@@ -64,13 +71,15 @@ class FeatureExtraction(ExtractionAttack):
         spare = min(self.held_out, max(harvest.left - 1, 0))
         try:
             theft.base(self.omit and interface.missing)
-            theft.categories()
+            theft.single_values()
             theft.numbers(self.grid)
+            if self.snap:
+                theft.snap()
         except GameOver:
             spare = 0
         if not len(harvest):
             raise AttackFailed("feature_extraction had no answer to start from. Raise the budget, or see who refuses.")
-        theft.pay("bins")
+        theft.pay("edges" if theft.bracketed else "bins")
         model = theft.model(interface.input_shape)
         bins = [len(block.edges) for j, block in enumerate(model.blocks) if theft.grid.numeric[j]]
         harvest.notes |= {"edges": bins, "linear": [int(j) for j in np.flatnonzero(theft.linear)]}
@@ -92,6 +101,8 @@ class _Theft:
         self._point = np.zeros(self.grid.d, np.int64)
         self._row = np.zeros(interface.n_classes)  # the log-probabilities at the base
         self._probes: list[tuple[Ints, Ints, Ints]] = []  # feature, position, identity
+        self.bracketed: dict[tuple[int, int], int] = {}  # feature, last position of a bin -> place in _left, _right
+        self._left, self._right = np.empty(0), np.empty(0)
         self._bill: dict[str, int] = harvest.notes.setdefault("bill", {})
 
     def base(self, omit: bool) -> None:
@@ -113,11 +124,13 @@ class _Theft:
         self._probes.append((here, self._point[here], np.full(len(here), numbers[best])))
         self.pay("solve")
 
-    def categories(self) -> None:
-        """Every value of every category."""
-        chosen = np.flatnonzero(self.grid.categories > 1)
-        feature = np.repeat(chosen, self.grid.categories[chosen])
-        position = np.concatenate([np.arange(k) for k in self.grid.categories[chosen]] or [np.empty(0)])
+    def single_values(self) -> None:
+        """Every value of every category, and the one value of a number that has no other: left out it adds nothing,
+        given it may."""
+        number = self.grid.numeric & (self.grid.last == 0)
+        values = np.where(number, 1, self.grid.categories)
+        feature = np.repeat(np.arange(self.grid.d), values)
+        position = np.concatenate([np.arange(k) for k in values])
         fresh = position != self._point[feature]
         self._ask(feature[fresh], position[fresh].astype(np.int64))
         self.pay("solve")
@@ -132,6 +145,30 @@ class _Theft:
         self._on_grid(feature, np.setdiff1d(np.arange(grid + 1), first), grid)
         self._search(feature)
         self.pay("bins")
+
+    def snap(self) -> None:
+        """Every edge that the search has found, to the last bit if it is a short decimal."""
+        lines = [(j, *self._line(j)) for j in np.flatnonzero(self.grid.numeric & ~self.linear).tolist()]
+        found = [(j, at[i], number[i], number[i + 1])
+                 for j, at, number in lines for i in np.flatnonzero(number[1:] != number[:-1])]  # fmt: skip
+        if not found:
+            return
+        feature, at, before, after = np.array(found, np.int64).T
+        left, right = (self._values(feature, at + k) for k in (0, 1))
+        self.bracketed = {(int(j), int(a)): n for n, (j, a) in enumerate(zip(feature, at, strict=True))}
+        self._left, self._right = left, right
+
+        def ask(which: Ints, values: Array) -> Ints:
+            x = self.grid.values(np.tile(self._point, (len(which), 1))).reshape(len(which), -1)
+            x[np.arange(len(which)), feature[which]] = values
+            return self._identities.of(x.reshape(len(which), *self._interface.input_shape))
+
+        snap(ask, left, right, before, after)
+
+    def _values(self, feature: Ints, position: Ints) -> Array:
+        points = np.zeros((len(feature), self.grid.d), np.int64)
+        points[np.arange(len(feature)), feature] = position
+        return self.grid.values(points).reshape(len(feature), -1)[np.arange(len(feature)), feature]
 
     def _on_grid(self, feature: Ints, places: Ints, grid: int) -> None:
         position = np.round(np.outer(self.grid.last[feature] / grid, places)).astype(np.int64)
@@ -209,7 +246,11 @@ class _Theft:
         ends = (at[new[1:]] + at[new[1:] - 1]) / 2 - 0.5  # between the last place of a bin and the first of the next
         if not self.grid.numeric[j]:
             return Block(ratios[new], ends + 0.5)
-        return Block(ratios[new], self.grid.between(np.full(len(ends), j), ends))
+        edges = self.grid.between(np.full(len(ends), j), ends)
+        if self.bracketed and len(ends):
+            places = [self.bracketed[j, int(a)] for a in at[new[1:] - 1]]
+            edges = edges_of(self._left[places], self._right[places])
+        return Block(ratios[new], edges)
 
     def verify(self, model: BinnedLinear, held_out: int) -> None:
         """Compare with random complete queries: is the victim what we think?"""
