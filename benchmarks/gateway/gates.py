@@ -29,7 +29,7 @@ from portcullis.gateway.clients import hashed
 from portcullis.gateway.http_client import HttpClient
 from portcullis.gateway.policy import parse_policy
 from portcullis.gateway.ports import address, bound
-from portcullis.gateway.server import Server
+from portcullis.gateway.server import Server, settle
 
 KEY = "benchmark"
 PASSED = (b"content-type", b"inference-header-content-length", b"x-request-id")  # on by the bare gates
@@ -270,6 +270,7 @@ async def soak(upstream: str, d: int, clients: int, cap: int, folder: Path) -> N
 
 async def until_told(server: Server) -> None:
     """Serve until SIGTERM."""
+    settle()  # as `portcullis serve` does
     print(server.url, flush=True)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     await server()
