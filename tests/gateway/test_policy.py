@@ -169,3 +169,48 @@ def test_a_new_key_matches_its_digest() -> None:
     key, digest = new_key()
     assert hashed(key) == digest
     assert len(key) > 24
+
+
+AUDITED = {
+    "title": "Digits of\n[ours]",
+    "interface": {"reveals": "top_k", "k": 2, "decimals": None, "precision": "float32", "input_shape": [2],
+                  "n_classes": 3, "bounds": [-3.0, 3.0], "missing": True,
+                  "features": [{"name": "age", "low": 0.0, "high": 9.0, "values": ()},
+                               {"name": "sex", "low": 0.0, "high": 1.0, "values": ("f", 'm"')}]},
+}  # fmt: skip
+
+
+def test_the_audit_writes_a_policy_that_is_checked_and_served(tmp_path: Path) -> None:
+    from tests.gateway.harness import Softmax, gate, running, served_of
+    from tests.report.fakes import audit
+    from typer.testing import CliRunner
+
+    from portcullis.cli.app import app
+    from portcullis.gateway.modelserver import ModelServer
+    from portcullis.report import write_policy
+
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    path = write_policy(audit(), AUDITED, folder / "portcullis.toml")
+    assert path is not None
+    secret = folder / "guard.key"
+    assert secret.stat().st_mode & 0o077 == 0
+    before = secret.read_text()
+    assert write_policy(audit(), AUDITED, path) == path
+    assert secret.read_text() == before  # the same guard, not another
+    told = CliRunner().invoke(app, ["check", str(path)])
+    assert told.exit_code == 0, told.output
+    assert "watch each client with prada normality" in told.output
+    policy = read_policy(path)
+    assert policy.served.name == "digits-of-ours"
+    assert [f.values for f in policy.served.interface.features or ()] == [(), ("f", 'm"')]
+    assert (policy.shown.reveals, policy.shown.k) == (Reveals.TOP_K, 2)
+    assert policy.served.datatype == "FP32"
+    assert policy.guard().describe()[0]["then"] == {"unit": "other_class"}
+    model = Softmax(d=2)
+    with running(ModelServer(model, served_of(model))) as upstream:
+        changes = {"upstream.url": upstream, "listen.port": 0, "admin.port": 0, "state.url": f"{tmp_path}/state.db"}
+        with gate(read_policy(path, **changes)) as server:
+            assert server.url.startswith("http://127.0.0.1:")
+    assert write_policy([], AUDITED, path) is None  # nothing can be recommended: nothing old is left to be taken for it
+    assert not path.exists()

@@ -173,6 +173,8 @@ def _about(wish: Wish, stage: Stage, plan: Plan, records: Sequence[Mapping[str, 
         "data": stage.names["data"] | rows,
         "interface": dict(plan.interface)
         | {"input_shape": list(stage.interface.input_shape), "n_classes": stage.interface.n_classes}
+        | {"bounds": list(stage.interface.bounds)}
+        | {"features": [asdict(f) for f in stage.interface.features] if stage.interface.features else None}
         | {"classes": list(stage.classes) if stage.classes else None},
         "deployed": wish.in_use,
         "quick": wish.quick,

@@ -102,7 +102,7 @@ def audit(
     from portcullis.cli.outcome import Outcome
     from portcullis.cli.progress import waiting, watching
     from portcullis.cli.schema import show_schema
-    from portcullis.report import write_report
+    from portcullis.report import write_policy, write_report
     from portcullis.report.reading import read
 
     scene = o.scene_of(
@@ -132,7 +132,8 @@ def audit(
     with watching() as progress:
         records, meta = conduct(wish, out=out, jobs=jobs, progress=progress)
     report = write_report(records, meta, out / "report.html")
-    told = Outcome(read(records), meta, report, fail_over)
+    policy = write_policy(records, meta, out / "portcullis.toml")
+    told = Outcome(read(records), meta, report, fail_over, policy)
     if as_json:
         typer.echo(json.dumps(told.to_json(), indent=2))
     else:

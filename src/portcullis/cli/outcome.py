@@ -19,10 +19,13 @@ REST = 32  # columns of the terminal for the defense and for what honest clients
 class Outcome:
     """What an audit found, for the terminal, for programs and for the exit code."""
 
-    def __init__(self, audit: Audit, meta: Mapping[str, Any], report: Path, fail_over: float | None) -> None:
+    def __init__(
+        self, audit: Audit, meta: Mapping[str, Any], report: Path, fail_over: float | None, policy: Path | None = None
+    ) -> None:
         self._audit = audit
         self._meta = meta
         self._report = report
+        self._policy = policy
         self._limit = fail_over
         self._deployed = str(meta["deployed"])
 
@@ -59,6 +62,7 @@ class Outcome:
             **{key: self._meta[key] for key in keys},
             "rows": [_row(pair) for pair in (*self._audit.pairs.values(), *self._audit.controls)],
             "report": str(self._report),
+            "policy": None if self._policy is None else str(self._policy),
             "records": str(self._report.with_name("records.jsonl")),
         }
 
@@ -88,7 +92,10 @@ class Outcome:
                 markup=False,
                 highlight=False,
             )
-        console.print(f"\nReport: {self._report.resolve()}", markup=False, highlight=False, soft_wrap=True)
+        console.print()
+        if self._policy is not None:
+            console.print(f"Policy: {self._policy.resolve()}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Report: {self._report.resolve()}", markup=False, highlight=False, soft_wrap=True)
 
     def _matrix(self, width: int) -> Any:
         """Agreement of every attack behind every defense, what honest clients lose, and the controls below.

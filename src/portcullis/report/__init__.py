@@ -5,11 +5,12 @@ The only room that draws. It reads records as `bench/records.py` describes them,
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["render", "write_report"]
+__all__ = ["render", "write_policy", "write_report"]
 
 
 def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
@@ -18,6 +19,26 @@ def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
     text = render(records, meta)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
+    return target
+
+
+def write_policy(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path | None:
+    """Write the recommended policy for the gate to `path`, and beside it a guard's secret unless one is there.
+
+    None, and no file of an earlier run left behind, where nothing can be recommended."""
+    from portcullis.report.policy import HEAD, policy
+    from portcullis.report.reading import read
+
+    target, text = Path(path), policy(read(records), meta)
+    if text is None:
+        if target.is_file() and target.read_text(encoding="utf-8").startswith(HEAD):
+            target.unlink()
+        return None
+    target.write_text(text, encoding="utf-8")
+    key = target.with_name("guard.key")
+    if not key.exists():
+        key.touch(mode=0o600)
+        key.write_text(secrets.token_bytes(32).hex() + "\n", encoding="ascii")
     return target
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from portcullis.report.numbers import count, percent, points
 from portcullis.report.reading import NONE, Audit
 
-__all__ = ["settings", "toml"]
+__all__ = ["inline", "settings", "toml"]
 
 TABLE = "guard"  # one [[guard]] for every stage, in order: the shape that the gateway reads
 
@@ -39,20 +39,21 @@ def settings(audit: Audit) -> str | None:
 
 def toml(stage: Mapping[str, Any]) -> str:
     """One stage of a guard as a TOML table; units inside it as inline tables."""
-    return "\n".join([f"[[{TABLE}]]", *(f"{_key(k)} = {_value(v)}" for k, v in stage.items() if v is not None)])
+    return "\n".join([f"[[{TABLE}]]", *(f"{_key(k)} = {inline(v)}" for k, v in stage.items() if v is not None)])
 
 
 def _key(name: str) -> str:
     return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
 
 
-def _value(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value as it stands behind a key."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else f"{'-' * (value < 0)}inf"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {inline(v)}" for k, v in value.items() if v is not None) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value if v is not None) + "]"
+        return "[" + ", ".join(inline(v) for v in value if v is not None) + "]"
     return json.dumps(value)
