@@ -228,8 +228,8 @@ def kernel(folder: str | None) -> Iterator[Row]:
     for gamma in (0.03, None):
         theft = Theft(Kernel(gamma=gamma), victim, door_of(victim), 5000)
         copy: Any = theft.result.model
-        leaked = match_representers(copy.representers, x[rows])
-        random = match_representers(rng.uniform(-1, 1, (20, 64)), x[rows])
+        _, leaked = match_representers(copy.representers, x[rows])
+        _, random = match_representers(rng.uniform(-1, 1, (20, 64)), x[rows])
         figures = (f"{np.median(leaked):.3f}", f"{leaked.min():.3f}", f"{np.median(random):.3f}")
         yield (*theft.row(f"digits, gamma {'given' if gamma else 'found: ' + format(copy.gamma, '.4f')}"), *figures)
 

@@ -53,8 +53,8 @@ def leak(result: Extraction, victim: KernelRegression) -> tuple[float, float]:
     assert isinstance(result.model, KernelRegression)
     true = victim.representers
     random = np.random.default_rng(7).uniform(-1, 1, (50, *true.shape))
-    baseline = np.median([match_representers(r, true) for r in random])
-    return float(np.median(match_representers(result.model.representers, true))), float(baseline)
+    baseline = np.median([match_representers(r, true)[1] for r in random])
+    return float(np.median(match_representers(result.model.representers, true)[1])), float(baseline)
 
 
 def test_the_representers_are_the_training_points() -> None:
@@ -146,8 +146,10 @@ def test_matching_is_one_to_one_at_the_least_total() -> None:
     found, true = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
     cost = np.abs(found[:, None] - true).mean(axis=2)
     best = min(permutations(range(4)), key=lambda p: sum(cost[i, j] for i, j in enumerate(p)))
-    np.testing.assert_allclose(match_representers(found, true), [cost[i, j] for i, j in enumerate(best)])
-    assert len(match_representers(found, true[:2])) == 2
+    matched, difference = match_representers(found, true)
+    assert matched.tolist() == list(best)
+    np.testing.assert_allclose(difference, [cost[i, j] for i, j in enumerate(best)])
+    assert len(match_representers(found, true[:2])[1]) == 2
 
 
 class TestSentences:

@@ -96,7 +96,7 @@ def test_python_objects(user_module):
     assert isinstance(load_model("user_code:make"), SoftmaxRegression)
     user_module.ready = user_module.make()
     assert load_model("user_code:ready") is user_module.ready
-    with pytest.raises(InputError, match="torch module and does not say its shape; give input_shape and n_classes"):
+    with pytest.raises(InputError, match="torch module and does not say its shape; give input_shape"):
         load_model("user_code:network")
     with pytest.raises(InputError, match=r"user_code:number was expected to be a Model, .* it is a int"):
         load_model("user_code:number")
@@ -104,6 +104,18 @@ def test_python_objects(user_module):
         load_model("user_code:absent")
     with pytest.raises(InputError, match="there is no module 'no_such_module'"):
         load_model("no_such_module:thing")
+
+
+def test_how_many_scores_a_function_or_a_module_gives_is_asked_of_it(user_module):
+    user_module.amount = lambda x: x.sum(axis=1)
+    user_module.broken = lambda x: x @ np.ones(7)
+    user_module.flat = lambda x: np.ones((2, 3, 4))
+    found = [load_model(f"user_code:{name}", input_shape=(4,)) for name in ("even", "network", "amount")]
+    assert [m.n_classes for m in found] == [3, 3, 0]
+    with pytest.raises(InputError, match=r"broken was expected to answer a row of \(4,\); it raised ValueError"):
+        load_model("user_code:broken", input_shape=(4,))
+    with pytest.raises(InputError, match="one row of scores for one row asked"):
+        load_model("user_code:flat", input_shape=(4,))
 
 
 # what is refused

@@ -215,3 +215,23 @@ def test_the_page_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a folder with spaces" / "report.html"
     assert write_report(STRANGE["no defenses"], META, path) == path
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_recovered_rows_stand_beside_the_training_rows() -> None:
+    picture = list(range(0, 256, 4))
+    leak = {"shape": [8, 8], "found": 3, "recovered": [picture], "training": [picture[::-1]], "closer": 2}
+    leak |= {"difference": 0.012, "unseen": 0.2, "random": 0.4}
+    walked = walk(render([record("kernel", "none", notes={"leak": leak})], META))
+    shown = [i for i in walked.all("img") if "row" in (i["alt"] or "")]
+    assert [i["alt"] for i in shown] == ["Recovered row 1", "The training row that it matches, 1"]
+    assert all((i["src"] or "").startswith("data:image/png;base64,") for i in shown)
+    assert shown[0]["src"] != shown[1]["src"]
+    assert "off by 1.2% of an input's range" in walked.text
+    assert "2 of them are nearer" in walked.text
+
+
+def test_without_the_training_set_recovered_rows_stand_alone() -> None:
+    leak = {"shape": [3], "found": 1, "recovered": [[0, 128, 255]], "training": None}
+    walked = walk(render([record("kernel", "none", notes={"leak": leak})], META))
+    assert len(walked.all("img")) == 1
+    assert "Give --train FILE" in walked.text

@@ -19,6 +19,7 @@ import numpy as np
 from portcullis.bench.cell import Cell
 from portcullis.bench.controls import Constant, own_labels
 from portcullis.bench.flags import raised
+from portcullis.bench.leak import leaked
 from portcullis.bench.records import Record
 from portcullis.bench.run import Desk
 from portcullis.bench.scene import Scene, Stage
@@ -61,6 +62,8 @@ def audit_cell(cell: Cell, desk: Desk, *, scene: Scene, keep: Callable[[Extracti
     if keep:
         keep(loot)
     measures, classes, notes = _graded(loot.model, cell, stage, _exam(scene))
+    if leak := leaked(loot.model, stage, cell.rng("leak")):
+        notes["leak"] = leak
     return Record(
         cell=cell,
         measures=measures,

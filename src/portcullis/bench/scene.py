@@ -34,6 +34,7 @@ class Stage:
 
     pool_labels  (n,) the pool's own labels in the victim's classes, or None
     overlap      rows of the pool that the victim was trained on; None when nobody could check
+    train        rows that the victim was trained on, where they are known; no thief and no learner sees them
     names        {"victim": {...}, "data": {...}} with fingerprints, as a cell wants them
     splits       a sentence: whose rows are whose
     """
@@ -48,6 +49,7 @@ class Stage:
     names: dict[str, dict[str, Any]]
     splits: str
     classes: tuple[str, ...] | None = None
+    train: Array | None = None
 
     def draw_seeds(self, n: int, rng: np.random.Generator) -> Array | None:
         """(<= n, *input_shape) pool rows, shared out evenly among its classes where it has labels."""
@@ -73,7 +75,9 @@ class Scene:
     folder: str | None = None  # where named data sets lie
     test: str | None = None  # FILE: rows (and labels) that judge
     pool: str | None = None  # FILE: the thief's natural inputs
-    train: str | None = None  # FILE: the victim's training set, compared with the pool and used for nothing else
+    train: str | None = (
+        None  # FILE: the victim's training set, compared with the pool and with what leaks, used for nothing else
+    )
     target: str | None = None  # the label column of tables
     schema: str | None = None  # FILE.toml that corrects what tables say of their columns
     incomplete: bool = False  # the API answers rows of a table with inputs left out
@@ -167,6 +171,7 @@ def _own(scene: Scene) -> Stage:
         },
         splits=parts.describe(),
         classes=dataset.classes,
+        train=parts.victim.x,
     )
 
 
@@ -215,6 +220,7 @@ def _given(scene: Scene, victim: str) -> Stage:
         },
         splits=told,
         classes=test.classes,
+        train=None if train is None else train.x,
     )
 
 

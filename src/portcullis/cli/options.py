@@ -76,7 +76,10 @@ PoolOption = Annotated[
 TrainOption = Annotated[
     str | None,
     typer.Option(
-        "--train", metavar="FILE", help="The victim's training rows; only compared with the pool.", rich_help_panel=WHAT
+        "--train",
+        metavar="FILE",
+        help="The victim's training rows; only compared, with the pool and with what leaks.",
+        rich_help_panel=WHAT,
     ),
 ]
 TargetOption = Annotated[

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from scipy.special import expit, softmax
 
 from portcullis.core.types import Array
@@ -71,14 +73,15 @@ def fit_kernel(
     return model(flat), loss
 
 
-def match_representers(found: Array, true: Array) -> Array:
-    """(min(s, t),) mean |difference| per coordinate of every matched pair, in the order of `found`.
+def match_representers(found: Array, true: Array) -> tuple[NDArray[np.intp], Array]:
+    """(min(s, t),) rows of `true` and mean |difference| per coordinate of every matched pair, in the order of `found`.
 
     found (s, d), true (t, d). Matched one to one at the least total distance, so that one lucky
     representer cannot stand for many training points.
     """
-    distance = np.abs(found[:, None, :] - true[None, :, :]).mean(axis=2)
-    return np.asarray(distance[linear_sum_assignment(distance)])
+    distance = cdist(found, true, "cityblock") / found.shape[1]
+    rows, matched = linear_sum_assignment(distance)
+    return matched, np.asarray(distance[rows, matched])
 
 
 @dataclass(eq=False)

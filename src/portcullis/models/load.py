@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from portcullis.core.errors import InputError, MissingExtra
 from portcullis.core.settings import resolve
-from portcullis.core.types import Feature, Model
+from portcullis.core.types import Array, Feature, Model
 from portcullis.models.function import FunctionModel
 from portcullis.models.softmax import SoftmaxRegression
 from portcullis.models.trusted import TRUSTED, inspect_trees
@@ -234,16 +234,42 @@ def _from_object(
         if hasattr(found, "state_dict") and hasattr(found, "forward"):
             from portcullis.models.torch import TorchModel
 
-            if input_shape is None or n_classes is None:
-                raise InputError(
-                    f"{spec} is a torch module and does not say its shape; give input_shape and n_classes."
-                )
-            return TorchModel(found, input_shape, n_classes)
-    if callable(found) and input_shape is not None and n_classes is not None and _required(found):
-        return FunctionModel(found, input_shape, n_classes)
+            if input_shape is None:
+                raise InputError(f"{spec} is a torch module and does not say its shape; give input_shape.")
+            return TorchModel(found, input_shape, n_classes or _columns(spec, _of_arrays(found), input_shape))
+    if callable(found) and input_shape is not None and _required(found):
+        columns = _columns(spec, found, input_shape) if n_classes is None else n_classes
+        return FunctionModel(found, input_shape, columns)
     if callable(found) and not _required(found):
         return _from_object(f"{spec}()", found(), input_shape, n_classes, features)
     raise InputError(
         f"{spec} was expected to be a Model, a fitted scikit-learn estimator, a torch module or a callable; it is a "
-        f"{type(found).__name__}. For a callable give input_shape and n_classes."
+        f"{type(found).__name__}. For a callable give input_shape."
     )
+
+
+def _columns(spec: str, ask: Callable[[Array], Any], input_shape: tuple[int, ...]) -> int:
+    """How many scores a row gets, seen by asking about a row of zeros; 0 for a single number (regression)."""
+    try:
+        found = np.asarray(ask(np.zeros((1, *input_shape))), np.float64)
+    except Exception as error:
+        raise InputError(
+            f"{spec} was expected to answer a row of {input_shape}; it raised {type(error).__name__}: {error}. "
+            "Let it take an array with one row for each question."
+        ) from error
+    if found.ndim not in (1, 2) or len(found) != 1:
+        raise InputError(
+            f"{spec} was expected to give one row of scores for one row asked; it gave an array of {found.shape}."
+        )
+    return found.shape[1] if found.ndim == 2 and found.shape[1] > 1 else 0
+
+
+def _of_arrays(module: Any) -> Callable[[Array], Any]:
+    """A torch module as a function of arrays, asked in eval mode without gradients."""
+    import torch
+
+    def ask(x: Array) -> Any:
+        with torch.inference_mode():
+            return module.eval()(torch.tensor(x, dtype=torch.float32)).numpy()
+
+    return ask

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from portcullis.report import sections
+from portcullis.report.leaks import leaks
 from portcullis.report.markup import Html, disclosure, el, join, table
 from portcullis.report.numbers import count, duration, percent
 from portcullis.report.reading import NONE, Audit, estimate
@@ -26,6 +27,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
         ("cost", "Utility against theft", sections.cost(audit)),
         ("detection", "When the alarm came", sections.detection(audit)),
         ("recovery", "Class by class", sections.recovery(audit, _classes(meta))),
+        ("leaks", "Training data that leaked", leaks(audit)),
         ("controls", "Controls", sections.controls(audit)),
         ("flags", "Flags", _flags(audit, meta)),
         ("ran", "What was run", _ran(audit, meta)),

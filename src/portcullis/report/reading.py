@@ -188,7 +188,7 @@ class Audit:
         rows, so the loss is never more than the labels changed.
         """
         pair = self.honest.get(defense)
-        if defense == NONE and pair is not None:
+        if defense == NONE and pair is not None and pair.measures:
             return Estimate(0.0, 0.0, 0.0, max(p.n for p in pair.measures.values()), unit="rows")
         if pair is not None and "accuracy_drop" in pair.measures:
             return pair.measures["accuracy_drop"]
