@@ -138,13 +138,17 @@ async def test_a_quota_is_given_back_when_the_model_fails(error: Exception, stat
     assert [(await here.infer(X))[0] for _ in range(11)] == [200] * 10 + [429]
 
 
-async def test_a_block_in_the_middle_of_a_batch_answers_the_rows_before_it(tmp_path: Path) -> None:
+async def test_a_block_in_the_middle_of_a_batch_answers_the_rows_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     here = Here(tmp_path, watch(row=3))
-    status, _, tree = await here.infer(np.zeros((5, 4)))
+    status, headers, tree = await here.infer(np.zeros((5, 4)))
     assert status == 200
     assert tree["outputs"][0]["data"][2:] == [-1, -1, -1]
     assert scores(tree)[6:] == [None] * 9
     assert [a.row for a in here.alarms] == [3]
+    (told,) = [r for r in caplog.records if r.getMessage() == "alarm"]
+    assert (told.id, told.client, told.row) == (headers["x-request-id"], "alice", 3)  # type: ignore[attr-defined]
     status, headers, tree = await here.infer(X)
     assert (status, "retry-after" in headers) == (403, False)
     assert tree["error"].startswith("The guard refused this client: ")

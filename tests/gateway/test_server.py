@@ -30,6 +30,7 @@ from portcullis.gateway.modelserver import ModelServer
 from portcullis.gateway.policy import read_policy
 from portcullis.gateway.querylog import read_log
 from portcullis.gateway.replay import replay
+from portcullis.gateway.streams import Down
 from portcullis.gateway.webhook import HEADER, signature, verified
 
 MODEL = Softmax()
@@ -211,6 +212,19 @@ def test_the_operators_port_needs_a_token(seen: Any) -> None:
     assert fetch(f"{seen.url}/metrics", token)[0] == 404  # not on the clients' port
 
 
+def test_the_pages_say_that_the_state_cannot_be_read_and_do_not_fail(
+    seen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(*values: Any, **settings: Any) -> None:
+        raise Down("The state file cannot be read: disk I/O error.")
+
+    for name in ("alarms", "clients"):
+        monkeypatch.setattr(seen.store, name, down)
+    for path in ("/", "/client?name=alice"):
+        status, text = fetch(seen.admin_url + path, seen.admin.state.token)
+        assert (status, json.loads(text)) == (503, {"error": "The state file cannot be read: disk I/O error."})
+
+
 def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
     parts = urlsplit(seen.admin_url)
 
@@ -243,6 +257,8 @@ def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
     assert 'portcullis_requests_total{decision="refused"} 1.0' in text
     assert "portcullis_alarms_total 1.0" in text
     assert "portcullis_added_seconds_count 3.0" in text
+    assert "portcullis_suspicion_highest 3.0" in text
+    assert float(text.split("\nportcullis_state_bytes ")[1].split()[0]) > 0
     assert "alice" not in text
 
 

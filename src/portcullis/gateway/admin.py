@@ -62,7 +62,7 @@ def admin_app(gate: Gate, store: Store) -> Starlette:
         Route("/", desk.front),
         Route("/{name:str}", desk.file),
     ]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers={Down: _down})  # type: ignore[dict-item]
     app.state.stop = desk.stop
     app.state.token = desk.token
     return app
@@ -273,6 +273,10 @@ def _same_origin(request: Request) -> bool:
     """A browser's form must come from this very page; a script with a token sends no Origin."""
     origin = request.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+async def _down(request: Request, error: Down) -> Response:
+    return JSONResponse({"error": str(error)}, 503)
 
 
 def _denied() -> Response:

@@ -199,6 +199,8 @@ class Gate:
             return self._despite(policy, clean), False
         for alarm in released.alarms:
             self.metrics.alarms += 1
+            told = {"id": visit.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
+            log.warning("alarm", extra=told)
             self.on_alarm(alarm)
         altered = released.altered
         visit.line.altered, visit.line.alarms = int(altered.sum()), len(released.alarms)

@@ -127,6 +127,9 @@ class RedisStore:
     async def ping(self) -> None:
         await self._do(self._redis.set(f"{self._prefix}:ping", time.time_ns()))
 
+    def size(self) -> int:
+        return 0  # Redis tells its own
+
     async def close(self) -> None:
         await self._redis.aclose(close_connection_pool=True)
 

@@ -61,6 +61,10 @@ class Server:
             "requests_in_flight": lambda: float(self.gate.in_flight),
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
             "state_failures": lambda: float(self.streams.failures),
+            "state_bytes": lambda: float(self.store.size()),
+            "suspicion_highest": lambda: max(
+                (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
+            ),
         }
         self.admin = admin_app(self.gate, self.store)
         self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
@@ -124,7 +128,6 @@ class Server:
         await self.store.close()
 
     def _alarmed(self, alarm: Any) -> None:
-        log.warning("alarm", extra={"client": alarm.client, "stage": alarm.stage, "row": alarm.row})
         if self.webhook:
             self.webhook.wake()
 

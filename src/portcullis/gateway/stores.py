@@ -55,6 +55,9 @@ class Store(Journal, Protocol):
     async def ping(self) -> None:
         """Raise Down unless a write would succeed."""
 
+    def size(self) -> int:
+        """Bytes on this machine's disk; 0 where the state lies elsewhere."""
+
     async def close(self) -> None: ...
 
 
@@ -151,6 +154,10 @@ class SqliteStore:
         if self._keeper is None:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
         await self._write("UPDATE deeds SET id = id WHERE 0", [()])
+
+    def size(self) -> int:
+        files = (Path(self.path + end) for end in ("", "-wal"))
+        return sum(f.stat().st_size for f in files if f.exists())
 
     async def close(self) -> None:
         if self._keeper:
