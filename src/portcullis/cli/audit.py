@@ -31,8 +31,8 @@ def audit(
     precision: o.PrecisionOption = None,
     incomplete: o.IncompleteOption = False,
     attacks: Annotated[
-        str | None,
-        typer.Option(help="Comma-separated; see `portcullis list extraction`.", rich_help_panel=THIEF),
+        list[str] | None,
+        typer.Option(help="Comma-separated, or given again; see `portcullis list extraction`.", rich_help_panel=THIEF),
     ] = None,
     budget: Annotated[
         str | None,
@@ -44,9 +44,10 @@ def audit(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every copy.", rich_help_panel=THIEF)] = None,
     defenses: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help='Comma-separated; "a + b" is one guard of two stages. No defense and label-only are always run.',
+            help='Comma-separated, or given again; "a + b" is one guard of two stages. No defense and label-only are '
+            "always run.",
             rich_help_panel=GRID,
         ),
     ] = None,
@@ -111,8 +112,8 @@ def audit(
     )  # fmt: skip
     wish = Wish(
         scene=scene,
-        attacks=tuple(split_outside(attacks or "", ",")),
-        defenses=None if defenses is None else tuple(split_outside(defenses, ",")),
+        attacks=tuple(split_outside(",".join(attacks or ()), ",")),
+        defenses=None if defenses is None else tuple(split_outside(",".join(defenses), ",")),
         deployed=deployed,
         budgets=_numbers(budget),
         answers="probs" if answers == "leaves" else answers,
