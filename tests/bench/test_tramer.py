@@ -17,7 +17,7 @@ from portcullis.core.oracle import LocalOracle
 from portcullis.core.types import Interface, Reveals
 from portcullis.extraction.equation_solving import EquationSolving
 
-NAMES = ("features", "labels", "linear", "mlp", "rounding", "trees")
+NAMES = ("ensembles", "features", "labels", "linear", "mlp", "rounding", "trees")
 ROOM = "portcullis.bench.protocols"
 
 

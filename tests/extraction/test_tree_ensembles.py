@@ -15,15 +15,17 @@ from sklearn.ensemble import (
 
 from extraction.toys import WatchedOracle
 from portcullis.core.errors import AttackFailed
-from portcullis.core.extraction import Extraction, Knowledge
+from portcullis.core.extraction import Extraction, Harvest, Knowledge
 from portcullis.core.guard import Guard
 from portcullis.core.oracle import LocalOracle
 from portcullis.core.types import Array, Feature, Interface, Model, Reveals
 from portcullis.defenses.block import Block
-from portcullis.extraction._grid import Grid
+from portcullis.extraction._grid import Grid, Identities
 from portcullis.extraction._lines import Known
 from portcullis.extraction._stairs import Stairs, lower, shrink
+from portcullis.extraction._sums import lines, lines_of_each
 from portcullis.extraction.tree_ensembles import TreeEnsembles
+from portcullis.models.ranked import Ranks, fit_sums
 from portcullis.models.sklearn import SklearnModel
 from portcullis.models.steps import Literals, linked, summed, unlinked
 
@@ -132,6 +134,63 @@ def test_more_queries_make_a_better_copy_until_it_is_exact() -> None:
         assert result.queries <= budget
         assert result.notes["complete"] is (budget == 100_000)
     assert errors[0] > errors[1] > 1e-7 > errors[2]
+
+
+WIDE = tuple(Feature(f"x{j}", 0.0, 1.0) for j in range(20))
+
+
+def wide_victim() -> tuple[Model, Array]:
+    """A forest of 30 trees on 20 inputs, whose lines alone cost thousands; and points."""
+    x = rows(800, 0, WIDE)
+    y = (x[:, 0] + x[:, 1] * x[:, 2] + x[:, 3] ** 2 > 1.2).astype(int)
+    return SklearnModel(RandomForestClassifier(30, max_depth=4, random_state=0).fit(x, y)), rows(4000, 9, WIDE)
+
+
+@pytest.mark.parametrize("budget", [400, 1500])
+def test_a_budget_that_the_lines_would_eat_buys_points_to_fit_trees_to(budget: int) -> None:
+    model, x = wide_victim()
+    result = thieve(model, door(2, WIDE), budget=budget)
+    assert result.notes["way"] == "points"
+    assert result.notes["complete"] is False
+    assert result.queries == budget
+    assert result.notes["bill"]["lines"] <= budget / 2
+    assert min(result.notes["errors"], key=result.notes["errors"].get) != "constant"
+    constant = max(np.bincount(model.scores(x).argmax(axis=1))) / len(x)
+    assert constant < 0.75 < 0.85 < agreement(model, result.model, x)
+
+
+def test_a_small_budget_is_worth_what_the_same_money_is_in_random_points() -> None:
+    """The control: the same boosted trees, fitted to answers at uniform points alone."""
+    model, x = wide_victim()
+    api, budget = door(2, WIDE), 1500
+    seen = api.uniform(budget, np.random.default_rng(5))
+    plain = fit_sums(Ranks((None,) * 20), seen, model.scores(seen)[:, 1:], trees=50, seed=0)
+    control = ((plain(x)[:, 0] > 0.5) == model.scores(x).argmax(axis=1)).mean()
+    assert agreement(model, thieve(model, api, budget=budget).model, x) > control - 0.02
+
+
+def test_rows_of_a_pool_are_asked_where_there_is_one() -> None:
+    model, _ = wide_victim()
+    pool = rows(100, 7, WIDE)
+    oracle = WatchedOracle(LocalOracle(model, door(2, WIDE), budget=900))
+    result = TreeEnsembles(trees=10)(oracle, Knowledge(pool=pool), rng=np.random.default_rng(0))
+    asked = {row.tobytes() for row in result.x}
+    assert all(row.tobytes() in asked for row in pool)
+    assert result.queries == 900
+
+
+def test_lines_that_are_joined_are_the_lines_of_one_search() -> None:
+    model = victim(RandomForestClassifier, 2, n_estimators=4, max_depth=3)
+    grid = Grid.of(door(2), 1e-5)
+    bases = grid.uniform(3, np.random.default_rng(0))
+    found = []
+    for search in (lines, lines_of_each):
+        harvest = Harvest(LocalOracle(model, door(2), budget=10**5))
+        line, changes, *number = search(Identities(harvest, grid, 2), bases, Known())
+        assert number in ([], [3])
+        found.append({(*line[n], at) for n, at in zip(changes.line, changes.at, strict=True)})
+    assert found[0] == found[1]
+    assert len(found[0]) > 10
 
 
 def test_labels_alone_give_an_approximation() -> None:

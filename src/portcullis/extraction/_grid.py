@@ -69,8 +69,9 @@ class Grid:
 class Identities:
     """Answers as numbers: two rows have the same one exactly when the API shows the same for both."""
 
-    def __init__(self, harvest: Harvest, grid: Grid, n_classes: int) -> None:
+    def __init__(self, harvest: Harvest, grid: Grid, n_classes: int, most: float = np.inf) -> None:
         self.harvest = harvest
+        self.most = most  # queries of the harvest at which the game is over, though it may have more
         self.grid = grid
         self._n_classes = n_classes
         self._numbers: dict[bytes, int] = {}
@@ -87,6 +88,8 @@ class Identities:
         """(n, *input_shape) inputs -> (n,) identities; see `ask`."""
         if len(x) == 0:
             return np.empty(0, np.int64)
+        if self.harvest.paid + len(x) > self.most:
+            raise GameOver
         answer = self.harvest.ask(x)
         rows = answer.scores if answer.scores is not None else np.empty((len(answer), 0))
         if answer.labels is not None:

@@ -56,6 +56,14 @@ class Changes:
     probe_at: Ints
     probe_id: Ints
 
+    @classmethod
+    def joined(cls, parts: list[Changes], lines: list[int]) -> Changes:
+        """Of several searches, each along so many lines, numbered on."""
+        first = np.cumsum([0, *lines[:-1]])
+        moved = [(c.line + n, c.at, c.before, c.after, c.probe_line + n, c.probe_at, c.probe_id)
+                 for c, n in zip(parts, first, strict=True)]  # fmt: skip
+        return cls(*(np.concatenate(column) for column in zip(*moved, strict=True)))
+
 
 def search(
     ask: Asker,

@@ -10,7 +10,7 @@ from portcullis.extraction._grid import GameOver, Grid, Identities, Ints
 from portcullis.extraction._lines import Changes, Known, search
 from portcullis.models.steps import Link, linked
 
-__all__ = ["Sums", "choose_link", "lines"]
+__all__ = ["Sums", "choose_link", "lines", "lines_of_each"]
 
 FLOAT = 1e-9  # sums of floats that differ by less, as a share of the answers' spread, are equal
 SLACK = 4  # how many roundings of an answer may add up before a difference counts
@@ -68,6 +68,22 @@ def lines(identities: Identities, bases: Ints, known: Known) -> tuple[Ints, Chan
     same = rows[1:] == rows[:-1]
     stretches = (rows[1:], position[:-1], position[1:], seen[:-1], seen[1:])
     return line, search(identities.ask, points, feature, tuple(s[same] for s in stretches), known)
+
+
+def lines_of_each(identities: Identities, bases: Ints, known: Known) -> tuple[Ints, Changes, int]:
+    """The lines through one base after the other, and through how many of them: fewer where the game ends early."""
+    parts: list[tuple[Ints, Changes]] = []
+    for n in range(len(bases)):
+        try:
+            line, found = lines(identities, bases[n : n + 1], known)
+        except GameOver:
+            break
+        parts.append((line + np.array([n, 0]), found))
+    if not parts:
+        nothing = np.empty(0, np.int64)
+        return np.empty((0, 2), np.int64), Changes(*[nothing] * 7), 0
+    line = np.concatenate([line for line, _ in parts])
+    return line, Changes.joined([c for _, c in parts], [len(line) for line, _ in parts]), len(parts)
 
 
 def choose_link(identities: Identities, line: Ints, changes: Changes) -> Link:

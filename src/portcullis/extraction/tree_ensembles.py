@@ -6,7 +6,8 @@ of Schapire and Sellie. "Learning Sparse Multivariate Polynomials over a Field w
 Journal of Computer and System Sciences 52, 1996, section 3, carried from bits to thresholds.
 
 Threat model   answers: probabilities (all but one class) or values for an exact copy; labels for an approximate one.
-               data: none.  victim: a forest, boosted trees, any function of few steps of numbers and categories.
+               data: none; a pool helps a small budget.
+               victim: a forest, boosted trees, any function of few steps of numbers and categories.
 Query cost     some 40 to 80 for every step that the sum has, and `checks` to see that nothing is missing. Never fewer
                than the thresholds. From labels only: the budget. `Extraction.notes` has the bill in parts.
 
@@ -19,7 +20,8 @@ are one step, and cost once: what makes the trees hard to tell apart makes their
 
 Random points come from the whole range and, as many, from the cells that known thresholds make, which are small where
 the training data was dense. With a budget that does not reach, what the steps do not explain is fitted by boosted trees
-on the cells, or all is, whichever does better on points left out of the fit.
+on the cells, or all is, whichever does better on points left out of the fit. Where the lines alone would cost more than
+half of the budget, they are left, and the other half buys such points (and rows of a pool) to fit trees to.
 """
 
 from __future__ import annotations
@@ -32,18 +34,19 @@ import numpy as np
 from portcullis.core.errors import AttackFailed
 from portcullis.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
 from portcullis.core.settings import check
-from portcullis.core.types import Interface, Model, Reveals
+from portcullis.core.types import Array, Interface, Model, Reveals
 from portcullis.extraction._cells import Cells, best_of, from_labels
 from portcullis.extraction._counterexamples import Builder
 from portcullis.extraction._flips import Flips
-from portcullis.extraction._grid import GameOver, Grid, Identities
-from portcullis.extraction._lines import Known
+from portcullis.extraction._grid import Grid, Identities, Ints
+from portcullis.extraction._lines import Changes, Known
 from portcullis.extraction._stairs import Stairs
-from portcullis.extraction._sums import Sums, choose_link, lines
+from portcullis.extraction._sums import Sums, choose_link, lines_of_each
 from portcullis.models.steps import Link
 
 __all__ = ["TreeEnsembles"]
 
+LINES = 0.5  # of the budget at most; where the lines would cost more, the rest is better spent on random points
 LINKS = ("auto", "share", "logit")
 NOTHING = "tree_ensembles had no answer to start from: the budget is empty or the door is closed. Raise the budget."
 
@@ -69,12 +72,18 @@ class TreeEnsembles(ExtractionAttack):
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         grid, known = Grid.of(interface, self.eps), Known()
         steal = self._from_sums if adds_up(interface) else self._from_labels
-        model = steal(harvest, interface, grid, known, rng)
+        model = steal(harvest, interface, grid, known, knowledge.pool, rng)
         harvest.notes["thresholds"] = len(known.keys)
         return model
 
     def _from_labels(
-        self, harvest: Harvest, interface: Interface, grid: Grid, known: Known, rng: np.random.Generator
+        self,
+        harvest: Harvest,
+        interface: Interface,
+        grid: Grid,
+        known: Known,
+        pool: Array | None,
+        rng: np.random.Generator,
     ) -> Model:
         flips = Flips(harvest, grid, known, rng)
         flips.run()
@@ -84,33 +93,43 @@ class TreeEnsembles(ExtractionAttack):
         return from_labels(harvest, Cells(grid, known), interface, self.trees, rng)
 
     def _from_sums(
-        self, harvest: Harvest, interface: Interface, grid: Grid, known: Known, rng: np.random.Generator
+        self,
+        harvest: Harvest,
+        interface: Interface,
+        grid: Grid,
+        known: Known,
+        pool: Array | None,
+        rng: np.random.Generator,
     ) -> Model:
         width = max(interface.n_classes - 1, 1)
         bases = np.concatenate([[0 * grid.last, grid.last], grid.uniform(self.anchors, rng)])[: self.anchors]
-        identities = Identities(harvest, grid, interface.n_classes)
-        link: Link = "value" if interface.task == "regression" else "share"
-        stairs, fresh = Stairs(grid, bases[0], width), np.empty(0, np.int64)
-        try:
-            line, changes = lines(identities, bases, known)
-        except GameOver:
+        identities = Identities(harvest, grid, interface.n_classes, harvest.paid + max(1, LINES * harvest.left))
+        line, changes, seen = lines_of_each(identities, bases, known)
+        link = self._link(interface, identities, line, changes)
+        cells, stairs = Cells(grid, known), Stairs(grid, bases[0], width)
+        if seen < len(bases):
+            bill, fresh = {"lines": harvest.paid}, cells.spend(harvest, pool, rng)
             if not len(harvest):
-                raise AttackFailed(NOTHING) from None
-            harvest.notes |= {"way": "lines", "bill": {"lines": harvest.paid}, "complete": False}
+                raise AttackFailed(NOTHING)
+            bill["points"] = harvest.paid - bill["lines"]
+            harvest.notes |= {"way": "points", "link": link, "bill": bill, "complete": False}
         else:
-            if link == "share":
-                link = choose_link(identities, line, changes) if self.link == "auto" else self.link
-            seen = identities.scores(np.arange(len(identities)))
-            sums = Sums(harvest, grid, interface, link, float(np.ptp(seen, axis=0).max()) or 1.0)
+            scores = identities.scores(np.arange(len(identities)))
+            sums = Sums(harvest, grid, interface, link, float(np.ptp(scores, axis=0).max()) or 1.0)
             builder = Builder(sums, known, rng, width)
             builder.run(bases, line, changes, self.checks)
-            harvest.notes |= {"link": link, **builder.notes()}
+            harvest.notes |= {"way": "steps", "link": link, **builder.notes()}
             if builder.complete:
                 return builder.stairs.model(link)
-            stairs, fresh = builder.stairs, np.concatenate([fresh, *builder.drawn])
-        model, errors = best_of(harvest, Cells(grid, known), stairs, link, fresh=fresh, trees=self.trees, rng=rng)
+            stairs, fresh = builder.stairs, np.concatenate([np.empty(0, np.int64), *builder.drawn])
+        model, errors = best_of(harvest, cells, stairs, link, fresh=fresh, trees=self.trees, rng=rng)
         harvest.notes |= {"errors": errors}
         return model
+
+    def _link(self, interface: Interface, identities: Identities, line: Ints, changes: Changes) -> Link:
+        if interface.task == "regression":
+            return "value"
+        return choose_link(identities, line, changes) if self.link == "auto" else self.link
 
 
 def adds_up(interface: Interface) -> bool:

@@ -13,6 +13,7 @@ PROTOCOLS = Catalog(
     {
         "prada-gtsrb": "portcullis.bench.protocols.prada:gtsrb",
         "prada-mnist": "portcullis.bench.protocols.prada:mnist",
+        "tramer-ensembles": "portcullis.bench.protocols.tramer:ensembles",
         "tramer-features": "portcullis.bench.protocols.tramer:features",
         "tramer-labels": "portcullis.bench.protocols.tramer:labels",
         "tramer-linear": "portcullis.bench.protocols.tramer:linear",

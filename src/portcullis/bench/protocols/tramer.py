@@ -6,9 +6,9 @@ USENIX Security 2016, sections 4 to 7 (Tables 4, 6 and 7; Figure 7).
 Threat model   what each row's API shows: probabilities, rounded ones, node confidences, labels, incomplete queries.
 Query cost     alpha times the victim's unknowns, as in the paper, or the budget that a row states.
 
-Six protocols, one TOML file each, with its victims, rows and the published figures. A cell is one attack on one victim
-with one budget and one repetition; victims are trained in the process that needs them, always the same way. An attack
-that this installation does not have is reported as not applicable, and run as soon as it is there.
+Seven protocols, one TOML file each, with its victims, rows and the published figures. A cell is one attack on one
+victim with one budget and one repetition; victims are trained in the process that needs them, always the same way. An
+attack that this installation does not have is reported as not applicable, and run as soon as it is there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from portcullis.bench.cell import Cell
+from portcullis.bench.protocols.ensembles import distinct_thresholds
 from portcullis.bench.protocols.tramer_tables import document
 from portcullis.bench.protocols.tramer_victims import Victim, api_of, dataset_of, victim_of
 from portcullis.bench.records import Record
@@ -41,7 +42,7 @@ from portcullis.measures.statistics import clopper_pearson
 from portcullis.models.encoding import Encoding
 from portcullis.models.surrogates import unknowns
 
-__all__ = ["features", "labels", "linear", "mlp", "rounding", "trees"]
+__all__ = ["ensembles", "features", "labels", "linear", "mlp", "rounding", "trees"]
 
 SAME = 1e-6  # regression values nearer than this share of their spread are one value
 MEASURED = ("agreement", "agreement_uniform", "tv_natural", "tv_uniform", "victim_accuracy")
@@ -62,6 +63,11 @@ def mlp(**where: Any) -> str:
 def trees(**where: Any) -> str:
     """Run tramer-trees and return its table; see `run`."""
     return run("tramer_trees.toml", **where)
+
+
+def ensembles(**where: Any) -> str:
+    """Run tramer-ensembles and return its table; see `run`."""
+    return run("tramer_ensembles.toml", **where)
 
 
 def labels(**where: Any) -> str:
@@ -183,6 +189,8 @@ def work(cell: Cell, desk: Desk, *, folder: str | None) -> Record:
     notes |= {"classes": interface.n_classes, "trained_on": victim.trained_on}
     if hasattr(victim.model, "leaves"):
         notes["victim_leaves"] = victim.model.leaves
+    if thresholds := distinct_thresholds(victim.model):
+        notes["victim_thresholds"] = thresholds
     if interface.task == "regression":
         measures = same_values(victim, loot.model, points)
     else:

@@ -110,6 +110,11 @@ def _remarks(done: Records, records: Records) -> str:
         told.append("the victim is constant on uniform points")
     if "victim_leaves" in notes:
         told.append(f"{notes['victim_leaves']} leaves")
+    if "victim_thresholds" in notes:
+        told.append(f"{notes['victim_thresholds']:,} thresholds")
+    if any(r["notes"].get("complete") for r in done):
+        steps = median_iqr([r["notes"]["steps"] for r in done if r["notes"].get("complete")]).value
+        told.append(f"complete in {sum(r['notes']['complete'] for r in done)} of {len(done)}, {steps:,.0f} steps")
     if "family" in notes:
         told.append(f"told as {notes['family']}")
     if stopped := {r["stopped"] for r in done} - {"done", "budget"}:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from portcullis.bench.protocols import ensembles
 from portcullis.core.errors import InputError
 from portcullis.core.randomness import derive
 from portcullis.core.types import Array, Feature, Interface, Labels, Model
@@ -144,13 +145,15 @@ def _values(spec: Spec) -> tuple[Array, Array]:
 
 
 def _shipped(loader: str) -> Callable[[Spec], tuple[Array, Labels]]:
-    """A set that scikit-learn ships; its diabetes progression becomes two classes at the median."""
+    """A set that scikit-learn ships; its diabetes progression becomes two classes at the median, or stays a value."""
 
     def load(spec: Spec) -> tuple[Array, Labels]:
         from sklearn import datasets
 
         x, y = getattr(datasets, loader)(return_X_y=True)
-        return x, (y > np.median(y)).astype(np.int64) if loader == "load_diabetes" else y
+        if loader == "load_diabetes" and spec.get("target") != "value":
+            y = (y > np.median(y)).astype(np.int64)
+        return x, y
 
     return load
 
@@ -254,22 +257,6 @@ def _tree(x: Array, y: Any, interface: Interface, spec: Spec, rng: np.random.Gen
     )
 
 
-def _forest(x: Array, y: Any, interface: Interface, spec: Spec, rng: np.random.Generator) -> Model:
-    from sklearn.ensemble import RandomForestClassifier
-
-    settings = {"max_depth": spec.get("max_depth", 4), "random_state": int(rng.integers(2**31))}
-    forest = RandomForestClassifier(spec.get("trees", 50), **settings)
-    return SklearnModel(forest.fit(x, y), n_classes=interface.n_classes)
-
-
-def _boosting(x: Array, y: Any, interface: Interface, spec: Spec, rng: np.random.Generator) -> Model:
-    from sklearn.ensemble import GradientBoostingClassifier
-
-    settings = {"max_depth": spec.get("max_depth", 4), "random_state": int(rng.integers(2**31))}
-    boosting = GradientBoostingClassifier(n_estimators=spec.get("trees", 50), **settings)
-    return SklearnModel(boosting.fit(x, y), n_classes=interface.n_classes)
-
-
 def _binned(x: Array, y: Any, interface: Interface, spec: Spec, rng: np.random.Generator) -> Model:
     """Amazon's recipe of 2016: indicators of quantile bins and of categories under a regression; NaN is omitted."""
     from sklearn.compose import ColumnTransformer
@@ -306,8 +293,9 @@ def _quantiles(x: Array, bins: int, discretizer: Any) -> Any:
 Train = Callable[[Array, Any, Interface, Spec, np.random.Generator], Model]
 _MODELS: dict[str, Train] = {
     "binned": _binned,
-    "boosting": _boosting,
-    "forest": _forest,
+    "boosting": ensembles.boosting,
+    "forest": ensembles.forest,
+    "histogram": ensembles.histogram,
     "mlp": _mlp,
     "one_vs_rest": _one_vs_rest,
     "private": _private,
