@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from portcullis.core.errors import InputError, ParameterError
 from portcullis.gateway import http_client as module
 from portcullis.gateway.http_client import HttpClient, Lost, Unreadable
-from portcullis.gateway.upstream import credentials
+from portcullis.gateway.settings import Upstream
+from portcullis.gateway.upstream import credentials, trusted
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nhi"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -236,3 +238,74 @@ async def test_a_name_and_password_in_the_address_and_no_line_breaks_in_headers(
         await client.close()
     with pytest.raises(ParameterError, match=r"upstream\.url"):
         HttpClient("ftp://host", timeout_s=1.0, connections=1, limit=1)
+
+
+def certificates(folder: Path) -> None:
+    """An authority, and what it signed for the server and for the gate: NAME.pem holds certificate and key."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def name(word: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, word)])
+
+    now, root = datetime.datetime.now(datetime.UTC), ec.generate_private_key(ec.SECP256R1())
+    for word in ("ca", "server", "gate"):
+        key = root if word == "ca" else ec.generate_private_key(ec.SECP256R1())
+        made = (
+            x509.CertificateBuilder(name("ca"), name(word), key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=word == "ca", path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), False)
+        )
+        if word == "ca":
+            made = made.add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), True)
+        plain = serialization.NoEncryption()
+        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        (folder / f"{word}.pem").write_bytes(made.sign(root, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        with (folder / f"{word}.pem").open("ab") as file:
+            file.write(private)
+
+
+async def test_a_server_shows_whom_it_is_and_the_gate_does_too(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "ca.pem")
+    context.load_cert_chain(tmp_path / "server.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    ca, own = str(tmp_path / "ca.pem"), str(tmp_path / "gate.pem")
+    for given, taken in (((ca, own, None), True), ((ca, own, own), True), ((ca, None, None), False),
+                         ((None, own, None), False)):  # fmt: skip
+        client = HttpClient(url, timeout_s=5, connections=1, limit=99, tls=trusted(*given))
+        if taken:
+            assert (await client.ask("GET", "/", {}))[2] == b"ok"
+        else:
+            with pytest.raises(Lost):
+                await client.ask("GET", "/", {})
+        await client.close()
+    server.close()
+    await server.wait_closed()
+
+
+def test_certificates_that_cannot_be_read_are_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("nonsense")
+    for files in ((str(tmp_path / "none.pem"), None, None), (None, str(tmp_path / "x.pem"), None)):
+        with pytest.raises(InputError, match="PEM files"):
+            trusted(*files)
+    for wrong in ({"url": "http://h", "ca_file": "x"}, {"url": "https://h", "key_file": "x"}):
+        with pytest.raises(ParameterError, match="given with"):
+            Upstream(**wrong)

@@ -46,15 +46,23 @@ class Unreadable(Exception):
 
 class HttpClient:
     """At most `connections` at a time; whoever comes then waits. An answer may have `limit` bytes; `own` headers go
-    with every question."""
+    with every question. `tls` says whom an https address must show itself as, and what is shown to it."""
 
     def __init__(
-        self, url: str, *, timeout_s: float, connections: int, limit: int, own: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        connections: int,
+        limit: int,
+        own: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ParameterError("upstream.url", "http://host:port or https://host:port", url)
-        self._host, self._tls = parts.hostname, ssl.create_default_context() if parts.scheme == "https" else None
+        self._host = parts.hostname
+        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         user, _, self._named = parts.netloc.rpartition("@")

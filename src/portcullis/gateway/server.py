@@ -26,7 +26,7 @@ from portcullis.gateway.querylog import QueryLogFile
 from portcullis.gateway.settings import Limits
 from portcullis.gateway.stores import open_store
 from portcullis.gateway.streams import Down, Streams
-from portcullis.gateway.upstream import HttpUpstream, Upstream, credentials
+from portcullis.gateway.upstream import HttpUpstream, Upstream, credentials, trusted
 from portcullis.gateway.webhook import Webhook
 
 __all__ = ["Server", "run", "settle"]
@@ -151,7 +151,10 @@ def _upstream(policy: Policy) -> HttpUpstream:
     up = policy.upstream
     wire = PROTOCOLS.load(up.protocol)()
     own = credentials(up.token_file, up.token_header)
-    return HttpUpstream(up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own)
+    tls = trusted(up.ca_file, up.cert_file, up.key_file) if up.url.startswith("https://") else None
+    return HttpUpstream(
+        up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
+    )
 
 
 def _query_log(policy: Policy) -> QueryLogFile | None:

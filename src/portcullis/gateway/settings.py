@@ -40,7 +40,15 @@ class Upstream:
     token_file: str | None = None  # what the server wants to see before it answers
     token_header: str = "authorization"  # where it looks; the token is sent as "Bearer ..." in this one, bare in others
 
+    ca_file: str | None = None  # who must have signed the server's certificate; None leaves it to the system
+    cert_file: str | None = None  # the gate's own certificate, for a server that wants to see one
+    key_file: str | None = None  # its key, where it is not in the same file
+
     def __post_init__(self) -> None:
+        https = self.url.startswith("https://")
+        for name in ("ca_file", "cert_file", "key_file"):
+            check(self, name, "given with an https:// address only", lambda v: v is None or https)
+        check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
         check(self, "token_header", "the name of a header", lambda v: v.replace("-", "").isalnum() and v.isascii())
         check(self, "url", "http://host:port", _url)
         check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)

@@ -5,6 +5,7 @@ The client is the gate's own, because a client costs more than everything else i
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from portcullis.gateway.http_client import Found, HttpClient, Lost, Unreadable
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Served, Wire
 
-__all__ = ["HttpUpstream", "Upstream", "checked", "credentials"]
+__all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "trusted"]
 
 ANSWER_BYTES = 64 << 20
 
@@ -45,8 +46,11 @@ class HttpUpstream:
         timeout_s: float = 10.0,
         connections: int = 100,
         own: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._client = HttpClient(url, timeout_s=timeout_s, connections=connections, limit=ANSWER_BYTES, own=own)
+        self._client = HttpClient(
+            url, timeout_s=timeout_s, connections=connections, limit=ANSWER_BYTES, own=own, tls=tls
+        )
         self._wire = wire
         self._asked = asked
 
@@ -101,6 +105,22 @@ def credentials(path: str | None, header: str) -> dict[str, str]:
     if not token or not token.isprintable():
         raise InputError(f"The model server's token must be one line of printable text; {path!r} holds something else.")
     return {header.lower(): f"Bearer {token}" if header.lower() == "authorization" else token}
+
+
+def trusted(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    """TLS towards the model server: its certificate must be signed by this authority (by one that the system knows, if
+    none is given), and the gate shows its own if it has one."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, key_file)
+    except (OSError, ValueError) as error:
+        names = ", ".join(repr(f) for f in (ca_file, cert_file, key_file) if f)
+        raise InputError(
+            f"Certificates and keys towards the model server are expected as PEM files; {names} cannot be read "
+            f"({error}). See upstream.ca_file, cert_file and key_file in the policy."
+        ) from error
+    return context
 
 
 def checked(answer: Answer, n: int, asked: Served) -> Answer:
