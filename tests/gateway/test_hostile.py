@@ -207,6 +207,36 @@ def test_it_is_a_4xx_with_one_sentence_and_changes_nothing(case: str, server: An
     assert asked(server.url, http(b"", "/v2/health/live", "GET"))[0] == 200
 
 
+ADMIN = {
+    "a form of bytes": ("POST", "/act", b"\xff\xfe=%ff", {}),
+    "a long form": ("POST", "/act", b"deed=block&name=bob&x=" + b"y" * 10_000, {}),
+    "a deed of its own": ("POST", "/act", b"deed=delete&name=bob", {}),
+    "a name of 10 kB": ("POST", "/act", b"deed=block&name=" + b"b" * 3_000, {}),
+    "no name": ("POST", "/act", b"deed=block", {}),
+    "a form from elsewhere": ("POST", "/act", b"deed=block&name=bob", {"origin": "http://elsewhere.example"}),
+    "a wrong token": ("POST", "/login", b"token=%00%ff", {}),
+    "no token": ("POST", "/login", b"", {}),
+    "a path upwards": ("GET", "/../settings.py", b"", {}),
+    "a path upwards in escapes": ("GET", "/%2e%2e%2fsettings.py", b"", {}),
+    "a file of the gate's": ("GET", "/page.html", b"", {}),
+    "nobody's page": ("GET", "/client?name=%ff%00<script>", b"", {}),
+    "a deed by GET": ("GET", "/act?deed=block&name=bob", b"", {}),
+    "a long head": ("GET", "/" + "a" * 70_000, b"", {}),
+}
+
+
+@pytest.mark.parametrize("case", ADMIN)
+def test_on_the_operators_port_too_it_is_a_4xx_and_changes_nothing(case: str, server: Any) -> None:
+    method, path, body, headers = ADMIN[case]
+    before = state(server)
+    given = {**headers, "authorization": f"Bearer {server.admin.state.token}"}
+    status, text = asked(server.admin_url, http(body, path, method, given, {}))
+    assert 400 <= status < 500, (status, text)
+    assert b"Traceback" not in text
+    assert b"<script>" not in text.replace(b'<script src="/live.js" defer></script>', b"")
+    assert state(server) == before
+
+
 def test_more_connections_than_allowed_are_told_to_come_back_and_those_that_say_nothing_go(server: Any) -> None:
     parts = urlsplit(server.url)
     silent = [socket.create_connection((parts.hostname, parts.port), timeout=5) for _ in range(30)]
