@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that follow from the code: the catalog, the flags, the command line.
+"""Write the pages of docs/ that follow from the code: catalog, flags, command line, curves of the attacks.
 
 python scripts/generate_docs.py           writes them
 python scripts/generate_docs.py --check   exits with 1 where one is stale (a test runs this)
@@ -13,6 +13,8 @@ import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
+
+from attack_curves import measured
 
 from portcullis.bench.flags import FLAGS
 from portcullis.core.settings import Catalog, resolve
@@ -87,6 +89,10 @@ def command_line() -> str:
     return HEAD + "".join(parts)
 
 
+def curves() -> str:
+    return HEAD.replace("Change the code", "Run a protocol, keep its records") + measured()
+
+
 def readme() -> str:
     """The README with its table of units brought up to date; everything else in it is written by hand."""
     rows = ["| | units |", "| --- | --- |"]
@@ -98,7 +104,13 @@ def readme() -> str:
     return re.sub(r"(<!-- catalog -->\n).*?(\n<!-- /catalog -->)", lambda m: m[1] + table + m[2], text, flags=re.S)
 
 
-PAGES = {"../README.md": readme, "catalog.md": catalog, "flags.md": flags, "cli.md": command_line}
+PAGES = {
+    "../README.md": readme,
+    "attacks/measured.md": curves,
+    "catalog.md": catalog,
+    "flags.md": flags,
+    "cli.md": command_line,
+}
 
 
 def main() -> int:
