@@ -118,11 +118,14 @@ def by_second(seconds: list[list[float]], run: dict[str, Any]) -> None:
     found = np.array([second for second in seconds if second[0] > 0.3 * run["rps"]])  # no load before and after
     cost, piece, saving, collecting, shut = found[-int(run["seconds"]) :].T[1:]
     slow = cost >= np.percentile(cost, 90)
-    print(f"by the second (n={len(cost)}), the dearest tenth beside the rest:")
+    print(
+        f"by the second (n={len(cost)}), the dearest tenth beside the rest, and Spearman's correlation with the cost:"
+    )
     for name, values in (("us of processor time a request", cost), ("us for a fixed piece of work", piece),
                          ("share of the time a snapshot is written", saving), ("ms of garbage collection", collecting),
                          ("ms in which requests wait for the state file", shut)):  # fmt: skip
-        print(f"  {values[slow].mean():8.2f} {values[~slow].mean():8.2f}  {name}")
+        together = stats.spearmanr(cost, values).statistic if values.any() else float("nan")
+        print(f"  {values[slow].mean():8.2f} {values[~slow].mean():8.2f} {together:6.2f}  {name}")
     queued = 1e6 / cost < run["rps"]
     print(f"  in {queued.sum()} seconds a request cost more than there was time for; the fixed piece took "
           f"{piece[queued].mean() if queued.any() else float('nan'):.1f} us in these, "
