@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.gateway.harness import SECRET
 
 from portcullis.core.types import Reveals
@@ -214,3 +217,30 @@ def test_the_audit_writes_a_policy_that_is_checked_and_served(tmp_path: Path) ->
             assert server.url.startswith("http://127.0.0.1:")
     assert write_policy([], AUDITED, path) is None  # nothing can be recommended: nothing old is left to be taken for it
     assert not path.exists()
+
+
+VALUES = [
+    "1", "-1", "1.5", '"x"', '""', "true", "[]", "[1]", '["a"]', "{}", "{ a = 1 }", "nan", "-inf", "1979-05-27",
+    "07:32:00", "[{}]", '[{ unit = "x" }]', "{ unit = 3 }", '"a\\u0000b"', '"http://h:99999"', '"http://[::1"',
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=5_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_value_in_any_place_is_taken_or_refused_in_a_sentence(data: st.DataObject, tmp_path: Path) -> None:
+    """The policy of the documentation, spoiled; whatever is taken can be explained and made into a guard."""
+    page = (Path(__file__).parents[2] / "docs" / "gateway" / "policy.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0].replace('sha256 = "..."', f'sha256 = "{"ab" * 32}"')
+    lines = [line.removeprefix("# ") if "= {" in line else line for line in text.splitlines()]
+    assert list(explained(parse_policy("\n".join(lines), folder=tmp_path)))
+    place = data.draw(st.sampled_from([i for i, line in enumerate(lines) if "=" in line]))
+    keys = re.findall(r"(\w+) = ", lines[place])
+    key, value = data.draw(st.sampled_from(keys or ["mode"])), data.draw(st.sampled_from(VALUES))
+    spoiled = re.sub(rf"\b{key} = (\{{.*\}}|\[.*\]|[^,}}\]]+)", lambda m: f"{key} = {value} ", lines[place], count=1)
+    try:
+        policy = parse_policy("\n".join([*lines[:place], spoiled, *lines[place + 1 :]]), folder=tmp_path)
+    except PolicyError:
+        return
+    assert [*explained(policy), *warnings(policy)]
+    assert policy.guard()
+    assert policy.wires()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from portcullis.core.errors import PortcullisError
+from portcullis.core.errors import ParameterError, PortcullisError
 
-__all__ = ["PolicyError", "lines_of", "seconds", "tuples"]
+__all__ = ["PolicyError", "lines_of", "made", "seconds", "tuples"]
+
+T = TypeVar("T")
 
 
 class PolicyError(PortcullisError, ValueError):
@@ -22,6 +25,28 @@ class PolicyError(PortcullisError, ValueError):
 
 def tuples(table: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+
+
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+}
+
+
+def made(kind: Callable[..., T], table: Mapping[str, Any]) -> T:
+    """Settings from a table, whose values must be of the types that the settings say."""
+    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value, word = table.get(f.name), str(f.type).removesuffix(" | None")
+        if value is None:
+            continue
+        if word == "tuple[str, ...]" and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            raise ParameterError(f"{kind.__name__}.{f.name}", "a list of text", value)
+        types, name = KINDS.get(word, ((object,), ""))
+        if object not in types and (type(value) not in types or value != value):
+            raise ParameterError(f"{kind.__name__}.{f.name}", name, value)
+    return kind(**tuples(table))
 
 
 def seconds(until: Any) -> float | None:

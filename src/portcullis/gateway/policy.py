@@ -37,11 +37,12 @@ from typing import Any, TypeVar
 from portcullis.core.errors import ParameterError, PortcullisError
 from portcullis.core.guard import Defense, Guard
 from portcullis.core.settings import resolve
-from portcullis.core.types import Feature, Interface, Reveals
+from portcullis.core.types import Interface, Reveals
 from portcullis.gateway.clients import ApiKey, Clients, Named, Token
-from portcullis.gateway.lines import PolicyError, lines_of, seconds, tuples
+from portcullis.gateway.lines import PolicyError, lines_of, made, seconds
 from portcullis.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis.gateway.protocols.wire import DTYPES, Served, Wire
+from portcullis.gateway.served import asked, feature, interface_of
 from portcullis.gateway.settings import Admin, Alarms, Failure, Limits, Listen, QueryLog, State, Upstream
 
 __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
@@ -123,7 +124,7 @@ class _Reader:
         upstream = self._settings(Upstream, "upstream") if "upstream" in self.tree else None
         return Policy(
             served=served,
-            asked=_asked(served, upstream),
+            asked=asked(served, upstream),
             shown=self._shown(interface),
             stages=self._stages(),
             key=self._key(),
@@ -137,9 +138,15 @@ class _Reader:
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
             admin=self._admin(),
             mode=mode,
-            quantum=float(self.tree.get("quantum", 1e-6)),
+            quantum=self._quantum(),
             digest=hashlib.blake2b(self.text.encode(), digest_size=6).hexdigest(),
         )
+
+    def _quantum(self) -> float:
+        value = self.tree.get("quantum", 1e-6)
+        if type(value) not in (int, float) or not 0 < value < float("inf"):
+            raise self._wrong(("quantum",), f"quantum must be a number greater than 0; got {value!r}.")
+        return float(value)
 
     # One table each.
 
@@ -148,12 +155,14 @@ class _Reader:
         for key in ("name", "input_shape"):
             if key not in table:
                 raise self._wrong(("model",), f"[model] must say {key}.")
+        for key in ("name", "version", "datatype", "input", "scores", "label", "withheld", "task"):
+            self._text(("model", key), table.get(key, ""))
         if table.get("datatype", "FP64") not in DTYPES:
             raise self._wrong(("model", "datatype"), f"datatype must be one of {', '.join(DTYPES)}.")
         if table.get("withheld", "null") not in ("null", "one_hot"):
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
-        features = [self._built(("model", "features"), _feature, f) for f in table.get("features", ())]
-        interface = self._built(("model",), _interface, table, tuple(features) or None)
+        features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
+        interface = self._built(("model",), interface_of, table, tuple(features) or None)
         names = {k: table[k] for k in ("version", "datatype", "input", "scores", "label", "withheld") if k in table}
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
         options = table.get("mapping", {})
@@ -186,14 +195,19 @@ class _Reader:
         ways = [w for w in ("header", "subject") if w in table]
         named = [self._built(("clients", w), _named, table[w]) for w in ways]
         token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
-        plain = {k: table[k].lower() for k in ("anonymous", "key_header") if k in table}
+        plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
         return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **plain)
 
     def _admin(self) -> Admin:
         table = self._table("admin", ("host", "port", "operator"))
-        operators = tuple((o["name"], o["sha256"].lower()) for o in table.get("operator", ()))
+        given, where = table.get("operator", []), ("admin", "operator")
+        if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
+            raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')
+        keys = [self._built(where, made, ApiKey, {"client": o["name"], "sha256": o["sha256"]}) for o in given]
         plain = {k: table[k] for k in ("host", "port") if k in table}
-        return self._built(("admin",), Admin, tokens=operators, **plain)
+        tokens = tuple((k.client, k.sha256.lower()) for k in keys)
+        found: Admin = self._built(("admin",), made, Admin, {**plain, "tokens": tokens})
+        return found
 
     def _key(self) -> bytes:
         name = self.tree.get("key_file")
@@ -201,6 +215,7 @@ class _Reader:
             raise self._wrong(
                 (), "key_file must name a file with the guard's secret; make one with `portcullis check --new-secret`."
             )
+        self._text(("key_file",), name)
         try:
             key = bytes.fromhex((self.folder / name).read_text().strip())
         except (OSError, ValueError):
@@ -213,6 +228,11 @@ class _Reader:
 
     # Helpers of all tables.
 
+    def _text(self, where: tuple[str, ...], value: Any) -> str:
+        if not isinstance(value, str):
+            raise self._wrong(where, f"{where[-1]} must be text; got {value!r}.")
+        return value
+
     def _table(self, name: str, known: tuple[str, ...]) -> dict[str, Any]:
         table = self.tree.get(name, {})
         if not isinstance(table, dict):
@@ -222,7 +242,8 @@ class _Reader:
 
     def _settings(self, kind: Callable[..., T], name: str) -> T:
         table = self._table(name, tuple(f.name for f in dataclasses.fields(kind)))  # type: ignore[arg-type]
-        return self._built((name,), kind, **tuples(table))
+        found: T = self._built((name,), made, kind, table)
+        return found
 
     def _known(self, table: Mapping[str, Any], known: tuple[str, ...], where: tuple[str, ...]) -> None:
         for key in table:
@@ -248,46 +269,15 @@ class _Reader:
         return PolicyError(self.where, 0, sentence)
 
 
-def _asked(served: Served, upstream: Upstream | None) -> Served:
-    """The model under the names that the upstream has for it."""
-    if upstream is None:
-        return served
-    labels = upstream.answers == "labels"
-    return dataclasses.replace(
-        served,
-        name=upstream.model or served.name,
-        version=upstream.version,
-        input=upstream.input or served.input,
-        scores=None if labels else upstream.scores or served.scores,
-        label=upstream.label or ("label" if labels else None),
-        datatype=upstream.datatype or served.datatype,
-        binary=upstream.binary,
-    )
-
-
-def _feature(table: Mapping[str, Any]) -> Feature:
-    return Feature(**{**table, "values": tuple(table.get("values", ()))})
-
-
-def _interface(table: Mapping[str, Any], features: tuple[Feature, ...] | None) -> Interface:
-    return Interface(
-        input_shape=tuple(table["input_shape"]),
-        n_classes=table.get("classes", 0),
-        task=table.get("task", "classification"),
-        bounds=tuple(table.get("bounds", (0.0, 1.0))),
-        features=features,
-        missing=table.get("missing", False),
-        precision="float32" if table.get("datatype") == "FP32" else "float64",
-    )
-
-
 def _api_key(table: Mapping[str, Any]) -> ApiKey:
-    return ApiKey(**{**table, "until": seconds(table.get("until"))})
+    return made(ApiKey, {**table, "until": seconds(table.get("until"))})
 
 
 def _named(table: Mapping[str, Any]) -> Named:
-    return Named(**tuples({**table, "header": table["header"].lower()}))
+    found = made(Named, table)
+    return dataclasses.replace(found, header=found.header.lower())
 
 
 def _token(table: Mapping[str, Any], folder: Path) -> Token:
-    return Token(**tuples({**table, "key_file": str(folder / table.get("key_file", ""))}))
+    found = made(Token, table)
+    return dataclasses.replace(found, key_file=str(folder / found.key_file))
