@@ -8,9 +8,9 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from portcullis.bench.protocols import PROTOCOLS
+from portcullis.bench.protocols import PROTOCOLS, ensembles
 from portcullis.bench.protocols import tramer_victims as victims
-from portcullis.bench.protocols.tramer import cells_of, run, same_values, shortened
+from portcullis.bench.protocols.tramer import cells_of, explained, run, same_values, shortened
 from portcullis.bench.protocols.tramer_tables import document
 from portcullis.core.extraction import Knowledge
 from portcullis.core.oracle import LocalOracle
@@ -169,3 +169,36 @@ def test_rounded_and_single_interfaces_are_functions_of_one_answer():
             assert answer.scores is None
         else:
             np.testing.assert_array_equal(answer.scores, expected)
+
+
+@pytest.mark.parametrize("kind", ["forest", "boosting", "histogram"])
+@pytest.mark.parametrize("target", ["value", None])
+def test_thresholds_are_counted_once_each(kind, target):
+    """One tree of depth 1 has one threshold, whatever library grew it; more trees have more, and fewer than splits."""
+    spec = {"data": "diabetes", "model": kind, "access": "table", "target": target, "max_depth": 1}
+    assert ensembles.distinct_thresholds(victims.victim_of(spec | {"trees": 1}, None).model) == 1
+    many = ensembles.distinct_thresholds(victims.victim_of(spec | {"trees": 40}, None).model)
+    assert 5 < many < 40
+
+
+def test_what_is_no_ensemble_has_no_thresholds_to_count():
+    spec = {"data": "diabetes", "model": "softmax"}
+    assert ensembles.distinct_thresholds(victims.victim_of(spec, None).model) is None
+
+
+def test_a_copy_that_is_near_and_never_equal_explains_the_values():
+    spec = {"data": "diabetes", "model": "boosting", "access": "table", "target": "value", "trees": 5}
+    victim = victims.victim_of(spec, None)
+
+    class Shifted:
+        def scores(self, x):
+            return victim.model.scores(x) + 1
+
+    class Mean:
+        def scores(self, x):
+            return np.full((len(x), 1), victim.model.scores(x).mean())
+
+    assert same_values(victim, Shifted(), 500)["agreement"].value == 0
+    assert 0.8 < min(explained(victim, Shifted(), 500)) < 1
+    np.testing.assert_allclose(explained(victim, Mean(), 500), 0, atol=1e-9)
+    assert explained(victim, victim.model, 500) == [1, 1]

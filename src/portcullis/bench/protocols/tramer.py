@@ -193,6 +193,7 @@ def work(cell: Cell, desk: Desk, *, folder: str | None) -> Record:
         notes["victim_thresholds"] = thresholds
     if interface.task == "regression":
         measures = same_values(victim, loot.model, points)
+        notes["explained"] = explained(victim, loot.model, points)
     else:
         close = _exam(spec, folder, points).grade(loot.model, rng=cell.rng("grade"))
         measures = {k: v for k, v in close.measures().items() if k in MEASURED}
@@ -208,6 +209,13 @@ def same_values(victim: Victim, copy: Model, points: int) -> dict[str, Estimate]
         "agreement": _same(victim.model.scores(victim.x), copy.scores(victim.x)),
         "agreement_uniform": _same(victim.model.scores(uniform), copy.scores(uniform)),
     }
+
+
+def explained(victim: Victim, copy: Model, points: int) -> list[float]:
+    """R^2 of a regression's copy on held-out rows and on uniform points: how near, where no value is the same."""
+    places = (victim.x, victim.interface.uniform(points, derive(0, "exam")))
+    pairs = [(victim.model.scores(x), copy.scores(x)) for x in places]
+    return [float(1 - ((f - g) ** 2).mean() / (f.var() or 1.0)) for f, g in pairs]
 
 
 def _same(f: Array, g: Array) -> Estimate:

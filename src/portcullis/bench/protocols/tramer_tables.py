@@ -112,6 +112,9 @@ def _remarks(done: Records, records: Records) -> str:
         told.append(f"{notes['victim_leaves']} leaves")
     if "victim_thresholds" in notes:
         told.append(f"{notes['victim_thresholds']:,} thresholds")
+    if "explained" in notes:
+        held_out, uniform = (median_iqr([r["notes"]["explained"][i] for r in done]).value for i in (0, 1))
+        told.append(f"R^2 {held_out:.4f} held-out, {uniform:.4f} uniform")
     if any(r["notes"].get("complete") for r in done):
         steps = median_iqr([r["notes"]["steps"] for r in done if r["notes"].get("complete")]).value
         told.append(f"complete in {sum(r['notes']['complete'] for r in done)} of {len(done)}, {steps:,.0f} steps")
