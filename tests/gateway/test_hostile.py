@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, Softmax, gate, policy_of, running, served_of
@@ -295,3 +296,15 @@ def test_a_megabyte_of_anything_is_refused_in_a_moment_and_in_little_memory(case
         tracemalloc.stop()
     assert took < 3  # a quarter of a second without the tracing
     assert peak < 100 * N
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/octet-stream", ""],
+)  # fmt: skip
+def test_honest_content_types_are_taken_and_what_curl_says_by_itself(kind: str) -> None:
+    served = Served(name="m", interface=Interface(input_shape=(4,), n_classes=3))
+    headers = {"content-type": kind or "application/x-www-form-urlencoded"}
+    for name in ("v2", "v1", "mapping"):
+        wire = CATALOG.load(name)()
+        body = wire.ask(served, np.zeros((1, 4))).body
+        assert wire.read(served, headers, body).x.shape == wire.read(served, {}, body).x.shape == (1, 4)
