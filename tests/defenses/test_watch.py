@@ -55,6 +55,13 @@ class TestLatch:
         assert out.altered.tolist() == [False] * 9 + [True] * 21
         assert same(out.answer.take(slice(9)), answer_to(X).take(slice(9)))
 
+    def test_the_detector_reads_on_so_that_answers_do_not_come_sooner(self) -> None:
+        guard = Guard(Watch(Spike(at=10), then=LabelOnly()), key=KEY, store=(store := MemoryStore()))
+        for x in np.split(X, 6):
+            ask(guard, x)
+        state = store.load(("a", "0-watch"))
+        assert (state.detector.rows, state.row, state.rows, state.suspicion) == (30, 10, 10, 1.0)
+
     def test_an_alarm_stays_when_the_suspicion_is_gone(self) -> None:
         guard = Guard(Watch(Spike(at=10), then=LabelOnly()), key=KEY)
         for x in np.split(X, 6):

@@ -77,7 +77,7 @@ class Watch(Defense[Watching]):
             self.then.undo(request, state.then)
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: Watching, noise: Noise) -> Answer:
-        calm = 0 if state.row else self._calm(request, clean, state)
+        calm = self._calm(request, clean, state)
         if calm == len(request):
             return answer
         late = slice(calm, None)
@@ -86,8 +86,13 @@ class Watch(Defense[Watching]):
         return changed if calm == 0 else Answer.concat([answer.take(slice(calm)), changed])
 
     def _calm(self, request: Request, clean: Answer, state: Watching) -> int:
-        """How many rows at the head of the request come before an alarm; notes it if there is one."""
+        """How many rows at the head of the request come before an alarm; notes it if there is one.
+
+        The detector reads on after the alarm, though nobody asks it: answers that came sooner from then on would tell.
+        """
         suspicion = self.detector.update(state.detector, request, clean)
+        if state.row:
+            return 0
         alarms = np.flatnonzero(self.detector.alarms(suspicion))
         calm = int(alarms[0]) if len(alarms) else len(request)
         if calm < len(request):
