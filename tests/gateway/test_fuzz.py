@@ -155,7 +155,9 @@ def test_raw_tensors_of_any_bytes_are_read_or_refused(data: Any, tensor: str, ra
     tree = {"name": "input", "shape": [rows, *SERVED[kind].interface.input_shape], "datatype": tensor,
             "parameters": {"binary_data_size": size}}  # fmt: skip
     header = json.dumps({"inputs": [tree]}).encode()
-    understood("v2", SERVED[kind], {LENGTH: str(len(header))}, header + raw)
+    inquiry = understood("v2", SERVED[kind], {LENGTH: str(len(header))}, header + raw)
+    if inquiry is not None:
+        assert size == len(raw) == inquiry.x.size * np.dtype(DTYPES[tensor]).itemsize
 
 
 @settings(max_examples=N, deadline=2_000)

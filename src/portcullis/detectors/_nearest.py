@@ -31,7 +31,7 @@ FIRST_FIT = 32  # stored rows before there is a basis; below, all are compared
 REFIT = 8  # the basis is fitted anew when the rows have multiplied by this
 SAMPLE = 256  # rows that a fit looks at, at most
 CHUNK = 64  # candidates compared at a time
-SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: at least ten times the worst case
+SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: twice what a sum of 784 squares can lose
 FAST = np.float32
 
 _SCALES = {"unit": 255.0, "unit32": 255.0, "bytes": 1.0}  # of the 8-bit forms
@@ -71,6 +71,11 @@ def _squares(rows: Array, x: Array) -> Array:
     return np.asarray((away * away).sum(axis=1))
 
 
+def _slack(d: int) -> float:
+    """SLACK for rows of d inputs: the rounding of a sum grows with its length."""
+    return SLACK * max(1.0, d / 784)
+
+
 def _dot(rows: NDArray[Any]) -> NDArray[Any]:
     """Squared lengths along the last axis, as dot products: twice as fast as einsum."""
     return np.asarray(rows @ rows if rows.ndim == 1 else (rows[:, None] @ rows[:, :, None])[:, 0, 0])
@@ -108,7 +113,7 @@ class Basis:
             sketch = np.empty((*along.shape[:-1], along.shape[-1] + 1), FAST)
             sketch[..., :-1] = along
             sketch[..., -1] = np.sqrt(_dot(across))
-            return sketch, FAST(1 - SLACK) * _dot(centred)
+            return sketch, FAST(1 - _slack(centred.shape[-1])) * _dot(centred)
 
 
 @dataclass
@@ -188,13 +193,13 @@ class Rows:
         """Those of `which` that may be closer than sqrt(best): distances in float32, less what rounding can have done.
 
         A difference is off by at most 2^-23 of its two numbers, so the distance by that share of
-        |x| + |y| <= 2 |x| + |x - y|; the sum of squares by less than SLACK, which has that to spare.
+        |x| + |y| <= 2 |x| + |x - y|; the sum of squares by less than half of the slack, and its root by a quarter.
         """
         scale = _SCALES.get(self.form, 1.0)
         with np.errstate(all="ignore"):  # what overflows float32 becomes infinite or a NaN, and is kept
             away = self.values[which].astype(FAST)
             away -= (x * scale).astype(FAST)
-            shortest = np.sqrt(_dot(away)) * FAST((1 - SLACK) / scale)
+            shortest = np.sqrt(_dot(away)) * FAST((1 - _slack(len(x))) / scale)
             far = math.sqrt(best) + 2.0**-21 * math.sqrt(x @ x)
             apart: NDArray[np.bool_] = (shortest > far) & (shortest < math.inf)
         return which[~apart]

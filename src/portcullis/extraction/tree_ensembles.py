@@ -71,19 +71,15 @@ class TreeEnsembles(ExtractionAttack):
 
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         grid, known = Grid.of(interface, self.eps), Known()
-        steal = self._from_sums if adds_up(interface) else self._from_labels
-        model = steal(harvest, interface, grid, known, knowledge.pool, rng)
+        if adds_up(interface):
+            model = self._from_sums(harvest, interface, grid, known, knowledge.pool, rng)
+        else:
+            model = self._from_labels(harvest, interface, grid, known, rng)
         harvest.notes["thresholds"] = len(known.keys)
         return model
 
     def _from_labels(
-        self,
-        harvest: Harvest,
-        interface: Interface,
-        grid: Grid,
-        known: Known,
-        pool: Array | None,
-        rng: np.random.Generator,
+        self, harvest: Harvest, interface: Interface, grid: Grid, known: Known, rng: np.random.Generator
     ) -> Model:
         flips = Flips(harvest, grid, known, rng)
         flips.run()
