@@ -187,7 +187,9 @@ def changed(clean: Answer, answer: Answer) -> NDArray[np.bool_]:
         if now is None:
             return np.ones(len(clean), bool)
         apart = was != now
-        if was.dtype.kind == "f" and apart.any():
+        if not np.count_nonzero(apart):
+            continue
+        if was.dtype.kind == "f":
             apart &= ~(np.isnan(was) & np.isnan(now))  # withheld before and after
         differs |= apart.reshape(len(clean), -1).any(axis=1)
     return differs

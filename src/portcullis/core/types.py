@@ -166,9 +166,11 @@ class Answer:
     explanation: Array | None = None
 
     def __post_init__(self) -> None:
-        parts = [a for a in (self.labels, self.scores, self.explanation) if a is not None]
-        if not parts or any(len(a) != len(parts[0]) for a in parts):
-            raise InputError("An answer needs labels or scores, with one row for every row of the query.")
+        first = self.scores if self.labels is None else self.labels
+        n = -1 if first is None else len(first)
+        for part in (self.scores, self.explanation):  # written out, because every request makes several answers
+            if n < 0 or (part is not None and len(part) != n):
+                raise InputError("An answer needs labels or scores, with one row for every row of the query.")
 
     def __len__(self) -> int:
         return len(self.labels if self.labels is not None else self.scores)  # type: ignore[arg-type]
@@ -193,7 +195,7 @@ class Answer:
     def answered(self) -> NDArray[np.bool_]:
         """(n,) false where the row was withheld altogether."""
         known = np.zeros(len(self), bool) if self.labels is None else self.labels != WITHHELD
-        if self.scores is not None and not known.all():
+        if self.scores is not None and np.count_nonzero(known) < len(known):
             known |= ~np.isnan(self.scores).all(axis=1)
         return known
 
@@ -218,6 +220,8 @@ class Answer:
                 scores = None
             elif interface.reveals == Reveals.TOP_K:
                 scores = keep_top(scores, self.labels, interface.k)
+        if scores is self.scores and (interface.explains or self.explanation is None):
+            return self
         return Answer(self.labels, scores, self.explanation if interface.explains else None)
 
     def soft(self, n_classes: int) -> Array:

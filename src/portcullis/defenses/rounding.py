@@ -39,7 +39,7 @@ class Rounding(Defense[None]):
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         if answer.scores is None:
             return answer
-        scores = np.round(answer.scores, self.decimals)
+        scores = answer.scores.round(self.decimals)
         if self.renormalise and answer.labels is not None:
             total = np.nansum(scores, axis=1, keepdims=True)
             scores = scores / np.where(total > 0, total, 1.0)

@@ -91,13 +91,14 @@ class Watch(Defense[Watching]):
         The detector reads on after the alarm, though nobody asks it: answers that came sooner from then on would tell.
         """
         suspicion = self.detector.update(state.detector, request, clean)
+        n = len(request)
         if state.row:
             return 0
-        alarms = np.flatnonzero(self.detector.alarms(suspicion))
-        calm = int(alarms[0]) if len(alarms) else len(request)
-        if calm < len(request):
+        alarms = self.detector.alarms(suspicion)
+        calm = int(alarms.argmax()) if np.count_nonzero(alarms) else n
+        if calm < n:
             state.row = state.rows + calm + 1
-        if len(request):
-            state.suspicion = float(suspicion[min(calm, len(request) - 1)])
-        state.rows += min(calm + 1, len(request))
+        if n:
+            state.suspicion = float(suspicion[min(calm, n - 1)])
+        state.rows += min(calm + 1, n)
         return calm

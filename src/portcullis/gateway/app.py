@@ -11,6 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -73,6 +74,7 @@ class Gate:
         """Take this policy from the next request on; running requests end under the old one."""
         self.policy = policy
         self._wires = policy.wires()
+        self._known: dict[tuple[str, str], tuple[Wire, str]] = {}  # (method, path) of "infer" -> its protocol
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -158,7 +160,7 @@ class Gate:
         answer, altered = await self._release(policy, visit, seq, clean)
         marks.append(time.perf_counter())
         shown = answer.only(policy.shown)
-        if not shown.answered.any():
+        if not np.count_nonzero(shown.answered):
             line.reason = "this client was blocked"
             raise Turned("withheld", 403, "The guard refused this client: this client was blocked.")
         self.metrics.rows += len(inquiry.x)
@@ -202,11 +204,11 @@ class Gate:
             told = {"id": visit.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
             log.warning("alarm", extra=told)
             self.on_alarm(alarm)
-        altered = released.altered
-        visit.line.altered, visit.line.alarms = int(altered.sum()), len(released.alarms)
+        altered = int(np.count_nonzero(released.altered))
+        visit.line.altered, visit.line.alarms = altered, len(released.alarms)
         if not policy.enforced:
             return clean, False
-        return released.answer, bool(altered.any())
+        return released.answer, altered > 0
 
     def _despite(self, policy: Policy, clean: Answer) -> Answer:
         """A stage of the guard raised an error: what the policy says is served then."""
@@ -227,8 +229,13 @@ class Gate:
 
     def _route(self, scope: Scope, policy: Policy) -> tuple[Wire, str]:
         if not scope.get("query_string") and _plain(scope):
+            asked = scope["method"], scope["path"]
+            if asked in self._known:
+                return self._known[asked]
             for wire in self._wires:
-                what = wire.route(scope["method"], scope["path"], policy.served)
+                what = wire.route(*asked, policy.served)
+                if what == "infer":
+                    self._known[asked] = wire, what  # a policy has a handful of these, and no client can add to them
                 if what is not None:
                     return wire, what
         return self._wires[0], ""
@@ -263,9 +270,14 @@ def _told(wire: Wire, what: str, policy: Policy) -> Reply:
     return wire.tell(policy.served, what)
 
 
+@lru_cache(maxsize=64)
+def _encoded(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
+    return [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers]
+
+
 async def _send(send: Send, reply: Reply, id: str) -> None:
-    headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in reply.headers]
-    headers += [(b"content-length", str(len(reply.body)).encode()), (b"x-request-id", id.encode("latin-1"))]
+    headers = [*_encoded(reply.headers), (b"content-length", b"%d" % len(reply.body))]
+    headers.append((b"x-request-id", id.encode("latin-1")))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 

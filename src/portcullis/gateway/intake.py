@@ -33,7 +33,7 @@ class Turned(Exception):
     retry_after: float | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Visit:
     """One request on its way through."""
 

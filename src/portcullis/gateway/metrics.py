@@ -26,18 +26,28 @@ class Metrics:
         self.alarms = 0
         self.would_refuse = 0  # in observe mode
         self.not_enforced = dict.fromkeys(("state", "guard", "log"), 0)  # served although a part failed
-        self.stage_seconds = dict.fromkeys(STAGES, 0.0)
+        self._spent = [0.0] * len(STAGES)  # seconds by stage
         self.added = [0] * (len(BUCKETS) + 1)  # requests by the time that the gate itself took
         self.added_seconds = 0.0
         self.gauges: dict[str, Callable[[], float]] = {}  # asked at every scrape
 
     def took(self, marks: list[float]) -> None:
         """marks: when a request came in, and when each of STAGES was done."""
-        for name, start, end in zip(STAGES, marks, marks[1:], strict=False):
-            self.stage_seconds[name] += end - start
-        own = marks[-1] - marks[0] - (marks[4] - marks[3])  # without the upstream
+        begun, known, read, admitted, asked, released, written = marks
+        spent, upstream = self._spent, asked - admitted
+        spent[0] += known - begun
+        spent[1] += read - known
+        spent[2] += admitted - read
+        spent[3] += upstream
+        spent[4] += released - asked
+        spent[5] += written - released
+        own = written - begun - upstream
         self.added[bisect_left(BUCKETS, own)] += 1
         self.added_seconds += own
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        return dict(zip(STAGES, self._spent, strict=True))
 
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
