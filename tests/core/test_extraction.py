@@ -9,6 +9,7 @@ from portcullis.core.extraction import ExtractionAttack, Harvest, Knowledge, Nee
 from portcullis.core.guard import Guard
 from portcullis.core.oracle import LocalOracle
 from portcullis.core.types import Feature, Interface, Reveals
+from portcullis.defenses.quota import Quota
 
 
 def harvest(budget: int = 10, guard: Guard | None = None) -> Harvest:
@@ -43,6 +44,14 @@ def test_a_harvest_keeps_what_a_closing_guard_answered() -> None:
     answer = book.ask(np.array([[0.1, 0], [0.9, 0], [0.2, 0]]))
     assert (len(answer), len(book), book.paid, book.open) == (1, 1, 3, False)
     assert "blocked" in book.stopped
+
+
+def test_a_harvest_asks_for_less_where_a_quota_has_room_for_less() -> None:
+    book = harvest(50, Guard(Quota(rows=6), key=b"k" * 16))
+    assert len(book.ask(points(4))) == 4
+    assert len(book.ask(points(9))) == 2
+    assert (len(book), book.paid, book.open) == (6, 6, False)
+    assert "quota" in book.stopped
 
 
 def test_demand_sends_all_or_nothing() -> None:

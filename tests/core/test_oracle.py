@@ -5,6 +5,7 @@ from portcullis.core.errors import BudgetExhausted, InputError, ParameterError, 
 from portcullis.core.guard import Defense, Guard
 from portcullis.core.oracle import LocalOracle, Oracle
 from portcullis.core.types import Answer, Array, Interface, Reveals
+from portcullis.defenses.quota import Quota
 
 API = Interface(input_shape=(2,), n_classes=2)
 
@@ -154,6 +155,35 @@ def test_a_refusal_is_recorded_up_to_the_last_answered_row() -> None:
     with pytest.raises(Refused):
         LocalOracle(Sigmoid(), API, budget=9, guard=Guard(CloseAt(), key=b"k" * 16), ledger=ledger).query(x)
     assert len(ledger.rows) == 2
+
+
+@pytest.mark.parametrize("size", [4, 7, 30])
+def test_a_batch_too_large_for_a_quota_is_asked_as_far_as_it_goes(size: int) -> None:
+    ledger, x = Notebook(), points(30)
+
+    def run(oracle: LocalOracle) -> None:
+        for start in range(0, 30, size):
+            oracle.query(x[start : start + size])
+
+    victim = Sigmoid()
+    guard = lambda: Guard(Quota(rows=10), key=b"k" * 16)  # noqa: E731
+    oracle = LocalOracle(victim, API, budget=50, guard=guard(), ledger=ledger)
+    with pytest.raises(Refused, match="quota"):
+        run(oracle)
+    assert (victim.rows, len(ledger.rows), oracle.queries) == (10, 10, 10)
+    again = LocalOracle(Sigmoid(), API, budget=50, guard=guard(), ledger=ledger.rewind())
+    with pytest.raises(Refused, match="quota"):
+        run(again)
+    assert again.queries == 10
+
+
+def test_a_resumed_run_gets_what_was_answered_before_the_refusal() -> None:
+    x, ledger = np.array([[0.1, 0], [0.2, 0], [0.9, 0]]), Notebook()
+    for _ in range(2):
+        oracle = LocalOracle(Sigmoid(), API, budget=9, guard=Guard(CloseAt(), key=b"k" * 16), ledger=ledger.rewind())
+        with pytest.raises(Refused) as refused:
+            oracle.query(x)
+        assert len(refused.value.answered) == 2
 
 
 def test_a_budget_below_one_is_refused() -> None:

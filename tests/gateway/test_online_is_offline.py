@@ -21,6 +21,7 @@ ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 3\n'
 STAGES = {
     "blocked": WATCH + 'then = { unit = "block" }\n' + ROUNDING,
     "labels": WATCH + 'then = { unit = "label_only" }\n',
+    "quota": '[[guard]]\nunit = "quota"\nrows = 250\n' + WATCH + 'then = { unit = "label_only" }\n',
     "other class": WATCH + 'then = { unit = "other_class" }\n',
 }
 
@@ -53,7 +54,7 @@ def test_the_same_attack_steals_the_same_model(victim, stages: str, binary: bool
         with gate(policy) as server:
             online = HttpOracle(
                 server.url, interface=INTERFACE, budget=400, model="digits", served={"binary": binary},
-                headers={"x-api-key": KEYS["thief"]}, rows_per_request=1_000,
+                headers={"x-api-key": KEYS["thief"]}, rows_per_request=60,
             )  # fmt: skip
             over_http = attack(online, knowledge, rng=np.random.default_rng(3))
             online.close()

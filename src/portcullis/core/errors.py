@@ -79,17 +79,21 @@ class Refused(QueryError):
     """The guard turned the client away.
 
     `answered` holds the rows at the head of the batch that were answered before the door
-    closed, in order; it is None when there are none. `place` is the request's place in its client's
-    journal, where there is one.
+    closed, in order; it is None when there are none. `room` is how many rows a quota still has for the
+    client, who can send fewer and is not charged for the others; None where no quota speaks. `place` is the
+    request's place in its client's journal, where there is one.
     """
 
     place = 0
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, answered: Answer | None = None) -> None:
+    def __init__(
+        self, reason: str, *, retry_after: float | None = None, answered: Answer | None = None, room: int | None = None
+    ) -> None:
         super().__init__(f"The guard refused this client: {reason}.")
         self.reason = reason
         self.retry_after = retry_after
         self.answered = answered
+        self.room = room
 
 
 class Unreachable(QueryError):

@@ -74,7 +74,13 @@ class MeteredOracle(ABC):
         if known is None:
             return self._paid(x)
         self._relive(x[: len(known)])
-        return known if len(known) == len(x) else Answer.concat([known, self._paid(x[len(known) :])])
+        if len(known) == len(x):
+            return known
+        try:
+            return Answer.concat([known, self._paid(x[len(known) :])])
+        except Refused as refusal:
+            refusal.answered = known if refusal.answered is None else Answer.concat([known, refusal.answered])
+            raise
 
     @abstractmethod
     def _ask(self, x: Array) -> Answer:
@@ -88,8 +94,11 @@ class MeteredOracle(ABC):
         try:
             answer = self._ask(x)
         except Refused as refusal:
-            if self._ledger is not None and refusal.answered is not None:
-                self._ledger.record(x[: len(refusal.answered)], refusal.answered)
+            answered = refusal.answered
+            if refusal.room is not None:  # the rest was never taken
+                self.queries -= len(x) - (0 if answered is None else len(answered))
+            if self._ledger is not None and answered is not None:
+                self._ledger.record(x[: len(answered)], answered)
             raise
         if self._ledger is not None:
             self._ledger.record(x, answer)
@@ -116,7 +125,8 @@ class LocalOracle(MeteredOracle):
     rate     queries a second, from which `Request.at` follows; no clock is read
 
     When the guard closes the door in the middle of a batch, the rows answered before travel in
-    `Refused.answered`: a thief who had sent them one at a time would have them too.
+    `Refused.answered`: a thief who had sent them one at a time would have them too. So do the rows that
+    a quota had room for.
     """
 
     def __init__(
@@ -141,7 +151,12 @@ class LocalOracle(MeteredOracle):
     def _ask(self, x: Array) -> Answer:
         request = Request(self._client, x, self.queries / self._rate)
         if self._guard:
-            self._guard.admit(request)
+            try:
+                self._guard.admit(request)
+            except Refused as refusal:
+                if 0 < (refusal.room or 0) < len(x):
+                    refusal.answered = self._ask(x[: refusal.room])
+                raise
         try:
             clean = checked_answer(self._model, x, self._interface)
         except Exception:

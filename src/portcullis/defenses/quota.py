@@ -3,7 +3,8 @@
 Kesarwani, Mukhoty, Arya, Mehta. "Model Extraction Warning in MLaaS Paradigm", ACSAC 2018 (a budget of
 queries is the first warning); Juuti et al., EuroS&P 2019, section 7 (what a budget does not see).
 
-Costs the honest client   refusals beyond the quota; a request is served whole or not at all.
+Costs the honest client   refusals beyond the quota; a request is served whole or not at all, and a refusal says
+                          how many rows are left.
 Does not stop             a patient thief, and one with many accounts. It sets the price of a copy in days.
 
 A window begins with the first row asked in it and lasts `per` seconds of the requests' own times, so
@@ -54,7 +55,7 @@ class Quota(Defense[Used]):
             state.rows, state.since = 0, request.at
         if state.rows + len(request) > self.rows:
             wait = None if self.per is None else max(state.since + self.per - request.at, 0.0)
-            raise Refused("its quota of rows is used up", retry_after=wait)
+            raise Refused("its quota of rows is used up", retry_after=wait, room=self.rows - state.rows)
         state.rows += len(request)
 
     def undo(self, request: Request, state: Used) -> None:

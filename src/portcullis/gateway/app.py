@@ -36,6 +36,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+ROOM = "x-ratelimit-remaining"  # rows that a quota still has for the client whom it refuses
 log = logging.getLogger("portcullis.gate")
 
 
@@ -184,7 +185,7 @@ class Gate:
                 self.metrics.would_refuse += 1
                 return None
             status = 429 if refusal.retry_after is not None else 403
-            raise Turned("refused", status, str(refusal), refusal.retry_after) from None
+            raise Turned("refused", status, str(refusal), refusal.retry_after, refusal.room) from None
         except Down:
             raise Turned("failed", 503, "The gate cannot keep its records just now.", 2.0) from None
 
@@ -242,10 +243,12 @@ class Gate:
 
     def _turned(self, wire: Wire, turned: Turned, visit: Visit) -> Reply:
         reply = wire.refuse(turned.status, turned.sentence)
-        if turned.retry_after is None:
-            return reply
-        wait = ("retry-after", str(max(1, int(np.ceil(turned.retry_after)))))
-        return Reply(reply.body, reply.status, (*reply.headers, wait))
+        more = []
+        if turned.retry_after is not None:
+            more.append(("retry-after", str(max(1, int(np.ceil(turned.retry_after))))))
+        if turned.room is not None:
+            more.append((ROOM, str(turned.room)))
+        return Reply(reply.body, reply.status, (*reply.headers, *more))
 
     def _write_line(self, policy: Policy, visit: Visit, decision: str, status: int) -> None:
         line = visit.line

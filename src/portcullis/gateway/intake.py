@@ -31,6 +31,7 @@ class Turned(Exception):
     status: int
     sentence: str
     retry_after: float | None = None
+    room: int | None = None  # rows that the client's quota still has
 
 
 @dataclass(slots=True)

@@ -94,7 +94,7 @@ class HttpOracle(MeteredOracle):
 
     def _ask(self, x: Array) -> Answer:
         kept, self._kept = self._kept, []
-        answers, done = [], 0
+        answers, done, ended = [], 0, None
         for rows, answer in kept:
             if not np.array_equal(rows, x[done : done + len(rows)], equal_nan=True):
                 break
@@ -105,6 +105,9 @@ class HttpOracle(MeteredOracle):
             try:
                 answer = self._one(part)
             except Refused as refusal:
+                if 0 < (refusal.room or 0) < len(part):  # ask for less: a quota takes a request whole or not at all
+                    x, ended = x[: done + (refusal.room or 0)], refusal
+                    continue
                 raise self._with_head(answers, refusal) from None
             except Unreachable:
                 self._kept = _pairs(x, answers)
@@ -116,13 +119,15 @@ class HttpOracle(MeteredOracle):
                 raise self._with_head(answers, Refused("this client was blocked", answered=head))
             answers.append(answer)
             done += len(part)
+        if ended:
+            raise self._with_head(answers, ended)
         return Answer.concat(answers) if len(answers) != 1 else answers[0]
 
     def _with_head(self, answers: list[Answer], refusal: Refused) -> Refused:
         """The refusal, with every row of the batch that was answered before it."""
         heads = [*answers, *([refusal.answered] if refusal.answered is not None else [])]
         answered = Answer.concat(heads) if heads else None
-        return Refused(refusal.reason, retry_after=refusal.retry_after, answered=answered)
+        return Refused(refusal.reason, retry_after=refusal.retry_after, answered=answered, room=refusal.room)
 
     def _one(self, x: Array) -> Answer:
         """One request, tried until an answer comes; only what got no answer is sent again."""
@@ -141,7 +146,7 @@ class HttpOracle(MeteredOracle):
                 if status == 200:
                     return self._wire.understand(self._served, len(x), headers, body)
                 if status == 403 or (status == 429 and _is_refusal(body)):
-                    raise Refused(_reason(body), retry_after=_seconds(headers))
+                    raise Refused(_reason(body), retry_after=_seconds(headers), room=_room(headers))
                 if status not in (429, 502, 503, 504) or attempt == self._attempts:
                     raise Unreachable(f"{self.url} answered {status}: {_sentence(body)[:200]}", status=status)
                 wait = max(wait, _seconds(headers) or 0.0)
@@ -195,6 +200,11 @@ def _is_refusal(body: bytes) -> bool:
 def _reason(body: bytes) -> str:
     sentence = _sentence(body)
     return sentence.removeprefix(REFUSAL).rstrip(".") if sentence.startswith(REFUSAL) else sentence or "refused"
+
+
+def _room(headers: Mapping[str, str]) -> int | None:
+    left = headers.get("x-ratelimit-remaining", "")
+    return int(left) if left.isascii() and left.isdigit() and len(left) <= 12 else None
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
