@@ -12,7 +12,6 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
@@ -78,7 +77,10 @@ class HttpClient:
         """Status, headers and body. Raises Lost, Unreadable or TimeoutError. A request is never sent twice."""
         message = b"".join((self._head(method, path, {**headers, **self._own}, len(body)), body))
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        async with asyncio.timeout(timeout_s) if self._free.locked() else nullcontext():
+        if self._free.locked():
+            async with asyncio.timeout(timeout_s):
+                await self._free.acquire()
+        else:
             await self._free.acquire()
         try:
             connection = self._kept() or await self._connect()
@@ -102,12 +104,12 @@ class HttpClient:
         await asyncio.sleep(0)  # let transports close before the loop does
 
     def _head(self, method: str, path: str, headers: Mapping[str, str], length: int) -> bytes:
-        lines = [f"{method} {self._base}{path} HTTP/1.1", f"host: {self._named}", f"content-length: {length}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        head = "\r\n".join(lines)
-        if head.count("\n") != len(lines) - 1:
+        head = f"{method} {self._base}{path} HTTP/1.1\r\nhost: {self._named}\r\ncontent-length: {length}\r\n"
+        for name, value in headers.items():
+            head += f"{name}: {value}\r\n"
+        if head.count("\n") != 3 + len(headers):
             raise ParameterError("a header", "without line breaks", dict(headers))
-        return head.encode("latin-1") + b"\r\n\r\n"
+        return f"{head}\r\n".encode("latin-1")
 
     def _kept(self) -> _Connection | None:
         """The connection used last, so that those beyond what is needed grow old."""

@@ -5,6 +5,7 @@ The client is the gate's own, because a client costs more than everything else i
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from portcullis.core.errors import InputError, Unreachable
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Array, Labels
 from portcullis.gateway.http_client import Found, HttpClient, Lost, Unreadable
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Served, Wire
@@ -21,6 +22,7 @@ from portcullis.gateway.protocols.wire import Served, Wire
 __all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "trusted"]
 
 ANSWER_BYTES = 64 << 20
+FEW = 100  # numbers that plain Python looks through sooner than numpy
 
 
 class Upstream(Protocol):
@@ -126,8 +128,19 @@ def trusted(ca_file: str | None, cert_file: str | None, key_file: str | None) ->
 def checked(answer: Answer, n: int, asked: Served) -> Answer:
     """The upstream's answer if it is finite and complete; Unreachable (502) if not."""
     columns = asked.interface.n_classes
-    if len(answer) != n or (answer.scores is not None and not np.isfinite(answer.scores).all()):
+    if len(answer) != n or (answer.scores is not None and not _finite(answer.scores)):
         raise Unreachable("The model server's answer is not finite or not complete.", status=502)
-    if columns and answer.labels is not None and not ((answer.labels >= 0) & (answer.labels < columns)).all():
+    if columns and answer.labels is not None and not _within(answer.labels, columns):
         raise Unreachable(f"The model server's classes must be 0 to {columns - 1}.", status=502)
     return answer
+
+
+def _finite(scores: Array) -> bool:
+    if scores.size <= FEW:
+        return all(map(math.isfinite, scores.reshape(-1).tolist()))
+    return bool(np.isfinite(scores).all())
+
+
+def _within(labels: Labels, columns: int) -> bool:
+    some = labels.tolist() if len(labels) <= FEW else (labels.min(), labels.max())
+    return bool(min(some) >= 0 and max(some) < columns)

@@ -16,8 +16,9 @@ import numpy as np
 import orjson
 
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, just, rows, scores, some
-from portcullis.gateway.protocols.strict import BadRequest, listed, loads, no_booleans, numbers, only_keys, rows_in
+from portcullis.gateway.protocols.strict import BadRequest, listed, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.v1 import plain_rows, read_rows, rows_out
 from portcullis.gateway.protocols.wire import Ask, Headers, Inquiry, Reply, Served, Wire, parsed
 
@@ -88,7 +89,8 @@ class Invocations(Wire):
 
 
 def _spelled(body: bytes, served: Served) -> np.ndarray:
-    tree = only_keys(loads(body), SPELLINGS, "The request")
+    tree, row = loads_apart(body, "inputs" if b'"inputs"' in body else "instances")
+    only_keys(tree, SPELLINGS, "The request")
     if len(tree) != 1:
         raise BadRequest(f"The request must hold exactly one of {', '.join(SPELLINGS)}.")
     ((key, data),) = tree.items()
@@ -99,8 +101,9 @@ def _spelled(body: bytes, served: Served) -> np.ndarray:
         records = listed(data, '"dataframe_records"', range(1, served.max_rows + 1))
         names = _names(served)
         data = [[only_keys(r, names, "A record").get(name) for name in names] for r in records]
-    no_booleans(body, data, f'"{key}"')
-    return numbers(data, f'"{key}"', missing=served.interface.missing)
+    if row is None:
+        no_booleans(body, data, f'"{key}"')
+    return numbers(data, f'"{key}"', row=row, missing=served.interface.missing)
 
 
 def _names(served: Served) -> list[str]:

@@ -19,8 +19,9 @@ import orjson
 
 from portcullis.core.errors import ParameterError, Unreachable
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, just, rows
-from portcullis.gateway.protocols.strict import BadRequest, json_typed, loads, no_booleans, numbers, only_keys, rows_in
+from portcullis.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.wire import (
     Ask,
     Headers,
@@ -54,12 +55,15 @@ class JsonPath(Wire):
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
-        data: Any = loads(body)
-        for key in steps(_option(served, "rows")):
-            data = only_keys(data, (key,), "The request").get(key)
         where = _option(served, "rows")
-        no_booleans(body, data, where)
-        found = numbers(data, where, missing=served.interface.missing)
+        path = steps(where)
+        data: Any
+        data, row = loads_apart(body, *path)
+        for key in path:
+            data = only_keys(data, (key,), "The request").get(key)
+        if row is None:
+            no_booleans(body, data, where)
+        found = numbers(data, where, row=row, missing=served.interface.missing)
         return Inquiry(served.inspected(rows_in(found, served.interface.input_shape, served.max_rows, where)))
 
     def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:

@@ -16,8 +16,9 @@ import orjson
 
 from portcullis.core.errors import Unreachable
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, const, just, rows, scores, some
-from portcullis.gateway.protocols.strict import BadRequest, json_typed, loads, no_booleans, numbers, only_keys, rows_in
+from portcullis.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
 from portcullis.gateway.protocols.wire import (
     Ask,
     Headers,
@@ -74,15 +75,17 @@ class Predict(Wire):
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
-        tree = only_keys(loads(body), ("instances", "inputs", "signature_name"), "The request")
+        tree, row = loads_apart(body, "instances" if b'"instances"' in body else "inputs")
+        only_keys(tree, ("instances", "inputs", "signature_name"), "The request")
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')
         if ("instances" in tree) == ("inputs" in tree):
             raise BadRequest('The request must hold one of "instances" and "inputs".')
         key = "instances" if "instances" in tree else "inputs"
         data = _unwrapped(tree[key], served.input)
-        no_booleans(body, data, f'"{key}"')
-        found = numbers(data, f'"{key}"', missing=served.interface.missing)
+        if row is None:
+            no_booleans(body, data, f'"{key}"')
+        found = numbers(data, f'"{key}"', row=row, missing=served.interface.missing)
         x = rows_in(found, served.interface.input_shape, served.max_rows, f'"{key}"')
         return Inquiry(served.inspected(x), shape=key)
 

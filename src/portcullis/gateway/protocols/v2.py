@@ -12,20 +12,20 @@ binary body and KServe answers no JSON without a content type, so both are writt
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import orjson
 
 from portcullis.core.errors import Unreachable
 from portcullis.core.types import Answer, Array
+from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, const, just, rows, some
 from portcullis.gateway.protocols.strict import (
     BadRequest,
     claimed_shape,
     json_typed,
     listed,
-    loads,
     no_booleans,
     numbers,
     only_keys,
@@ -33,7 +33,9 @@ from portcullis.gateway.protocols.strict import (
     same_count,
     text,
 )
+from portcullis.gateway.protocols.tensors import one_row, several_rows
 from portcullis.gateway.protocols.wire import (
+    DTYPE,
     DTYPES,
     Ask,
     Headers,
@@ -41,7 +43,6 @@ from portcullis.gateway.protocols.wire import (
     Reply,
     Served,
     Wire,
-    answer_from,
     parsed,
     shown_scores,
     whole,
@@ -95,13 +96,14 @@ class OpenInference(Wire):
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         header, raw = _split(headers, body)
-        tree = only_keys(loads(header), ("id", "parameters", "inputs", "outputs"), "The request")
+        tree, row = loads_apart(header, "inputs", 0, "data")
+        only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request")
         flags = _parameters(tree, "The request", ("binary_data_output",))
         tensor = listed(tree.get("inputs"), '"inputs"', range(1, 2))[0]
         only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input")
         if tensor.get("name") != served.input:
             raise BadRequest(f"The model takes one input named {served.input!r}.")
-        x = _tensor(tensor, header, raw, served)
+        x = _tensor(tensor, row, header, raw, served)
         outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
         mark = text(tree["id"], '"id"') if "id" in tree else None
         return Inquiry(served.inspected(x, str(tensor["datatype"])), mark, binary, outputs)
@@ -148,46 +150,37 @@ class OpenInference(Wire):
     # Facing the upstream.
 
     def ask(self, served: Served, x: Array) -> Ask:
-        dtype = np.dtype(DTYPES[served.datatype])
-        cast = np.ascontiguousarray(x, dtype)
-        tensor: dict[str, Any] = {"name": served.input, "shape": list(x.shape), "datatype": served.datatype}
-        outputs: list[dict[str, Any]] = [{"name": n} for n in (served.label, served.scores) if n]
-        path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
+        path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
+        cast = np.ascontiguousarray(x, DTYPE[served.datatype])
+        tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
         if not served.binary:
             tensor["data"] = cast.reshape(-1)
             if cast.dtype.kind == "f" and served.interface.missing:
                 tensor["data"] = [None if np.isnan(v) else v for v in cast.reshape(-1).tolist()]
-            tree = {"inputs": [tensor], "outputs": outputs}
-            body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+            body = orjson.dumps({"inputs": [tensor], "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
             return Ask(path, body, {"content-type": "application/json"})
         tensor["parameters"] = {"binary_data_size": cast.nbytes}
-        for output in outputs:
-            output["parameters"] = {"binary_data": True}
         header = orjson.dumps({"inputs": [tensor], "outputs": outputs})
         kind = {"content-type": "application/octet-stream", LENGTH: str(len(header))}
         return Ask(path, header + cast.tobytes(), kind)
 
     def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
-        cut = headers.get(LENGTH) or str(len(body))
-        if not (cut.isascii() and cut.isdigit() and len(cut) <= 12):
-            raise Unreachable(f"The upstream's {LENGTH} must be a number; it sent {cut[:40]!r}.")
-        tree, raw, found = parsed(body[: int(cut)]), memoryview(body)[int(cut) :], {}
-        try:
-            for output in tree["outputs"]:
-                size = (output.get("parameters") or {}).get("binary_data_size")
-                dtype = np.dtype(DTYPES[output["datatype"]])
-                if size is None:
-                    value = np.asarray(output["data"], np.float64).astype(dtype)
-                else:
-                    value, raw = np.frombuffer(raw[:size], dtype), raw[size:]
-                found[output["name"]] = value
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise Unreachable("The upstream's answer must hold tensors of the Open Inference Protocol.") from None
-        labels = found.get(served.label) if served.label else None
-        scores = found.get(served.scores) if served.scores else None
-        if labels is None and scores is None:
-            raise Unreachable(f"The upstream must answer {served.scores or served.label!r}; it sent {sorted(found)}.")
-        return answer_from(served, n, scores, labels)
+        cut, raw = headers.get(LENGTH), memoryview(b"")
+        if cut:
+            if not (cut.isascii() and cut.isdigit() and len(cut) <= 12):
+                raise Unreachable(f"The upstream's {LENGTH} must be a number; it sent {cut[:40]!r}.")
+            body, raw = body[: int(cut)], memoryview(body)[int(cut) :]
+        tree = parsed(body)
+        answer = one_row(served, tree) if n == 1 and not raw else None
+        return several_rows(served, n, tree, raw) if answer is None else answer
+
+
+def _asking(served: Served) -> tuple[str, orjson.Fragment]:
+    """What is the same in every question to this model: the path, and the outputs asked for."""
+    flags: dict[str, Any] = {"parameters": {"binary_data": True}} if served.binary else {}
+    outputs = [{"name": n, **flags} for n in (served.label, served.scores) if n]
+    path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
+    return path, orjson.Fragment(orjson.dumps(outputs))
 
 
 def _question(served: Served) -> dict[str, Any]:
@@ -234,21 +227,22 @@ def _parameters(tree: dict[str, Any], where: str, allowed: tuple[str, ...]) -> d
     return {} if given is None else only_keys(given, (*allowed, *HARMLESS), f"The parameters of {where.lower()}")
 
 
-def _tensor(tensor: dict[str, Any], header: bytes, raw: bytes, served: Served) -> np.ndarray:
+def _tensor(tensor: dict[str, Any], row: Array | None, header: bytes, raw: bytes, served: Served) -> Array:
     where, shape = "The input", claimed_shape(tensor.get("shape"), '"shape"')
     name = tensor.get("datatype")
     if not isinstance(name, str) or name not in DTYPES:
         raise BadRequest(f'"datatype" must be one of {", ".join(DTYPES)}.')
     size = _parameters(tensor, where, ("binary_data_size",)).get("binary_data_size")
-    dtype = np.dtype(DTYPES[name])
+    dtype = DTYPE[name]
     if size is None:
         if raw or "data" not in tensor:
             raise BadRequest('The input must have "data", or "binary_data_size" and that many raw bytes.')
-        if dtype.kind != "b":
+        if row is None and dtype.kind != "b":
             no_booleans(header, tensor["data"], where)
         missing = served.interface.missing
-        found = numbers(tensor["data"], where, missing=missing, booleans=dtype.kind == "b").reshape(-1)
-        if dtype.itemsize < 8 and dtype.kind == "f":
+        kind: Literal["d", "f"] = "f" if name == "FP32" else "d"
+        found = numbers(tensor["data"], where, row=row, missing=missing, booleans=dtype.kind == "b", kind=kind)
+        if name == "FP16":
             with np.errstate(over="ignore"):
                 found = found.astype(dtype).astype(np.float64)
         elif dtype.kind != "f":
@@ -278,12 +272,9 @@ def _wanted(tree: dict[str, Any], served: Served, all_binary: bool) -> tuple[tup
 
 
 def _written(name: str, value: np.ndarray, served: Served, binary: bool, raw: list[bytes]) -> dict[str, Any]:
-    if value.dtype.kind == "f":
-        value = np.ascontiguousarray(value, "<f4" if served.interface.precision == "float32" else "<f8")
-    else:
-        value = np.ascontiguousarray(value, "<i8")
-    kind = {"<f4": "FP32", "<f8": "FP64", "<i8": "INT64"}[value.dtype.str]
-    tree: dict[str, Any] = {"name": name, "shape": list(value.shape), "datatype": kind}
+    kind = "INT64" if value.dtype.kind != "f" else "FP32" if served.interface.precision == "float32" else "FP64"
+    value = np.ascontiguousarray(value, DTYPE[kind])
+    tree: dict[str, Any] = {"name": name, "shape": value.shape, "datatype": kind}
     if binary:
         tree["parameters"] = {"binary_data_size": value.nbytes}
         raw.append(value.tobytes())

@@ -9,7 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -19,7 +20,7 @@ from portcullis.core.types import Answer, Array, Interface
 from portcullis.gateway.protocols.described import Described, just
 from portcullis.gateway.protocols.strict import BadRequest, finite
 
-__all__ = ["DTYPES", "Ask", "Inquiry", "Reply", "Served", "Wire"]
+__all__ = ["DTYPE", "DTYPES", "Ask", "Inquiry", "Reply", "Served", "Wire"]
 
 Headers = Mapping[str, str]  # lower-case names
 
@@ -27,6 +28,7 @@ DTYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
     "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
+DTYPE = {name: np.dtype(code) for name, code in DTYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +47,21 @@ class Served:
     binary: bool = False  # towards an upstream: speak the binary tensor extension
     options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
 
+    @cached_property
+    def made(self) -> dict[str, Any]:
+        """What a protocol makes of this once, by the protocol's name."""
+        return {}
+
     def inspected(self, x: np.ndarray, sent: str = "") -> Array:
         """x as the model will see it: cast to its datatype (unless it was `sent` in that), and finite still."""
         missing = self.interface.missing
         if self.datatype not in ("FP64", sent):
-            dtype = np.dtype(DTYPES[self.datatype])
+            dtype = DTYPE[self.datatype]
             if dtype.kind in "iub":
                 x = whole(x, dtype, self.datatype)
             with np.errstate(over="ignore"):
                 x = x.astype(dtype).astype(np.float64)
-        return finite(x, "The input", missing=missing)
+        return finite(x, "The input", missing=missing, narrow=self.datatype != "FP64")
 
 
 def whole(x: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
@@ -65,8 +72,7 @@ def whole(x: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
     return x
 
 
-@dataclass(frozen=True)
-class Inquiry:
+class Inquiry(NamedTuple):
     """A question as read: rows, and how the client wants them answered."""
 
     x: Array  # (n, *input_shape)
@@ -76,8 +82,7 @@ class Inquiry:
     shape: str = ""  # a protocol's own note on how to answer
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What goes out: a status, headers and a body."""
 
     body: bytes
@@ -85,8 +90,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """What is posted to the upstream."""
 
     path: str

@@ -1,0 +1,245 @@
+"""The short ways of reading agree with the plain ones: on every number, and on every sentence of refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.gateway.test_fuzz import SERVED, TOKENS, VALID, N, mutated
+
+from portcullis.core.errors import Unreachable
+from portcullis.core.types import Answer, Interface
+from portcullis.gateway.protocols import CATALOG, apart
+from portcullis.gateway.protocols.strict import BadRequest, finite, floats, single
+from portcullis.gateway.protocols.tensors import one_row, several_rows
+from portcullis.gateway.protocols.wire import Served
+from portcullis.gateway.upstream import FEW, checked
+
+needs_simdjson = pytest.mark.skipif(apart.PARSER is None, reason="without simdjson there is one way only")
+LONG = Served(name="m", interface=Interface(input_shape=(3,), n_classes=3), max_rows=1000)
+
+
+@contextmanager
+def reading(parser: Any) -> Iterator[None]:
+    """With this parser, however short a list is."""
+    held = apart.PARSER, apart.LEAST, apart.SHARE
+    apart.PARSER, apart.LEAST, apart.SHARE = parser, 0, 0.0
+    try:
+        yield
+    finally:
+        apart.PARSER, apart.LEAST, apart.SHARE = held
+
+
+def outcome(name: str, served: Served, headers: dict[str, str], body: bytes) -> Any:
+    try:
+        found = CATALOG.load(name)().read(served, headers, body)
+    except BadRequest as refusal:
+        return refusal.status, refusal.sentence
+    return found.x.shape, found.x.tobytes(), *found[1:]
+
+
+def agreed(name: str, served: Served, headers: dict[str, str], body: bytes) -> Any:
+    with reading(apart.PARSER):
+        quick = outcome(name, served, headers, body)
+    with reading(None):
+        plain = outcome(name, served, headers, body)
+    assert quick == plain, body
+    return plain
+
+
+NUMBER = (
+    st.floats(allow_nan=False, allow_infinity=False).map(repr)
+    | st.floats(width=32, allow_nan=False, allow_infinity=False).map(lambda v: str(np.float32(v)))
+    | st.integers(-(2**66), 2**66).map(str)
+    | st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,4})?", fullmatch=True)
+    | st.sampled_from(["-0", "-0.0", "1e999", "1.7976931348623158e308", "5e-324", "2e-324", "01", "1.", "true", "null"])
+)
+BODIES = {
+    "v2": '{"inputs":[{"name":"input","shape":[%d,3],"datatype":"%s","data":%s}]}',
+    "v1": '{"instances":%s}',
+    "invocations": '{"inputs":%s}',
+    "mapping": '{"inputs":%s}',
+}
+
+
+@needs_simdjson
+@settings(max_examples=2 * N, deadline=2_000)
+@given(
+    rows=st.lists(st.lists(NUMBER, min_size=3, max_size=3), min_size=1, max_size=3),
+    kind=st.sampled_from(["FP64", "FP32", "FP16", "INT8", "UINT64", "BOOL"]),
+    gap=st.sampled_from(["", " ", "\n\t", "\x0c"]),
+    flat=st.booleans(),
+)
+def test_every_number_is_read_to_the_bit_as_it_is_read_one_by_one(
+    rows: list[list[str]], kind: str, gap: str, flat: bool
+) -> None:
+    lists = ["[" + f",{gap}".join(row) + "]" for row in rows]
+    nested = f"[{gap}" + ",".join(lists) + "]"
+    joined = "[" + f",{gap}".join(v for row in rows for v in row) + "]"
+    for name, form in BODIES.items():
+        text = form % (len(rows), kind, joined if flat else nested) if name == "v2" else form % nested
+        agreed(name, LONG, {}, text.encode())
+
+
+@needs_simdjson
+@settings(max_examples=2 * N, deadline=2_000)
+@given(data=st.data(), kind=st.sampled_from(sorted(SERVED)))
+def test_after_an_accident_it_is_read_or_refused_in_the_same_words(data: Any, kind: str) -> None:
+    name, headers, body = data.draw(st.sampled_from(VALID[kind]))
+    agreed(name, SERVED[kind], headers, data.draw(mutated(body)))
+
+
+@needs_simdjson
+@settings(max_examples=N, deadline=2_000)
+@given(data=st.data(), token=st.sampled_from([*TOKENS, b'"data":[1,2,3]', b'"data"', b"[[", b"]]", b'"}', b'\\"data']))
+def test_whatever_stands_anywhere_in_a_long_question_is_met_alike(data: Any, token: bytes) -> None:
+    for name, form in BODIES.items():
+        body = (form % (1, "FP64", "[0.5,1.25,-3e2]") if name == "v2" else form % "[[0.5,1.25,-3e2]]").encode()
+        at = data.draw(st.integers(0, len(body)))
+        agreed(name, LONG, {}, body[:at] + token + body[at + data.draw(st.integers(0, 3)) :])
+
+
+ODD = [
+    b'{"data":[1,2,3]}',
+    b'{"inputs":[{"data":[1,2,3]},{"data":[1,2,3]}]}',
+    b'{"inputs":[{"name":"data","data":[1,2,3]}]}',
+    b'{"inputs":[{"parameters":{"data":[1,2,3]}}]}',
+    b'{"inputs":[{"shape":{"data":[1,2,3]}}]}',
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","d\\u0061ta":[4,4,4],"data":[1,2,3]}]}',
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","data":[1,2,3],"data":[1,2,3]}]}',
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","data":[1,2,3]}],"id":"\\"data\\":["}',
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","data":[]}]}',
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","data":[[[1,2,3]]]}]}',
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","data":' + b"[" * 33 + b"1,2,3" + b"]" * 33 + b"}]}",
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","data":' + b"[" * 31 + b"1,2,3" + b"]" * 31 + b"}]}",
+    b'{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","data":[[1,2,3],[4]]}]}',
+    b'{"instances":[[1,2,3],4]}',
+    b'{"instances":[[1,2,3],[]]}',
+    b'{"instances":[{"input":[1,2,3]}]}',
+    b'{"instances":[[1,2,3]],"inputs":[[1,2,3]]}',
+    b'{"inputs":{"input":[[1,2,3]]}}',
+    b'{"dataframe_records":[{"inputs":[1,2,3]}]}',
+    b'{"dataframe_split":{"columns":["inputs"],"data":[[1,2,3]]}}',
+    b'{"inputs":[[1,2,3]]}\xff',
+    b'{"inputs":[[1,2,3]]} {}',
+    b'{"inputs":[[1,2,3]',
+    b'{"inputs":[[1,2,3\x00]]}',
+]
+
+
+@needs_simdjson
+@pytest.mark.parametrize("body", ODD)
+def test_lists_in_odd_places_are_met_alike(body: bytes) -> None:
+    for name in CATALOG:
+        agreed(name, LONG, {}, body)
+
+
+@needs_simdjson
+def test_a_plain_question_takes_the_short_way_and_its_numbers_may_be_written_to() -> None:
+    row = "[" + ",".join(["0.5"] * 300) + "]"
+    tree, found = apart.loads_apart((BODIES["v2"] % (100, "FP64", row)).encode(), "inputs", 0, "data")
+    assert found is not None
+    assert tree["inputs"][0]["data"] == []
+    found += 1.0
+    assert found.tolist() == [1.5] * 300
+
+
+@needs_simdjson
+def test_a_parser_that_is_busy_or_too_small_is_done_without() -> None:
+    body = (BODIES["v2"] % (1, "FP64", "[1,2,3]")).encode()
+    with reading(apart.PARSER):
+        held = apart.PARSER.parse(b"[1]")  # type: ignore[union-attr]
+        assert apart.loads_apart(body, "inputs", 0, "data")[1] is None
+        del held
+        assert apart.loads_apart(body, "inputs", 0, "data")[1] is not None
+        long = (BODIES["v2"] % (1, "FP64", "[" + "1," * (1 << 19) + "1]")).encode()
+        assert apart.loads_apart(long, "inputs", 0, "data")[1] is None
+
+
+@settings(max_examples=N)
+@given(values=st.lists(st.floats(allow_nan=True) | st.integers(-(2**64), 2**64) | st.booleans(), min_size=1))
+def test_floats_are_numpys(values: list[Any]) -> None:
+    plain = np.array(values, np.float64)
+    np.testing.assert_array_equal(floats(values), plain)
+    np.testing.assert_array_equal(floats(values, "f"), single(plain))
+
+
+@pytest.mark.parametrize("bad", ["1", None, [1.0], {}, b"1"])
+def test_what_is_no_number_is_no_float(bad: Any) -> None:
+    with pytest.raises(struct.error):
+        floats([1.0, bad])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("size", [1, 784, 20_000])
+def test_one_sum_finds_what_is_not_finite(bad: float, size: int) -> None:
+    x = np.full((size, 1), float(np.finfo(np.float32).max))
+    assert finite(x, "x", narrow=True) is x
+    x[size // 2] = bad
+    with pytest.raises(BadRequest, match="finite"):
+        finite(x, "x", narrow=True)
+    if math.isnan(bad):
+        assert finite(x, "x", narrow=True, missing=True) is x
+
+
+ASKED = Served(name="m", interface=Interface(input_shape=(3,), n_classes=3))
+VALUE = (
+    st.floats(-1e6, 1e6)
+    | st.integers(-2, 4)
+    | st.sampled_from([0, 1, 2, 0.25, True, None, "1", "x", [], [1], {}, 2**63 - 1])
+)
+OUTPUT = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["label", "probabilities", "probabilities", "other"]),
+        "datatype": st.sampled_from(["INT64", "FP64", "FP32", "FP16", "BYTES", None, []]),
+        "data": st.lists(VALUE, max_size=4) | st.lists(st.floats(0, 1), min_size=3, max_size=3) | VALUE,
+    },
+    optional={"parameters": st.sampled_from([None, {}, {"binary_data_size": 8}, {"content_type": "np"}, []])},
+)
+
+
+@settings(max_examples=4 * N, deadline=2_000)
+@given(tree=st.fixed_dictionaries({"outputs": st.lists(OUTPUT, max_size=3) | VALUE}))
+@example(tree={"outputs": [{"name": "label", "datatype": "INT64", "data": [1]},
+                           {"name": "probabilities", "datatype": "FP32", "data": [0.1, 0.2, 0.7]}]})  # fmt: skip
+def test_an_answer_for_one_row_is_the_one_that_the_long_way_finds(tree: Any) -> None:
+    quick = one_row(ASKED, json.loads(json.dumps(tree)))
+    if quick is None:
+        return
+    slow = several_rows(ASKED, 1, tree, memoryview(b""))
+    for a, b in ((quick.labels, slow.labels), (quick.scores, slow.scores)):
+        assert a is not None
+        assert b is not None
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+def test_the_usual_answer_takes_the_short_way() -> None:
+    for kind in ("FP64", "FP32"):
+        outputs = [{"name": "label", "datatype": "INT64", "data": [1]},
+                   {"name": "probabilities", "datatype": kind, "data": [0.1, 0.2, 0.7]}]  # fmt: skip
+        assert one_row(ASKED, {"outputs": outputs}) is not None
+
+
+@pytest.mark.parametrize("n", [1, FEW + 1])
+def test_an_answer_is_checked_alike_whether_it_is_short_or_long(n: int) -> None:
+    labels, scores = np.arange(n) % 3, np.full((n, 3), 0.25)
+    assert len(checked(Answer(labels, scores), n, ASKED)) == n
+    for bad in (math.nan, math.inf, -math.inf):
+        spoilt = scores.copy()
+        spoilt[-1, 1] = bad
+        with pytest.raises(Unreachable, match="not finite"):
+            checked(Answer(labels, spoilt), n, ASKED)
+    for wrong in (-1, 3):
+        spoilt_labels = labels.copy()
+        spoilt_labels[-1] = wrong
+        with pytest.raises(Unreachable, match=re.escape("must be 0 to 2")):
+            checked(Answer(spoilt_labels, scores), n, ASKED)
