@@ -133,7 +133,7 @@ def memory(folder: Path) -> None:
     for detector in (Prada(), PradaNormality()):
         state = detector.start()
         suspicion = detector.update(state, request, answer)
-        held = state.sets.near.nbytes + state.seen.digests.nbytes
+        held = state.sets.near.nbytes + state.seen.nbytes
         twin = GrowingSets(Nearest(detector.cap))
         same = [(twin.place(c, z), twin.size)[::-1] for z, c in zip(x, y.tolist(), strict=True)] == slow
         print(

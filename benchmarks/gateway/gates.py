@@ -270,7 +270,7 @@ async def soak(upstream: str, d: int, clients: int, cap: int, folder: Path) -> N
 
 async def until_told(server: Server) -> None:
     """Serve until SIGTERM."""
-    settle()  # as `portcullis serve` does
+    settle(server.policy)  # as `portcullis serve` does
     print(server.url, flush=True)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     await server()

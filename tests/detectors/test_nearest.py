@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from portcullis.core.state import pack, unpack
 from portcullis.core.types import Array
-from portcullis.detectors import _nearest
+from portcullis.detectors import _sketches
 from portcullis.detectors._nearest import Nearest
 
 from .toys import attack, natural
@@ -45,6 +45,7 @@ KINDS = {
     "now and then beyond float32": lambda rng: rng.random((300, 80)) * np.where(rng.random((300, 1)) < 0.1, 1e100, 1),
     "tiny": lambda rng: 1e-30 * rng.random((300, 80)),
     "8 bits, then not": lambda rng: np.concatenate([eight_bit(150, 80, rng), rng.random((150, 80))]),
+    "fading squares": lambda rng: 1e-22 * rng.random((300, 80)),
     "mixed scales": lambda rng: rng.random((300, 80)) * 10.0 ** rng.integers(-6, 6, 80),
 }
 
@@ -52,6 +53,16 @@ KINDS = {
 def plain(members: list[Array], x: Array) -> float:
     """The twin: look at every one."""
     return min(math.sqrt(((z - x) ** 2).sum()) for z in members)
+
+
+@pytest.fixture(params=["numpy", "compiled"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test here runs by both ways to a distance."""
+    monkeypatch.setattr(_sketches, "_kernels", None)
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+        assert _sketches.warm()
+    return request.param
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,8 +141,9 @@ def test_few_rows_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     near = Nearest(cap=2000)
     for x in rows[:1400]:
         near.add(0, x)
-    compared, squares = [], _nearest._squares
-    monkeypatch.setattr(_nearest, "_squares", lambda z, x: compared.append(len(z)) or squares(z, x))
+    monkeypatch.setattr(_sketches, "_kernels", None)
+    compared, squares = [], _sketches.squares
+    monkeypatch.setattr(_sketches, "squares", lambda z, x: compared.append(len(z)) or squares(z, x))
     for x in rows[1400:]:
         near.distance(0, x)
     assert sum(compared) / 100 < 0.05 * 1400

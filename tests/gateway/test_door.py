@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from types import SimpleNamespace
 from typing import Any
 
 from portcullis.gateway.door import _OneWrite
@@ -60,9 +61,12 @@ def test_a_head_without_a_body_goes_by_itself() -> None:
 
 
 def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector() -> None:
-    before = gc.get_freeze_count()
+    before, asked = gc.get_freeze_count(), []
+    detector = SimpleNamespace(warm=lambda: asked.append("warm"))
+    policy: Any = SimpleNamespace(stages=[object(), SimpleNamespace(detector=detector), SimpleNamespace(detector=1)])
     try:
-        settle()
+        settle(policy)
+        assert asked == ["warm"]
         assert gc.get_freeze_count() > before + 1_000
     finally:
         gc.unfreeze()

@@ -20,6 +20,7 @@ from portcullis.core.types import Array
 __all__ = ["Noise", "canonical", "derive"]
 
 QUANTUM = 1e-6  # queries closer than this in every input are the same question
+_FOUR = np.dtype("<i4")
 
 
 def derive(seed: int, *words: str) -> np.random.Generator:
@@ -35,17 +36,18 @@ def canonical(x: Array, quantum: float = QUANTUM) -> list[bytes]:
     not buy fresh noise. A thief who moves past the quantum asks a new question: choose it no
     finer than your inputs really are (1/255 for 8-bit images).
     """
-    flat = np.asarray(x, np.float64).reshape(len(x), math.prod(np.shape(x)[1:]))  # -1 would not do for no rows
-    steps = flat / quantum
-    np.rint(steps, out=steps)
+    x = np.asarray(x, np.float64)
+    if x.ndim != 2:
+        x = x.reshape(len(x), math.prod(x.shape[1:]))  # -1 would not do for no rows
+    steps = x / quantum
+    np.rint(steps, steps)
     return [_packed(row) for row in steps]
 
 
 def _packed(steps: Array) -> bytes:
     """Whole numbers in four bytes each where all of a row fit, which halves what is hashed; else in eight."""
-    square = np.vdot(steps, steps)  # one number is far cheaper than a look at each
-    if square < 2.0**62:
-        return steps.astype("<i4").tobytes()
+    if np.vdot(steps, steps) < 2.0**62:  # one number is far cheaper than a look at each
+        return steps.astype(_FOUR).tobytes()
     steps = steps + 0.0  # folds -0.0; int64 would overflow for huge values
     steps[np.isnan(steps)] = np.nan  # one NaN among all bit patterns
     return steps.astype("<f8").tobytes()

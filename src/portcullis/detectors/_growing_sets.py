@@ -34,7 +34,9 @@ def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple
     """
     if answer.labels is None:
         raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression. Leave it out.")
-    rows = np.asarray(request.x, np.float64).reshape(len(request), math.prod(request.x.shape[1:]))
+    rows = np.ascontiguousarray(request.x, np.float64)
+    if rows.ndim != 2:
+        rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     if not np.vdot(rows, rows) < 1e200:  # one number is far cheaper than a look at each; a NaN is not below
         rows = np.clip(np.where(np.isnan(rows), 0.0, rows), -1e100, 1e100)
     return zip(rows, answer.labels.tolist(), canonical(rows), strict=True)
@@ -59,28 +61,49 @@ class Joining:
 
 @dataclass
 class Seen:
-    """The latest distinct questions, as 64-bit digests in a ring, so that a retry is not a new query."""
+    """The latest distinct questions, as 64-bit digests in a ring, so that a retry is not a new query.
+
+    A mark for the low bits of each digest says of nearly every new question at once that it is new: a set of so many
+    Python numbers would take ten times the memory. Marks of digests that have made way stay until all are made anew.
+    """
 
     room: int
     digests: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     added: int = 0
     _buffer: NDArray[np.uint64] = field(init=False, repr=False, compare=False)
+    _marks: bytearray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._buffer = self.digests
+        self._mark()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in memory."""
+        return self._buffer.nbytes + len(self._marks)
 
     def again(self, question: bytes) -> bool:
         """Whether this question was seen before; it is remembered either way."""
-        digest = np.uint64(int.from_bytes(hashlib.blake2b(question, digest_size=8).digest(), "little"))
-        if (self.digests == digest).any():
+        digest = int.from_bytes(hashlib.blake2b(question, digest_size=8).digest(), "little")
+        if self._marks[digest & (len(self._marks) - 1)] and (self.digests == np.uint64(digest)).any():
             return True
         slot = self.added % self.room
         if slot == len(self.digests) == len(self._buffer):
             self._buffer = np.resize(self.digests, min(self.room, max(64, 2 * slot)))
+            self._mark()
+        elif slot == 0:
+            self._mark()
         self._buffer[slot] = digest
+        self._marks[digest & (len(self._marks) - 1)] = 1
         self.added += 1
         self.digests = self._buffer[: min(self.added, self.room)]
         return False
+
+    def _mark(self) -> None:
+        """Marks of what is in the ring: a power of two of them, at least eight times as many."""
+        marks = np.zeros(8 << len(self._buffer).bit_length(), np.uint8)
+        marks[(self.digests & np.uint64(len(marks) - 1)).astype(np.intp)] = 1
+        self._marks = bytearray(marks)
 
 
 @dataclass

@@ -197,9 +197,9 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
         for word in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(word, server.stop)
         loop.add_signal_handler(signal.SIGHUP, server.reload)
+        settle(server.policy)  # first: the compiler may take seconds
         task = asyncio.create_task(server())
         await server.started.wait()
-        settle()
         announce(server)
         await task
 
@@ -207,9 +207,11 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
         runner.run(main())
 
 
-def settle() -> None:
-    """What is there now lives as long as the process: the garbage collector need not look at all of it again, for which
-    it would stop every request."""
+def settle(policy: Policy) -> None:
+    """Load what its detectors would else load during a request. What is there then lives as long as the process: the
+    garbage collector need not look at all of it again, for which it would stop every request."""
+    for stage in policy.stages:
+        getattr(getattr(stage, "detector", None), "warm", lambda: None)()
     gc.collect()
     gc.freeze()
 

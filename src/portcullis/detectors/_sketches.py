@@ -1,0 +1,219 @@
+"""Short sketches of a class's rows, from which lower bounds on distances rule out nearly all of them; see `_nearest`.
+
+Two ways to the same distance: `Plain` is numpy's, `Compiled` that of `_kernels`, which numba compiles and which a
+process uses from `warm` on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portcullis.core.types import Array
+from portcullis.detectors._forms import FORMS, SCALES
+
+if TYPE_CHECKING:
+    from portcullis.detectors._nearest import Rows
+
+__all__ = ["Basis", "Compiled", "Plain", "longer", "squares", "warm"]
+
+RANK = 47  # directions in a basis; with two residuals or a residual and a norm, 196 bytes of sketch a row
+COARSE = 16  # of them are looked at in every row by the compiled search
+CHUNK = 64  # candidates compared at a time
+SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: twice what a sum of 784 squares can lose
+LOOSE = 5e-4  # of a sketch of 784 inputs, relative to a length, in whatever order it was summed; see `Compiled`
+TINY = 1e-18  # more than the root of all squares that fade below float32's normal numbers
+FAST = np.float32
+
+_kernels: ModuleType | None = None
+
+
+def warm() -> bool:
+    """Load the compiled search, whether there is one: half a second, and some more where numba's cache is empty.
+
+    Distances are the same to the last bit with and without it. Called where a process begins to serve, so that no
+    request waits for a compiler; without numba (the extra `fast`) nothing happens.
+    """
+    global _kernels
+    try:
+        from portcullis.detectors import _kernels
+    except ImportError:
+        return False
+    return True
+
+
+def squares(rows: Array, x: Array) -> Array:
+    """(m,) squared distances. The sum along a contiguous last axis is the same for one row and for many."""
+    away = rows - x
+    return np.asarray((away * away).sum(axis=1))
+
+
+def longer(rows: NDArray[Any], room: int) -> NDArray[Any]:
+    """A copy with room for so many; what is beyond the given rows is not set."""
+    grown = np.empty((room, *rows.shape[1:]), rows.dtype)
+    grown[: len(rows)] = rows
+    return grown
+
+
+def _slack(d: int, slack: float = SLACK) -> float:
+    """The slack for rows of d inputs: the rounding of a sum grows with its length."""
+    return slack * max(1.0, d / 784)
+
+
+def _dot(rows: NDArray[Any]) -> NDArray[Any]:
+    """Squared lengths along the last axis, as dot products: twice as fast as einsum."""
+    return np.asarray(rows @ rows if rows.ndim == 1 else (rows[:, None] @ rows[:, :, None])[:, 0, 0])
+
+
+@dataclass
+class Basis:
+    """Orthonormal directions (k, d) in float32 about a centre (d,), and how many rows they were fitted on."""
+
+    directions: NDArray[np.float32]
+    centre: Array  # float64: rows may differ from one another by less than float32 tells apart
+    fitted_on: int
+
+    @classmethod
+    def fit(cls, rows: Array, fitted_on: int) -> Basis:
+        centre = rows.mean(axis=0)
+        if rows.shape[1] <= RANK:
+            return cls(np.eye(rows.shape[1], dtype=FAST), centre, fitted_on)
+        centred = rows - centre
+        weight, vectors = np.linalg.eigh(centred @ centred.T)  # (m, m) is smaller than (d, d)
+        kept = [i for i in np.argsort(-weight)[:RANK] if weight[i] > 1e-10 * max(weight[-1], 1e-300)]
+        directions = np.linalg.qr(centred.T @ vectors[:, kept])[0].T
+        return cls(np.ascontiguousarray(directions, FAST), centre, fitted_on)
+
+    @property
+    def nbytes(self) -> int:
+        return self.directions.nbytes + self.centre.nbytes
+
+    def sketches(self, rows: Rows) -> Plain | Compiled:
+        """The sketches of these rows, by the fastest way there is."""
+        compiled = _kernels is not None and _slack(len(self.centre), LOOSE) < 0.25
+        return Compiled(self, rows) if compiled else Plain(self, rows)
+
+    def sketch(self, rows: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(m, k + 1) projections with the residual's length last, and (m,) squared norms less the slack.
+
+        Of one row (d,): (k + 1,) and a number. The residual is taken from what is left of the row, not
+        from a difference of squares, which would lose half of float32's digits.
+        """
+        with np.errstate(all="ignore"):  # what overflows float32 becomes a NaN bound, which rules nothing out
+            centred = (rows - self.centre).astype(FAST)
+            along = centred @ self.directions.T
+            across = centred - along @ self.directions
+            sketch = np.empty((*along.shape[:-1], along.shape[-1] + 1), FAST)
+            sketch[..., :-1] = along
+            sketch[..., -1] = np.sqrt(_dot(across))
+            return sketch, FAST(1 - _slack(centred.shape[-1])) * _dot(centred)
+
+
+class Plain:
+    """The sketches of one class's rows and the search by numpy."""
+
+    def __init__(self, basis: Basis, rows: Rows) -> None:
+        self.basis = basis
+        self._sketches, self._norms = (longer(a, rows.room) for a in basis.sketch(rows.exact()))
+
+    @property
+    def nbytes(self) -> int:
+        return self._sketches.nbytes + self._norms.nbytes
+
+    def grow(self, room: int) -> None:
+        self._sketches, self._norms = longer(self._sketches, room), longer(self._norms, room)
+
+    def put(self, slot: int, x: Array) -> None:
+        self._sketches[slot], self._norms[slot] = self.basis.sketch(x)
+
+    def nearest(self, rows: Rows, x: Array) -> float:
+        """The L2 distance from x (d,) to the closest row."""
+        bound = self._bounds(len(rows), x)
+        first = int(bound.argmin())
+        best = float(squares(rows.exact(first)[None], x)[0])
+        with np.errstate(over="ignore"):  # beyond float32 it is infinite and rules nothing out
+            rest = np.flatnonzero(~(bound > FAST(best + TINY**2)))  # a NaN is compared too
+        rest = rest[rest != first]
+        if len(rest) > CHUNK:
+            rest = rest[np.argsort(bound[rest])]
+        for start in range(0, len(rest), CHUNK):
+            if float(bound[rest[start]]) > best + TINY**2:
+                break
+            close = _close(rows, rest[start : start + CHUNK], x, best)
+            if len(close):
+                best = min(best, float(squares(rows.exact(close), x).min()))
+        return math.sqrt(best)
+
+    def _bounds(self, n: int, x: Array) -> NDArray[np.float32]:
+        """(n,) lower bounds on the squared distances, true in spite of rounding."""
+        sketch, norm = self.basis.sketch(x)
+        with np.errstate(all="ignore"):
+            bound = self._sketches[:n] @ (-2 * sketch)
+            bound += self._norms[:n]
+            bound += norm
+        return bound
+
+
+def _close(rows: Rows, which: NDArray[np.intp], x: Array, best: float) -> NDArray[np.intp]:
+    """Those of `which` that may be closer than sqrt(best): distances in float32, less what rounding can have done.
+
+    A difference is off by at most 2^-23 of its two numbers, so the distance by that share of
+    |x| + |y| <= 2 |x| + |x - y|; the sum of squares by less than half of the slack, and its root by a quarter.
+    """
+    scale = SCALES.get(rows.form, 1.0)
+    with np.errstate(all="ignore"):  # what overflows float32 becomes infinite or a NaN, and is kept
+        away = rows.values[which].astype(FAST)
+        away -= (x * scale).astype(FAST)
+        shortest = np.sqrt(_dot(away)) * FAST((1 - _slack(len(x))) / scale)
+        far = math.sqrt(best) + 2.0**-21 * math.sqrt(x @ x) + TINY
+        apart: NDArray[np.bool_] = (shortest > far) & (shortest < math.inf)
+    return which[~apart]
+
+
+class Compiled:
+    """The sketches of one class's rows, as the compiled search reads them: the coarse part of all, then few others.
+
+    Why the bound holds in spite of float32. Let s(x) be the sketch of x without rounding; |s(x) - s(y)| <= |x - y|, up
+    to 1e-6 of it since float32 directions are orthonormal up to that. What is computed differs from s(x) by at most
+    LOOSE |x - c| (c the centre): a dot product of d = 784 numbers, summed in whatever order, is off by 785 of float32's
+    roundings u = 2^-24, k = 47 of them together by sqrt(k) 785 u = 3.2e-4; the residual by as much, by the k + 2
+    roundings of each of its numbers, (k + 2) (1 + sqrt(k)) u = 2e-5, and by half of 785 u for its own length; together
+    by less than 5e-4. As |y - c| <= |x - c| + |x - y|, a computed |s(x) - s(y)| above
+    (1 + 2 LOOSE) b + 2 LOOSE |x - c| means that |x - y| is above b, by more than what a sum in float64 can lose.
+    """
+
+    def __init__(self, basis: Basis, rows: Rows) -> None:
+        assert _kernels is not None
+        self.basis, self._kernels = basis, _kernels
+        k, d = basis.directions.shape
+        coarse = min(COARSE, k)
+        self._coarse = np.zeros((-(-rows.room // _kernels.BLOCK), coarse + 1, _kernels.BLOCK), FAST)
+        self._fine = np.zeros((rows.room, k + 1 - coarse), FAST)
+        self._slack = _slack(d, LOOSE)
+        for slot, x in enumerate(rows.exact()):
+            self.put(slot, x)
+
+    @property
+    def nbytes(self) -> int:
+        return self._coarse.nbytes + self._fine.nbytes
+
+    def grow(self, room: int) -> None:
+        self._coarse = longer(self._coarse, -(-room // self._kernels.BLOCK))
+        self._fine = longer(self._fine, room)
+
+    def put(self, slot: int, x: Array) -> None:
+        self._kernels.put(x, self.basis.centre, self.basis.directions, slot, self._coarse, self._fine)
+
+    def nearest(self, rows: Rows, x: Array) -> float:
+        """The L2 distance from x (d,) to the closest row: numpy sums it, as in the other way."""
+        terms, found = np.empty(len(x)), np.empty(len(rows), np.intp)
+        m = self._kernels.nearest(
+            rows.buffer, FORMS.index(rows.form), SCALES.get(rows.form, 1.0), len(rows), self._coarse,
+            self._fine, x, self.basis.centre, self.basis.directions, self._slack, found, terms,
+        )  # fmt: skip
+        return math.sqrt(np.add.reduce(terms) if m == 1 else squares(rows.exact(found[:m]), x).min())

@@ -1,0 +1,180 @@
+"""The compiled search: the same bits as numpy's and as a plain loop, and what happens where there is none."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portcullis.core.state import pack, unpack
+from portcullis.core.types import Array, Request
+from portcullis.detectors import CATALOG, _sketches
+from portcullis.detectors._nearest import Nearest
+from portcullis.detectors._sketches import Compiled, Plain
+
+from .test_nearest import KINDS, plain
+from .toys import answer_to, attack
+
+pytest.importorskip("numba")
+
+
+def by_both(monkeypatch: pytest.MonkeyPatch, cap: int) -> tuple[Nearest, Nearest]:
+    """Two empty memories: the first searches by numpy, the second by the kernels, from their first row on."""
+    slow, fast = Nearest(cap), Nearest(cap)
+    for near, kind in ((slow, Plain), (fast, Compiled)):
+        current = near._current
+
+        def bound(wanted: int, current=current, kind=kind):
+            basis = current(wanted)
+            if basis is not None:
+                basis.sketches = lambda rows: kind(basis, rows)
+            return basis
+
+        near._current = bound  # type: ignore[method-assign]
+    return slow, fast
+
+
+@pytest.fixture(autouse=True)
+def warmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sketches, "_kernels", None)
+    assert _sketches.warm()
+
+
+def squeezed(rows: Array, form: str) -> Array:
+    """The rows as this form would hold them."""
+    unit = (rows - rows.min()) / max(np.ptp(rows), 1e-300)
+    return {
+        "unit": np.rint(unit * 255) / 255.0,
+        "unit32": (np.rint(unit * 255) / 255.0).astype(np.float32).astype(float),
+        "bytes": np.rint(unit * 255),
+        "float32": rows.astype(np.float32).astype(float),
+        "float64": rows,
+    }[form]
+
+
+@pytest.mark.parametrize("form", ["unit", "unit32", "bytes", "float32", "float64"])
+@pytest.mark.parametrize("d", [1, 2, 7, 8, 15, 16, 17, 46, 47, 48, 63, 100, 129, 784, 1000, 2000])
+def test_the_bits_of_numpy_and_of_a_loop(form: str, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows around few centres, some of them twice; the queries are such rows, and others that no form holds."""
+    rng = np.random.default_rng([d, len(form)])
+    rows = rng.random((9, d))[rng.integers(0, 9, 160)] + 0.05 * rng.normal(size=(160, d))
+    rows[100:120] = rows[:20]
+    rows = squeezed(rows, form)
+    slow, fast = by_both(monkeypatch, 120)
+    kept: list[Array] = []
+    for i, x in enumerate(rows):
+        if i:
+            for asked in (x, x + 1e-9 * rng.normal(size=d)):
+                expected = plain(kept[-120:], asked)
+                assert (slow.distance(0, asked), fast.distance(0, asked)) == (expected, expected)
+        slow.add(0, x)
+        fast.add(0, x)
+        kept.append(x)
+    assert isinstance(fast.classes[0]._sketches, Compiled)
+    assert isinstance(slow.classes[0]._sketches, Plain)
+    assert pack(fast) == pack(slow)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), d=st.integers(1, 300), scale=st.sampled_from([1e-40, 1e-22, 1e-19, 1.0, 1e18, 1e60]),
+       spread=st.sampled_from([0.0, 1e-9, 1e-7, 1e-3, 1.0]))  # fmt: skip
+def test_any_scale_and_spread(seed: int, d: int, scale: float, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    rows = scale * (rng.random(d) + spread * rng.normal(size=(80, d)))
+    near = Nearest(100)
+    for x in rows[:70]:
+        near.add(3, x)
+    for x in rows[60:]:
+        assert near.distance(3, x) == plain(list(rows[:70]), x)
+
+
+@pytest.mark.parametrize("n", [*range(1, 300), 511, 512, 513, 784, 1025, 3072, 8191, 8193, 20_000])
+def test_one_sum_is_that_of_many_rows(n: int) -> None:
+    """The compiled search leaves the terms to be summed by numpy alone, the other sums along the axis of a table."""
+    terms = np.random.default_rng(n).random((3, n)) ** 2
+    assert [np.add.reduce(row.copy()) for row in terms] == terms.sum(axis=1).tolist() == [
+        row[None].sum(axis=1)[0] for row in terms
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(CATALOG))
+@pytest.mark.parametrize("stored", [40, 170])
+def test_verdicts_and_packed_states_are_the_same(name: str, stored: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.concatenate([attack(260, 0), np.rint(attack(100, 1) * 255) / 255.0])
+    told = []
+    for kernels in (_sketches._kernels, None):
+        monkeypatch.setattr(_sketches, "_kernels", kernels)
+        detector = CATALOG.load(name)(cap=60)
+        state = detector.start()
+        first = detector.update(state, Request("a", x[:stored]), answer_to(x[:stored]))
+        state = unpack(type(state), pack(state))
+        rest = detector.update(state, Request("a", x[stored:]), answer_to(x[stored:]))
+        told.append((np.concatenate([first, rest]).tobytes(), pack(state)))
+    assert told[0] == told[1]
+
+
+def test_a_way_may_change_while_a_client_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, near = KINDS["digits"](np.random.default_rng(0)), Nearest(1000)
+    kernels = _sketches._kernels
+    for i, x in enumerate(rows):
+        monkeypatch.setattr(_sketches, "_kernels", kernels if i > 150 else None)
+        if i:
+            assert near.distance(0, x) == plain(list(rows[:i]), x)
+        near.add(0, x)
+
+
+def test_rows_too_long_for_the_slack_are_left_to_numpy() -> None:
+    basis = _sketches.Basis(np.zeros((1, 400_000), np.float32), np.zeros(400_000), 1)
+    near = Nearest(3)
+    near.add(0, np.zeros(400_000))
+    assert isinstance(basis.sketches(near.classes[0]), Plain)
+
+
+def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sketches, "_kernels", None)
+    monkeypatch.delitem(sys.modules, "portcullis.detectors._kernels")
+    real = builtins.__import__
+
+    def refusing(name: str, *rest: object, **more: object) -> object:
+        if name.partition(".")[0] == "numba":
+            raise ModuleNotFoundError(name)
+        return real(name, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", refusing)
+    import portcullis.detectors
+
+    monkeypatch.delattr(portcullis.detectors, "_kernels")
+    assert _sketches.warm() is False
+    near = Nearest(100)
+    for x in attack(60, 0):
+        near.add(0, x)
+    assert math.isfinite(near.distance(0, np.zeros(64)) or math.nan)
+    assert isinstance(near.classes[0]._sketches, Plain)
+
+
+def test_an_audit_never_imports_numba() -> None:
+    code = (
+        "import sys, numpy as np; from portcullis.detectors.prada import Prada; from portcullis.core.types import *;"
+        "x = np.random.default_rng(0).random((100, 5)); p = Prada();"
+        "p.update(p.start(), Request('a', x), Answer(np.zeros(100, int))); print('numba' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False"
+
+
+@pytest.mark.slow
+def test_where_no_cache_can_be_written_it_is_compiled_all_the_same(tmp_path: Path) -> None:
+    """A file in the place of the cache's folder stops root too."""
+    (tmp_path / "file").touch()
+    code = "from portcullis.detectors._sketches import warm; print(warm())"
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert out.stdout.strip() == "True", out.stderr
