@@ -37,7 +37,7 @@ def warm() -> bool:
     """Load the compiled search, whether there is one: half a second, and some more where numba's cache is empty.
 
     Distances are the same to the last bit with and without it. Called where a process begins to serve, so that no
-    request waits for a compiler; without numba (the extra `fast`) nothing happens.
+    request waits for a compiler; without numba nothing happens.
     """
     global _kernels
     try:
