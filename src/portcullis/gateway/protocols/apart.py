@@ -7,7 +7,6 @@ understood or refused as it would be without simdjson. Where that is not install
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +24,7 @@ else:
 __all__ = ["loads_apart"]
 
 LEAST, SHARE = 256, 0.5  # bytes of a list, and its part of the body, for which this pays
-OPENING = re.compile(rb"[ \t\r\n]*:(?:[ \t\r\n]*\[)+")
+OPENING = b"[ \t\r\n"
 
 
 def loads_apart(body: bytes, *path: str | int) -> tuple[dict[str, Any], Array | None]:
@@ -37,11 +36,15 @@ def loads_apart(body: bytes, *path: str | int) -> tuple[dict[str, Any], Array | 
 def _apart(body: bytes, path: tuple[str | int, ...]) -> tuple[dict[str, Any], Array] | None:
     """None where it cannot be told for certain, or does not pay."""
     key = f'"{path[-1]}"'.encode()
-    opening = OPENING.match(body, body.find(key) + len(key))
-    if PARSER is None or opening is None:
+    at = body.find(key)
+    if PARSER is None or at < 0:
         return None
-    start = opening.end() - 1
-    end = body.find(b"]", start) + 1
+    after = at + len(key)
+    first = body.find(b"[", after)
+    end = body.find(b"]", first) + 1
+    start = body.rfind(b"[", first, end)
+    if start < 0 or body[after:start].strip(OPENING) != b":":
+        return None
     if end - start < max(LEAST, SHARE * len(body)):
         return None
     rest = body[:start] + b"[]" + body[end:]
