@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.gateway.asgi import Here
 from tests.gateway.harness import SECRET, Softmax
 from tests.gateway.units import At
@@ -24,7 +26,8 @@ from portcullis.defenses.watch import Watch
 from portcullis.detectors.prada import Prada
 from portcullis.gateway import shelf as shelf_module
 from portcullis.gateway import stores as stores_module
-from portcullis.gateway.events import Event, pack_event, unpack_event
+from portcullis.gateway import tail as tail_module
+from portcullis.gateway.events import Event, narrow, pack_by_words, pack_event, unpack_event
 from portcullis.gateway.fold import Failed
 from portcullis.gateway.redis_store import RedisStore
 from portcullis.gateway.stores import SqliteStore, open_store
@@ -72,6 +75,10 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(url)
 
 
+def arrays(answer: Answer) -> tuple[Any, Any]:
+    return answer.labels, answer.scores
+
+
 def test_an_event_survives_its_bytes() -> None:
     x = np.array([[0.1, np.nan], [1.5, np.inf]])
     for event in (
@@ -79,17 +86,41 @@ def test_an_event_survives_its_bytes() -> None:
         Event("admit", 12.5, x=np.array([[0.5, 0.25]])),  # fits 32 bits
         Event("release", of=3, answer=Answer(np.array([1, -1]), np.array([[0.1, 0.9], [np.nan, np.nan]]))),
         Event("release", of=3, answer=Answer(None, np.array([[0.1]]))),
+        Event("whole", 2.5, x=x.reshape(2, 1, 2), answer=Answer(np.array([0, 1]), np.array([[0.5, 0.5], [0.1, 0.9]]))),
+        Event("whole", 2.5, x=np.asfortranarray(np.array([[0.1, 0.2], [0.3, 1e300]]))),
+        Event("release", of=-7, answer=Answer(np.array([4]))),
+        Event("admit", 1.0, x=np.array([[1, 2]])),  # whole numbers
+        Event("undo", of=1 << 40),
         Event("block", 1.0, by="ops"),
     ):
-        back = unpack_event(pack_event(event))
-        assert (back.kind, back.at, back.of, back.by) == (event.kind, event.at, event.of, event.by)
-        if event.x is not None:
-            np.testing.assert_array_equal(back.x, event.x)
-        if event.answer is not None:
-            np.testing.assert_array_equal(back.answer.scores, event.answer.scores)  # type: ignore[union-attr]
-    assert len(pack_event(Event("admit", x=np.ones((1, 784))))) < 4 * 784 + 100
-    with pytest.raises(InputError, match="damaged"):
-        unpack_event(b"\x05\0\0\0nojson")
+        for packed in (pack_event(event), pack_by_words(event)):  # the quick form and the one that says it in words
+            back = unpack_event(packed)
+            assert (back.kind, back.at, back.of, back.by) == (event.kind, event.at, event.of, event.by)
+            assert [type(back.x), type(back.answer)] == [type(event.x), type(event.answer)]
+            if event.x is not None:
+                assert back.x.shape == event.x.shape  # type: ignore[union-attr]
+                np.testing.assert_array_equal(back.x, event.x)
+            if event.answer is not None:
+                assert back.answer is not None
+                for now, was in zip(arrays(back.answer), arrays(event.answer), strict=True):
+                    assert type(now) is type(was)
+                    assert was is None or (now.dtype == was.dtype and np.array_equal(now, was, equal_nan=True))
+    assert len(pack_event(Event("admit", x=np.ones((1, 784))))) < 4 * 784 + 40
+    good = pack_event(Event("admit", x=np.ones((1, 4))))
+    for damaged in (b"\x05\0\0\0nojson", b"", good[:20], good[:-1], b"\x09" + good[1:]):
+        with pytest.raises(InputError, match="damaged"):
+            unpack_event(damaged)
+
+
+@given(st.lists(st.floats(width=64), min_size=1, max_size=5), st.booleans())
+def test_rows_are_narrowed_only_where_every_value_stays_what_it_was(values: list[float], single: bool) -> None:
+    x = np.array([values])
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32).astype(np.float64) if single else x
+    found = narrow(x)
+    assert np.array_equal(found.astype(np.float64), x, equal_nan=True)
+    assert np.array_equal(np.signbit(found), np.signbit(x))
+    assert not single or found.dtype == np.float32
 
 
 async def test_a_restart_continues_where_a_crash_left_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +243,7 @@ async def test_a_locked_state_file_refuses_or_serves_as_the_policy_says(tmp_path
         assert (await here.infer(x))[0] == 200
         other = sqlite3.connect(folder / "state.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
+        here.store._try_to_move()  # which happens every second; until then the tail takes what comes
         assert [(await here.infer(x))[0] for _ in range(2)] == [status] * 2
         other.execute("ROLLBACK")
         other.close()
@@ -222,11 +254,12 @@ async def test_a_locked_state_file_refuses_or_serves_as_the_policy_says(tmp_path
         assert (await here.infer(x))[0] == 429
 
 
-async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
+async def test_a_full_disk_refuses_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_module, "ROOM", 16 << 10)
     here = Here(tmp_path)
     x = np.random.default_rng(0).random((64, 4))
     pages = here.store._db.execute("PRAGMA page_count").fetchone()[0]
-    here.store._db.execute(f"PRAGMA max_page_count = {pages + 12}")  # the disk has room for twelve pages more
+    here.store._db.execute(f"PRAGMA max_page_count = {pages + 3}")  # the disk has room for three pages more
     found = [(await here.infer(x + i))[0] for i in range(12)]
     assert found[0] == 200
     assert found[-1] == 503
@@ -307,7 +340,7 @@ def test_a_state_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "y.db") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(ParameterError, match="version 2; got 99"):
+    with pytest.raises(ParameterError, match="version 3; got 99"):
         SqliteStore(tmp_path / "y.db")
     with pytest.raises(ParameterError, match="normal"):
         SqliteStore(tmp_path / "z.db", synchronous="off")
@@ -317,7 +350,7 @@ async def test_the_write_ahead_log_begins_anew_under_steady_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SqliteStore(tmp_path / "s.db")  # SQLite's own checkpoints come at 400 MB
-    monkeypatch.setattr(stores_module, "LONG", 200)
+    monkeypatch.setattr(stores_module, "LONG", 200 << 10)
     monkeypatch.setattr(stores_module, "CHECKPOINT_S", 0.01)
     await store.ping()  # starts the thread
     x = np.random.default_rng(0).normal(size=(1, 512))

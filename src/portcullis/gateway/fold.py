@@ -13,6 +13,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import orjson
 
 from portcullis.core.errors import PortcullisError, Refused
@@ -75,23 +76,23 @@ class Fold:
 
     def apply(self, stream: Stream, seq: int, event: Event) -> tuple[Outcome, list[Alarm]]:
         """The outcome of one event, and the alarms that it set off. `seq` is its place in the journal."""
-        if event.kind in ("admit", "whole"):
+        kind = event.kind
+        if kind == "release":
+            return self._release(stream, event.of, event)
+        if kind in ("admit", "whole"):
             refusal = self._admit(stream, seq, event)
-            if event.kind == "admit" or refusal:
-                return refusal, []
-        if event.kind in ("release", "whole"):
-            return self._release(stream, event.of if event.kind == "release" else seq, event)
-        if event.kind == "undo":
+            return (refusal, []) if kind == "admit" or refusal else self._release(stream, seq, event)
+        if kind == "undo":
             request = stream.pending.pop(event.of, None)
             if request is not None:
                 self.guard.undo(request)
-        elif event.kind == "clear":
+        elif kind == "clear":
             stream.states.clear()
             stream.curve.clear()
             stream.generation += 1
             stream.blocked = ""
         else:
-            stream.blocked = event.by if event.kind == "block" else ""
+            stream.blocked = event.by if kind == "block" else ""
         return None, []
 
     def _admit(self, stream: Stream, seq: int, event: Event) -> Refused | None:
@@ -116,9 +117,10 @@ class Fold:
         except Exception as error:  # a stage's own mistake: the same on every replica, and in a replay
             log.exception("a stage of the guard failed", extra={"client": stream.client})
             return Failed(f"A stage of the guard failed: {error}"), []
-        stream.tally["requests"] += 1
-        stream.tally["rows"] += len(request)
-        stream.tally["altered"] += int(released.altered.sum())
+        tally = stream.tally
+        tally["requests"] += 1
+        tally["rows"] += len(request)
+        tally["altered"] += int(np.count_nonzero(released.altered))
         _draw(stream)
         return released, list(released.alarms)
 

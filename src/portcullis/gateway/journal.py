@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from portcullis.core.errors import PortcullisError
 from portcullis.core.guard import Alarm
@@ -30,14 +30,13 @@ class Bodies:
         return map(unpack_event, self.packed)
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """What a journal holds of one client: a snapshot as of `position` with its pages' names, and the events since."""
 
     snapshot: bytes | None
     position: int
     events: Bodies | list[Event]
-    pages: frozenset[bytes] = field(default=frozenset())
+    pages: frozenset[bytes] = frozenset()
 
 
 class Journal(Protocol):

@@ -66,6 +66,14 @@ class Snapshots:
         except sqlite3.Error as error:
             raise Down(f"The state file cannot be written: {error}.") from error
 
+    def last(self, client: str) -> int:
+        """The place up to which the file knows this client."""
+        sql = (
+            "SELECT max((SELECT coalesce(max(position), 0) FROM snapshots WHERE client = ?1),"
+            " (SELECT coalesce(max(n), 0) FROM events WHERE client = ?1))"
+        )
+        return int(self._shared.execute(sql, (client,)).fetchone()[0])
+
     def close(self) -> None:
         self._thread.shutdown()
         if self._own:
@@ -128,10 +136,11 @@ def _load(db: sqlite3.Connection, client: str) -> Found:
 
 
 def _after(position: int, rows: Iterable[tuple[int, bytes]]) -> Iterable[bytes]:
-    """The events after this position; a row ends at place n and may begin before it."""
+    """The events after this position; a row ends at place n and may begin before it, or before the last one's end."""
     for n, packed in rows:
         bodies = split(packed)
         yield from bodies[max(0, position - (n - len(bodies))) :]
+        position = n
 
 
 def _switch(

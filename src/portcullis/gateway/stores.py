@@ -1,9 +1,10 @@
 """Where journals live: SQLite for one process, Redis (in `redis_store`) for several replicas.
 
-SQLite runs in WAL mode and is written inline: a transaction costs some 25 microseconds, and a committed one
-survives `kill -9` (with synchronous = "full", a power cut too). The write-ahead log is folded back into the file by a
-thread of its own. Under steady load there are always new pages in it, so it would never begin anew: when it has grown
-long, requests wait for the moment in which the thread folds back the last few.
+SQLite runs in WAL mode. Events come to it in bulk, every second or some hundred requests; until then they are in a
+file beside it, the tail, and what is in there survives `kill -9` (with synchronous = "full", a power cut too). The
+write-ahead log is folded back into the file by a thread of its own. Under steady load there are always new pages in
+it, so it would never begin anew: when it has grown long, nothing is moved on for the moment in which the thread folds
+back the last few, and requests go on into the tail.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +21,8 @@ from portcullis.core.guard import Alarm
 from portcullis.gateway.events import Event, pack_event
 from portcullis.gateway.journal import Bodies, Down, Journal, Saved
 from portcullis.gateway.redis_store import RedisStore
-from portcullis.gateway.sqlite_snapshots import SNAPSHOTS, Snapshots, joined
+from portcullis.gateway.sqlite_snapshots import SNAPSHOTS, Snapshots, joined, split
+from portcullis.gateway.tail import Tail
 
 __all__ = ["SqliteStore", "Store", "open_store"]
 
@@ -31,11 +34,11 @@ CREATE TABLE IF NOT EXISTS alarms (id TEXT PRIMARY KEY, client TEXT, stage TEXT,
                                    at REAL, told INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS deeds (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, client TEXT);
 """
-VERSION = 2
+VERSION = 3
 INSERT = "INSERT INTO events (client, n, body) VALUES (?, ?, ?)"  # n is the place of the last event in the body
 CHECKPOINT_S = 1.0  # how often the thread folds SQLite's write-ahead log back
-PAGE = 1_024  # bytes; a page is what SQLite writes, however little of it has changed
-LONG = 100_000  # pages (100 MB) of the log beyond which it is made to begin anew
+PAGE = 8_192  # bytes of a page in a file that is made now
+LONG = 100 << 20  # bytes of the log beyond which it is made to begin anew
 
 
 class Store(Journal, Protocol):
@@ -74,42 +77,101 @@ class SqliteStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {synchronous}")
             self._db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG}")  # only if the thread fails
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG // self._page()}")  # only if the thread fails
             self._db.executescript(SCHEMA + SNAPSHOTS)
         except sqlite3.Error as error:
             raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
+        if version not in (0, 2, VERSION):  # version 2 had no tail, and events of one form only, which is read still
             raise ParameterError("state", f"a state file of version {VERSION}", version, "Give another file.")
         self._db.execute(f"PRAGMA user_version = {VERSION}")
-        self._calm = asyncio.Event()  # nothing is written while it is not set
+        self._calm = asyncio.Event()  # nothing is written into the state file while it is not set
         self._calm.set()
         self._snapshots = Snapshots(self._db, self.path, self._calm)
         self._waiting: dict[str, list[tuple[int, bytes]]] = {}  # (place, event) that the next durable one takes along
+        self._held: dict[str, list[tuple[int, bytes]]] = {}  # (place of the last, joined events), in the tail alone
+        self._stuck = False  # the state file did not take what the tail holds
+        self._tail = None if self.path == ":memory:" else Tail(self.path + "-tail", full=synchronous == "full")
+        self._recover()
         self._keeper: asyncio.Task[None] | None = None
 
     async def load(self, client: str) -> Saved:
+        held, waiting = self._held.get(client, ())[:], self._waiting.get(client, ())  # before anybody moves them on
         data, position, bodies, pages = await self._snapshots.load(client)
-        waiting = [body for place, body in self._waiting.get(client, ()) if place > position]
-        return Saved(data, position, Bodies([*bodies, *waiting]), pages)
+        last = position + len(bodies)
+        for n, packed in held:
+            new = split(packed)
+            bodies += new[max(0, last - (n - len(new))) :]
+            last = max(last, n)
+        bodies += [body for place, body in waiting if place > last]
+        return Saved(data, position, Bodies(bodies), pages)
 
     async def tell(self, client: str, position: int, event: Event, *, durable: bool) -> Saved:
-        if durable and not self._calm.is_set():
-            await self._calm.wait()
-        waiting = self._waiting.setdefault(client, [])
-        waiting.append((position + 1, pack_event(event)))
+        place, body = position + 1, pack_event(event)
+        waiting = self._waiting.get(client, ())
         if durable:
+            packed = joined([*(other for _, other in waiting), body]) if waiting else joined([body])
+            if not self._calm.is_set() and self._must_move(packed):
+                await self._calm.wait()
             try:
-                self._insert(client, waiting)
-            except sqlite3.Error as error:
-                waiting.pop()
+                self._insert(client, place, packed)
+            except (sqlite3.Error, OSError) as error:
                 raise Down(f"The state file cannot be written: {error}.") from error
-            del self._waiting[client]
+            self._waiting.pop(client, None)
+        elif waiting:
+            waiting.append((place, body))
+        else:
+            self._waiting[client] = [(place, body)]
         return Saved(None, position, [event])
 
-    def _insert(self, client: str, waiting: list[tuple[int, bytes]]) -> None:
-        """One row for all that waits: one statement is one transaction, and the cheapest there is."""
-        self._db.execute(INSERT, (client, waiting[-1][0], joined(body for _, body in waiting)))
+    def _insert(self, client: str, n: int, packed: bytes) -> None:
+        """Keep joined events that end at place n: in the tail, or in the state file with all that the tail holds."""
+        if self._tail is None or self._must_move(packed):
+            self._move([(client, n, packed)])
+        else:
+            self._tail.write(client, n, packed)
+            held = self._held.get(client)
+            if held is None:
+                self._held[client] = [(n, packed)]
+            else:
+                held.append((n, packed))
+
+    def _must_move(self, packed: bytes) -> bool:
+        return self._tail is None or self._stuck or not self._tail.fits(len(packed))
+
+    def _move(self, more: Sequence[tuple[str, int, bytes]] = ()) -> None:
+        """Move on what the tail holds, and `more` with it: a client's events are one row. All of it or, on an error,
+        nothing; the tail is not written again until this has succeeded."""
+        if not (more or self._held):
+            return
+        held = {client: rows[:] for client, rows in self._held.items()}
+        for client, n, packed in more:
+            held.setdefault(client, []).append((n, packed))
+        try:
+            self._commit(INSERT, [(c, rows[-1][0], b"".join(packed for _, packed in rows)) for c, rows in held.items()])
+        except sqlite3.Error:
+            self._stuck = True
+            raise
+        self._stuck = False
+        self._held.clear()
+        if self._tail:
+            self._tail.begin()
+
+    def _recover(self) -> None:
+        """Move on what an earlier process left in the tail, and what the state file has not got yet."""
+        lasts: dict[str, int] = {}
+        for client, n, packed in self._tail or ():
+            if client not in lasts:
+                lasts[client] = self._snapshots.last(client)
+            first = n - len(split(packed)) + 1
+            # A power cut can take what was moved on before and leave what came later, which means nothing then.
+            if first <= lasts[client] + 1 <= n:
+                self._held.setdefault(client, []).append((n, packed))
+                lasts[client] = n
+        try:
+            self._move()
+        except sqlite3.Error as error:
+            raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
 
     async def retract(self, client: str) -> bool:
         waiting = self._waiting[client]
@@ -122,9 +184,10 @@ class SqliteStore:
         self, client: str, base: int, position: int, order: Sequence[bytes], fresh: Mapping[bytes, bytes]
     ) -> tuple[int, frozenset[bytes]]:
         found = await self._snapshots.save(client, base, position, order, fresh)
-        left = [(place, body) for place, body in self._waiting.pop(client, ()) if place > found[0]]
-        if left:
-            self._waiting[client] = left
+        for kept in (self._waiting, self._held):
+            left = [(place, body) for place, body in kept.pop(client, ()) if place > found[0]]
+            if left:
+                kept[client] = left
         return found
 
     async def alarm(self, id: str, alarm: Alarm) -> bool:
@@ -148,7 +211,8 @@ class SqliteStore:
         return [dict(zip(("at", "who", "what", "client"), row, strict=True)) for row in rows]
 
     async def clients(self) -> list[str]:
-        return [r[0] for r in self._all("SELECT client FROM snapshots UNION SELECT client FROM events ORDER BY 1")]
+        found = self._all("SELECT client FROM snapshots UNION SELECT client FROM events")
+        return sorted({client for (client,) in found}.union(self._held))
 
     async def ping(self) -> None:
         if self._keeper is None:
@@ -156,30 +220,41 @@ class SqliteStore:
         await self._write("UPDATE deeds SET id = id WHERE 0", [()])
 
     def size(self) -> int:
-        files = (Path(self.path + end) for end in ("", "-wal"))
+        files = (Path(self.path + end) for end in ("", "-wal", "-tail"))
         return sum(f.stat().st_size for f in files if f.exists())
 
     async def close(self) -> None:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        with suppress(sqlite3.Error):  # then it stays in the tail, for the next start
+            self._move()
         self._snapshots.close()
         self._db.close()
+        if self._tail:
+            self._tail.close()
 
     async def _write(self, sql: str, rows: list[Any]) -> int:
         await self._calm.wait()
+        try:
+            return self._commit(sql, rows)
+        except sqlite3.Error as error:
+            raise Down(f"The state file cannot be written: {error}.") from error
+
+    def _commit(self, sql: str, rows: list[Any]) -> int:
+        """One transaction; the number of rows that it changed."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             changed = self._db.executemany(sql, rows).rowcount
             self._db.execute("COMMIT")
             return changed
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise Down(f"The state file cannot be written: {error}.") from error
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
-    def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+    def _page(self) -> int:
+        return int(self._db.execute("PRAGMA page_size").fetchone()[0])
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
         try:
@@ -188,17 +263,23 @@ class SqliteStore:
             raise Down(f"The state file cannot be read: {error}.") from error
 
     async def _keep(self) -> None:
-        """Fold the write-ahead log back now and then, on another connection and thread."""
+        """Move the tail on, and fold the write-ahead log back now and then, on another connection and thread."""
         while True:
             await asyncio.sleep(CHECKPOINT_S)
-            if await asyncio.to_thread(_checkpoint, self.path, "PASSIVE") < LONG:
+            self._try_to_move()
+            if await asyncio.to_thread(_checkpoint, self.path, "PASSIVE") * self._page() < LONG:
                 continue
             await asyncio.to_thread(_checkpoint, self.path, "PASSIVE")  # what came meanwhile: now little is left
+            self._try_to_move()  # so that the tail has room for what comes during the last one
             self._calm.clear()
             try:
                 await asyncio.to_thread(_checkpoint, self.path, "RESTART")
             finally:
                 self._calm.set()
+
+    def _try_to_move(self) -> None:
+        with suppress(sqlite3.Error):  # the next request tries again, and is told
+            self._move()
 
 
 def _checkpoint(path: str, how: str) -> int:

@@ -53,13 +53,16 @@ class Streams:
         """The request's sequence number, once every stage has reserved its share; raises Refused or Down.
 
         A sequence number below 0 says that the journal was down and the policy is to serve."""
-        stream = await self.shelf.take(client)
+        stream = self.shelf.held(client) or await self.shelf.take(client)
         try:
             async with stream.lock:
-                await self._settle(stream)
-                await self._give_up(stream, at)
+                if stream.debt:
+                    await self._settle(stream)
+                if stream.pending:
+                    await self._give_up(stream, at)
                 seq, outcome, alarms = await self._tell(stream, Event("admit", at, x=x), durable=False)
-                await self._keep_alarms(stream, alarms)
+                if alarms:
+                    await self._keep_alarms(stream, alarms)
                 if isinstance(outcome, Refused):
                     outcome.place = seq
                     await self._retract(stream, seq)
@@ -71,7 +74,7 @@ class Streams:
     async def release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
         """Fold the model's answer: its place in the journal, and what is let out. On return it, its alarms and blocks
         are written down."""
-        stream = await self.shelf.take(client)
+        stream = self.shelf.held(client) or await self.shelf.take(client)
         try:
             async with stream.lock:
                 event, place = Event("release", of=seq, answer=clean), 0
@@ -81,7 +84,8 @@ class Streams:
                     outcome, _ = self.fold.apply(stream, seq, event)
                 else:
                     place, outcome, alarms = await self._tell(stream, event, durable=True)
-                    await self._keep_alarms(stream, alarms)
+                    if alarms:
+                        await self._keep_alarms(stream, alarms)
                     self.shelf.cut(stream)
                 if not isinstance(outcome, Released):
                     raise outcome if isinstance(outcome, Failed) else Failed("The answer came twice.")
@@ -91,7 +95,7 @@ class Streams:
 
     async def undo(self, client: str, seq: int) -> int:
         """The model did not answer: everything reserved is given back. Returns the place of that in the journal."""
-        stream = await self.shelf.take(client)
+        stream = self.shelf.held(client) or await self.shelf.take(client)
         try:
             async with stream.lock:
                 if seq < 0:
@@ -105,17 +109,18 @@ class Streams:
 
     async def operate(self, client: str, kind: str, by: str, at: float) -> None:
         """An operator blocks, unblocks or clears a client."""
-        stream = await self.shelf.take(client)
+        stream = self.shelf.held(client) or await self.shelf.take(client)
         try:
             async with stream.lock:
-                await self._settle(stream)
+                if stream.debt:
+                    await self._settle(stream)
                 await self._tell(stream, Event(kind, at, by=by), durable=True, closed=True)
         finally:
             stream.busy -= 1
 
     async def look(self, client: str) -> Stream:
         """The client as the journal knows him."""
-        stream = await self.shelf.take(client)
+        stream = self.shelf.held(client) or await self.shelf.take(client)
         stream.busy -= 1
         return stream
 
@@ -154,8 +159,6 @@ class Streams:
 
     async def _settle(self, stream: Stream) -> None:
         """Write what could not be written before, then stand where the journal stands."""
-        if not stream.debt:
-            return
         try:
             while stream.debt:
                 await self.journal.tell(stream.client, stream.position, stream.debt[0], durable=True)
@@ -173,8 +176,6 @@ class Streams:
 
     async def _give_up(self, stream: Stream, now: float) -> None:
         """Undo requests whose replica died between admit and release."""
-        if not stream.pending:
-            return
         late = [s for s, r in stream.pending.items() if s > 0 and r.at + self.patience < now]
         for seq in late:
             await self._tell(stream, Event("undo", of=seq), durable=False)
