@@ -17,7 +17,7 @@ from portcullis.defenses.quota import Quota
 from portcullis.gateway import paging as pages_module
 from portcullis.gateway import shelf as shelf_module
 from portcullis.gateway.journal import Down
-from portcullis.gateway.paging import PAGE, cut
+from portcullis.gateway.paging import PAGE, Marks, cut
 from portcullis.gateway.redis_store import RedisStore
 from portcullis.gateway.sqlite_snapshots import LIGHT as INLINE
 from portcullis.gateway.sqlite_snapshots import split
@@ -76,13 +76,28 @@ async def test_pages_join_to_what_was_cut_and_only_what_changed_is_fresh() -> No
     rng = np.random.default_rng(0)
     sizes = (10, 3 * PAGE + 7, 200, PAGE // 4, 5, *[PAGE // 5] * 9, 2 * PAGE)
     buffers = [rng.bytes(size) for size in sizes]
-    order, fresh = await cut(buffers, frozenset())
+    order, fresh, marks = await cut(buffers, frozenset(), Marks())
     assert b"".join(fresh[name] for name in order) == b"".join(buffers)
-    assert (await cut(buffers, set(order)))[1] == {}
+    assert (await cut(buffers, set(order), marks))[1] == {}
     grown = [*buffers]
     grown[1] += b"new"  # a large buffer that grows moves no other page
-    assert len((await cut(grown, set(order)))[1]) == 1
-    assert await cut([], frozenset()) == ([], {})
+    assert len((await cut(grown, set(order), marks))[1]) == 1
+    assert (await cut([], frozenset(), marks))[:2] == ([], {})
+
+
+async def test_a_page_named_before_is_named_alike_and_a_changed_one_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    state = [bytearray(rng.bytes(PAGE)) for _ in range(6)]
+    asked: list[int] = []
+    named = pages_module.named
+    monkeypatch.setattr(pages_module, "named", lambda page: asked.append(1) or named(page))
+    order, _, marks = await cut(list(map(bytes, state)), frozenset(), Marks())
+    for bit in range(0, 64, 7):  # whichever bit of a page changes, the lowest and the highest of a number too
+        state[2][8 * bit + bit // 8] ^= 1 << bit % 8
+        asked.clear()
+        order, fresh, marks = await cut(list(map(bytes, state)), set(order), marks)
+        assert order == [named(bytes(page)) for page in state]
+        assert (len(fresh), len(asked), len(marks)) == (1, 1, 6)  # marks of pages that are gone are gone
 
 
 async def test_a_second_snapshot_writes_one_page_and_cuts_the_journal(

@@ -21,6 +21,7 @@ from portcullis.core.guard import Alarm, Guard, Released
 from portcullis.core.state import Key, parts, unpack
 from portcullis.core.types import Request
 from portcullis.gateway.events import Event, pack_event, unpack_event
+from portcullis.gateway.paging import Marks
 
 __all__ = ["Failed", "Fold", "Outcome", "Restored", "Stream"]
 
@@ -51,6 +52,7 @@ class Stream:
     debt: list[Event] = field(default_factory=list)  # events that the journal does not hold yet
     snapped: int = 0  # position of the latest snapshot ...
     pages: frozenset[bytes] = frozenset()  # ... and the names of its pages
+    marks: Marks = field(default_factory=Marks)  # of the latest one that this process cut
     saving: bool = False  # a snapshot is being written
     ready: bool = True  # false while the journal is still being folded
     busy: int = 0  # coroutines that hold this stream

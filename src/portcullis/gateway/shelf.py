@@ -107,7 +107,7 @@ class Shelf:
                     if stream.debt or stream.position == stream.snapped or any(seq < 0 for seq in stream.pending):
                         return
                     position = stream.position
-                    order, fresh = await cut(self._fold.pack(stream), stream.pages)
+                    order, fresh, stream.marks = await cut(self._fold.pack(stream), stream.pages, stream.marks)
                 stream.snapped, stream.pages = await self._journal.snapshot(
                     stream.client, stream.snapped, position, order, fresh
                 )
