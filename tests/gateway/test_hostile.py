@@ -184,7 +184,9 @@ def asked(url: str, text: bytes, wait: float = 5.0) -> tuple[int, bytes]:
 
 
 def state(server: Any) -> tuple[Any, ...]:
-    """All that a request could have changed."""
+    """All that a request could have changed, once the state file has it."""
+    while server.store._held:
+        time.sleep(0.05)
     with sqlite3.connect(server.folder / "state.db") as db:
         tables = [r[0] for r in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = {t: db.execute(f"SELECT * FROM {t}").fetchall() for t in tables}
