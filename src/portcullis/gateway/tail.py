@@ -36,13 +36,16 @@ class Tail:
         self._full = full
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            if full:
+                _keep_name(path)
         except OSError as error:
             raise ParameterError("state", "a file that can be written", path, str(error)) from error
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(self._file)
-            raise ParameterError("state", "a file that no other process uses", path, "Stop the other gate.") from None
+            why = f"Is another gate running? {error.strerror}."
+            raise ParameterError("state", "a file that no other process uses", path, why) from None
         self.begin()
 
     def __iter__(self) -> Iterator[tuple[str, int, bytes]]:
@@ -81,3 +84,12 @@ class Tail:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._file)
+
+
+def _keep_name(path: str) -> None:
+    """A file that was just made is in its folder after a power cut too."""
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
