@@ -223,3 +223,39 @@ async def test_a_state_file_of_version_2_is_read_and_goes_on(tmp_path: Path) -> 
     await tell(store, "a", 4)
     assert await places(SqliteStore(tmp_path / "s.db"), "a") == [1, 2, 3, 4]
     assert store._db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+WRITER = """
+import asyncio, sys
+import numpy as np
+from portcullis.gateway import tail
+from portcullis.gateway.events import Event
+from portcullis.gateway.stores import SqliteStore
+tail.ROOM = 20_000  # so that it is moved on every few events
+async def main():
+    store, n = SqliteStore(sys.argv[1]), 0
+    while True:
+        n += 1
+        for client in "ab":
+            await store.tell(client, n - 1, Event("admit", float(n), x=np.full((1, 300), 0.1)), durable=True)
+            sys.stdout.write(f"{client} {n}\\n")
+            sys.stdout.flush()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 37, 400])
+async def test_a_kill_loses_no_event_that_was_acknowledged(lines: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "s.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        told = [writer.stdout.readline() for _ in range(lines)]
+        writer.kill()
+        told += writer.stdout.readlines()
+    last = {client: int(n) for client, n in (line.split() for line in told if line.endswith("\n"))}
+    store = SqliteStore(tmp_path / "s.db")
+    for client in last:
+        found = await places(store, client)
+        assert found == list(range(1, len(found) + 1))
+        assert len(found) - last[client] in (0, 1)  # one may have been written and not been told of
+    await store.close()
