@@ -100,6 +100,10 @@ class Nearest:
     cap: int
     classes: dict[int, Rows] = field(default_factory=dict)
     _basis: Basis | None = field(init=False, repr=False, compare=False, default=None)
+    _held: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._held = sum(len(rows) for rows in self.classes.values())
 
     def distance(self, label: int, x: Array) -> float | None:
         """From x (d,) to the nearest row of that class; None if there is none."""
@@ -110,10 +114,13 @@ class Nearest:
         if label not in self.classes:
             form = next(f for f in FORMS if encode(x, f) is not None)
             self.classes[label] = Rows(stored(x[None][:0], form), form)
-        self.classes[label].put(x, self.cap)
+        rows = self.classes[label]
+        before = len(rows)
+        rows.put(x, self.cap)
+        self._held += len(rows) - before
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self.classes.values())
+        return self._held
 
     @property
     def nbytes(self) -> int:
@@ -125,9 +132,8 @@ class Nearest:
         """The basis, fitted anew when the client's rows have multiplied since; none is made before it is wanted."""
         if wanted <= FIRST_FIT:
             return self._basis
-        held = len(self)
-        if self._basis is None or held >= REFIT * self._basis.fitted_on:
-            step = -(-held // SAMPLE)
+        if self._basis is None or self._held >= REFIT * self._basis.fitted_on:
+            step = -(-self._held // SAMPLE)
             sample = np.concatenate([rows.exact(slice(None, None, step)) for rows in self.classes.values()])
-            self._basis = Basis.fit(sample[:SAMPLE], held)
+            self._basis = Basis.fit(sample[:SAMPLE], self._held)
         return self._basis

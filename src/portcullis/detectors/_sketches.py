@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Basis", "Compiled", "Plain", "longer", "squares", "warm"]
 
 RANK = 47  # directions in a basis; with two residuals or a residual and a norm, 196 bytes of sketch a row
-COARSE = 16  # of them are looked at in every row by the compiled search
+COARSE = 32  # of them are looked at in every row by the compiled search: memory read in order is the cheapest
 CHUNK = 64  # candidates compared at a time
 SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: twice what a sum of 784 squares can lose
 LOOSE = 5e-4  # of a sketch of 784 inputs, relative to a length, in whatever order it was summed; see `Compiled`
