@@ -227,6 +227,9 @@ def test_the_usual_answer_takes_the_short_way() -> None:
         outputs = [{"name": "label", "datatype": "INT64", "data": [1]},
                    {"name": "probabilities", "datatype": kind, "data": [0.1, 0.2, 0.7]}]  # fmt: skip
         assert one_row(ASKED, {"outputs": outputs}) is not None
+        for output in outputs:
+            output["parameters"] = {"content_type": "np"}  # as MLServer answers
+        assert one_row(ASKED, {"outputs": outputs}) is not None
 
 
 @pytest.mark.parametrize("n", [1, FEW + 1])

@@ -20,16 +20,17 @@ def one_row(served: Served, tree: Any) -> Answer | None:
     try:
         label, scores = tree["outputs"]
         (found,), shown, kind = label["data"], scores["data"], DTYPE[scores["datatype"]]
-        names = (label["name"], scores["name"], label["datatype"], label.get("parameters"), scores.get("parameters"))
+        sizes = [(t.get("parameters") or {}).get("binary_data_size") for t in (label, scores)]
+        names = (label["name"], scores["name"], label["datatype"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    if names != (served.label, served.scores, "INT64", None, None) or kind.kind != "f":
+    if names != (served.label, served.scores, "INT64") or sizes != [None, None] or kind.kind != "f":
         return None
     if type(found) is not int or not 0 <= found < served.interface.n_classes:
         return None
     if type(shown) is not list or len(shown) != served.interface.n_classes or set(map(type, shown)) != {float}:
         return None
-    return Answer(np.array([found]), np.array([shown], kind).astype(np.float64, copy=False))
+    return Answer(np.array([found], np.int64), np.array([shown], kind).astype(np.float64, copy=False))
 
 
 def several_rows(served: Served, n: int, tree: Any, raw: memoryview) -> Answer:
