@@ -206,7 +206,9 @@ def test_it_is_a_4xx_with_one_sentence_and_changes_nothing(case: str, server: An
     assert len(sentence) < 250
     assert state(server) == before
     assert time.monotonic() - start < 3
-    assert server.gate.in_flight == 0
+    while server.gate.in_flight:  # a body that is no HTTP is refused below the gate, which hears of it a moment later
+        assert time.monotonic() - start < 3
+        time.sleep(0.01)
     assert asked(server.url, http(b"", "/v2/health/live", "GET"))[0] == 200
 
 
