@@ -8,11 +8,8 @@ import sys
 import httptools
 import uvloop
 
-BODY = (
-    b'{"model_name":"m","outputs":[{"name":"label","shape":[1],"datatype":"INT64","data":[%d]},{"name":"probabilities",'
-    b'"shape":[1,10],"datatype":"FP64","data":[%s]}]}'
-)
-BODIES = [BODY % (c, b",".join(b"0.91" if j == c else b"0.01" for j in range(10))) for c in range(10)]
+BODY = b'{"model_name":"m","outputs":[{"name":"probabilities","shape":[1,10],"datatype":"FP64","data":[%s]}]}'
+BODIES = [BODY % b",".join(b"0.91" if j == c else b"0.01" for j in range(10)) for c in range(10)]
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(b) + b for b in BODIES
 ]

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,7 @@ def test_one_sum_finds_what_is_not_finite(bad: float, size: int) -> None:
 
 
 ASKED = Served(name="m", interface=Interface(input_shape=(3,), n_classes=3))
+UNLABELED = replace(ASKED, label=None)
 VALUE = (
     st.floats(-1e6, 1e6)
     | st.integers(-2, 4)
@@ -209,17 +211,19 @@ OUTPUT = st.fixed_dictionaries(
 
 @settings(max_examples=4 * N, deadline=2_000)
 @given(tree=st.fixed_dictionaries({"outputs": st.lists(OUTPUT, max_size=3) | VALUE}))
+@example(tree={"outputs": [{"name": "probabilities", "datatype": "FP64", "data": [0.3, 0.4, 0.4]}]})
 @example(tree={"outputs": [{"name": "label", "datatype": "INT64", "data": [1]},
                            {"name": "probabilities", "datatype": "FP32", "data": [0.1, 0.2, 0.7]}]})  # fmt: skip
 def test_an_answer_for_one_row_is_the_one_that_the_long_way_finds(tree: Any) -> None:
-    quick = one_row(ASKED, json.loads(json.dumps(tree)))
-    if quick is None:
-        return
-    slow = several_rows(ASKED, 1, tree, memoryview(b""))
-    for a, b in ((quick.labels, slow.labels), (quick.scores, slow.scores)):
-        assert a is not None
-        assert b is not None
-        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+    for asked in (ASKED, UNLABELED):
+        quick = one_row(asked, json.loads(json.dumps(tree)))
+        if quick is None:
+            continue
+        slow = several_rows(asked, 1, tree, memoryview(b""))
+        for a, b in ((quick.labels, slow.labels), (quick.scores, slow.scores)):
+            assert a is not None
+            assert b is not None
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
 def test_the_usual_answer_takes_the_short_way() -> None:
@@ -227,6 +231,7 @@ def test_the_usual_answer_takes_the_short_way() -> None:
         outputs = [{"name": "label", "datatype": "INT64", "data": [1]},
                    {"name": "probabilities", "datatype": kind, "data": [0.1, 0.2, 0.7]}]  # fmt: skip
         assert one_row(ASKED, {"outputs": outputs}) is not None
+        assert one_row(UNLABELED, {"outputs": outputs[1:]}) is not None
         for output in outputs:
             output["parameters"] = {"content_type": "np"}  # as MLServer answers
         assert one_row(ASKED, {"outputs": outputs}) is not None

@@ -16,21 +16,27 @@ __all__ = ["one_row", "several_rows"]
 
 
 def one_row(served: Served, tree: Any) -> Answer | None:
-    """A label and as many scores as there are classes, in plain numbers; None where anything is out of the ordinary."""
+    """As many scores as there are classes, with or without a label, in plain numbers; None where anything is out of the
+    ordinary."""
     try:
-        label, scores = tree["outputs"]
-        (found,), shown, kind = label["data"], scores["data"], DTYPE[scores["datatype"]]
-        sizes = [(t.get("parameters") or {}).get("binary_data_size") for t in (label, scores)]
-        names = (label["name"], scores["name"], label["datatype"])
+        *labels, scores = tree["outputs"]
+        shown, kind = scores["data"], DTYPE[scores["datatype"]]
+        given = [(t["name"], (t.get("parameters") or {}).get("binary_data_size")) for t in (*labels, scores)]
+        found = [v for t in labels if t["datatype"] == "INT64" for v in t["data"]]
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    if names != (served.label, served.scores, "INT64") or sizes != [None, None] or kind.kind != "f":
+    names = [served.label, served.scores] if served.label else [served.scores]
+    if given != [(name, None) for name in names] or len(found) != len(labels) or kind.kind != "f":
         return None
-    if type(found) is not int or not 0 <= found < served.interface.n_classes:
+    classes = served.interface.n_classes
+    if type(shown) is not list or len(shown) != classes or set(map(type, shown)) != {float}:
         return None
-    if type(shown) is not list or len(shown) != served.interface.n_classes or set(map(type, shown)) != {float}:
+    row = np.array([shown], kind).astype(np.float64, copy=False)
+    if not labels:
+        return Answer(row.argmax(axis=1), row)
+    if type(found[0]) is not int or not 0 <= found[0] < classes:
         return None
-    return Answer(np.array([found], np.int64), np.array([shown], kind).astype(np.float64, copy=False))
+    return Answer(np.array(found, np.int64), row)
 
 
 def several_rows(served: Served, n: int, tree: Any, raw: memoryview) -> Answer:
