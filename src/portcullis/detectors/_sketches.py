@@ -34,7 +34,7 @@ _kernels: ModuleType | None = None
 
 
 def warm() -> bool:
-    """Load the compiled search, whether there is one: half a second, and some more where numba's cache is empty.
+    """Load the compiled search, whether there is one: a second, and some 15 where numba's cache is empty.
 
     Distances are the same to the last bit with and without it. Called where a process begins to serve, so that no
     request waits for a compiler; without numba nothing happens.

@@ -82,6 +82,7 @@ class Server:
         try:
             policy = self._reread()
             self.exchange(policy)
+            asyncio.get_running_loop().run_in_executor(None, warm, policy)  # until then numpy finds the same
             log.info("the policy was exchanged", extra={"policy": policy.digest})
         except PortcullisError as error:
             log.error("the policy was not exchanged: %s", error)
@@ -207,11 +208,19 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
         runner.run(main())
 
 
+def warm(policy: Policy) -> None:
+    """Load what its detectors would else load during a request."""
+    loads = [getattr(getattr(stage, "detector", None), "warm", None) for stage in policy.stages]
+    if any(loads):
+        log.info("loading the detectors' compiled search; compiling it takes some 15 seconds the first time")
+    for load in filter(None, loads):
+        load()
+
+
 def settle(policy: Policy) -> None:
-    """Load what its detectors would else load during a request. What is there then lives as long as the process: the
-    garbage collector need not look at all of it again, for which it would stop every request."""
-    for stage in policy.stages:
-        getattr(getattr(stage, "detector", None), "warm", lambda: None)()
+    """Warm up. What is there then lives as long as the process: the garbage collector need not look at all of it again,
+    for which it would stop every request."""
+    warm(policy)
     gc.collect()
     gc.freeze()
 
