@@ -127,9 +127,9 @@ def by_second(seconds: list[list[float]], run: dict[str, Any]) -> None:
         together = stats.spearmanr(cost, values).statistic if values.any() else float("nan")
         print(f"  {values[slow].mean():8.2f} {values[~slow].mean():8.2f} {together:6.2f}  {name}")
     queued = 1e6 / cost < run["rps"]
-    print(f"  in {queued.sum()} seconds a request cost more than there was time for; the fixed piece took "
-          f"{piece[queued].mean() if queued.any() else float('nan'):.1f} us in these, "
-          f"{piece[~queued].mean():.1f} in the others")  # fmt: skip
+    slow = f" {piece[queued].mean():.1f} us in these," if queued.any() else ""
+    print(f"  in {queued.sum()} seconds a request cost more than there was time for; the fixed piece took{slow} "
+          f"{piece[~queued].mean():.1f} us in the others")  # fmt: skip
 
 
 if __name__ == "__main__":
