@@ -29,9 +29,9 @@ from load import SLOT, questions
 from throughput import interval, machine
 
 from portcullis.core.types import Answer
-from portcullis.gateway.paging import PAGE, cut
+from portcullis.gateway.paging import PAGE, Marks, cut
 from portcullis.gateway.policy import parse_policy
-from portcullis.gateway.server import Server
+from portcullis.gateway.server import Server, warm
 from portcullis.gateway.streams import Streams
 
 D = 784
@@ -64,7 +64,9 @@ def server(capacity: int) -> tuple[Server, Path]:
     text = policy_text("http://127.0.0.1:1", D, folder, {})
     text = text.replace("[clients]\nkey = []\n", BY_NAME)
     text = text.replace("[state]\n", f"[state]\nclients_in_memory = {capacity}\n")
-    return Server(parse_policy(text, folder=folder), upstream=Free()), folder
+    policy = parse_policy(text, folder=folder)
+    warm(policy)
+    return Server(policy, upstream=Free()), folder
 
 
 async def ask(gate: Any, client: str, head: bytes, body: bytes) -> None:
@@ -165,7 +167,7 @@ async def populated(count: int, capacity: int, history: int) -> tuple[Server, Pa
     first = await running.streams.look("c0")
     for joining in first.states["1-watch"].detector.sets.joining.values():
         joining.threshold = 1e9
-    order, fresh = await cut(running.streams.fold.pack(first), frozenset())
+    order, fresh, _ = await cut(running.streams.fold.pack(first), frozenset(), Marks())
     for c in range(count):
         if c:
             await running.store.snapshot(f"c{c}", 0, first.position, order, fresh)
