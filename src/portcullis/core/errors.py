@@ -95,6 +95,10 @@ class Refused(QueryError):
         self.answered = answered
         self.room = room
 
+    def untaken(self, asked: int) -> int:
+        """Of so many rows asked, those that a quota never took; nobody is charged for them."""
+        return 0 if self.room is None else asked - (0 if self.answered is None else len(self.answered))
+
 
 class Unreachable(QueryError):
     """The far side did not answer."""

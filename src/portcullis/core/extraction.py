@@ -131,8 +131,7 @@ class Harvest:
             except Refused as refusal:
                 self.stopped = refusal.reason
                 answer = refusal.answered
-                if refusal.room is not None:  # the rest was never taken
-                    self.paid -= len(x) - (0 if answer is None else len(answer))
+                self.paid -= refusal.untaken(len(x))
         if answer is None:
             return self._nothing()
         self._x.append(x[: len(answer)])

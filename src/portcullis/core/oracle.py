@@ -94,11 +94,9 @@ class MeteredOracle(ABC):
         try:
             answer = self._ask(x)
         except Refused as refusal:
-            answered = refusal.answered
-            if refusal.room is not None:  # the rest was never taken
-                self.queries -= len(x) - (0 if answered is None else len(answered))
-            if self._ledger is not None and answered is not None:
-                self._ledger.record(x[: len(answered)], answered)
+            self.queries -= refusal.untaken(len(x))
+            if self._ledger is not None and refusal.answered is not None:
+                self._ledger.record(x[: len(refusal.answered)], refusal.answered)
             raise
         if self._ledger is not None:
             self._ledger.record(x, answer)

@@ -167,10 +167,12 @@ class Answer:
 
     def __post_init__(self) -> None:
         first = self.scores if self.labels is None else self.labels
-        n = -1 if first is None else len(first)
-        for part in (self.scores, self.explanation):  # written out, because every request makes several answers
-            if n < 0 or (part is not None and len(part) != n):
-                raise InputError("An answer needs labels or scores, with one row for every row of the query.")
+        if (
+            first is None
+            or (self.scores is not None and len(self.scores) != len(first))
+            or (self.explanation is not None and len(self.explanation) != len(first))
+        ):
+            raise InputError("An answer needs labels or scores, with one row for every row of the query.")
 
     def __len__(self) -> int:
         return len(self.labels if self.labels is not None else self.scores)  # type: ignore[arg-type]

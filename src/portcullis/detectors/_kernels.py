@@ -13,11 +13,12 @@ import numba
 import numpy as np
 
 from portcullis.detectors._forms import FORMS
+from portcullis.detectors._sketches import TINY
 
 __all__ = ["BLOCK", "nearest", "put"]
 
 BLOCK = 64  # rows whose coarse numbers lie together, one number of all of them after the other
-TINY = 1e-36  # more than the squares can add that fade below float32's normal numbers
+FADED = TINY**2  # more than the squares can add that fade below float32's normal numbers
 UNIT, UNIT32 = FORMS.index("unit"), FORMS.index("unit32")
 
 
@@ -170,7 +171,7 @@ def nearest(values, form, scale, n, coarse, fine, x, centre, directions, slack, 
             first = i
     best = _exact(values, first, form, x, squares)
     # 2. A better one, from all of the sketch, of those that may yet win.
-    limit = ((1 + 2 * slack) * np.sqrt(best) + reach) ** 2 + TINY
+    limit = ((1 + 2 * slack) * np.sqrt(best) + reach) ** 2 + FADED
     left = 0
     for i in range(n):
         found[left] = i
@@ -193,9 +194,9 @@ def nearest(values, form, scale, n, coarse, fine, x, centre, directions, slack, 
     m = 0
     for s in range(left):
         i = found[s]
-        if _beyond(bound[s], ((1 + 2 * slack) * np.sqrt(best) + reach) ** 2 + TINY):
+        if _beyond(bound[s], ((1 + 2 * slack) * np.sqrt(best) + reach) ** 2 + FADED):
             continue
-        limit = ((1 + 2 * slack) * scale * (np.sqrt(best) + length)) ** 2 + TINY
+        limit = ((1 + 2 * slack) * scale * (np.sqrt(best) + length)) ** 2 + FADED
         if _beyond(_away(values, i, scaled), limit):
             continue
         found[m], exact[m] = i, _exact(values, i, form, x, squares)

@@ -21,7 +21,7 @@ from portcullis.core.errors import Refused, Unreachable
 from portcullis.core.guard import Alarm
 from portcullis.core.types import Answer, Array
 from portcullis.gateway.fold import Failed
-from portcullis.gateway.intake import Intake, Turned, Visit
+from portcullis.gateway.intake import ROOM, Intake, Turned, Visit
 from portcullis.gateway.metrics import Metrics
 from portcullis.gateway.policy import Policy
 from portcullis.gateway.protocols.strict import BadRequest
@@ -36,7 +36,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-ROOM = "x-ratelimit-remaining"  # rows that a quota still has for the client whom it refuses
 log = logging.getLogger("portcullis.gate")
 
 

@@ -15,10 +15,11 @@ from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.querylog import Line
 from portcullis.gateway.settings import Limits
 
-__all__ = ["Intake", "Turned", "Visit"]
+__all__ = ["ROOM", "Intake", "Turned", "Visit"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+ROOM = "x-ratelimit-remaining"  # the header that says how many rows a quota still has for the client whom it refuses
 REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 TRACE_PARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 

@@ -22,6 +22,7 @@ import orjson
 from portcullis.core.errors import ParameterError, Refused, Unreachable
 from portcullis.core.oracle import Ledger, MeteredOracle
 from portcullis.core.types import Answer, Array, Interface
+from portcullis.gateway.intake import ROOM
 from portcullis.gateway.protocols import CATALOG
 from portcullis.gateway.protocols.wire import Served, Wire
 
@@ -203,7 +204,7 @@ def _reason(body: bytes) -> str:
 
 
 def _room(headers: Mapping[str, str]) -> int | None:
-    left = headers.get("x-ratelimit-remaining", "")
+    left = headers.get(ROOM, "")
     return int(left) if left.isascii() and left.isdigit() and len(left) <= 12 else None
 
 

@@ -48,7 +48,7 @@ class Shelf:
         self._sweeper: asyncio.Task[None] | None = None
 
     def held(self, client: str) -> Stream | None:
-        """What `take` gives, where that needs no waiting; nearly every request goes this way."""
+        """What `take` gives, where that needs no waiting: nearly every request goes this way, and a coroutine less."""
         stream = self.open.get(client)
         if stream is None or not stream.ready or len(self.open) > self.capacity:
             return None

@@ -95,7 +95,7 @@ class Streams:
 
     async def undo(self, client: str, seq: int) -> int:
         """The model did not answer: everything reserved is given back. Returns the place of that in the journal."""
-        stream = self.shelf.held(client) or await self.shelf.take(client)
+        stream = await self.shelf.take(client)
         try:
             async with stream.lock:
                 if seq < 0:
@@ -109,7 +109,7 @@ class Streams:
 
     async def operate(self, client: str, kind: str, by: str, at: float) -> None:
         """An operator blocks, unblocks or clears a client."""
-        stream = self.shelf.held(client) or await self.shelf.take(client)
+        stream = await self.shelf.take(client)
         try:
             async with stream.lock:
                 if stream.debt:
@@ -120,7 +120,7 @@ class Streams:
 
     async def look(self, client: str) -> Stream:
         """The client as the journal knows him."""
-        stream = self.shelf.held(client) or await self.shelf.take(client)
+        stream = await self.shelf.take(client)
         stream.busy -= 1
         return stream
 
