@@ -10,25 +10,26 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
 from portcullis.core.errors import Refused, Unreachable
 from portcullis.core.guard import Alarm
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer
 from portcullis.gateway.fold import Failed
 from portcullis.gateway.intake import ROOM, Intake, Turned, Visit
 from portcullis.gateway.metrics import Metrics
 from portcullis.gateway.policy import Policy
 from portcullis.gateway.protocols.strict import BadRequest
-from portcullis.gateway.protocols.wire import Inquiry, Reply, Wire
+from portcullis.gateway.protocols.wire import Reply, Wire
 from portcullis.gateway.querylog import LogFull, NoLog
 from portcullis.gateway.streams import Down, Streams
-from portcullis.gateway.upstream import Upstream
+from portcullis.gateway.turns import Turns
+from portcullis.gateway.upstream import HttpUpstream, Upstream
 
 __all__ = ["Gate"]
 
@@ -36,6 +37,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+T = TypeVar("T")
+READ, ADMIT, ASK, HEAR, RELEASE, WRITE = range(6)  # the steps of `Gate.turns`
 log = logging.getLogger("portcullis.gate")
 
 
@@ -66,6 +69,9 @@ class Gate:
         self.in_flight = 0
         self._of_client: dict[str, int] = {}
         self.intake = Intake()
+        steps = (self._read, self._admit, self._ask, self._hear, self._release, self._write)
+        self.turns = Turns(steps, self.give_up)
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._order = itertools.count(1)
         self._run = f"{time.time_ns():x}"
         self.use(policy)
@@ -93,31 +99,55 @@ class Gate:
         return self.in_flight == 0
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        done: asyncio.Future[tuple[Reply, str]] = asyncio.get_running_loop().create_future()
+        visit = self.enter(scope, lambda *reply: None if done.done() else done.set_result(reply))
+        if visit is not None:
+            try:
+                body = await self.intake.body(visit.policy.limits, receive)
+            except BaseException as error:
+                self.give_up(visit, error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                self.go_on(visit, body)
+        await _send(send, *await done)
+
+    # A request on its way: `enter` and `go_on` or `give_up`, and then in turns from `_read` to `_write`.
+
+    def enter(self, scope: Scope, then: Callable[[Reply, str], None]) -> Visit | None:
+        """Take in a request's head; None if that is answered already. `then` is called once, with the reply and the
+        request's id."""
         policy, visit = self.policy, self.intake.visit(scope)
-        wire, what = self._route(scope, policy)
+        visit.policy, visit.then = policy, then
+        visit.wire, what = self._route(scope, policy)
         self.in_flight += 1
         try:
-            if what != "infer":
-                reply, decision = _told(wire, what, policy), ""
-            else:
-                reply, decision = await self._infer(policy, wire, visit, receive)
-        except Turned as turned:
-            reply, decision = self._turned(wire, turned, visit), turned.decision
-        except BadRequest as error:
-            decision = "unidentified" if error.status in (401, 403) else "malformed"
-            reply = wire.refuse(error.status, error.sentence)
-        except Exception:
-            log.exception("a request failed", extra={"id": visit.id})
-            reply, decision = wire.refuse(500, "The gate failed on this request."), "failed"
-        finally:
-            self.in_flight -= 1
-        if decision:
-            self.metrics.requests[decision] += 1
-            self._write_line(policy, visit, decision, reply.status)
-        await _send(send, reply, visit.id)
+            if what == "infer":
+                self._identify(visit, policy)
+                return visit
+            self._end(visit, _told(visit.wire, what, policy), "")
+        except Exception as error:
+            self.give_up(visit, error)
+        return None
 
-    async def _infer(self, policy: Policy, wire: Wire, visit: Visit, receive: Receive) -> tuple[Reply, str]:
-        limits, marks = policy.limits, visit.marks
+    def go_on(self, visit: Visit, body: bytes) -> None:
+        """The body is there."""
+        visit.body = body
+        self.turns.join(READ, visit)
+
+    def give_up(self, visit: Visit, error: BaseException) -> None:
+        """End it with what went wrong; what was reserved for it is given back first."""
+        if not visit.reserved:
+            self._end(visit, *self._told_of(visit, error))
+            return
+        visit.reserved = False
+        if not visit.line.released:
+            visit.line.undone = next(self._order)
+        undoing = self._apart(self._undo(visit))
+        undoing.add_done_callback(lambda _: self._end(visit, *self._told_of(visit, error)))
+
+    def _identify(self, visit: Visit, policy: Policy) -> None:
+        limits = policy.limits
         if self.draining or self.in_flight > limits.in_flight:
             raise Turned("busy", 503, "The gate is busy.", 1.0)
         if self.querylog.failed and policy.failure.log == "closed":
@@ -127,88 +157,139 @@ class Gate:
         if running >= limits.per_client:
             raise Turned("busy", 429, "This client has too many requests running.", 1.0)
         self._of_client[client] = running + 1
-        try:
-            marks.append(time.perf_counter())
-            body = await self.intake.body(limits, visit, receive)
-            inquiry = wire.read(policy.served, visit.headers, body)
-            marks.append(time.perf_counter())
-            return await self._guarded(policy, wire, visit, inquiry)
-        finally:
-            if self._of_client[client] == 1:
-                del self._of_client[client]
-            else:
-                self._of_client[client] -= 1
+        visit.counted = True
+        visit.marks.append(time.perf_counter())
+        self.intake.expect(limits, visit)
 
-    async def _guarded(self, policy: Policy, wire: Wire, visit: Visit, inquiry: Inquiry) -> tuple[Reply, str]:
-        """Admit, ask, release, write."""
-        line, marks = visit.line, visit.marks
-        line.at, line.x, line.admitted = self.clock(), inquiry.x, next(self._order)
-        seq = await self._admit(policy, visit, inquiry.x)
-        marks.append(time.perf_counter())
-        try:
-            clean = await self.upstream.ask(inquiry.x, visit.passed_on)
-        except Unreachable as error:
-            line.undone = next(self._order)
-            await self._undo(visit, seq)
-            raise Turned("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None) from None
-        except BaseException:
-            line.undone = next(self._order)
-            await self._undo(visit, seq)
-            raise
-        marks.append(time.perf_counter())
-        line.clean, line.released = clean, next(self._order)
-        answer, altered = await self._release(policy, visit, seq, clean)
-        marks.append(time.perf_counter())
-        shown = answer.only(policy.shown)
-        if not np.count_nonzero(shown.answered):
-            line.reason = "this client was blocked"
-            raise Turned("withheld", 403, "The guard refused this client: this client was blocked.")
-        self.metrics.rows += len(inquiry.x)
-        reply = wire.write(policy.served, inquiry, shown)
-        marks.append(time.perf_counter())
-        self.metrics.took(marks)
-        return reply, "altered" if altered else "answered"
+    def _read(self, visit: Visit) -> bool:
+        visit.inquiry = visit.wire.read(visit.policy.served, visit.headers, visit.body)
+        visit.line.x, visit.body = visit.inquiry.x, b""
+        visit.marks.append(time.perf_counter())
+        return True
 
-    async def _admit(self, policy: Policy, visit: Visit, x: Array) -> int | None:
-        """The request's sequence number; None where observing lets a refused request through."""
+    def _admit(self, visit: Visit) -> bool:
         line = visit.line
+        if visit.task is None:
+            line.at, line.admitted = self.clock(), next(self._order)
         try:
-            seq = await self.streams.admit(visit.client, x, line.at)
-            line.seq = seq
-            if seq < 0:
-                self.metrics.not_enforced["state"] += 1
-            return seq
+            seq = self._found(visit, ADMIT, self.streams.admit_now, visit.client, line.x, line.at)
         except Refused as refusal:
             line.reason, line.seq = refusal.reason, refusal.place
-            if not policy.enforced:
-                self.metrics.would_refuse += 1
-                return None
-            status = 429 if refusal.retry_after is not None else 403
-            raise Turned("refused", status, str(refusal), refusal.retry_after, refusal.room) from None
-        except Down:
-            raise Turned("failed", 503, "The gate cannot keep its records just now.", 2.0) from None
-
-    async def _release(self, policy: Policy, visit: Visit, seq: int | None, clean: Answer) -> tuple[Answer, bool]:
-        """(the answer to show, whether the guard altered it)."""
+            if visit.policy.enforced:
+                status = 429 if refusal.retry_after is not None else 403
+                raise Turned("refused", status, str(refusal), refusal.retry_after, refusal.room) from None
+            self.metrics.would_refuse += 1
+            return True
         if seq is None:
-            return clean, False
+            return False
+        visit.seq, line.seq, visit.reserved = seq, seq, True
+        if seq < 0:
+            self.metrics.not_enforced["state"] += 1
+        return True
+
+    def _ask(self, visit: Visit) -> bool:
+        upstream, then = self.upstream, partial(self._answered, visit)
+        if isinstance(upstream, HttpUpstream):
+            upstream.send(visit.inquiry.x, visit.passed_on, then)
+        else:
+            self._apart(upstream.ask(visit.inquiry.x, visit.passed_on)).add_done_callback(lambda t: then(t.result))
+        visit.marks.append(time.perf_counter())
+        return False
+
+    def _answered(self, visit: Visit, came: Callable[[], Answer]) -> None:
+        visit.marks.append(time.perf_counter())
+        visit.came = came
+        self.turns.join(HEAR, visit)
+
+    def _hear(self, visit: Visit) -> bool:
+        visit.line.clean = visit.answer = visit.came()
+        return True
+
+    def _release(self, visit: Visit) -> bool:
+        """Through the guard; where that only observes, the answer stays what it was."""
+        line, policy = visit.line, visit.policy
+        if visit.task is None:
+            line.released, visit.reserved = next(self._order), False
+        if visit.seq is None:
+            return True
         try:
-            visit.line.ended, released = await self.streams.release(visit.client, seq, clean)
+            found = self._found(visit, RELEASE, self.streams.release_now, visit.client, visit.seq, line.clean)
         except Down:
-            await self._undo(visit, seq)
-            raise Turned("failed", 503, "The gate cannot keep its records just now.", 2.0) from None
+            visit.reserved = True
+            raise
         except Failed:
-            return self._despite(policy, clean), False
+            visit.answer = self._despite(policy, visit.answer)
+            return True
+        if found is None:
+            return False
+        line.ended, released = found
         for alarm in released.alarms:
             self.metrics.alarms += 1
             told = {"id": visit.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
             log.warning("alarm", extra=told)
             self.on_alarm(alarm)
-        altered = int(np.count_nonzero(released.altered))
-        visit.line.altered, visit.line.alarms = altered, len(released.alarms)
-        if not policy.enforced:
-            return clean, False
-        return released.answer, altered > 0
+        line.altered, line.alarms = int(np.count_nonzero(released.altered)), len(released.alarms)
+        if policy.enforced:
+            visit.answer, visit.altered = released.answer, line.altered > 0
+        return True
+
+    def _write(self, visit: Visit) -> bool:
+        marks, policy = visit.marks, visit.policy
+        marks.append(time.perf_counter())
+        shown = visit.answer.only(policy.shown)
+        if not np.count_nonzero(shown.answered):
+            visit.line.reason = "this client was blocked"
+            raise Turned("withheld", 403, "The guard refused this client: this client was blocked.")
+        self.metrics.rows += len(visit.inquiry.x)
+        reply = visit.wire.write(policy.served, visit.inquiry, shown)
+        marks.append(time.perf_counter())
+        self.metrics.took(marks)
+        self._end(visit, reply, "altered" if visit.altered else "answered")
+        return False
+
+    def _end(self, visit: Visit, reply: Reply, decision: str) -> None:
+        self.in_flight -= 1
+        if visit.counted:
+            if self._of_client[visit.client] == 1:
+                del self._of_client[visit.client]
+            else:
+                self._of_client[visit.client] -= 1
+        if decision:
+            self.metrics.requests[decision] += 1
+            self._write_line(visit.policy, visit, decision, reply.status)
+        visit.then(reply, visit.id)
+
+    def _found(self, visit: Visit, here: int, begin: Callable[..., Any], *given: Any) -> Any:
+        """What `begin` gives at once; None if it has to be waited for: the visit then comes back to this step."""
+        if visit.task is not None:
+            task, visit.task = visit.task, None
+            return task.result()
+        found = begin(*given)
+        if not isinstance(found, Coroutine):
+            return found
+        visit.task = self._apart(found)
+        visit.task.add_done_callback(lambda _: self.turns.join(here, visit))
+        return None
+
+    def _apart(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _told_of(self, visit: Visit, error: BaseException) -> tuple[Reply, str]:
+        """(what is said of an error, the decision that it is counted as)."""
+        if isinstance(error, Unreachable):
+            error = Turned("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None)
+        elif isinstance(error, Down):
+            error = Turned("failed", 503, "The gate cannot keep its records just now.", 2.0)
+        if isinstance(error, Turned):
+            return self._turned(visit.wire, error), error.decision
+        if isinstance(error, BadRequest):
+            decision = "unidentified" if error.status in (401, 403) else "malformed"
+            return visit.wire.refuse(error.status, error.sentence), decision
+        log.error("a request failed", exc_info=error, extra={"id": visit.id})
+        return visit.wire.refuse(500, "The gate failed on this request."), "failed"
 
     def _despite(self, policy: Policy, clean: Answer) -> Answer:
         """A stage of the guard raised an error: what the policy says is served then."""
@@ -219,11 +300,10 @@ class Gate:
             return Answer(clean.labels, np.full_like(clean.scores, np.nan))
         return clean
 
-    async def _undo(self, visit: Visit, seq: int | None) -> None:
-        if seq is None:
-            return
+    async def _undo(self, visit: Visit) -> None:
         try:
-            visit.line.ended = await self.streams.undo(visit.client, seq)
+            if visit.seq is not None:
+                visit.line.ended = await self.streams.undo(visit.client, visit.seq)
         except Down:
             log.warning("a reservation could not be given back", extra={"client": visit.client})
 
@@ -240,7 +320,7 @@ class Gate:
                     return wire, what
         return self._wires[0], ""
 
-    def _turned(self, wire: Wire, turned: Turned, visit: Visit) -> Reply:
+    def _turned(self, wire: Wire, turned: Turned) -> Reply:
         reply = wire.refuse(turned.status, turned.sentence)
         more = []
         if turned.retry_after is not None:

@@ -11,7 +11,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
@@ -69,38 +69,106 @@ class HttpClient:
         self._own = {**basic, **(own or {})}
         self._timeout_s, self._limit = timeout_s, limit
         self._idle: deque[_Connection] = deque()
-        self._free = asyncio.Semaphore(connections)
+        self._connections, self._used = connections, 0
+        self._waiting: deque[_Question] = deque()  # for a connection
+        self._running: dict[_Question, None] = {}  # every question that has not ended
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._clock: asyncio.TimerHandle | None = None
+        self._clock_due = 0.0
 
     async def ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, timeout_s: float | None = None
     ) -> Found:
         """Status, headers and body. Raises Lost, Unreadable or TimeoutError. A request is never sent twice."""
-        message = b"".join((self._head(method, path, {**headers, **self._own}, len(body)), body))
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        if self._free.locked():
-            async with asyncio.timeout(timeout_s):
-                await self._free.acquire()
-        else:
-            await self._free.acquire()
+        waiter: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+
+        def then(found: Found | Exception) -> None:
+            if waiter.done():
+                return
+            if isinstance(found, Exception):
+                waiter.set_exception(found)
+            else:
+                waiter.set_result(found)
+
+        question = self.send(method, path, headers, body, then, timeout_s=timeout_s)
         try:
-            connection = self._kept() or await self._connect()
-            try:
-                found = await connection.ask(message, timeout_s)
-            except BaseException:
-                connection.close()  # an answer that comes late must not meet the next question
-                raise
+            return await waiter
+        except asyncio.CancelledError:
+            question.end(Lost())  # an answer that comes late must not meet the next question
+            raise
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        then: Callable[[Found | Exception], None],
+        *,
+        timeout_s: float | None = None,
+    ) -> _Question:
+        """As `ask`, for those who do not wait: `then` is called once, with what came or with what `ask` would raise."""
+        message = b"".join((self._head(method, path, {**headers, **self._own}, len(body)), body))
+        due = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        question = _Question(self, message, due, then)
+        self._running[question] = None
+        self._look_at(due)
+        self._waiting.append(question)
+        self._next()
+        return question
+
+    def _next(self) -> None:
+        """Give connections to those who wait for one."""
+        while self._waiting and self._used < self._connections:
+            question = self._waiting.popleft()
+            if question not in self._running:
+                continue
+            self._used += 1
+            connection = self._kept()
+            if connection is None:
+                task = asyncio.get_running_loop().create_task(self._connect(question))
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
+            else:
+                connection.ask(question)
+
+    def _freed(self, connection: _Connection | None) -> None:
+        """A connection's question has ended; None if it never got one."""
+        self._used -= 1
+        if connection is not None:
             if connection.reusable:
                 self._idle.append(connection)
             else:
                 connection.close()
-            return found
-        finally:
-            self._free.release()
+        self._next()
+
+    # One clock for all: a timer of its own would cost each question 40 microseconds.
+
+    def _look_at(self, due: float) -> None:
+        if self._clock is not None and self._clock_due <= due:
+            return
+        if self._clock is not None:
+            self._clock.cancel()
+        self._clock_due = due
+        wait = max(0.0, due - time.monotonic())
+        self._clock = asyncio.get_running_loop().call_later(wait, self._look)
+
+    def _look(self) -> None:
+        """End what is late; look again when the next one will be."""
+        self._clock, now = None, time.monotonic()
+        for question in [q for q in self._running if q.due <= now]:
+            question.end(TimeoutError("the model server did not answer in time"))
+        if self._running:
+            self._look_at(min(q.due for q in self._running))
 
     async def close(self) -> None:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
+        for question in list(self._running):
+            question.end(Lost())
+        if self._clock is not None:
+            self._clock.cancel()
         await asyncio.sleep(0)  # let transports close before the loop does
 
     def _head(self, method: str, path: str, headers: Mapping[str, str], length: int) -> bytes:
@@ -120,18 +188,46 @@ class HttpClient:
             connection.close()
         return None
 
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, question: _Question) -> None:
+        """Connect and ask. That takes a task, for a time limit of its own."""
+        connection: _Connection | None = None
         try:
-            async with asyncio.timeout(min(CONNECT_S, self._timeout_s)):
-                _, connection = await loop.create_connection(
+            async with asyncio.timeout(min(CONNECT_S, question.due - time.monotonic())):
+                _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self._limit), self._host, self._port, ssl=self._tls
                 )
-        except TimeoutError:
-            raise
+        except TimeoutError as error:
+            question.end(error)
         except OSError as error:
-            raise Lost from error
-        return connection
+            lost = Lost()
+            lost.__cause__ = error
+            question.end(lost)
+        finally:
+            if connection is None or question not in self._running:
+                self._freed(connection)
+        if connection is not None and question in self._running:
+            connection.ask(question)
+
+
+class _Question:
+    """One request on its way: `end` with what came of it, or with why nothing did."""
+
+    __slots__ = ("_client", "_then", "connection", "due", "message")
+
+    def __init__(
+        self, client: HttpClient, message: bytes, due: float, then: Callable[[Found | Exception], None]
+    ) -> None:
+        self._client, self.message, self.due, self._then = client, message, due, then
+        self.connection: _Connection | None = None
+
+    def end(self, found: Found | Exception) -> None:
+        """The first end counts. Anything but an answer ends the connection too."""
+        if self._client._running.pop(self, self) is self:
+            return
+        if self.connection is not None:
+            self.connection.leave(keep=not isinstance(found, Exception))
+            self._client._freed(self.connection)
+        self._then(found)
 
 
 class _Connection(asyncio.Protocol):
@@ -142,31 +238,29 @@ class _Connection(asyncio.Protocol):
         self._limit = limit
         self._asked = 0
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Found] | None = None
+        self._question: _Question | None = None
         self._keep = True
 
     @property
     def reusable(self) -> bool:
         return self._keep and self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, message: bytes, timeout_s: float) -> Found:
-        loop = asyncio.get_running_loop()
+    def ask(self, question: _Question) -> None:
+        self._question, question.connection = question, self
         if self._transport is None:
-            raise Lost(stale=True)
-        self._waiter = waiter = loop.create_future()
+            question.end(Lost(stale=True))
+            return
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
         self._size = self._head_size = 0
         self._asked += 1
-        timer = loop.call_later(timeout_s, self._too_late)
-        try:
-            self._transport.write(message)
-            found: Found = await waiter
-            return found
-        finally:
-            timer.cancel()
-            self._waiter = None
+        self._transport.write(question.message)
+
+    def leave(self, *, keep: bool) -> None:
+        """The question has ended."""
+        self._question = None
+        self._keep = self._keep and keep
 
     def close(self) -> None:
         if self._transport is not None:
@@ -178,28 +272,28 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # nobody asked
+        if self._question is None:  # nobody asked
             self._keep = False
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(Unreadable(str(error)))
+            self._end(Unreadable(str(error)))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport, self._keep = None, False
-        if self._waiter is None:
+        if self._question is None:
             return
         until_the_end = self._headers and not {"content-length", "transfer-encoding"} & self._headers.keys()
         if until_the_end and error is None:
             self._finish(self._parser.get_status_code())
         else:
-            self._fail(Lost(stale=self._asked > 1 and not self._head_size))
+            self._end(Lost(stale=self._asked > 1 and not self._head_size))
 
     # httptools
 
     def on_message_begin(self) -> None:
-        if self._waiter is None or self._waiter.done():  # more than was asked for
+        if self._question is None:  # more than was asked for
             self._keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -224,14 +318,9 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self, status: int) -> None:
         self.since = time.monotonic()
-        if self._waiter is not None and not self._waiter.done():
-            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._waiter.set_result((status, self._headers, body))
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._end((status, self._headers, body))
 
-    def _fail(self, error: Exception) -> None:
-        self._keep = False
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-
-    def _too_late(self) -> None:
-        self._fail(TimeoutError("the model server did not answer in time"))
+    def _end(self, found: Found | Exception) -> None:
+        if self._question is not None:
+            self._question.end(found)

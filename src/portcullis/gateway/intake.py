@@ -11,7 +11,10 @@ from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from portcullis.core.types import Answer
+from portcullis.gateway.policy import Policy
 from portcullis.gateway.protocols.strict import BadRequest
+from portcullis.gateway.protocols.wire import Inquiry, Reply, Wire
 from portcullis.gateway.querylog import Line
 from portcullis.gateway.settings import Limits
 
@@ -46,6 +49,18 @@ class Visit:
     marks: list[float]
     line: Line = field(default_factory=Line)
     client: str = ""
+    policy: Policy = field(init=False)  # that it is judged by, to the end
+    wire: Wire = field(init=False)
+    then: Callable[[Reply, str], None] = field(init=False)  # told of the reply and the request's id
+    counted: bool = False  # among its client's running requests
+    body: bytes = b""
+    inquiry: Inquiry = field(init=False)
+    task: asyncio.Task[Any] | None = None  # that its step waits for
+    seq: int | None = None  # its number; None where observing lets a refused request through
+    reserved: bool = False  # at the guard, and neither released nor given back
+    came: Callable[[], Answer] = field(init=False)  # gives the model's answer, or raises why there is none
+    answer: Answer = field(init=False)  # as far as it has come
+    altered: bool = False
 
     @property
     def passed_on(self) -> dict[str, str]:
@@ -96,7 +111,8 @@ class Intake:
         peer = scope.get("client")
         return Visit(id, headers, twice, peer[0] if peer else None, [time.perf_counter()])
 
-    async def body(self, limits: Limits, visit: Visit, receive: Receive) -> bytes:
+    def expect(self, limits: Limits, visit: Visit) -> None:
+        """Refuse by its head a body that would not be taken."""
         headers = visit.headers
         if headers.get("content-encoding", "identity") != "identity":
             raise BadRequest("Send the body as it is; encodings such as gzip are not taken.", 415)
@@ -105,6 +121,8 @@ class Intake:
             raise BadRequest("Content-Length must be one number.")
         if len(length) > 15 or int(length) > limits.body_bytes:
             raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
+
+    async def body(self, limits: Limits, receive: Receive) -> bytes:
         begun, held, message = receive().__await__(), None, {}
         try:
             held = begun.send(None)

@@ -84,7 +84,10 @@ class RedisStore:
     async def tell(self, client: str, position: int, event: Event, *, durable: bool) -> Saved:
         return _saved(await self._do(self._append(self._keys(client), [position, pack_event(event), client])))
 
-    async def retract(self, client: str) -> bool:
+    def tell_now(self, client: str, position: int, event: Event, *, durable: bool) -> bool:
+        return False
+
+    def retract(self, client: str) -> bool:
         return False  # another replica may have read it
 
     async def snapshot(

@@ -107,12 +107,17 @@ class SqliteStore:
         return Saved(data, position, Bodies(bodies), pages)
 
     async def tell(self, client: str, position: int, event: Event, *, durable: bool) -> Saved:
+        while not self.tell_now(client, position, event, durable=durable):
+            await self._calm.wait()
+        return Saved(None, position, [event])
+
+    def tell_now(self, client: str, position: int, event: Event, *, durable: bool) -> bool:
         place, body = position + 1, pack_event(event)
         waiting = self._waiting.get(client, ())
         if durable:
             packed = joined([*(other for _, other in waiting), body]) if waiting else joined([body])
             if not self._calm.is_set() and self._must_move(packed):
-                await self._calm.wait()
+                return False
             try:
                 self._insert(client, place, packed)
             except (sqlite3.Error, OSError) as error:
@@ -122,7 +127,7 @@ class SqliteStore:
             waiting.append((place, body))
         else:
             self._waiting[client] = [(place, body)]
-        return Saved(None, position, [event])
+        return True
 
     def _insert(self, client: str, n: int, packed: bytes) -> None:
         """Keep joined events that end at place n: in the tail, or in the state file with all that the tail holds."""
@@ -173,7 +178,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
 
-    async def retract(self, client: str) -> bool:
+    def retract(self, client: str) -> bool:
         waiting = self._waiting[client]
         waiting.pop()
         if not waiting:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from portcullis.core.errors import Refused
 from portcullis.core.guard import Alarm, Guard, Released
@@ -53,20 +54,36 @@ class Streams:
         """The request's sequence number, once every stage has reserved its share; raises Refused or Down.
 
         A sequence number below 0 says that the journal was down and the policy is to serve."""
-        stream = self.shelf.held(client) or await self.shelf.take(client)
+        found = self.admit_now(client, x, at)
+        return found if isinstance(found, int) else await found
+
+    def admit_now(self, client: str, x: Array, at: float) -> int | Coroutine[Any, Any, int]:
+        """What `admit` gives, at once where nothing has to be waited for, as nearly always; else what to await."""
+        stream, event = self.shelf.free(client), Event("admit", at, x=x)
+        if stream is None or self._late(stream, at):
+            return self._admit(client, x, at)
+        if not self.journal.tell_now(client, stream.position, event, durable=False):
+            return self._admit(client, x, at)
+        stream.position += 1
+        seq = stream.position
+        outcome, _ = self.fold.apply(stream, seq, event)
+        if isinstance(outcome, Refused):
+            raise self._retracted(stream, seq, outcome)
+        return seq
+
+    async def _admit(self, client: str, x: Array, at: float) -> int:
+        stream = await self.shelf.take(client)
         try:
             async with stream.lock:
                 if stream.debt:
                     await self._settle(stream)
-                if stream.pending:
-                    await self._give_up(stream, at)
+                for late in self._late(stream, at):
+                    await self._tell(stream, Event("undo", of=late), durable=False)
                 seq, outcome, alarms = await self._tell(stream, Event("admit", at, x=x), durable=False)
                 if alarms:
                     await self._keep_alarms(stream, alarms)
                 if isinstance(outcome, Refused):
-                    outcome.place = seq
-                    await self._retract(stream, seq)
-                    raise outcome
+                    raise self._retracted(stream, seq, outcome)
             return seq
         finally:
             stream.busy -= 1
@@ -74,7 +91,43 @@ class Streams:
     async def release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
         """Fold the model's answer: its place in the journal, and what is let out. On return it, its alarms and blocks
         are written down."""
-        stream = self.shelf.held(client) or await self.shelf.take(client)
+        found = self.release_now(client, seq, clean)
+        return found if isinstance(found, tuple) else await found
+
+    def release_now(
+        self, client: str, seq: int, clean: Answer
+    ) -> tuple[int, Released] | Coroutine[Any, Any, tuple[int, Released]]:
+        """What `release` gives, at once or as something to await: see `admit_now`."""
+        stream, event = self.shelf.free(client), Event("release", of=seq, answer=clean)
+        if stream is None or seq < 0:
+            return self._release(client, seq, clean)
+        try:
+            if not self.journal.tell_now(client, stream.position, event, durable=True):
+                return self._release(client, seq, clean)
+        except Down:
+            return self._release(client, seq, clean)  # it is tried again, and what the policy says is done
+        stream.position += 1
+        outcome, alarms = self.fold.apply(stream, stream.position, event)
+        if alarms:
+            stream.busy += 1
+            return self._release_with(stream, stream.position, outcome, alarms)
+        self.shelf.cut(stream)
+        return stream.position, _let_out(outcome)
+
+    async def _release_with(
+        self, stream: Stream, place: int, outcome: Outcome, alarms: list[Alarm]
+    ) -> tuple[int, Released]:
+        """Nothing is let out before the alarms that it set off are written down."""
+        try:
+            async with stream.lock:
+                await self._keep_alarms(stream, alarms)
+                self.shelf.cut(stream)
+            return place, _let_out(outcome)
+        finally:
+            stream.busy -= 1
+
+    async def _release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
+        stream = await self.shelf.take(client)
         try:
             async with stream.lock:
                 event, place = Event("release", of=seq, answer=clean), 0
@@ -87,9 +140,7 @@ class Streams:
                     if alarms:
                         await self._keep_alarms(stream, alarms)
                     self.shelf.cut(stream)
-                if not isinstance(outcome, Released):
-                    raise outcome if isinstance(outcome, Failed) else Failed("The answer came twice.")
-                return place, outcome
+                return place, _let_out(outcome)
         finally:
             stream.busy -= 1
 
@@ -174,11 +225,9 @@ class Streams:
         await self.shelf.catch_up(stream, saved)
         stream.pending.update(offline)
 
-    async def _give_up(self, stream: Stream, now: float) -> None:
-        """Undo requests whose replica died between admit and release."""
-        late = [s for s, r in stream.pending.items() if s > 0 and r.at + self.patience < now]
-        for seq in late:
-            await self._tell(stream, Event("undo", of=seq), durable=False)
+    def _late(self, stream: Stream, now: float) -> list[int]:
+        """Requests whose replica died between admit and release: they are undone."""
+        return [s for s, r in stream.pending.items() if s > 0 and r.at + self.patience < now]
 
     async def _keep_alarms(self, stream: Stream, alarms: Iterable[Alarm]) -> None:
         for alarm in alarms:
@@ -190,9 +239,17 @@ class Streams:
                     self.open.pop(stream.client, None)  # the next request folds the journal again, alarms included
                     raise
 
-    async def _retract(self, stream: Stream, seq: int) -> None:
-        """A refused request changed nothing and need not be remembered."""
-        if seq > 0 and await self.journal.retract(stream.client):
+    def _retracted(self, stream: Stream, seq: int, refusal: Refused) -> Refused:
+        """The refusal with its place; a refused request changed nothing and need not be remembered."""
+        refusal.place = seq
+        if seq > 0 and self.journal.retract(stream.client):
             stream.position -= 1
         else:
             self.shelf.cut(stream)
+        return refusal
+
+
+def _let_out(outcome: Outcome) -> Released:
+    if isinstance(outcome, Released):
+        return outcome
+    raise outcome if isinstance(outcome, Failed) else Failed("The answer came twice.")

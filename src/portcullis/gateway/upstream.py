@@ -5,9 +5,11 @@ The client is the gate's own, because a client costs more than everything else i
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -57,16 +59,34 @@ class HttpUpstream:
         self._asked = asked
 
     async def ask(self, x: Array, headers: Mapping[str, str]) -> Answer:
+        waiter: asyncio.Future[Callable[[], Answer]] = asyncio.get_running_loop().create_future()
+        self.send(x, headers, lambda answer: None if waiter.done() else waiter.set_result(answer))
+        return (await waiter)()
+
+    def send(self, x: Array, headers: Mapping[str, str], then: Callable[[Callable[[], Answer]], None]) -> None:
+        """As `ask`, for those who do not wait: `then` is called with something that gives or raises what `ask` does."""
         ask = self._wire.ask(self._asked, x)
-        given = {**headers, **ask.headers}
-        status, found, body = await self._post(ask.path, given, ask.body)
+        question = "POST", ask.path, {**headers, **ask.headers}, ask.body
+
+        def back(found: Found | Exception) -> None:
+            if isinstance(found, Lost) and found.stale:
+                self._client.send(*question, lambda found: then(partial(self._understood, len(x), found)))
+            else:
+                then(partial(self._understood, len(x), found))
+
+        self._client.send(*question, back)
+
+    def _understood(self, n: int, came: Found | Exception) -> Answer:
+        if isinstance(came, Exception):
+            raise _unreachable(came) from came
+        status, found, body = came
         if status in (429, 503):
             raise Unreachable("The model server is busy.", status=503)
         if 400 <= status < 500 and status not in (401, 403, 404, 405, 407):
             raise BadRequest("The model does not take this input.")
         if status != 200:
             raise Unreachable("The model server answered with an error.", status=502)
-        return checked(self._wire.understand(self._asked, len(x), found, body), len(x), self._asked)
+        return checked(self._wire.understand(self._asked, n, found, body), n, self._asked)
 
     async def ready(self) -> bool:
         try:
@@ -77,20 +97,13 @@ class HttpUpstream:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _post(self, path: str, headers: Mapping[str, str], body: bytes) -> Found:
-        try:
-            try:
-                return await self._client.ask("POST", path, headers, body)
-            except Lost as error:
-                if not error.stale:
-                    raise
-                return await self._client.ask("POST", path, headers, body)
-        except Lost as error:
-            raise Unreachable("The model server cannot be reached.", status=502) from error
-        except TimeoutError as error:
-            raise Unreachable("The model server did not answer in time.", status=504) from error
-        except Unreadable as error:
-            raise Unreachable("The model server's answer cannot be read.", status=502) from error
+
+def _unreachable(error: Exception) -> Unreachable:
+    if isinstance(error, Lost):
+        return Unreachable("The model server cannot be reached.", status=502)
+    if isinstance(error, TimeoutError):
+        return Unreachable("The model server did not answer in time.", status=504)
+    return Unreachable("The model server's answer cannot be read.", status=502)
 
 
 def credentials(path: str | None, header: str) -> dict[str, str]:
