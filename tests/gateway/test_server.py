@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -30,6 +32,7 @@ from portcullis.gateway.modelserver import ModelServer
 from portcullis.gateway.policy import read_policy
 from portcullis.gateway.querylog import read_log
 from portcullis.gateway.replay import replay
+from portcullis.gateway.server import settle
 from portcullis.gateway.streams import Down
 from portcullis.gateway.webhook import HEADER, signature, verified
 
@@ -389,3 +392,15 @@ def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("rows = 30", "rows = -30"))
     assert cli.invoke(app, ["check", str(path)]).exit_code == 2
     assert cli.invoke(app, ["serve", "--upstream", "http://127.0.0.1:9"]).exit_code == 2
+
+
+def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector() -> None:
+    before, asked = gc.get_freeze_count(), []
+    detector = SimpleNamespace(warm=lambda: asked.append("warm"))
+    policy: Any = SimpleNamespace(stages=[object(), SimpleNamespace(detector=detector), SimpleNamespace(detector=1)])
+    try:
+        settle(policy)
+        assert asked == ["warm"]
+        assert gc.get_freeze_count() > before + 1_000
+    finally:
+        gc.unfreeze()

@@ -1,112 +1,308 @@
-"""The door: uvicorn's connection, with what a port that strangers reach must bound before there is a request.
+"""The door: one connection of a client, from bytes to a visit of the gate and back.
 
-The parser has no limit of its own: without one, a head of a gigabyte is read into memory before anybody is asked who
-he is, and a few thousand connections that say nothing keep everybody else out for as long as they like.
+A general server makes of every request a task, two coroutines and four messages between them, which costs as much as
+reading a row's numbers does. The gate needs none of it: a request is taken in when its head is there, goes on when its
+body is, and is answered by one write. The parser is httptools'.
+
+What strangers can reach is bounded before there is a request: how many connections there are, how long a head may be
+and take, and a body; a request that is asked before the last is answered waits, and its connection is not read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache, partial
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
 
+from portcullis.gateway.app import Gate
+from portcullis.gateway.intake import Turned, Visit
+from portcullis.gateway.protocols.strict import BadRequest
+from portcullis.gateway.protocols.wire import Reply
 from portcullis.gateway.settings import Limits
 
-__all__ = ["Door", "door"]
+__all__ = ["Door", "Doors"]
+
+log = logging.getLogger("portcullis.gate")
+IDLE_S = 30.0  # that a connection on which nothing is asked stays open
 
 
-class _OneWrite:
-    """A transport that sends the head of an answer together with the body behind it: a system call less a request.
+class Doors:
+    """All connections of one gate; `limits` is asked anew each time, as a policy may be exchanged."""
 
-    uvicorn writes the two one after the other, without a pause between them; where no body follows at once, the head
-    goes by itself.
-    """
+    def __init__(self, gate: Gate, limits: Callable[[], Limits]) -> None:
+        self.gate, self.limits = gate, limits
+        self.open: set[Door] = set()
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop, self._head = transport, loop, b""
-
-    def write(self, data: bytes) -> None:
-        if not self._head and data.startswith(b"HTTP/1.1 "):
-            self._head = data
-            self._loop.call_soon(self._flush)
-            return
-        self._transport.write(self._head + data)
-        self._head = b""
+    def __call__(self) -> Door:
+        return Door(self)
 
     def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        """Let go of all of them, of those that are being answered once they have been."""
+        for door in list(self.open):
+            door.leave()
 
 
-class Door(HttpToolsProtocol):
-    """One connection of a client."""
+class _Asked:
+    """One request as far as it has come."""
 
-    @staticmethod
-    def limits() -> Limits:
-        return Limits()
+    __slots__ = ("answered", "headed", "headers", "keep", "method", "parts", "size", "target", "visit", "whole")
 
-    def __init__(self, *values: Any, **settings: Any) -> None:
-        super().__init__(*values, **settings)
-        self._since = 0.0  # when bytes began to come that no request takes; 0 while one does
-        self._head = 0  # bytes since the last head or piece of a body was complete
-        self._watch: asyncio.TimerHandle | None = None
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.method = ""
+        self.keep = True  # the connection, afterwards
+        self.headed = self.whole = self.answered = False
+        self.visit: Visit | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
-        limits = self.limits()
-        if len(self.connections) > limits.connections:
-            self._refuse(503, "The gate is busy.", "retry-after: 1\r\n")
+
+class Door(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._gate = doors.gate
+        self._asked: deque[_Asked] = deque()  # the first is with the gate; more only if they came in one piece with it
+        self._head_size = 0  # bytes since a head or a piece of a body was complete
+        self._due = 0.0  # when what is waited for is late; 0 while the gate has its turn
+        self._awaited = ""  # what that is: "head", "body", or nothing that is worth a word
+        self._leaving = self._full = False
+        self._reading = True
+        self._clock: asyncio.TimerHandle | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._loop = asyncio.get_running_loop()
+        self._peer = transport.get_extra_info("peername")
+        self._parser = httptools.HttpRequestParser(self)
+        self._doors.open.add(self)
+        limits = self._doors.limits()
+        if len(self._doors.open) > limits.connections:
+            self._refuse(503, "The gate is busy.", b"retry-after: 1\r\n")
             return
-        self._since = self.loop.time()
-        self._watch = self.loop.call_later(limits.head_s, self._look)
+        self._await("head", limits.head_s)
+        self._look()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._watch:
-            self._watch.cancel()
-        super().connection_lost(exc)
+    def connection_lost(self, error: Exception | None) -> None:
+        self._doors.open.discard(self)
+        if self._clock:
+            self._clock.cancel()
+        for asked in self._asked:
+            self._give_up(asked, BadRequest("The body ended early."))
 
     def data_received(self, data: bytes) -> None:
-        if not self._since and (self.cycle is None or self.cycle.response_complete):
-            self._since = self.loop.time()
-        self._head += len(data)
-        super().data_received(data)
-        if self._head > self.limits().head_bytes and not self.transport.is_closing():
-            self._refuse(431, f"The head of a request may be {self.limits().head_bytes} bytes long.")
+        if self._leaving:
+            return
+        self._head_size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "The gate speaks HTTP/1.1 and nothing else.")
+        except httptools.HttpParserCallbackError as error:
+            log.error("a request failed", exc_info=error)
+            self._refuse(500, "The gate failed on this request.")
+        except httptools.HttpParserError:
+            self._refuse(400, "This is not a request in HTTP.")
+        if self._head_size > self._doors.limits().head_bytes:
+            self._refuse(431, f"The head of a request may be {self._doors.limits().head_bytes} bytes long.")
+        self._flow()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._flow()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._flow()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        if not self._asked:
+            self._await("head", self._doors.limits().head_s)
+        self._asked.append(_Asked())
+
+    def on_url(self, part: bytes) -> None:
+        self._asked[-1].target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._asked[-1].headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._since, self._head = 0.0, 0
-        super().on_headers_complete()
+        self._head_size = 0
+        asked, parser = self._asked[-1], self._parser
+        asked.method, asked.headed = parser.get_method().decode("ascii"), True
+        asked.keep = parser.should_keep_alive() and parser.get_http_version() == "1.1"
+        if parser.should_upgrade():
+            self._refuse(400, "The gate speaks HTTP/1.1 and nothing else.")
+        elif asked is self._asked[0]:
+            self._enter(asked)
 
-    def on_body(self, body: bytes) -> None:
-        self._head = 0
-        super().on_body(body)
+    def on_body(self, part: bytes) -> None:
+        self._head_size = 0
+        asked, limits, intake = self._asked[-1], self._doors.limits(), self._gate.intake
+        if asked.answered or self._leaving:
+            return
+        asked.parts.append(part)
+        asked.size += len(part)
+        intake.buffered += len(part)
+        if asked.size > limits.body_bytes:
+            self._give_up(asked, BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413))
+        elif intake.buffered > limits.buffer_bytes:
+            self._give_up(asked, Turned("busy", 503, "The gate is busy.", 1.0))
+
+    def on_message_complete(self) -> None:
+        asked = self._asked[-1]
+        asked.whole = True
+        if asked is self._asked[0] and not self._transport.is_closing():
+            self._go_on(asked)
+
+    # What is asked, in order.
+
+    def _enter(self, asked: _Asked) -> None:
+        """The head is there, and all before it is answered."""
+        self._await("body", self._doors.limits().body_s)
+        path, query = _target(asked.target)
+        scope = {"type": "http", "method": asked.method, "path": unquote(path.decode("ascii", "replace")),
+                 "raw_path": path, "query_string": query, "headers": asked.headers, "client": self._peer}  # fmt: skip
+        asked.visit = self._gate.enter(scope, partial(self._answer, asked))
+        if asked.visit is not None and not asked.parts and (b"expect", b"100-continue") in asked.headers:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _go_on(self, asked: _Asked) -> None:
+        """The body is there."""
+        if asked.answered:  # by its head alone; what has come since was read past
+            self._next()
+            return
+        self._due = 0.0
+        body = asked.parts[0] if len(asked.parts) == 1 else b"".join(asked.parts)
+        self._drop(asked)
+        if asked.visit is not None:
+            self._gate.go_on(asked.visit, body)
+
+    def _give_up(self, asked: _Asked, error: Exception) -> None:
+        """Its body will not be taken."""
+        self._drop(asked)
+        if asked.visit is not None and not asked.whole and not asked.answered:
+            self._gate.give_up(asked.visit, error)
+
+    def _drop(self, asked: _Asked) -> None:
+        """Hold its body no longer."""
+        self._gate.intake.buffered -= asked.size
+        asked.size = 0
+        asked.parts.clear()
+
+    def _answer(self, asked: _Asked, reply: Reply, id: str) -> None:
+        asked.answered = True
+        if self._transport.is_closing():
+            return
+        self._leaving = self._leaving or not asked.keep
+        last = b"connection: close\r\n" if self._leaving else b""
+        body = b"" if asked.method == "HEAD" else reply.body
+        self._transport.write(
+            b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
+            % (_head(reply.status, reply.headers), len(reply.body), id.encode("latin-1"), last, body)
+        )
+        if asked.whole:
+            self._next()
+        else:  # what is left of its body must come all the same, in the time of a head
+            self._drop(asked)
+            self._await("", self._doors.limits().head_s)
+
+    def _next(self) -> None:
+        """Turn to the next request: the first is answered, and nothing of it is left."""
+        self._asked.popleft()
+        if self._leaving:
+            self._transport.close()
+        elif self._asked:
+            self._loop.call_soon(self._turn_to, self._asked[0])  # by calls, a thousand in one piece would be too deep
+        else:
+            self._await("", IDLE_S)
+        self._flow()
+
+    def _turn_to(self, asked: _Asked) -> None:
+        if self._transport.is_closing():
+            return
+        if not asked.headed:
+            self._await("head", self._doors.limits().head_s)
+            return
+        if asked.visit is None and not asked.answered:
+            self._enter(asked)
+            if asked.whole and not asked.answered:
+                self._go_on(asked)
+
+    # Limits.
+
+    def _flow(self) -> None:
+        """Read on, unless he asks ahead of his answers or does not take them."""
+        read = not self._full and len(self._asked) < 2
+        if read != self._reading and not self._transport.is_closing():
+            self._reading = read
+            if read:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _await(self, what: str, seconds: float) -> None:
+        self._due, self._awaited = self._loop.time() + seconds, what
 
     def _look(self) -> None:
-        """Now and then: has a head, or what is left of a refused body, taken too long?"""
-        limit = self.limits().head_s
-        if self._since and self.loop.time() - self._since >= limit * 0.99 and not self.timeout_keep_alive_task:
-            self._refuse(408, f"The head of a request took longer than {limit:g} seconds.")
-        elif not self.transport.is_closing():
-            self._watch = self.loop.call_later(limit, self._look)
+        """Now and then: is what is waited for late? A clock for each request would cost as much as reading its head."""
+        limits = self._doors.limits()
+        if self._transport.is_closing():  # since the last look, and he has not taken what he was sent
+            self._transport.abort()
+            return
+        if self._due and self._loop.time() >= self._due:
+            seconds = {"head": limits.head_s, "body": limits.body_s}.get(self._awaited)
+            late = f"The {self._awaited} of a request took longer than {seconds:g} seconds." if seconds else ""
+            self._refuse(408, late)
+        self._clock = self._loop.call_later(min(limits.head_s, limits.body_s), self._look)
 
-    def _refuse(self, status: int, sentence: str, more: str = "") -> None:
-        if self.cycle is None:
-            body = f'{{"error":"{sentence}"}}'
-            kind = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
-            self.transport.write(STATUS_LINE[status] + f"{kind}{more}\r\n{body}".encode())
-        self.transport.close()
+    def _refuse(self, status: int, sentence: str, more: bytes = b"") -> None:
+        """Say so, if there is a sentence, and close. What the gate has already is answered, and then it is closed."""
+        if self._transport.is_closing():
+            return
+        self._leaving = True
+        first = self._asked[0] if self._asked else None
+        if first is not None and first.visit is not None and not first.answered:
+            if first.whole:
+                return
+            self._give_up(first, BadRequest(sentence, status))
+        elif sentence and (first is None or not first.answered):
+            body = f'{{"error":"{sentence}"}}'.encode()
+            head = _head(status, (("content-type", "application/json"), ("connection", "close")))
+            self._transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(body), more, body))
+        self._transport.close()
+
+    def leave(self) -> None:
+        """Close, after the answer that is being given."""
+        self._leaving = True
+        if not self._asked:
+            self._transport.close()
 
 
-def door(limits: Callable[[], Limits]) -> type[Door]:
-    """The connection's class under these limits, asked for anew each time: a policy may be exchanged."""
-    return type("Door", (Door,), {"limits": staticmethod(limits)})
+def _target(target: bytes) -> tuple[bytes, bytes]:
+    """(path, query) of a request's target; what is no address is a path that leads nowhere."""
+    try:
+        found: Any = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return target, b""
+    return found.path or b"", found.query or b""
+
+
+@lru_cache(maxsize=256)
+def _head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Status line and headers, each with its end."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{k}: {v}" for k, v in headers)]
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

@@ -6,7 +6,9 @@ import socket
 
 from portcullis.core.errors import PortcullisError
 
-__all__ = ["address", "bound"]
+__all__ = ["BACKLOG", "address", "bound"]
+
+BACKLOG = 1024  # connections that wait to be accepted
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -17,7 +19,7 @@ def bound(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        sock = socket.create_server((host, port), family=family, backlog=1024)
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise PortcullisError(f"{host}:{port} cannot be used ({error.strerror}). Choose another port.") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -17,13 +17,13 @@ import uvicorn
 
 from portcullis.core.errors import MissingExtra, PortcullisError
 from portcullis.gateway.admin import admin_app
+from portcullis.gateway.admin_door import AdminDoor
 from portcullis.gateway.app import Gate
-from portcullis.gateway.door import door
+from portcullis.gateway.door import Doors
 from portcullis.gateway.policy import Policy, read_policy
-from portcullis.gateway.ports import address, bound
+from portcullis.gateway.ports import BACKLOG, address, bound
 from portcullis.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis.gateway.querylog import QueryLogFile
-from portcullis.gateway.settings import Limits
 from portcullis.gateway.stores import open_store
 from portcullis.gateway.streams import Down, Streams
 from portcullis.gateway.upstream import HttpUpstream, Upstream, credentials, trusted
@@ -32,7 +32,6 @@ from portcullis.gateway.webhook import Webhook
 __all__ = ["Server", "run", "settle"]
 
 log = logging.getLogger("portcullis.gate")
-OPERATORS = Limits(connections=64)  # of the operators' port
 
 
 class Server:
@@ -105,21 +104,22 @@ class Server:
         except Down as error:
             log.warning("%s", error)
         limits = self.policy.limits
-        front = _Uvicorn(_config(self.gate, lambda: self.policy.limits))
-        back = _Uvicorn(_config(self.admin, lambda: OPERATORS))
-        tasks = [
-            asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip((front, back), self._sockets, strict=True)
-        ]
+        doors = Doors(self.gate, lambda: self.policy.limits)
+        front = await asyncio.get_running_loop().create_server(doors, sock=self._sockets[0], backlog=BACKLOG)
+        back = _Uvicorn(_config(self.admin))
+        tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
         if self.webhook:
             tasks.append(asyncio.create_task(self.webhook.run()))
-        while not (front.started and back.started) and not any(t.done() for t in tasks):
+        while not back.started and not any(t.done() for t in tasks):
             await asyncio.sleep(0.005)
         self.started.set()
         await self._stop.wait()
         if not await self.gate.drained(limits.drain_s):
             log.warning("some requests did not end in time")
         self.admin.state.stop.set()
-        front.should_exit = back.should_exit = True
+        front.close()
+        doors.close()
+        back.should_exit = True
         if self.webhook:
             await self.webhook.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -139,10 +139,10 @@ class _Uvicorn(uvicorn.Server):
         yield  # signals are the process's business
 
 
-def _config(app: Any, limits: Callable[[], Limits]) -> uvicorn.Config:
+def _config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
-        http=door(limits), timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
+        http=AdminDoor, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
 
 
