@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -305,3 +306,22 @@ async def test_a_mistake_of_our_own_is_a_500_and_no_silence(tmp_path: Path, monk
         client.send(LIVE)
         assert (await client.told())[0] == 500
         assert await client.closed()
+
+
+async def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    async with house(tmp_path, body_s=5.0, head_s=5.0) as h:
+        client = await h.come()
+
+        async def ask() -> None:
+            for _ in range(50):
+                client.send(asked())
+                assert (await client.told())[0] == 200
+
+        await ask()
+        gc.collect()
+        gc.disable()
+        try:
+            await ask()
+            assert gc.collect() < 50  # not one object for each
+        finally:
+            gc.enable()

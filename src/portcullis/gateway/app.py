@@ -163,7 +163,7 @@ class Gate:
 
     def _read(self, visit: Visit) -> bool:
         visit.inquiry = visit.wire.read(visit.policy.served, visit.headers, visit.body)
-        visit.line.x, visit.body = visit.inquiry.x, b""
+        visit.line.x, visit.line.rows, visit.body = visit.inquiry.x, len(visit.inquiry.x), b""
         visit.marks.append(time.perf_counter())
         return True
 

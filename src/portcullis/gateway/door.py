@@ -204,7 +204,7 @@ class Door(asyncio.Protocol):
         asked.parts.clear()
 
     def _answer(self, asked: _Asked, reply: Reply, id: str) -> None:
-        asked.answered = True
+        asked.answered, asked.visit = True, None  # which holds this method: a circle would keep both for a while
         if self._transport.is_closing():
             return
         self._leaving = self._leaving or not asked.keep

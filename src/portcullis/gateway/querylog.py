@@ -44,6 +44,7 @@ class Line:
     decision: str = ""
     status: int = 0
     reason: str = ""
+    rows: int = 0
     altered: int = 0
     alarms: int = 0
     seq: int = 0  # its place in the client's journal ...
@@ -56,10 +57,6 @@ class Line:
     run: str = ""  # the process
     x: Array | None = None
     clean: Answer | None = None
-
-    @property
-    def rows(self) -> int:
-        return 0 if self.x is None else len(self.x)
 
 
 class NoLog:
@@ -98,6 +95,8 @@ class QueryLogFile:
         if self.failed or len(self._waiting) >= WAITING or self._ending.is_set():
             self.dropped += 1
             raise LogFull(f"The query log cannot be written: {self.failed or 'the disk is too slow'}.")
+        if not self._queries:
+            line.x = line.clean = None  # memory that is held is not used again while the processor still has it
         self._waiting.append(line)
 
     def close(self) -> None:
@@ -228,7 +227,6 @@ def _parquet_lines(file: Path) -> Iterator[Line]:
 
 def _line(found: dict[str, Any]) -> Line:
     data = found.pop("data", None) or {}
-    found.pop("rows")
     arrays = {name: _read(written) for name, written in data.items()}
     clean = Answer(arrays.get("labels"), arrays.get("scores")) if len(arrays) > 1 else None
     return Line(**found, x=arrays.get("x"), clean=clean)
