@@ -118,7 +118,11 @@ class Guard:
         self.stages: Sequence[Defense[Any]] = stages
         self.store: Store = MemoryStore() if store is None else store
         self.names = [f"{i}-{stage.name or type(stage).__name__}" for i, stage in enumerate(stages)]
-        self._noise = [Noise(key, name, quantum) for name in self.names]
+        # A stage that remembers nothing is not asked what it remembers, nor one without alarms for an alarm.
+        self._plan = [
+            (name, stage, Noise(key, name, quantum), stage.start() is not None, type(stage).alarm is not Defense.alarm)
+            for name, stage in zip(self.names, stages, strict=True)
+        ]
 
     def describe(self) -> list[dict[str, Any]]:
         """The settings of every stage, JSON throughout; the key is not among them."""
@@ -131,15 +135,16 @@ class Guard:
     def admit(self, request: Request) -> None:
         """Raise Refused if any stage turns the request away; otherwise every stage has reserved its share."""
         reserved: list[tuple[str, Defense[Any], Any]] = []
-        for name, stage in zip(self.names, self.stages, strict=True):
-            state = self._state(request.client, name, stage)
+        for name, stage, _, remembers, _ in self._plan:
+            state = self._state(request.client, name, stage) if remembers else None
             try:
                 stage.admit(request, state)
             except Refused:
                 self._undo(request, reserved)
                 raise
             reserved.append((name, stage, state))
-            self._keep(request.client, name, state)
+            if remembers:
+                self._keep(request.client, name, state)
 
     def undo(self, request: Request) -> None:
         """The model did not answer: give back what `admit` reserved."""
@@ -149,14 +154,14 @@ class Guard:
     def release(self, request: Request, clean: Answer) -> Released:
         """Pass the undefended answer through every stage."""
         answer, alarms = clean, []
-        for name, stage, noise in zip(self.names, self.stages, self._noise, strict=True):
-            state = self._state(request.client, name, stage)
-            before = stage.alarm(state)
+        for name, stage, noise, remembers, sounds in self._plan:
+            state = self._state(request.client, name, stage) if remembers else None
+            before = stage.alarm(state) if sounds else None
             answer = stage.release(request, answer, clean, state, noise)
-            after = stage.alarm(state)
-            if before is None and after is not None:
+            if sounds and before is None and (after := stage.alarm(state)) is not None:
                 alarms.append(Alarm(name, request.client, *after, request.at))
-            self._keep(request.client, name, state)
+            if remembers:
+                self._keep(request.client, name, state)
         return Released(answer, changed(clean, answer), tuple(alarms))
 
     def alarms(self, client: str) -> list[Alarm]:

@@ -137,7 +137,7 @@ class Door(asyncio.Protocol):
         self._asked[-1].target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._asked[-1].headers.append((name.lower(), value))
+        self._asked[-1].headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._head_size = 0
@@ -177,7 +177,7 @@ class Door(asyncio.Protocol):
         scope = {"type": "http", "method": asked.method, "path": unquote(path.decode("ascii", "replace")),
                  "raw_path": path, "query_string": query, "headers": asked.headers, "client": self._peer}  # fmt: skip
         asked.visit = self._gate.enter(scope, partial(self._answer, asked))
-        if asked.visit is not None and not asked.parts and (b"expect", b"100-continue") in asked.headers:
+        if asked.visit is not None and not asked.parts and asked.visit.headers.get("expect") == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _go_on(self, asked: _Asked) -> None:

@@ -12,6 +12,7 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
@@ -19,13 +20,19 @@ import httptools
 
 from portcullis.core.errors import ParameterError
 
-__all__ = ["HttpClient", "Lost", "Unreadable"]
+__all__ = ["HttpClient", "Lost", "Unreadable", "header_name"]
 
 IDLE_S = 30.0  # after which a kept connection is not used again
 CONNECT_S = 5.0
 HEADER_BYTES = 64 << 10
 
 Found = tuple[int, dict[str, str], bytes]  # status, headers by lower-case name, body
+
+
+@lru_cache(maxsize=256)
+def header_name(raw: bytes) -> str:
+    """A header's name in small letters; nearly all that come are among a few dozen."""
+    return raw.decode("latin-1").lower()
 
 
 class Lost(Exception):
@@ -300,7 +307,7 @@ class _Connection(asyncio.Protocol):
         self._head_size += len(name) + len(value)
         if self._head_size > HEADER_BYTES:
             raise Unreadable("the headers are too long")
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers[header_name(name)] = value.decode("latin-1")
 
     def on_body(self, part: bytes) -> None:
         self._size += len(part)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portcullis.core.types import Answer
+from portcullis.gateway.http_client import header_name
 from portcullis.gateway.policy import Policy
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Inquiry, Reply, Wire
@@ -102,7 +103,7 @@ class Intake:
         headers: dict[str, str] = {}
         twice: set[str] = set()
         for raw, value in scope["headers"]:
-            name = raw.decode("latin-1").lower()
+            name = header_name(raw)
             if name in headers:
                 twice.add(name)
             headers[name] = value.decode("latin-1")
