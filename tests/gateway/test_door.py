@@ -325,3 +325,15 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path
             assert gc.collect() < 50  # not one object for each
         finally:
             gc.enable()
+
+
+async def test_a_body_that_is_too_long_is_refused_as_a_whole_also_when_it_came_before_its_turn(tmp_path: Path) -> None:
+    async with house(tmp_path, body_s=5.0) as h:
+        h.here.upstream.waits = asyncio.Event()
+        client = await h.come()
+        long = chunked(b" " * 5_000 + BODY, 1_000)  # its end alone would be a question
+        client.send(asked() + asked(long, "transfer-encoding: chunked") + asked())
+        await asyncio.sleep(0.05)
+        h.here.upstream.waits.set()
+        assert [(await client.told())[0] for _ in range(3)] == [200, 413, 200]
+    assert len(h.here.upstream.x) == 2

@@ -194,6 +194,23 @@ async def test_connections_are_counted_and_who_waits_too_long_for_one_is_told() 
         assert (await client.ask("GET", "/", {}))[0] == 200
 
 
+async def test_one_clock_ends_every_question_when_it_is_late_and_no_other() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    ended: list[tuple[str, type]] = []
+    async with client_of(silent, connections=10) as client:
+        for name, seconds in (("long", 5.0), ("late", 0.2), ("soon", 0.05), ("last", 0.3)):
+            client.send("GET", "/", {}, b"", lambda f, n=name: ended.append((n, type(f))), timeout_s=seconds)  # type: ignore[misc]
+        await asyncio.sleep(0.1)
+        assert ended == [("soon", TimeoutError)]
+        await asyncio.sleep(0.3)
+        assert ended[1:] == [("late", TimeoutError), ("last", TimeoutError)]
+        assert len(client._running) == client._used == 1
+    assert ended[3:] == [("long", Lost)]  # at the end those that run are lost, and nobody waits for ever
+    assert client._used == 0
+
+
 async def test_old_connections_are_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     talk, asked = answering(OK)
     async with client_of(talk) as client:

@@ -1,7 +1,8 @@
-"""The gate as an ASGI application: identify, read, admit, ask the model, release, write.
+"""The gate: identify, read, admit, ask the model, release, write.
 
-Written against ASGI itself, without a framework's request objects, because a gate is paid for on every
-request. A route that is not on a protocol's list is refused, never passed through unguarded.
+A request is a visit that is led through these steps together with others (`turns`). It comes in by the gate's own port
+(`door`) or by an application that the gate is part of (`asgi`). A route that is not on a protocol's list is refused,
+never passed through unguarded.
 """
 
 from __future__ import annotations
@@ -10,32 +11,29 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
-from portcullis.core.errors import Refused, Unreachable
+from portcullis.core.errors import Refused
 from portcullis.core.guard import Alarm
 from portcullis.core.types import Answer
+from portcullis.gateway.asgi import Receive, Scope, Send, answer
 from portcullis.gateway.fold import Failed
-from portcullis.gateway.intake import ROOM, Intake, Turned, Visit
+from portcullis.gateway.intake import Intake, Turned, Visit
 from portcullis.gateway.metrics import Metrics
 from portcullis.gateway.policy import Policy
-from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Reply, Wire
 from portcullis.gateway.querylog import LogFull, NoLog
+from portcullis.gateway.replies import told, told_of
 from portcullis.gateway.streams import Down, Streams
 from portcullis.gateway.turns import Turns
 from portcullis.gateway.upstream import HttpUpstream, Upstream
 
 __all__ = ["Gate"]
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 T = TypeVar("T")
 READ, ADMIT, ASK, HEAR, RELEASE, WRITE = range(6)  # the steps of `Gate.turns`
@@ -83,12 +81,8 @@ class Gate:
         self._known: dict[tuple[str, str], tuple[Wire, str]] = {}  # (method, path) of "infer" -> its protocol
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
+        """As an ASGI application; the gate's own port does without."""
+        await answer(self, scope, receive, send)
 
     async def drained(self, seconds: float) -> bool:
         """Refuse what is new and wait for what is running; true if all of it ended in time."""
@@ -97,20 +91,6 @@ class Gate:
         while self.in_flight and time.monotonic() < end:
             await asyncio.sleep(0.02)
         return self.in_flight == 0
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        done: asyncio.Future[tuple[Reply, str]] = asyncio.get_running_loop().create_future()
-        visit = self.enter(scope, lambda *reply: None if done.done() else done.set_result(reply))
-        if visit is not None:
-            try:
-                body = await self.intake.body(visit.policy.limits, receive)
-            except BaseException as error:
-                self.give_up(visit, error)
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                self.go_on(visit, body)
-        await _send(send, *await done)
 
     # A request on its way: `enter` and `go_on` or `give_up`, and then in turns from `_read` to `_write`.
 
@@ -125,7 +105,7 @@ class Gate:
             if what == "infer":
                 self._identify(visit, policy)
                 return visit
-            self._end(visit, _told(visit.wire, what, policy), "")
+            self._end(visit, told(visit.wire, what, policy), "")
         except Exception as error:
             self.give_up(visit, error)
         return None
@@ -138,13 +118,13 @@ class Gate:
     def give_up(self, visit: Visit, error: BaseException) -> None:
         """End it with what went wrong; what was reserved for it is given back first."""
         if not visit.reserved:
-            self._end(visit, *self._told_of(visit, error))
+            self._end(visit, *told_of(visit, error))
             return
         visit.reserved = False
         if not visit.line.released:
             visit.line.undone = next(self._order)
         undoing = self._apart(self._undo(visit))
-        undoing.add_done_callback(lambda _: self._end(visit, *self._told_of(visit, error)))
+        undoing.add_done_callback(lambda _: self._end(visit, *told_of(visit, error)))
 
     def _identify(self, visit: Visit, policy: Policy) -> None:
         limits = policy.limits
@@ -277,20 +257,6 @@ class Gate:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _told_of(self, visit: Visit, error: BaseException) -> tuple[Reply, str]:
-        """(what is said of an error, the decision that it is counted as)."""
-        if isinstance(error, Unreachable):
-            error = Turned("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None)
-        elif isinstance(error, Down):
-            error = Turned("failed", 503, "The gate cannot keep its records just now.", 2.0)
-        if isinstance(error, Turned):
-            return self._turned(visit.wire, error), error.decision
-        if isinstance(error, BadRequest):
-            decision = "unidentified" if error.status in (401, 403) else "malformed"
-            return visit.wire.refuse(error.status, error.sentence), decision
-        log.error("a request failed", exc_info=error, extra={"id": visit.id})
-        return visit.wire.refuse(500, "The gate failed on this request."), "failed"
-
     def _despite(self, policy: Policy, clean: Answer) -> Answer:
         """A stage of the guard raised an error: what the policy says is served then."""
         if policy.failure.guard == "closed":
@@ -320,15 +286,6 @@ class Gate:
                     return wire, what
         return self._wires[0], ""
 
-    def _turned(self, wire: Wire, turned: Turned) -> Reply:
-        reply = wire.refuse(turned.status, turned.sentence)
-        more = []
-        if turned.retry_after is not None:
-            more.append(("retry-after", str(max(1, int(np.ceil(turned.retry_after))))))
-        if turned.room is not None:
-            more.append((ROOM, str(turned.room)))
-        return Reply(reply.body, reply.status, (*reply.headers, *more))
-
     def _write_line(self, policy: Policy, visit: Visit, decision: str, status: int) -> None:
         line = visit.line
         line.id, line.client, line.decision, line.status = visit.id, visit.client, decision, status
@@ -344,29 +301,3 @@ def _plain(scope: Scope) -> bool:
     """Whether the path is spelled in the one way in which it is read: a proxy's rules may not know %2F from /."""
     raw = scope.get("raw_path") or b""
     return b"%" not in raw or bool(raw == quote(scope["path"], safe="/:").encode())
-
-
-def _told(wire: Wire, what: str, policy: Policy) -> Reply:
-    if not what:
-        return wire.refuse(404, "There is nothing here; see the list of routes in the documentation.")
-    return wire.tell(policy.served, what)
-
-
-@lru_cache(maxsize=64)
-def _encoded(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
-    return [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers]
-
-
-async def _send(send: Send, reply: Reply, id: str) -> None:
-    headers = [*_encoded(reply.headers), (b"content-length", b"%d" % len(reply.body))]
-    headers.append((b"x-request-id", id.encode("latin-1")))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

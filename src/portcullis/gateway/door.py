@@ -52,7 +52,19 @@ class Doors:
 class _Asked:
     """One request as far as it has come."""
 
-    __slots__ = ("answered", "headed", "headers", "keep", "method", "parts", "size", "target", "visit", "whole")
+    __slots__ = (
+        "answered",
+        "error",
+        "headed",
+        "headers",
+        "keep",
+        "method",
+        "parts",
+        "size",
+        "target",
+        "visit",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.target = b""
@@ -63,6 +75,7 @@ class _Asked:
         self.keep = True  # the connection, afterwards
         self.headed = self.whole = self.answered = False
         self.visit: Visit | None = None
+        self.error: Exception | None = None  # known before its turn: why its body is not taken
 
 
 class Door(asyncio.Protocol):
@@ -152,7 +165,7 @@ class Door(asyncio.Protocol):
     def on_body(self, part: bytes) -> None:
         self._head_size = 0
         asked, limits, intake = self._asked[-1], self._doors.limits(), self._gate.intake
-        if asked.answered or self._leaving:
+        if asked.answered or asked.error or self._leaving:
             return
         asked.parts.append(part)
         asked.size += len(part)
@@ -177,7 +190,9 @@ class Door(asyncio.Protocol):
         scope = {"type": "http", "method": asked.method, "path": unquote(path.decode("ascii", "replace")),
                  "raw_path": path, "query_string": query, "headers": asked.headers, "client": self._peer}  # fmt: skip
         asked.visit = self._gate.enter(scope, partial(self._answer, asked))
-        if asked.visit is not None and not asked.parts and asked.visit.headers.get("expect") == "100-continue":
+        if asked.visit is not None and asked.error is not None:
+            self._gate.give_up(asked.visit, asked.error)
+        elif asked.visit is not None and not asked.parts and asked.visit.headers.get("expect") == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _go_on(self, asked: _Asked) -> None:
@@ -194,7 +209,9 @@ class Door(asyncio.Protocol):
     def _give_up(self, asked: _Asked, error: Exception) -> None:
         """Its body will not be taken."""
         self._drop(asked)
-        if asked.visit is not None and not asked.whole and not asked.answered:
+        if asked.visit is None:
+            asked.error = asked.error or error
+        elif not asked.whole and not asked.answered:
             self._gate.give_up(asked.visit, error)
 
     def _drop(self, asked: _Asked) -> None:

@@ -1,4 +1,4 @@
-"""Taking a request in: its headers, its identity on the way through, and its body within limits."""
+"""Taking a request in: what is known of it by its head, and what it is on its way through."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,6 @@ from portcullis.gateway.querylog import Line
 from portcullis.gateway.settings import Limits
 
 __all__ = ["ROOM", "Intake", "Turned", "Visit"]
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 ROOM = "x-ratelimit-remaining"  # the header that says how many rows a quota still has for the client whom it refuses
 REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
@@ -76,23 +74,8 @@ class Visit:
         return passed
 
 
-class _Rest:
-    """A wait that has begun: it waits for `held`, and goes on."""
-
-    def __init__(self, begun: Generator[Any, Any, Any], held: Any) -> None:
-        self._begun, self._held = begun, held
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        try:
-            yield self._held
-        except BaseException:
-            self._begun.close()
-            raise
-        return (yield from self._begun)
-
-
 class Intake:
-    """Reads requests, and knows how many bytes of bodies are being read."""
+    """Makes visits of heads, and knows how many bytes of bodies are being read."""
 
     def __init__(self) -> None:
         self.buffered = 0
@@ -122,41 +105,3 @@ class Intake:
             raise BadRequest("Content-Length must be one number.")
         if len(length) > 15 or int(length) > limits.body_bytes:
             raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
-
-    async def body(self, limits: Limits, receive: Receive) -> bytes:
-        begun, held, message = receive().__await__(), None, {}
-        try:
-            held = begun.send(None)
-        except StopIteration as done:  # it is there: nearly every body is, and a clock for it would cost 5 microseconds
-            message = done.value
-            if message["type"] == "http.request" and not message.get("more_body"):
-                body: bytes = message["body"]
-                if len(body) > limits.body_bytes:
-                    raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413) from None
-                return body
-        try:
-            async with asyncio.timeout(limits.body_s):
-                return await self._slow_body(limits, message or await _Rest(begun, held), receive)
-        except TimeoutError:
-            raise BadRequest(f"The body took longer than {limits.body_s:g} seconds.", 408) from None
-
-    async def _slow_body(self, limits: Limits, message: MutableMapping[str, Any], receive: Receive) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                if message["type"] != "http.request":
-                    raise BadRequest("The body ended early.")
-                part = message.get("body", b"")
-                parts.append(part)
-                size += len(part)
-                self.buffered += len(part)
-                if size > limits.body_bytes:
-                    raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
-                if self.buffered > limits.buffer_bytes:
-                    raise Turned("busy", 503, "The gate is busy.", 1.0)
-                if not message.get("more_body"):
-                    return b"".join(parts)
-                message = await receive()
-        finally:
-            self.buffered -= size

@@ -36,22 +36,25 @@ class Turns(Generic[T]):
     def join(self, step: int, who: T) -> None:
         """From this step on, 0 being the first."""
         self._queues[step].append(who)
-        if not self._called:
-            self._called = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        self._call()
 
     def _turn(self) -> None:
-        left = False
-        for step, (here, there) in self._steps:
-            for _ in range(min(len(here), MOST)):
-                who = here.popleft()
-                try:
-                    if step(who):
-                        there.append(who)
-                except Exception as error:
-                    self._failed(who, error)
-            left = left or bool(here)
-        self._queues[-1].clear()
-        self._called = left
-        if left:
+        self._called = False
+        try:
+            for step, (here, there) in self._steps:
+                for _ in range(min(len(here), MOST)):
+                    who = here.popleft()
+                    try:
+                        if step(who):
+                            there.append(who)
+                    except Exception as error:
+                        self._failed(who, error)
+            self._queues[-1].clear()
+        finally:
+            if any(self._queues[:-1]):
+                self._call()
+
+    def _call(self) -> None:
+        if not self._called:
+            self._called = True
             asyncio.get_running_loop().call_soon(self._turn)
