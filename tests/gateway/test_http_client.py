@@ -200,12 +200,12 @@ async def test_one_clock_ends_every_question_when_it_is_late_and_no_other() -> N
 
     ended: list[tuple[str, type]] = []
     async with client_of(silent, connections=10) as client:
-        for name, seconds in (("long", 5.0), ("late", 0.2), ("soon", 0.05), ("last", 0.3)):
+        for name, seconds in (("long", 60.0), ("late", 0.2), ("soon", 0.05), ("last", 0.3)):
             client.send("GET", "/", {}, b"", lambda f, n=name: ended.append((n, type(f))), timeout_s=seconds)  # type: ignore[misc]
-        await asyncio.sleep(0.1)
-        assert ended == [("soon", TimeoutError)]
-        await asyncio.sleep(0.3)
-        assert ended[1:] == [("late", TimeoutError), ("last", TimeoutError)]
+        async with asyncio.timeout(4):
+            while len(ended) < 3:
+                await asyncio.sleep(0.01)
+        assert set(ended) == {("last", TimeoutError), ("late", TimeoutError), ("soon", TimeoutError)}
         assert len(client._running) == client._used == 1
     assert ended[3:] == [("long", Lost)]  # at the end those that run are lost, and nobody waits for ever
     assert client._used == 0
