@@ -52,6 +52,19 @@ async def test_who_stops_comes_back_by_himself_and_who_falls_takes_nobody_along(
     assert walk.seen[-2:] == ["a1", "a2"]
 
 
+async def test_a_step_that_was_cancelled_has_failed_like_any_other() -> None:
+    fallen: list[str] = []
+
+    def cancelled(who: str) -> bool:
+        raise asyncio.CancelledError
+
+    turns: Turns[str] = Turns([cancelled], lambda who, error: fallen.append(who))
+    turns.join(0, "a")
+    turns.join(0, "b")
+    await asyncio.sleep(0)
+    assert fallen == ["a", "b"]
+
+
 async def test_more_than_so_many_are_led_in_several_turns_in_their_order() -> None:
     walk = Walk()
     for who in range(2 * MOST + 1):

@@ -205,8 +205,8 @@ class Gate:
         line.ended, released = found
         for alarm in released.alarms:
             self.metrics.alarms += 1
-            told = {"id": visit.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
-            log.warning("alarm", extra=told)
+            about = {"id": visit.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
+            log.warning("alarm", extra=about)
             self.on_alarm(alarm)
         line.altered, line.alarms = int(np.count_nonzero(released.altered)), len(released.alarms)
         if policy.enforced:

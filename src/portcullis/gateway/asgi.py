@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from portcullis.gateway.intake import Intake, Turned
+from portcullis.gateway.intake import Intake
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Reply
 from portcullis.gateway.settings import Limits
@@ -66,10 +66,7 @@ async def _body(intake: Intake, limits: Limits, receive: Receive) -> bytes:
                 parts.append(part)
                 size += len(part)
                 intake.buffered += len(part)
-                if size > limits.body_bytes:
-                    raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
-                if intake.buffered > limits.buffer_bytes:
-                    raise Turned("busy", 503, "The gate is busy.", 1.0)
+                intake.bounded(limits, size)
                 if not message.get("more_body"):
                     return b"".join(parts)
     except TimeoutError:

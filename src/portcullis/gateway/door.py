@@ -170,10 +170,10 @@ class Door(asyncio.Protocol):
         asked.parts.append(part)
         asked.size += len(part)
         intake.buffered += len(part)
-        if asked.size > limits.body_bytes:
-            self._give_up(asked, BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413))
-        elif intake.buffered > limits.buffer_bytes:
-            self._give_up(asked, Turned("busy", 503, "The gate is busy.", 1.0))
+        try:
+            intake.bounded(limits, asked.size)
+        except (BadRequest, Turned) as error:
+            self._give_up(asked, error)
 
     def on_message_complete(self) -> None:
         asked = self._asked[-1]

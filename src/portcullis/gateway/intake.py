@@ -103,5 +103,11 @@ class Intake:
         length = headers.get("content-length", "0")
         if "content-length" in visit.twice or not (length.isascii() and length.isdigit()):
             raise BadRequest("Content-Length must be one number.")
-        if len(length) > 15 or int(length) > limits.body_bytes:
+        self.bounded(limits, int(length[:16]))
+
+    def bounded(self, limits: Limits, size: int) -> None:
+        """Refuse a body of so many bytes, or one more where all that are being read have become too many."""
+        if size > limits.body_bytes:
             raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
+        if self.buffered > limits.buffer_bytes:
+            raise Turned("busy", 503, "The gate is busy.", 1.0)
