@@ -23,7 +23,7 @@ import numpy as np
 
 from portcullis.core.state import size_of
 from portcullis.core.types import Answer, Request
-from portcullis.detectors import _sketches
+from portcullis.detectors import _compiled
 from portcullis.detectors._growing_sets import GrowingSets, Joining
 from portcullis.detectors._nearest import Nearest
 from portcullis.detectors.prada import Prada
@@ -109,11 +109,11 @@ def cold(folder: Path, rounds: int = 12, each: int = 100) -> None:
     noisy = lambda rows: np.clip(x[rows] + rng.normal(0, 0.01, (len(rows), 784)) * (x[rows] > 0), 0, 1)  # noqa: E731
     stored = np.concatenate([rng.choice(np.flatnonzero(y == c), 2000, replace=False) for c in range(10)])
     rows, asked = noisy(stored).astype(np.float32), rng.choice(len(x), rounds * each)
-    kernels, clients = _sketches._kernels, {}
+    kernels, clients = _compiled.kernels, {}
     for way, using in {"numpy": None, "compiled": kernels}.items():
-        _sketches._kernels = using
+        _compiled.kernels = using
         clients[way] = filled(rows, y[stored])
-    _sketches._kernels = kernels
+    _compiled.kernels = kernels
     took: dict[str, list[float]] = {way: [] for way in clients}
     queries = list(zip(noisy(asked).astype(np.float32).astype(float), y[asked].tolist(), strict=True))
     for start in range(0, len(asked), each):
@@ -278,7 +278,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if not chosen.data or not (Path(chosen.data) / "mnist.npz").exists():
         sys.exit("A folder with mnist.npz was expected: give --data FOLDER or set PORTCULLIS_DATA.")
-    print(f"Compiled search: {_sketches.warm()}")
+    print(f"Compiled search: {_compiled.warm()}")
     for part in chosen.part:
         parts[part](Path(chosen.data))
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from portcullis.core.randomness import canonical
 from portcullis.core.state import pack, unpack
 from portcullis.core.types import Array, Request
-from portcullis.detectors import CATALOG, _sketches
+from portcullis.detectors import CATALOG, _compiled, _sketches
 from portcullis.detectors._nearest import Nearest
 from portcullis.detectors._sketches import Compiled, Plain
 
@@ -44,8 +45,8 @@ def by_both(monkeypatch: pytest.MonkeyPatch, cap: int) -> tuple[Nearest, Nearest
 
 @pytest.fixture(autouse=True)
 def warmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sketches, "_kernels", None)
-    assert _sketches.warm()
+    monkeypatch.setattr(_compiled, "kernels", None)
+    assert _compiled.warm()
 
 
 def squeezed(rows: Array, form: str) -> Array:
@@ -110,8 +111,8 @@ def test_one_sum_is_that_of_many_rows(n: int) -> None:
 def test_verdicts_and_packed_states_are_the_same(name: str, stored: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.concatenate([attack(260, 0), np.rint(attack(100, 1) * 255) / 255.0])
     told = []
-    for kernels in (_sketches._kernels, None):
-        monkeypatch.setattr(_sketches, "_kernels", kernels)
+    for kernels in (_compiled.kernels, None):
+        monkeypatch.setattr(_compiled, "kernels", kernels)
         detector = CATALOG.load(name)(cap=60)
         state = detector.start()
         first = detector.update(state, Request("a", x[:stored]), answer_to(x[:stored]))
@@ -123,9 +124,9 @@ def test_verdicts_and_packed_states_are_the_same(name: str, stored: int, monkeyp
 
 def test_a_way_may_change_while_a_client_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, near = KINDS["digits"](np.random.default_rng(0)), Nearest(1000)
-    kernels = _sketches._kernels
+    kernels = _compiled.kernels
     for i, x in enumerate(rows):
-        monkeypatch.setattr(_sketches, "_kernels", kernels if i > 150 else None)
+        monkeypatch.setattr(_compiled, "kernels", kernels if i > 150 else None)
         if i:
             assert near.distance(0, x) == plain(list(rows[:i]), x)
         near.add(0, x)
@@ -139,7 +140,7 @@ def test_rows_too_long_for_the_slack_are_left_to_numpy() -> None:
 
 
 def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sketches, "_kernels", None)
+    monkeypatch.setattr(_compiled, "kernels", None)
     monkeypatch.delitem(sys.modules, "portcullis.detectors._kernels")
     real = builtins.__import__
 
@@ -152,7 +153,7 @@ def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> N
     import portcullis.detectors
 
     monkeypatch.delattr(portcullis.detectors, "_kernels")
-    assert _sketches.warm() is False
+    assert _compiled.warm() is False
     near = Nearest(100)
     for x in attack(60, 0):
         near.add(0, x)
@@ -174,7 +175,24 @@ def test_an_audit_never_imports_numba() -> None:
 def test_where_no_cache_can_be_written_it_is_compiled_all_the_same(tmp_path: Path) -> None:
     """A file in the place of the cache's folder stops root too."""
     (tmp_path / "file").touch()
-    code = "from portcullis.detectors._sketches import warm; print(warm())"
+    code = "from portcullis.detectors._compiled import warm; print(warm())"
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file" / "cache")}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert out.stdout.strip() == "True", out.stderr
+
+
+@given(st.lists(st.floats(-1e12, 1e12) | st.floats() | st.floats(width=32), min_size=1, max_size=40), st.integers(0, 3))
+def test_a_question_is_the_same_with_and_without(values: list[float], more: int) -> None:
+    row = np.array(values)
+    rows = np.stack([row * 10.0**-k for k in range(more + 1)]) if more else row[None]
+    rows = np.where(np.isnan(rows), 0.0, np.clip(rows, -1e100, 1e100))  # as they come
+    assert _compiled.questions(rows) == canonical(rows)
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, -0.0, 5e-7, 1.5e-6, 2.5e-6, -2.5e-6, 0.1, 1.0 / 3, 2147.483647, 2147.4836475, 3e3]
+)
+@pytest.mark.parametrize("d", [1, 2, 3, 784])
+def test_a_question_at_the_edge_of_what_fits(value: float, d: int) -> None:
+    for rows in (np.full((2, d), value), np.full((1, d), np.nextafter(value, np.inf)), -np.full((1, d), value)):
+        assert _compiled.questions(rows) == canonical(rows)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from portcullis.core.state import pack, unpack
 from portcullis.core.types import Array
-from portcullis.detectors import _sketches
+from portcullis.detectors import _compiled, _sketches
 from portcullis.detectors._nearest import Nearest
 
 from .toys import attack, natural
@@ -58,10 +58,10 @@ def plain(members: list[Array], x: Array) -> float:
 @pytest.fixture(params=["numpy", "compiled"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test here runs by both ways to a distance."""
-    monkeypatch.setattr(_sketches, "_kernels", None)
+    monkeypatch.setattr(_compiled, "kernels", None)
     if request.param == "compiled":
         pytest.importorskip("numba")
-        assert _sketches.warm()
+        assert _compiled.warm()
     return request.param
 
 
@@ -141,7 +141,7 @@ def test_few_rows_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     near = Nearest(cap=2000)
     for x in rows[:1400]:
         near.add(0, x)
-    monkeypatch.setattr(_sketches, "_kernels", None)
+    monkeypatch.setattr(_compiled, "kernels", None)
     compared, squares = [], _sketches.squares
     monkeypatch.setattr(_sketches, "squares", lambda z, x: compared.append(len(z)) or squares(z, x))
     for x in rows[1400:]:

@@ -20,9 +20,9 @@ from tests.gateway.test_fuzz import SERVED, TOKENS, VALID, N, mutated
 from portcullis.core.errors import Unreachable
 from portcullis.core.types import Answer, Interface
 from portcullis.gateway.protocols import CATALOG, apart
-from portcullis.gateway.protocols.strict import BadRequest, finite, floats, single
+from portcullis.gateway.protocols.strict import BadRequest, finite, floats, moderate, single
 from portcullis.gateway.protocols.tensors import one_row, several_rows
-from portcullis.gateway.protocols.wire import Served
+from portcullis.gateway.protocols.wire import DTYPE, Served
 from portcullis.gateway.upstream import FEW, checked
 
 needs_simdjson = pytest.mark.skipif(apart.PARSER is None, reason="without simdjson there is one way only")
@@ -174,7 +174,6 @@ def test_a_parser_that_is_busy_or_too_small_is_done_without() -> None:
 def test_floats_are_numpys(values: list[Any]) -> None:
     plain = np.array(values, np.float64)
     np.testing.assert_array_equal(floats(values), plain)
-    np.testing.assert_array_equal(floats(values, "f"), single(plain))
 
 
 @pytest.mark.parametrize("bad", ["1", None, [1.0], {}, b"1"])
@@ -183,16 +182,48 @@ def test_what_is_no_number_is_no_float(bad: Any) -> None:
         floats([1.0, bad])
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e39])
 @pytest.mark.parametrize("size", [1, 784, 20_000])
-def test_one_sum_finds_what_is_not_finite(bad: float, size: int) -> None:
-    x = np.full((size, 1), float(np.finfo(np.float32).max))
-    assert finite(x, "x", narrow=True) is x
+def test_one_sum_shows_that_all_are_finite_in_32_bits(bad: float, size: int) -> None:
+    x = np.full((size, 1), 1e30)
+    assert moderate(x) == (size < 20_000)
     x[size // 2] = bad
-    with pytest.raises(BadRequest, match="finite"):
-        finite(x, "x", narrow=True)
+    assert not moderate(x)
+    if not math.isfinite(bad):
+        with pytest.raises(BadRequest, match="finite"):
+            finite(x, "x")
     if math.isnan(bad):
-        assert finite(x, "x", narrow=True, missing=True) is x
+        assert finite(x, "x", missing=True) is x
+    largest = np.full((size, 1), np.finfo(np.float32).max, np.float32)  # its square is infinite
+    assert not moderate(largest)
+    assert finite(largest, "x") is largest
+
+
+@pytest.mark.parametrize("value", [0.1, 1e38, 1e39, 1e300, math.nan, math.inf])
+@pytest.mark.parametrize("model", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("sent", ["FP16", "FP32", "FP64", ""])
+def test_numbers_are_cast_as_sent_and_as_read_or_refused(value: float, model: str, sent: str) -> None:
+    served = replace(ASKED, datatype=model)
+    x = np.array([[0.5, value, 2.0]])
+    with np.errstate(over="ignore"):
+        cast = x.astype(DTYPE["FP32"] if sent == "FP32" else float)
+        cast = cast if model == sent == "FP16" else cast.astype(DTYPE[model])  # it was brought to that when it was read
+    if np.isfinite(cast).all():
+        found = served.inspected(x, sent)
+        np.testing.assert_array_equal(found, cast)
+        assert found.dtype == (np.float32 if model == "FP32" else np.float64)
+    else:
+        with pytest.raises(BadRequest, match="finite"):
+            served.inspected(x, sent)
+
+
+def test_32_bits_overflow_without_a_word() -> None:
+    for x in (np.array([1e38, -3e38, 1e39, -1e300, np.inf]), np.full(20_000, 1e39), np.array([0.1])):
+        with np.errstate(over="ignore"):
+            expected = x.astype(np.float32)
+        found = single(x)
+        np.testing.assert_array_equal(found, expected)
+        assert single(found) is found
 
 
 ASKED = Served(name="m", interface=Interface(input_shape=(3,), n_classes=3))

@@ -108,7 +108,7 @@ def understood(name: str, served: Served, headers: dict[str, str], body: bytes) 
         assert json.loads(wire.refuse(inquiry.status, inquiry.sentence).body)
         return None
     x = inquiry.x
-    assert x.dtype == np.float64
+    assert x.dtype == (np.float32 if served.datatype == "FP32" else np.float64)
     assert x.shape[1:] == served.interface.input_shape
     assert 1 <= len(x) <= served.max_rows
     assert np.isfinite(x).all() or (served.interface.missing and not np.isinf(x).any())

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]  # float64, or float32 where that holds every value
 Labels = NDArray[np.int64]
 
 WITHHELD = -1  # the label of a row that was not answered; its scores are NaN

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis.core.errors import NotApplicable
-from portcullis.core.randomness import canonical
 from portcullis.core.types import Answer, Array, Request
+from portcullis.detectors._compiled import questions
 from portcullis.detectors._nearest import Nearest
 
 __all__ = ["GrowingSets", "Joining", "Seen", "rows_by_class"]
@@ -39,7 +39,7 @@ def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple
         rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     if not np.vdot(rows, rows) < 1e200:  # one number is far cheaper than a look at each; a NaN is not below
         rows = np.clip(np.where(np.isnan(rows), 0.0, rows), -1e100, 1e100)
-    return zip(rows, answer.labels.tolist(), canonical(rows), strict=True)
+    return zip(rows, answer.labels.tolist(), questions(rows), strict=True)
 
 
 @dataclass

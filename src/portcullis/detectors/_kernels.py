@@ -1,4 +1,4 @@
-"""The search for the nearest row as plain loops, compiled by numba: what `_sketches.Compiled` calls, and nobody else.
+"""Plain loops, compiled by numba: the search for the nearest row, which `_sketches.Compiled` calls, and a row's steps.
 
 Some functions may sum in whatever order fills the processor's vectors ("reassoc", the only liberty taken: a NaN and an
 infinity stay what they are); the slack of what they give holds for any order. What decides is summed by numpy.
@@ -15,23 +15,36 @@ import numpy as np
 from portcullis.detectors._forms import FORMS
 from portcullis.detectors._sketches import TINY
 
-__all__ = ["BLOCK", "nearest", "put"]
+__all__ = ["BLOCK", "nearest", "put", "steps"]
 
 BLOCK = 64  # rows whose coarse numbers lie together, one number of all of them after the other
 FADED = TINY**2  # more than the squares can add that fade below float32's normal numbers
 UNIT, UNIT32 = FORMS.index("unit"), FORMS.index("unit32")
 
 
-def _compiled(*signatures: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _compiled(*signatures: str, reassoc: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compiled for these types at once, or read from numba's cache; without a cache where none can be written."""
+
+    liberty = {"reassoc"} if reassoc else False
 
     def compile_it(plain: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return numba.njit(list(signatures), nogil=True, cache=True)(plain)
+            return numba.njit(list(signatures), nogil=True, fastmath=liberty, cache=True)(plain)
         except (OSError, RuntimeError):
-            return numba.njit(list(signatures), nogil=True)(plain)
+            return numba.njit(list(signatures), nogil=True, fastmath=liberty)(plain)
 
     return compile_it
+
+
+@_compiled("boolean(float64[::1], float64, int32[::1])", reassoc=True)
+def steps(x, quantum, out):  # type: ignore[no-untyped-def]
+    """Write x (d,) in whole steps of a quantum; whether all of them are small enough for certain."""
+    total = 0.0
+    for j in range(len(x)):
+        step = np.rint(x[j] / quantum)
+        total += step * step
+        out[j] = np.int32(step)
+    return total < 2.0**60  # and a NaN is not
 
 
 @numba.njit(fastmath={"reassoc"})

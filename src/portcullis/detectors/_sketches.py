@@ -1,26 +1,25 @@
 """Short sketches of a class's rows, from which lower bounds on distances rule out nearly all of them; see `_nearest`.
 
-Two ways to the same distance: `Plain` is numpy's, `Compiled` that of `_kernels`, which numba compiles and which a
-process uses from `warm` on.
+Two ways to the same distance: `Plain` is numpy's, `Compiled` that of `_kernels`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portcullis.core.types import Array
+from portcullis.detectors import _compiled
 from portcullis.detectors._forms import FORMS, SCALES
 
 if TYPE_CHECKING:
     from portcullis.detectors._nearest import Rows
 
-__all__ = ["Basis", "Compiled", "Plain", "longer", "squares", "warm"]
+__all__ = ["Basis", "Compiled", "Plain", "longer", "squares"]
 
 RANK = 47  # directions in a basis; with two residuals or a residual and a norm, 196 bytes of sketch a row
 COARSE = 32  # of them are looked at in every row by the compiled search: memory read in order is the cheapest
@@ -29,22 +28,6 @@ SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: twic
 LOOSE = 5e-4  # of a sketch of 784 inputs, relative to a length, in whatever order it was summed; see `Compiled`
 TINY = 1e-18  # more than the root of all squares that fade below float32's normal numbers
 FAST = np.float32
-
-_kernels: ModuleType | None = None
-
-
-def warm() -> bool:
-    """Load the compiled search, whether there is one: a second, and some 15 where numba's cache is empty.
-
-    Distances are the same to the last bit with and without it. Called where a process begins to serve, so that no
-    request waits for a compiler; without numba nothing happens.
-    """
-    global _kernels
-    try:
-        from portcullis.detectors import _kernels
-    except ImportError:
-        return False
-    return True
 
 
 def squares(rows: Array, x: Array) -> Array:
@@ -95,7 +78,7 @@ class Basis:
 
     def sketches(self, rows: Rows) -> Plain | Compiled:
         """The sketches of these rows, by the fastest way there is."""
-        compiled = _kernels is not None and _slack(len(self.centre), LOOSE) < 0.25
+        compiled = _compiled.kernels is not None and _slack(len(self.centre), LOOSE) < 0.25
         return Compiled(self, rows) if compiled else Plain(self, rows)
 
     def sketch(self, rows: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -188,11 +171,12 @@ class Compiled:
     """
 
     def __init__(self, basis: Basis, rows: Rows) -> None:
-        assert _kernels is not None
-        self.basis, self._kernels = basis, _kernels
+        assert _compiled.kernels is not None
+        self.basis, self._kernels = basis, _compiled.kernels
         k, d = basis.directions.shape
         coarse = min(COARSE, k)
-        self._coarse = np.zeros((-(-rows.room // _kernels.BLOCK), coarse + 1, _kernels.BLOCK), FAST)
+        block = self._kernels.BLOCK
+        self._coarse = np.zeros((-(-rows.room // block), coarse + 1, block), FAST)
         self._fine = np.zeros((rows.room, k + 1 - coarse), FAST)
         self._slack = _slack(d, LOOSE)
         for slot, x in enumerate(rows.exact()):

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from portcullis.core.guard import Detector
 from portcullis.core.settings import check
 from portcullis.core.types import Answer, Array, Request
+from portcullis.detectors._compiled import warm
 from portcullis.detectors._growing_sets import GrowingSets, Seen, rows_by_class
 from portcullis.detectors._nearest import Nearest
-from portcullis.detectors._sketches import warm
 
 __all__ = ["Distances", "PradaNormality", "normality"]
 
@@ -77,7 +77,7 @@ class PradaNormality(Detector[Distances]):
         return Distances(GrowingSets(Nearest(self.cap)), Seen(self.remember))
 
     def warm(self) -> None:
-        """Load the compiled search, if numba is there, before the first request would wait for it."""
+        """Load what is compiled, if numba is there, before the first request would wait for it."""
         warm()
 
     def update(self, state: Distances, request: Request, answer: Answer) -> Array:

@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 
 from portcullis.core.errors import InputError
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Floats
 
 __all__ = ["Event", "narrow", "pack_by_words", "pack_event", "unpack_event"]
 
@@ -39,7 +39,7 @@ class Event(NamedTuple):
     kind: str
     at: float = 0.0
     of: int = 0  # release and undo: the sequence number of the request
-    x: Array | None = None
+    x: Floats | None = None
     answer: Answer | None = None
     by: str = ""  # the operator
 
@@ -62,7 +62,7 @@ def pack_event(event: Event) -> bytes:
     """A header, then raw little-endian arrays. What nearly every event is made of has a header of fixed form."""
     kind, at, of, x, answer, by = event
     labels, scores = (None, None) if answer is None else (answer.labels, answer.scores)
-    plain = (x is None or x.dtype is DOUBLE) and (scores is None or scores.dtype is DOUBLE)
+    plain = (x is None or x.dtype is SINGLE or x.dtype is DOUBLE) and (scores is None or scores.dtype is DOUBLE)
     if by or not plain or not (labels is None or (labels.dtype is LONG and labels.ndim == 1)):
         return pack_by_words(event)
     sizes: tuple[int, ...] = ()

@@ -99,7 +99,7 @@ class Fold:
 
     def _admit(self, stream: Stream, seq: int, event: Event) -> Refused | None:
         stream.last = max(stream.last, event.at)  # a client's time never runs backwards
-        request = Request(stream.client, event.x, stream.last)  # type: ignore[arg-type]
+        request = Request(stream.client, event.x.astype(np.float64, copy=False), stream.last)  # type: ignore[union-attr]
         try:
             if stream.blocked:
                 raise Refused("this client was blocked")

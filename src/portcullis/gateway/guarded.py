@@ -14,7 +14,7 @@ import numpy as np
 from portcullis.core.errors import Refused
 from portcullis.core.guard import Alarm, Guard
 from portcullis.core.oracle import checked_answer
-from portcullis.core.types import Answer, Array, Interface, Model, Request
+from portcullis.core.types import Answer, Array, Floats, Interface, Model, Request
 from portcullis.gateway.app import Gate
 
 __all__ = ["Guarded", "GuardedRoutes"]
@@ -91,8 +91,8 @@ class LocalUpstream:
         self._model = model
         self._interface = interface
 
-    async def ask(self, x: Array, headers: Mapping[str, str]) -> Answer:
-        return checked_answer(self._model, x, self._interface)
+    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
+        return checked_answer(self._model, x.astype(np.float64, copy=False), self._interface)
 
     async def ready(self) -> bool:
         return True

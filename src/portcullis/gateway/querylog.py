@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 
 from portcullis.core.errors import InputError, PortcullisError
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Floats
 from portcullis.gateway.events import narrow
 
 __all__ = ["Line", "LogFull", "NoLog", "QueryLogFile", "read_log"]
@@ -55,7 +55,7 @@ class Line:
     seconds: float = 0.0
     policy: str = ""
     run: str = ""  # the process
-    x: Array | None = None
+    x: Floats | None = None
     clean: Answer | None = None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from portcullis.core.errors import Refused
 from portcullis.core.guard import Alarm, Guard, Released
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Floats
 from portcullis.gateway.events import Event
 from portcullis.gateway.fold import Failed, Fold, Outcome, Stream
 from portcullis.gateway.journal import Down, Journal
@@ -50,14 +50,14 @@ class Streams:
         self.fold = Fold(guard, self.open)
         self.shelf = Shelf(journal, self.fold, capacity, self._keep_alarms)
 
-    async def admit(self, client: str, x: Array, at: float) -> int:
+    async def admit(self, client: str, x: Floats, at: float) -> int:
         """The request's sequence number, once every stage has reserved its share; raises Refused or Down.
 
         A sequence number below 0 says that the journal was down and the policy is to serve."""
         found = self.admit_now(client, x, at)
         return found if isinstance(found, int) else await found
 
-    def admit_now(self, client: str, x: Array, at: float) -> int | Coroutine[Any, Any, int]:
+    def admit_now(self, client: str, x: Floats, at: float) -> int | Coroutine[Any, Any, int]:
         """What `admit` gives, at once where nothing has to be waited for, as nearly always; else what to await."""
         stream, event = self.shelf.free(client), Event("admit", at, x=x)
         if stream is None or self._late(stream, at):
@@ -71,7 +71,7 @@ class Streams:
             raise self._retracted(stream, seq, outcome)
         return seq
 
-    async def _admit(self, client: str, x: Array, at: float) -> int:
+    async def _admit(self, client: str, x: Floats, at: float) -> int:
         stream = await self.shelf.take(client)
         try:
             async with stream.lock:

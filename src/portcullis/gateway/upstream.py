@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from portcullis.core.errors import InputError, Unreachable
-from portcullis.core.types import Answer, Array, Labels
+from portcullis.core.types import Answer, Array, Floats, Labels
 from portcullis.gateway.http_client import Found, HttpClient, Lost, Unreadable
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Served, Wire
@@ -30,7 +30,7 @@ FEW = 100  # numbers that plain Python looks through sooner than numpy
 class Upstream(Protocol):
     """Whatever answers rows: a server over HTTP, or a model in this process."""
 
-    async def ask(self, x: Array, headers: Mapping[str, str]) -> Answer:
+    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
         """The undefended answer. Raises Unreachable (its `status` is what the client gets) or BadRequest."""
 
     async def ready(self) -> bool: ...
@@ -58,12 +58,12 @@ class HttpUpstream:
         self._wire = wire
         self._asked = asked
 
-    async def ask(self, x: Array, headers: Mapping[str, str]) -> Answer:
+    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
         waiter: asyncio.Future[Callable[[], Answer]] = asyncio.get_running_loop().create_future()
         self.send(x, headers, lambda answer: None if waiter.done() else waiter.set_result(answer))
         return (await waiter)()
 
-    def send(self, x: Array, headers: Mapping[str, str], then: Callable[[Callable[[], Answer]], None]) -> None:
+    def send(self, x: Floats, headers: Mapping[str, str], then: Callable[[Callable[[], Answer]], None]) -> None:
         """As `ask`, for those who do not wait: `then` is called with something that gives or raises what `ask` does."""
         ask = self._wire.ask(self._asked, x)
         question = "POST", ask.path, {**headers, **ask.headers}, ask.body

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import orjson
 
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Floats
 from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, just, rows, scores, some
 from portcullis.gateway.protocols.strict import BadRequest, listed, no_booleans, numbers, only_keys, rows_in
@@ -72,7 +72,7 @@ class Invocations(Wire):
     def tell(self, served: Served, what: str) -> Reply:
         return Reply(b"\n")
 
-    def ask(self, served: Served, x: Array) -> Ask:
+    def ask(self, served: Served, x: Floats) -> Ask:
         body = orjson.dumps({"inputs": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask("/invocations", body, {"content-type": "application/json"})
 

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from portcullis.core.errors import ParameterError, Unreachable
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Floats
 from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, just, rows
 from portcullis.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
@@ -78,9 +78,9 @@ class JsonPath(Wire):
     def tell(self, served: Served, what: str) -> Reply:
         raise BadRequest("There is nothing here.", 404)
 
-    def ask(self, served: Served, x: Array) -> Ask:
+    def ask(self, served: Served, x: Floats) -> Ask:
         tree: dict[str, Any] = {}
-        _place(tree, steps(_option(served, "rows")), np.ascontiguousarray(x))
+        _place(tree, steps(_option(served, "rows")), np.ascontiguousarray(x, np.float64))
         body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(_option(served, "path"), body, {"content-type": "application/json"})
 

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Floats
 from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, const, just, rows, scores, some
 from portcullis.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
@@ -99,7 +99,7 @@ class Predict(Wire):
         state = {"version": served.version or "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
         return Reply(orjson.dumps({"name": served.name, "ready": True, "model_version_status": [state]}))
 
-    def ask(self, served: Served, x: Array) -> Ask:
+    def ask(self, served: Served, x: Floats) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
         body = orjson.dumps({"instances": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})
@@ -126,9 +126,9 @@ def plain_rows(answer: Answer) -> Any:
     return np.ascontiguousarray(one_hot_where_withheld(answer.scores, answer))
 
 
-def rows_out(x: Array) -> Any:
+def rows_out(x: Floats) -> Any:
     """Rows as JSON writes them; an omitted input is null."""
-    return np.ascontiguousarray(x)
+    return np.ascontiguousarray(x, np.float64)  # nothing on the wire says that 0.1 is in 32 bits
 
 
 def read_rows(served: Served, n: int, found: Any) -> Answer:

@@ -12,13 +12,13 @@ binary body and KServe answers no JSON without a content type, so both are writt
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
 
 from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer, Array
+from portcullis.core.types import Answer, Array, Floats
 from portcullis.gateway.protocols.apart import loads_apart
 from portcullis.gateway.protocols.described import Described, const, just, rows, some
 from portcullis.gateway.protocols.strict import (
@@ -149,7 +149,7 @@ class OpenInference(Wire):
 
     # Facing the upstream.
 
-    def ask(self, served: Served, x: Array) -> Ask:
+    def ask(self, served: Served, x: Floats) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
         cast = np.ascontiguousarray(x, DTYPE[served.datatype])
         tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
@@ -227,7 +227,7 @@ def _parameters(tree: dict[str, Any], where: str, allowed: tuple[str, ...]) -> d
     return {} if given is None else only_keys(given, (*allowed, *HARMLESS), f"The parameters of {where.lower()}")
 
 
-def _tensor(tensor: dict[str, Any], row: Array | None, header: bytes, raw: bytes, served: Served) -> Array:
+def _tensor(tensor: dict[str, Any], row: Array | None, header: bytes, raw: bytes, served: Served) -> Floats:
     where, shape = "The input", claimed_shape(tensor.get("shape"), '"shape"')
     name = tensor.get("datatype")
     if not isinstance(name, str) or name not in DTYPES:
@@ -240,8 +240,7 @@ def _tensor(tensor: dict[str, Any], row: Array | None, header: bytes, raw: bytes
         if row is None and dtype.kind != "b":
             no_booleans(header, tensor["data"], where)
         missing = served.interface.missing
-        kind: Literal["d", "f"] = "f" if name == "FP32" else "d"
-        found = numbers(tensor["data"], where, row=row, missing=missing, booleans=dtype.kind == "b", kind=kind)
+        found: Floats = numbers(tensor["data"], where, row=row, missing=missing, booleans=dtype.kind == "b")
         if name == "FP16":
             with np.errstate(over="ignore"):
                 found = found.astype(dtype).astype(np.float64)
@@ -250,7 +249,8 @@ def _tensor(tensor: dict[str, Any], row: Array | None, header: bytes, raw: bytes
     else:
         if "data" in tensor or type(size) is not int or size != len(raw) or size % dtype.itemsize:
             raise BadRequest('"binary_data_size" must be the number of raw bytes behind the JSON, and "data" absent.')
-        found = np.frombuffer(raw, dtype).astype(np.float64)
+        sent = np.frombuffer(raw, dtype)
+        found = sent if name in ("FP32", "FP64") else sent.astype(np.float64)
     same_count(shape, found.size, where)
     return rows_in(found.reshape(shape), served.interface.input_shape, served.max_rows, where)
 

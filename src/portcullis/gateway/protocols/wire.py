@@ -16,9 +16,9 @@ import numpy as np
 import orjson
 
 from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer, Array, Interface
+from portcullis.core.types import Answer, Array, Floats, Interface
 from portcullis.gateway.protocols.described import Described, just
-from portcullis.gateway.protocols.strict import BadRequest, finite
+from portcullis.gateway.protocols.strict import BadRequest, finite, moderate, single
 
 __all__ = ["DTYPE", "DTYPES", "Ask", "Inquiry", "Reply", "Served", "Wire"]
 
@@ -52,19 +52,22 @@ class Served:
         """What a protocol makes of this once, by the protocol's name."""
         return {}
 
-    def inspected(self, x: np.ndarray, sent: str = "") -> Array:
-        """x as the model will see it: cast to its datatype (unless it was `sent` in that), and finite still."""
-        missing = self.interface.missing
-        if self.datatype not in ("FP64", sent):
-            dtype = DTYPE[self.datatype]
+    def inspected(self, x: Floats, sent: str = "") -> Floats:
+        """x as the model will see it: cast to the datatype in which it was `sent`, then to the model's, and finite."""
+        good = moderate(x)
+        if "FP32" in (sent, self.datatype):
+            x = x.astype(np.float32, copy=False) if good else single(x)
+        if self.datatype not in ("FP32", "FP64", sent):
+            dtype, good = DTYPE[self.datatype], False
             if dtype.kind in "iub":
                 x = whole(x, dtype, self.datatype)
             with np.errstate(over="ignore"):
-                x = x.astype(dtype).astype(np.float64)
-        return finite(x, "The input", missing=missing, narrow=self.datatype != "FP64")
+                x = x.astype(dtype)
+        x = x if self.datatype == "FP32" else x.astype(np.float64, copy=False)
+        return x if good else finite(x, "The input", missing=self.interface.missing)
 
 
-def whole(x: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
+def whole(x: Floats, dtype: np.dtype[Any], name: str) -> Floats:
     """x, refused unless it holds whole numbers that this type has."""
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not (np.isfinite(x).all() and (x == np.round(x)).all() and x.min() >= low and x.max() <= high):
@@ -75,7 +78,7 @@ def whole(x: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
 class Inquiry(NamedTuple):
     """A question as read: rows, and how the client wants them answered."""
 
-    x: Array  # (n, *input_shape)
+    x: Floats  # (n, *input_shape) as the model sees it: float32 where that is what it reads, else float64
     id: str | None = None
     binary: tuple[str, ...] = ()  # output tensors wanted as raw bytes
     outputs: tuple[str, ...] = ()  # output tensors asked for by name; none means all
@@ -125,7 +128,7 @@ class Wire(ABC):
         """Health and metadata, from what the gate knows; the upstream is not asked."""
 
     @abstractmethod
-    def ask(self, served: Served, x: Array) -> Ask:
+    def ask(self, served: Served, x: Floats) -> Ask:
         """The question for the upstream (or, from an oracle, for a gate)."""
 
     @abstractmethod
