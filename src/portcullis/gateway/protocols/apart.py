@@ -21,7 +21,7 @@ except ImportError:  # it has no wheel for this Python
 else:
     PARSER = simdjson.Parser(1 << 20)  # bytes; it keeps some 14 times as much for good
 
-__all__ = ["loads_apart"]
+__all__ = ["around", "loads_apart", "parted"]
 
 LEAST, SHARE = 256, 0.5  # bytes of a list, and its part of the body, for which this pays
 OPENING = b"[ \t\r\n"
@@ -30,12 +30,14 @@ OPENING = b"[ \t\r\n"
 def loads_apart(body: bytes, *path: str | int) -> tuple[dict[str, Any], Array | None]:
     """What `loads` says of the body, and None; or that without the one row of numbers at the end of this path, which
     is an empty list there, and the row, (n,) 64-bit floats. Raises BadRequest as `loads` does."""
-    return _apart(body, path) or (loads(body), None)
+    found = parted(body, f'"{path[-1]}"'.encode())
+    tree = around(found[0], path) if found else None
+    return (loads(body), None) if found is None or tree is None else (tree, found[1])
 
 
-def _apart(body: bytes, path: tuple[str | int, ...]) -> tuple[dict[str, Any], Array] | None:
-    """None where it cannot be told for certain, or does not pay."""
-    key = f'"{path[-1]}"'.encode()
+def parted(body: bytes, key: bytes) -> tuple[bytes, Array] | None:
+    """The body with an empty list in place of the first one behind this key, and the numbers of that; None where it
+    cannot be told for certain, or does not pay."""
     at = body.find(key)
     if PARSER is None or at < 0:
         return None
@@ -52,12 +54,20 @@ def _apart(body: bytes, path: tuple[str | int, ...]) -> tuple[dict[str, Any], Ar
         return None
     try:
         row = np.frombuffer(cast("simdjson.Array", PARSER.parse(body[start:end])).as_buffer(of_type="d"))
+    except (RuntimeError, TypeError, ValueError):  # RuntimeError: another thread parses too
+        return None
+    return (rest, row) if row.size else None
+
+
+def around(rest: bytes, path: tuple[str | int, ...]) -> dict[str, Any] | None:
+    """What `loads` says of the rest of a parted body; None if the list is not at the end of this path."""
+    try:
         tree = loads(rest)
         hole: Any = tree
         for step in path:
             hole = hole[step]
-    except (BadRequest, LookupError, RuntimeError, TypeError, ValueError):  # RuntimeError: another thread parses too
+    except (BadRequest, LookupError, TypeError):
         return None
     while type(hole) is list and len(hole) == 1:
         hole = hole[0]
-    return (tree, row) if hole == [] and row.size else None
+    return tree if hole == [] else None
