@@ -22,6 +22,8 @@ from portcullis.core.types import Answer, Interface
 from portcullis.gateway.protocols import CATALOG, apart
 from portcullis.gateway.protocols.strict import BadRequest, finite, floats, moderate, single
 from portcullis.gateway.protocols.tensors import one_row, several_rows
+from portcullis.gateway.protocols.v2 import OpenInference
+from portcullis.gateway.protocols.v2_question import FORMS, LENGTH
 from portcullis.gateway.protocols.wire import DTYPE, Served
 from portcullis.gateway.upstream import FEW, checked
 
@@ -167,6 +169,62 @@ def test_a_parser_that_is_busy_or_too_small_is_done_without() -> None:
         assert apart.loads_apart(body, "inputs", 0, "data")[1] is not None
         long = (BODIES["v2"] % (1, "FP64", "[" + "1," * (1 << 19) + "1]")).encode()
         assert apart.loads_apart(long, "inputs", 0, "data")[1] is None
+
+
+def forms(served: Served) -> dict[tuple[bytes, bool], Any]:
+    return served.made.get("v2 forms", {})  # type: ignore[no-any-return]
+
+
+@needs_simdjson
+def test_a_form_that_is_known_is_answered_as_a_new_one() -> None:
+    known, name = replace(LONG), "v2"
+    bodies = [
+        BODIES[name] % (rows, kind, data)
+        for data in (
+            "[0.5,1.25,-3e2]",
+            "[1,2,3]",
+            "[[0.5,1.25,-3e2]]",
+            "[1,2]",
+            "[1,2,3,4]",
+            "[1,2,3,4,5,6]",
+            "[true,1,2]",
+        )
+        for kind in ("FP64", "FP32", "INT8", "BOOL", "BYTES")
+        for rows in (1, 2, 0)
+    ]
+    with reading(apart.PARSER):
+        for body in [*bodies, *reversed(bodies)]:
+            assert outcome(name, known, {}, body.encode()) == outcome(name, replace(LONG), {}, body.encode())
+    assert 2 <= len(forms(known)) < len(bodies)
+
+
+@needs_simdjson
+def test_a_raw_question_and_one_in_json_are_not_taken_for_one_another() -> None:
+    hint = '{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP64","parameters":{"content_type":{"data":%s}%s}%s}]}'
+    raw = np.arange(3.0).tobytes()
+    odd = (hint % ("[]", ',"binary_data_size":24', "")).encode()
+    plain = (hint % ("[1,2,3]", "", "")).encode()
+    for first, second in (((odd, raw), (plain, b"")), ((plain, b""), (odd, raw))):
+        served = replace(LONG)
+        with reading(apart.PARSER):
+            for header, tail in (first, second, first):
+                headers = {LENGTH: str(len(header))} if tail else {}
+                expected = outcome("v2", replace(LONG), headers, header + tail)
+                assert outcome("v2", served, headers, header + tail) == expected
+
+
+@needs_simdjson
+def test_only_so_many_forms_are_remembered_and_no_long_one() -> None:
+    served, row = replace(LONG), "[0.5,1.25,-3e2]"
+    with reading(apart.PARSER):
+        for i in range(3 * FORMS):
+            marked = BODIES["v2"].replace("{", f'{{"id":"{i}",', 1) % (1, "FP64", row)
+            assert OpenInference().read(served, {}, marked.encode()).id == str(i)
+            assert len(forms(served)) <= FORMS
+        wordy = BODIES["v2"].replace('"name"', " " * 2_000 + '"name"') % (1, "FP64", row)
+        served.made.clear()
+        assert OpenInference().read(served, {}, wordy.encode()).x.tolist() == [[0.5, 1.25, -300.0]]
+        assert not forms(served)
 
 
 @settings(max_examples=N)

@@ -17,7 +17,7 @@ from portcullis.core.types import Answer, Feature, Interface
 from portcullis.gateway.clients import ApiKey, Clients, Named, Token, hashed
 from portcullis.gateway.protocols import CATALOG
 from portcullis.gateway.protocols.strict import BadRequest
-from portcullis.gateway.protocols.v2 import LENGTH
+from portcullis.gateway.protocols.v2_question import LENGTH
 from portcullis.gateway.protocols.wire import DTYPES, Inquiry, Served
 from portcullis.gateway.upstream import checked
 

@@ -16,7 +16,8 @@ from portcullis.core.errors import ParameterError, Unreachable
 from portcullis.core.types import Answer, Feature, Interface
 from portcullis.gateway.protocols import CATALOG
 from portcullis.gateway.protocols.strict import BadRequest, loads, no_booleans, numbers
-from portcullis.gateway.protocols.v2 import LENGTH, OpenInference
+from portcullis.gateway.protocols.v2 import OpenInference
+from portcullis.gateway.protocols.v2_question import LENGTH
 from portcullis.gateway.protocols.wire import DTYPES, Inquiry, Served
 
 INTERFACE = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))

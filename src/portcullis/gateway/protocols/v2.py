@@ -12,29 +12,17 @@ binary body and KServe answers no JSON without a content type, so both are writt
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
 
 from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer, Array, Floats
-from portcullis.gateway.protocols.apart import around, parted
+from portcullis.core.types import Answer, Floats
 from portcullis.gateway.protocols.described import Described, const, just, rows, some
-from portcullis.gateway.protocols.strict import (
-    BadRequest,
-    claimed_shape,
-    json_typed,
-    listed,
-    loads,
-    no_booleans,
-    numbers,
-    only_keys,
-    rows_in,
-    same_count,
-    text,
-)
+from portcullis.gateway.protocols.strict import json_typed
 from portcullis.gateway.protocols.tensors import one_row, several_rows
+from portcullis.gateway.protocols.v2_question import LENGTH, form_of, split, tensor_of
 from portcullis.gateway.protocols.wire import (
     DTYPE,
     DTYPES,
@@ -46,15 +34,10 @@ from portcullis.gateway.protocols.wire import (
     Wire,
     parsed,
     shown_scores,
-    whole,
 )
 
 __all__ = ["OpenInference"]
 
-LENGTH = "inference-header-content-length"
-SIZE = '"binary_data_size" must be the number of raw bytes behind the JSON, and "data" absent.'
-FORMS, LONGEST = 64, 1024  # that are remembered, and bytes of one
-HARMLESS = ("content_type",)  # MLServer's hint about codecs; read past, never sent on
 ROUTE = re.compile(r"/v2(?:/(health/live|health/ready)|/models/([^/]+)(?:/versions/([^/]+))?(/infer|/ready)?)?")
 WORD: dict[str, Any] = {"type": "string"}
 TENSOR = just(("name", "datatype", "shape"), name=WORD, datatype=WORD, shape=some({"type": "integer"}))
@@ -98,12 +81,9 @@ class OpenInference(Wire):
 
     def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
-        header, raw = _split(headers, body)
-        rest, row = parted(header, b'"data"') or (header, None)
-        form = _form(served, rest, apart=row is not None, keep=row is not None or bool(raw))
-        if form is None:
-            row, form = None, _formed(served, loads(header))
-        x = _tensor(form, row, header, raw, served)
+        header, raw = split(headers, body)
+        form, row = form_of(served, header, raw)
+        x = tensor_of(form, row, header, raw, served)
         return Inquiry(served.inspected(x, form.datatype), form.mark, form.binary, form.outputs)
 
     def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
@@ -208,110 +188,6 @@ def _answer(served: Served) -> dict[str, Any]:
                   data=some({"type": ["number", "null"]}))  # fmt: skip
     return just(("model_name", "outputs"), model_name=const(served.name), model_version=WORD, id=WORD,
                 outputs=some(output))  # fmt: skip
-
-
-def _split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
-    """The JSON part of a body and the raw tensors behind it."""
-    given = headers.get(LENGTH)
-    if given is None:
-        return body, b""
-    if not (given.isascii() and given.isdigit() and 0 < int(given[:12]) <= len(body) and len(given) <= 12):
-        raise BadRequest("Inference-Header-Content-Length must be the length of the JSON at the head of the body.")
-    return body[: int(given)], body[int(given) :]
-
-
-class _Form(NamedTuple):
-    """A question but for its numbers. Nearly all that a client asks are alike in this."""
-
-    data: Any  # None where they are raw
-    shape: tuple[int, ...]
-    datatype: str
-    size: Any  # "binary_data_size"
-    mark: str | None
-    outputs: tuple[str, ...]
-    binary: tuple[str, ...]
-
-
-def _form(served: Served, text: bytes, *, apart: bool, keep: bool) -> _Form | None:
-    """The form of a question, remembered if it is to be kept; None if it is not that of a question parted from its
-    numbers."""
-    known: dict[tuple[bytes, bool], _Form] = served.made.setdefault("v2 forms", {})
-    form = known.get((text, apart))
-    if form is None:
-        tree = around(text, ("inputs", 0, "data")) if apart else loads(text)
-        if tree is None:
-            return None
-        form = _formed(served, tree)
-        if keep and len(text) <= LONGEST:
-            if len(known) >= FORMS:
-                known.clear()
-            known[text, apart] = form
-    return form
-
-
-def _formed(served: Served, tree: dict[str, Any]) -> _Form:
-    only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request")
-    flags = _parameters(tree, "The request", ("binary_data_output",))
-    tensor = listed(tree.get("inputs"), '"inputs"', range(1, 2))[0]
-    only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input")
-    if tensor.get("name") != served.input:
-        raise BadRequest(f"The model takes one input named {served.input!r}.")
-    shape, datatype = claimed_shape(tensor.get("shape"), '"shape"'), tensor.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise BadRequest(f'"datatype" must be one of {", ".join(DTYPES)}.')
-    size = _parameters(tensor, "The input", ("binary_data_size",)).get("binary_data_size")
-    if size is None and "data" not in tensor:
-        raise BadRequest('The input must have "data", or "binary_data_size" and that many raw bytes.')
-    if size is not None and ("data" in tensor or type(size) is not int):
-        raise BadRequest(SIZE)
-    outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
-    mark = text(tree["id"], '"id"') if "id" in tree else None
-    return _Form(tensor.get("data"), shape, datatype, size, mark, outputs, binary)
-
-
-def _parameters(tree: dict[str, Any], where: str, allowed: tuple[str, ...]) -> dict[str, Any]:
-    given = tree.get("parameters")
-    return {} if given is None else only_keys(given, (*allowed, *HARMLESS), f"The parameters of {where.lower()}")
-
-
-def _tensor(form: _Form, row: Array | None, header: bytes, raw: bytes, served: Served) -> Floats:
-    where, dtype = "The input", DTYPE[form.datatype]
-    found: Floats
-    if form.size is None:
-        if raw:
-            raise BadRequest('The input must have "data", or "binary_data_size" and that many raw bytes.')
-        if row is None and dtype.kind != "b":
-            no_booleans(header, form.data, where)
-        missing, booleans = served.interface.missing, dtype.kind == "b"
-        found = numbers(form.data, where, row=row, missing=missing, booleans=booleans)
-        if form.datatype == "FP16":
-            with np.errstate(over="ignore"):
-                found = found.astype(dtype).astype(np.float64)
-        elif dtype.kind != "f":
-            found = whole(found, dtype, form.datatype)
-    else:
-        if form.size != len(raw) or form.size % dtype.itemsize:
-            raise BadRequest(SIZE)
-        sent = np.frombuffer(raw, dtype)
-        found = sent if form.datatype in ("FP32", "FP64") else sent.astype(np.float64)
-    same_count(form.shape, found.size, where)
-    return rows_in(found.reshape(form.shape), served.interface.input_shape, served.max_rows, where)
-
-
-def _wanted(tree: dict[str, Any], served: Served, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(names asked for, names wanted as raw bytes)."""
-    known = [n for n in (served.label, served.scores) if n]
-    if tree.get("outputs") is None:
-        return (), tuple(known) if all_binary else ()
-    names, binary = [], []
-    for output in listed(tree["outputs"], '"outputs"', range(1, 9)):
-        only_keys(output, ("name", "parameters"), "An output")
-        if output.get("name") not in known:
-            raise BadRequest(f"The model's outputs are {' and '.join(map(repr, known))}.")
-        names.append(output["name"])
-        if _parameters(output, "An output", ("binary_data",)).get("binary_data", all_binary) is True:
-            binary.append(output["name"])
-    return tuple(names), tuple(binary)
 
 
 def _written(name: str, value: np.ndarray, served: Served, binary: bool, raw: list[bytes]) -> dict[str, Any]:
