@@ -251,8 +251,8 @@ def interval(values: Array) -> str:
 
 
 def main() -> None:
+    from host import machine
     from matrix import free, gate, model_server
-    from throughput import machine
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environments", type=Path, required=True)

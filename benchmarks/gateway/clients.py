@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import uvloop
 from gates import policy_text, seeded
+from host import machine
 from images import images
 from load import SLOT, questions
-from throughput import interval, machine
+from throughput import interval
 
 from portcullis.core.types import Answer
 from portcullis.gateway.paging import PAGE, Marks, cut

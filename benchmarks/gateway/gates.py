@@ -22,6 +22,7 @@ import aiohttp
 import numpy as np
 import uvicorn
 import uvloop
+from host import stolen
 from images import images
 
 from portcullis.detectors._growing_sets import Joining
@@ -216,7 +217,7 @@ async def full(upstream: str, d: int, stored: int, words: list[str]) -> None:
 class Pulse:
     """Second by second: requests, microseconds of this thread for each, microseconds of a fixed piece of work (how fast
     the core is just now), the share of moments at which a snapshot was being written, milliseconds of garbage
-    collection and of keeping requests from the state file."""
+    collection and of keeping requests from the state file, and milliseconds that the host took from the cores."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -228,7 +229,7 @@ class Pulse:
         calm = self.server.store._calm  # type: ignore[union-attr]
         while True:
             pieces, saving, shut = [], 0, 0.0
-            end, before = time.monotonic() + 1.0, (time.thread_time(), self._requests(), self._collected)
+            end, before = time.monotonic() + 1.0, (time.thread_time(), self._requests(), self._collected, stolen())
             while (now := time.monotonic()) < end:
                 begin = time.thread_time()
                 sum(range(2_000))
@@ -241,7 +242,8 @@ class Pulse:
             n = self._requests() - before[1]
             spent = 1e6 * (time.thread_time() - before[0]) / max(n, 1)
             self.seconds.append((n, spent, float(np.median(pieces)), saving / len(pieces),
-                                 1e3 * (self._collected - before[2]), 1e3 * shut))  # fmt: skip
+                                 1e3 * (self._collected - before[2]), 1e3 * shut,
+                                 1e3 * (stolen() - before[3])))  # fmt: skip
 
     def _requests(self) -> int:
         return sum(self.server.gate.metrics.requests.values())

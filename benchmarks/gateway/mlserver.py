@@ -55,7 +55,8 @@ def ready(url: str, seconds: float = 90.0) -> None:
 
 
 def main() -> None:
-    from throughput import cpu, interval, load, machine, start, stop
+    from host import machine
+    from throughput import cpu, interval, load, start, stop
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mlserver-python", required=True)

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from host import machine, stolen
 from scipy import stats
-from throughput import KEY, Process, cpu, load, machine, resident, start, stop
+from throughput import KEY, Process, cpu, load, resident, start, stop
 
 D = 784
 
@@ -65,13 +66,15 @@ def main() -> None:
         print(f"capacity {asked[-1]['rps']:.0f} requests/s; {a.minutes:g} minutes at {rate:.0f}", flush=True)
         watch = threading.Thread(target=sampled, args=(gate, folder, samples, over))
         watch.start()
-        before, ours = busy(), cpu(gate) + cpu(stub) + os.times().children_user + os.times().children_system
+        before, lost = busy(), stolen()
+        ours = cpu(gate) + cpu(stub) + os.times().children_user + os.times().children_system
         run = load(url, gate, n=round(60 * a.minutes * rate), seed=3, rate=rate, connections=64,
                    **{**common, "prepared": 4_000})  # fmt: skip
         asked.append(run)
         ours = cpu(gate) + cpu(stub) + os.times().children_user + os.times().children_system - ours
         others = (busy() - before - ours) / run["seconds"]
-        print(f"meanwhile other work on this machine took {others:.2f} of {os.cpu_count()} cores")
+        print(f"meanwhile other work on this machine took {others:.2f} of {os.cpu_count()} cores, and its host "
+              f"{(stolen() - lost) / run['seconds']:.2f} of them")  # fmt: skip
     finally:
         over.set()
         told = stop(gate)
@@ -116,16 +119,21 @@ def report(
 def by_second(seconds: list[list[float]], run: dict[str, Any]) -> None:
     """What differs in the seconds in which a request costs most: the core, or what the gate does besides."""
     found = np.array([second for second in seconds if second[0] > 0.3 * run["rps"]])  # no load before and after
-    cost, piece, saving, collecting, shut = found[-int(run["seconds"]) :].T[1:]
+    cost, piece, saving, collecting, shut, taken = found[-int(run["seconds"]) :].T[1:]
     slow = cost >= np.percentile(cost, 90)
     print(
         f"by the second (n={len(cost)}), the dearest tenth beside the rest, and Spearman's correlation with the cost:"
     )
     for name, values in (("us of processor time a request", cost), ("us for a fixed piece of work", piece),
                          ("share of the time a snapshot is written", saving), ("ms of garbage collection", collecting),
-                         ("ms in which requests wait for the state file", shut)):  # fmt: skip
+                         ("ms in which requests wait for the state file", shut),
+                         ("ms that the host took from the cores", taken)):  # fmt: skip
         together = stats.spearmanr(cost, values).statistic if values.any() else float("nan")
         print(f"  {values[slow].mean():8.2f} {values[~slow].mean():8.2f} {together:6.2f}  {name}")
+    parts = run["p99 by parts"]
+    meanwhile = [part.sum() for part in np.array_split(taken, len(parts))]
+    print(f"  the p99 of a part and what the host took meanwhile: Spearman's correlation "
+          f"{stats.spearmanr(parts, meanwhile).statistic:.2f} (n={len(parts)})")  # fmt: skip
     queued = 1e6 / cost < run["rps"]
     slow = f" {piece[queued].mean():.1f} us in these," if queued.any() else ""
     print(f"  in {queued.sum()} seconds a request cost more than there was time for; the fixed piece took{slow} "

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from host import machine, stolen
 from scipy import stats
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ def load(url: str, gate: Process | None, **settings: Any) -> dict[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.readline()
-    before = cpu(gate) if gate else 0.0
+    before, lost = cpu(gate) if gate else 0.0, stolen()
     process.stdin.write("go\n")
     process.stdin.flush()
     found: dict[str, Any] = json.loads(process.stdout.readline())
@@ -70,7 +70,18 @@ def load(url: str, gate: Process | None, **settings: Any) -> dict[str, Any]:
     process.stdin.close()
     process.wait()
     found["cpu_us"] = 1e6 * (after - before) / found["n"]
+    found["stolen"] = (stolen() - lost) / (found["seconds"] * (os.cpu_count() or 1))
     return found
+
+
+def middle(values: list[float]) -> str:
+    """Median and an interval for it of at least 95%, from the order of the values alone: a few wild ones, which a mean
+    and its interval are made of, do not move it."""
+    ordered, n = np.sort(values), len(values)
+    low = int(stats.binom.ppf(0.025, n, 0.5))
+    if low < 1:
+        return f"{np.median(ordered):.2f} (n={n}, too few for an interval)"
+    return f"{np.median(ordered):.2f} [{ordered[low - 1]:.2f}, {ordered[n - low]:.2f}] (n={n})"
 
 
 def interval(values: list[float]) -> str:
@@ -80,18 +91,12 @@ def interval(values: list[float]) -> str:
     return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}] (n={n})"
 
 
-def machine() -> str:
-    """What it ran on, and how busy that was before."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
-    return f"{os.cpu_count()} x {model}, load average {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--d", type=int, default=784)
     parser.add_argument("--requests", type=int, default=3_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calm", type=int, default=12, help="rounds at 200 requests/s")
     parser.add_argument("--stored", type=int, default=2_000, help="samples of each class on record")
     parser.add_argument("--binary", action="store_true", help="the client sends raw bytes")
     parser.add_argument("--binary-upstream", action="store_true", help="the gate sends raw bytes to the model")
@@ -123,9 +128,14 @@ def main() -> None:
         pairs = list(zip(found["full"], found[name], strict=True))
         print(f"full / {name}: {interval([f['rps'] / b['rps'] for f, b in pairs])} of throughput, "
               f"{interval([b['cpu_us'] / f['cpu_us'] for f, b in pairs])} by processor time")  # fmt: skip
-    told = ", ".join(f"{n} {interval([r['p99'] for r in runs])}" for n, runs in calm.items())
-    added = interval([f["p99"] - b["p99"] for f, b in zip(calm["full"], calm["bare"], strict=True)])
-    print(f"at 200 requests/s, p99 in ms: {told}; added {added}")
+    added = [f["p99"] - b["p99"] for f, b in zip(calm["full"], calm["bare"], strict=True)]
+    for name, values in (*((n, [r["p99"] for r in runs]) for n, runs in calm.items()), ("added", added)):
+        print(f"at 200 requests/s, p99 in ms, {name:5} median {middle(values)}, mean {interval(values)}")
+    shares = [100 * r["stolen"] for runs in calm.values() for r in runs]
+    more = [f["stolen"] - b["stolen"] for f, b in zip(calm["full"], calm["bare"], strict=True)]
+    print(f"meanwhile the host took {min(shares):.1f}% to {max(shares):.1f}% of the cores' time, in the middle "
+          f"{np.median(shares):.1f}%; what it took more beside the whole guard and the p99 added: Spearman's "
+          f"correlation {stats.spearmanr(more, added).statistic:.2f}")  # fmt: skip
     print(f"on record: {about}")
     where(to, a)
     stop(stub)
@@ -151,7 +161,7 @@ def in_turns(gates: dict[str, tuple[Process, str]], a: argparse.Namespace) -> di
 def at_200(gates: dict[str, tuple[Process, str]], a: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """1,000 requests by the clock, five seconds each, by turns."""
     found: dict[str, list[dict[str, Any]]] = {"bare": [], "full": []}
-    for turn in range(a.rounds):
+    for turn in range(a.calm):
         for name, runs in found.items():
             gate, url = gates[name]
             runs.append(load(url, gate, rate=200.0, n=1_000, seed=99 + turn, connections=32, **common(a)))
