@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from portcullis.core.errors import InputError, ParameterError
-from portcullis.gateway import http_client as module
-from portcullis.gateway.http_client import HttpClient, Lost, Unreadable
+from portcullis.gateway import http_client, http_connection
+from portcullis.gateway.http_client import HttpClient
+from portcullis.gateway.http_connection import Lost, Unreadable
 from portcullis.gateway.settings import Upstream
 from portcullis.gateway.upstream import credentials, trusted
 
@@ -98,7 +99,7 @@ async def test_bodies_in_every_form(answer: bytes) -> None:
 async def test_what_is_no_answer_or_too_long_is_unreadable_and_the_connection_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "HEADER_BYTES", 1000)
+    monkeypatch.setattr(http_connection, "HEADER_BYTES", 1000)
     for answer in (
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n" + bytes(2000),
@@ -215,7 +216,7 @@ async def test_old_connections_are_not_used_again(monkeypatch: pytest.MonkeyPatc
     talk, asked = answering(OK)
     async with client_of(talk) as client:
         await client.ask("GET", "/", {})
-        monkeypatch.setattr(module, "IDLE_S", -1.0)
+        monkeypatch.setattr(http_client, "IDLE_S", -1.0)
         await client.ask("GET", "/", {})
     assert len(asked) == 2
 

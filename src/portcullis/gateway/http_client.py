@@ -12,42 +12,15 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import cast
 from urllib.parse import unquote, urlsplit
 
-import httptools
-
 from portcullis.core.errors import ParameterError
+from portcullis.gateway.http_connection import Connection, Found, Lost
 
-__all__ = ["HttpClient", "Lost", "Unreadable", "header_name"]
+__all__ = ["HttpClient"]
 
 IDLE_S = 30.0  # after which a kept connection is not used again
 CONNECT_S = 5.0
-HEADER_BYTES = 64 << 10
-
-Found = tuple[int, dict[str, str], bytes]  # status, headers by lower-case name, body
-
-
-@lru_cache(maxsize=256)
-def header_name(raw: bytes) -> str:
-    """A header's name in small letters; nearly all that come are among a few dozen."""
-    return raw.decode("latin-1").lower()
-
-
-class Lost(Exception):
-    """The server could not be reached, or closed the connection before it had answered.
-
-    stale  it was a kept connection and nothing came: the server had closed it, and a fresh one may do
-    """
-
-    def __init__(self, *, stale: bool = False) -> None:
-        super().__init__("the connection was lost")
-        self.stale = stale
-
-
-class Unreadable(Exception):
-    """What came is not an answer, or too long a one."""
 
 
 class HttpClient:
@@ -75,7 +48,7 @@ class HttpClient:
         basic = {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
         self._own = {**basic, **(own or {})}
         self._timeout_s, self._limit = timeout_s, limit
-        self._idle: deque[_Connection] = deque()
+        self._idle: deque[Connection] = deque()
         self._connections, self._used = connections, 0
         self._waiting: deque[_Question] = deque()  # for a connection
         self._running: dict[_Question, None] = {}  # every question that has not ended
@@ -139,7 +112,7 @@ class HttpClient:
             else:
                 connection.ask(question)
 
-    def _freed(self, connection: _Connection | None) -> None:
+    def _freed(self, connection: Connection | None) -> None:
         """A connection's question has ended; None if it never got one."""
         self._used -= 1
         if connection is not None:
@@ -189,7 +162,7 @@ class HttpClient:
             raise ParameterError("a header", "without line breaks", dict(headers))
         return f"{head}\r\n".encode("latin-1")
 
-    def _kept(self) -> _Connection | None:
+    def _kept(self) -> Connection | None:
         """The connection used last, so that those beyond what is needed grow old."""
         while self._idle:
             connection = self._idle.pop()
@@ -200,11 +173,11 @@ class HttpClient:
 
     async def _connect(self, question: _Question) -> None:
         """Connect and ask. That takes a task, for a time limit of its own."""
-        connection: _Connection | None = None
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(min(CONNECT_S, question.due - time.monotonic())):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._limit), self._host, self._port, ssl=self._tls
+                    lambda: Connection(self._limit), self._host, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
             question.end(error)
@@ -228,7 +201,7 @@ class _Question:
         self, client: HttpClient, message: bytes, due: float, then: Callable[[Found | Exception], None]
     ) -> None:
         self._client, self.message, self.due, self._then = client, message, due, then
-        self.connection: _Connection | None = None
+        self.connection: Connection | None = None
 
     def end(self, found: Found | Exception) -> None:
         """The first end counts. Anything but an answer ends the connection too."""
@@ -238,99 +211,3 @@ class _Question:
             self.connection.leave(keep=not isinstance(found, Exception))
             self._client._freed(self.connection)
         self._then(found)
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: a question, its answer, and the next."""
-
-    def __init__(self, limit: int) -> None:
-        self.since = 0.0
-        self._limit = limit
-        self._asked = 0
-        self._transport: asyncio.Transport | None = None
-        self._question: _Question | None = None
-        self._keep = True
-
-    @property
-    def reusable(self) -> bool:
-        return self._keep and self._transport is not None and not self._transport.is_closing()
-
-    def ask(self, question: _Question) -> None:
-        self._question, question.connection = question, self
-        if self._transport is None:
-            question.end(Lost(stale=True))
-            return
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: dict[str, str] = {}
-        self._parts: list[bytes] = []
-        self._size = self._head_size = 0
-        self._asked += 1
-        self._transport.write(question.message)
-
-    def leave(self, *, keep: bool) -> None:
-        """The question has ended."""
-        self._question = None
-        self._keep = self._keep and keep
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-
-    def data_received(self, data: bytes) -> None:
-        if self._question is None:  # nobody asked
-            self._keep = False
-            return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._end(Unreadable(str(error)))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._transport, self._keep = None, False
-        if self._question is None:
-            return
-        until_the_end = self._headers and not {"content-length", "transfer-encoding"} & self._headers.keys()
-        if until_the_end and error is None:
-            self._finish(self._parser.get_status_code())
-        else:
-            self._end(Lost(stale=self._asked > 1 and not self._head_size))
-
-    # httptools
-
-    def on_message_begin(self) -> None:
-        if self._question is None:  # more than was asked for
-            self._keep = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > HEADER_BYTES:
-            raise Unreadable("the headers are too long")
-        self._headers[header_name(name)] = value.decode("latin-1")
-
-    def on_body(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > self._limit:
-            raise Unreadable("the answer is too long")
-        self._parts.append(part)
-
-    def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:  # "100 Continue" and its like are not the answer yet
-            self._headers.clear()
-            return
-        self._keep = self._keep and self._parser.should_keep_alive()
-        self._finish(status)
-
-    def _finish(self, status: int) -> None:
-        self.since = time.monotonic()
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._end((status, self._headers, body))
-
-    def _end(self, found: Found | Exception) -> None:
-        if self._question is not None:
-            self._question.end(found)

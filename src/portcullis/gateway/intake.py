@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portcullis.core.types import Answer
-from portcullis.gateway.http_client import header_name
+from portcullis.gateway.http_connection import header_name
 from portcullis.gateway.policy import Policy
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Inquiry, Reply, Wire

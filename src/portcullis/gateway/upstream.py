@@ -17,7 +17,8 @@ import numpy as np
 
 from portcullis.core.errors import InputError, Unreachable
 from portcullis.core.types import Answer, Array, Floats, Labels
-from portcullis.gateway.http_client import Found, HttpClient, Lost, Unreadable
+from portcullis.gateway.http_client import HttpClient
+from portcullis.gateway.http_connection import Found, Lost, Unreadable
 from portcullis.gateway.protocols.strict import BadRequest
 from portcullis.gateway.protocols.wire import Served, Wire
 
