@@ -4,7 +4,7 @@
                                                                       # mlserver and mlserver-sklearn
 
 The model is a logistic regression of 784 inputs. The whole guard, with 2,000 samples of each class on record, is
-asked the same questions as the server itself, in turns.
+asked the same questions as the server itself and as a pass-through on aiohttp that guards nothing, in turns.
 """
 
 from __future__ import annotations
@@ -75,17 +75,18 @@ def main() -> None:
     url = f"http://127.0.0.1:{a.port}"
     ready(url)
     gate, gate_url = start("gates.py", "full", url, str(D), str(a.stored), "scores=predict_proba")
+    bare, bare_url = start("gates.py", "bare", url, "aiohttp")
     same = {"d": D, "binary": False, "outputs": ["predict_proba"]}
+    ways = [("alone", url, gate), ("bare, aiohttp", bare_url, bare), ("behind the gate", gate_url, gate)]
     try:
-        for at in (url, gate_url):
+        for _, at, _ in ways:
             load(at, None, n=300, seed=77, connections=4, **same)
         for connections in (1, 8):
-            found = {"alone": [], "behind the gate": []}
+            found: dict[str, list[dict]] = {name: [] for name, _, _ in ways}
             for turn in range(a.rounds):
-                turns = [("alone", url), ("behind the gate", gate_url)]
-                for name, at in turns if turn % 2 else turns[::-1]:
+                for name, at, between in ways[turn % 3 :] + ways[: turn % 3]:
                     before = cpu(model)
-                    run = load(at, gate, n=a.requests, seed=turn, connections=connections, **same)
+                    run = load(at, between, n=a.requests, seed=turn, connections=connections, **same)
                     found[name].append({**run, "model_us": 1e6 * (cpu(model) - before) / a.requests})
             print(f"{connections} connections")
             for name, runs in found.items():
@@ -93,10 +94,13 @@ def main() -> None:
                 print(f"  {name:16} {m['rps']:6.0f} requests/s  p50 {m['p50']:6.2f} ms  p99 {m['p99']:6.2f} ms  "
                       f"processor time: gate {m['cpu_us']:5.0f} us, MLServer {m['model_us']:5.0f} us  "
                       f"{sum(r['bad'] for r in runs)} not 200")  # fmt: skip
-            ratios = [g["rps"] / b["rps"] for g, b in zip(found["behind the gate"], found["alone"], strict=True)]
-            print(f"  behind the gate / alone: {interval(ratios)} of throughput")
+            for first, second in (("behind the gate", "alone"), ("bare, aiohttp", "alone"),
+                                  ("behind the gate", "bare, aiohttp")):  # fmt: skip
+                ratios = [f["rps"] / s["rps"] for f, s in zip(found[first], found[second], strict=True)]
+                print(f"  {first} / {second}: {interval(ratios)} of throughput")
     finally:
         print(json.loads(stop(gate))["about"], "on record")
+        stop(bare)
         stop(model)
 
 
