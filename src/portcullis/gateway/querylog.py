@@ -26,8 +26,6 @@ from portcullis.gateway.events import narrow
 __all__ = ["Line", "LogFull", "NoLog", "QueryLogFile", "read_log"]
 
 WAITING = 20_000  # lines in the queue at most
-PLAIN = ("at", "id", "client", "decision", "status", "reason", "rows", "altered", "alarms", "seq", "ended",
-         "admitted", "released", "undone", "seconds", "policy", "run")  # fmt: skip
 
 
 class LogFull(PortcullisError):
@@ -176,11 +174,12 @@ class _Parquet:
 
 def record(line: Line, queries: bool) -> dict[str, Any]:
     """A line as plain values."""
-    found: dict[str, Any] = {name: getattr(line, name) for name in PLAIN}
-    if queries and line.x is not None:
-        arrays: dict[str, np.ndarray | None] = {"x": line.x}
-        if line.clean is not None:
-            arrays |= {"labels": line.clean.labels, "scores": line.clean.scores}
+    found = dict(vars(line))
+    x, clean = found.pop("x"), found.pop("clean")
+    if queries and x is not None:
+        arrays: dict[str, np.ndarray | None] = {"x": x}
+        if clean is not None:
+            arrays |= {"labels": clean.labels, "scores": clean.scores}
         found["data"] = {name: _written(a) for name, a in arrays.items() if a is not None}
     return found
 
