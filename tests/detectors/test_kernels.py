@@ -196,3 +196,15 @@ def test_a_question_is_the_same_with_and_without(values: list[float], more: int)
 def test_a_question_at_the_edge_of_what_fits(value: float, d: int) -> None:
     for rows in (np.full((2, d), value), np.full((1, d), np.nextafter(value, np.inf)), -np.full((1, d), value)):
         assert _compiled.questions(rows) == canonical(rows)
+
+
+@pytest.mark.parametrize("name", ["prada", "prada_normality"])
+def test_rows_that_cannot_be_written_to_are_measured_alike(name: str) -> None:
+    plain, fixed = CATALOG.load(name)(), CATALOG.load(name)()
+    x = attack(200, 3)
+    held = np.frombuffer(x.tobytes()).reshape(x.shape)  # as the gate has rows that came in 64 bits
+    assert not held.flags.writeable
+    first, second = plain.start(), fixed.start()
+    expected = plain.update(first, Request("a", x), answer_to(x))
+    np.testing.assert_array_equal(fixed.update(second, Request("a", held), answer_to(x)), expected)
+    assert first.sets.size == second.sets.size > 40

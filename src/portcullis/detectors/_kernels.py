@@ -19,10 +19,12 @@ __all__ = ["BLOCK", "nearest", "put", "steps"]
 
 BLOCK = 64  # rows whose coarse numbers lie together, one number of all of them after the other
 FADED = TINY**2  # more than the squares can add that fade below float32's normal numbers
+ROW = numba.types.Array(numba.float64, 1, "C", readonly=True)  # read only: rows may lie in the bytes that came
+FLAT = numba.float32[:, ::1]
 UNIT, UNIT32 = FORMS.index("unit"), FORMS.index("unit32")
 
 
-def _compiled(*signatures: str, reassoc: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _compiled(*signatures: Any, reassoc: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compiled for these types at once, or read from numba's cache; without a cache where none can be written."""
 
     liberty = {"reassoc"} if reassoc else False
@@ -36,7 +38,7 @@ def _compiled(*signatures: str, reassoc: bool = False) -> Callable[[Callable[...
     return compile_it
 
 
-@_compiled("boolean(float64[::1], float64, int32[::1])", reassoc=True)
+@_compiled(numba.boolean(ROW, numba.float64, numba.int32[::1]), reassoc=True)
 def steps(x, quantum, out):  # type: ignore[no-untyped-def]
     """Write x (d,) in whole steps of a quantum; whether all of them are small enough for certain."""
     total = 0.0
@@ -114,7 +116,7 @@ def _sketch(x, centre, directions, out):  # type: ignore[no-untyped-def]
     return np.sqrt(square)
 
 
-@_compiled("void(float64[::1], float64[::1], float32[:,::1], intp, float32[:,:,::1], float32[:,::1])")
+@_compiled(numba.void(ROW, numba.float64[::1], FLAT, numba.intp, numba.float32[:, :, ::1], FLAT))
 def put(x, centre, directions, slot, coarse, fine):  # type: ignore[no-untyped-def]
     """Write the sketch of x (d,): the first c numbers of coarse (blocks, c + 1, BLOCK) with the length of the rest of
     the sketch after them, and that rest in fine (rows, k + 1 - c)."""
@@ -159,9 +161,21 @@ def _bound_some(fine, rest, found, along, bound):  # type: ignore[no-untyped-def
 
 @_compiled(
     *(
-        f"intp({values}[:,::1], intp, float64, intp, float32[:,:,::1], float32[:,::1], "
-        "float64[::1], float64[::1], float32[:,::1], float64, intp[::1], float64[::1])"
-        for values in ("uint8", "float32", "float64")
+        numba.intp(
+            values[:, ::1],
+            numba.intp,
+            numba.float64,
+            numba.intp,
+            numba.float32[:, :, ::1],
+            FLAT,
+            ROW,
+            numba.float64[::1],
+            FLAT,
+            numba.float64,
+            numba.intp[::1],
+            numba.float64[::1],
+        )
+        for values in (numba.uint8, numba.float32, numba.float64)
     )
 )
 def nearest(values, form, scale, n, coarse, fine, x, centre, directions, slack, found, squares):  # type: ignore[no-untyped-def]
