@@ -11,8 +11,8 @@ from tests.gateway.asgi import ALICE, Here, call, question
 from tests.gateway.harness import SECRET, Softmax, interface_of, running, served_of
 
 from portcullis.core.errors import BudgetExhausted, ParameterError, Refused, Unreachable
-from portcullis.core.guard import Guard
-from portcullis.core.types import Answer
+from portcullis.core.guard import Guard, Released
+from portcullis.core.types import Answer, Request
 from portcullis.defenses.quota import Quota
 from portcullis.gateway.guarded import Guarded, GuardedRoutes, LocalUpstream
 from portcullis.gateway.modelserver import ModelServer
@@ -161,3 +161,40 @@ async def test_middleware_guards_its_routes_and_leaves_the_rest_alone(tmp_path: 
     assert (await call(both, "POST", "/v2/models/m/infer", question(X[:1]), {}))[0] == 401
     assert here.streams.open["alice"].tally["rows"] == 1
     assert isinstance(await here.gate.upstream.ask(X, {}), Answer)
+
+
+class Careless(Softmax):
+    """It writes into what it is given, as a scaler with copy=False does."""
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        found = super().scores(x)
+        x *= 0.0
+        return found
+
+
+def looked_at(guard: Guard) -> list[np.ndarray]:
+    """The rows that this guard sees when it releases answers, from now on."""
+    seen: list[np.ndarray] = []
+    release = guard.release
+
+    def watched(request: Request, clean: Answer) -> Released:
+        seen.append(request.x.copy())
+        return release(request, clean)
+
+    guard.release = watched  # type: ignore[method-assign]
+    return seen
+
+
+async def test_a_model_that_writes_into_its_rows_does_not_blind_the_guard(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    here.gate.upstream = LocalUpstream(Careless(), interface_of(MODEL))
+    seen = looked_at(here.streams.fold.guard)
+    status, _, text = await call(here.gate, "POST", "/v2/models/m/infer", question(X[:1]), ALICE)
+    assert status == 200
+    assert orjson.loads(text)["outputs"][1]["data"] == MODEL.scores(X[:1]).ravel().tolist()
+    np.testing.assert_array_equal(seen, [X[:1]])
+    guard = Guard(Quota(rows=12, per=None), key=SECRET)
+    seen, mine = looked_at(guard), X[:2].copy()
+    np.testing.assert_array_equal(Guarded(Careless(), guard).predict_proba(mine, client="a"), MODEL.scores(X[:2]))
+    np.testing.assert_array_equal(seen, [X[:2]])
+    np.testing.assert_array_equal(mine, X[:2])

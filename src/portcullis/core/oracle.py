@@ -14,7 +14,7 @@ import numpy as np
 
 from portcullis.core.errors import BudgetExhausted, InputError, ParameterError, Refused
 from portcullis.core.guard import Alarm, Guard
-from portcullis.core.types import Answer, Array, Interface, Model, Request
+from portcullis.core.types import Answer, Array, Floats, Interface, Model, Request
 
 __all__ = ["Ledger", "LocalOracle", "MeteredOracle", "Oracle"]
 
@@ -182,9 +182,12 @@ class LocalOracle(MeteredOracle):
             pass  # the record says how far the answers went; the guard now stands where it stood
 
 
-def checked_answer(model: Model, x: Array, interface: Interface) -> Answer:
-    """The model's full answer, or InputError in one sentence if it is not what a model may return."""
-    scores = np.asarray(model.scores(x), np.float64)
+def checked_answer(model: Model, x: Floats, interface: Interface) -> Answer:
+    """The model's full answer, or InputError in one sentence if it is not what a model may return.
+
+    The model gets a copy: one that writes into its rows would change what the guard looks at afterwards.
+    """
+    scores = np.asarray(model.scores(np.array(x, np.float64)), np.float64)
     columns = max(interface.n_classes, 1)
     if scores.shape != (len(x), columns):
         raise InputError(f"The model must return {len(x)} x {columns} scores; got an array of shape {scores.shape}.")

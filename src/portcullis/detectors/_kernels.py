@@ -24,7 +24,7 @@ FLAT = numba.float32[:, ::1]
 UNIT, UNIT32 = FORMS.index("unit"), FORMS.index("unit32")
 
 
-def _compiled(*signatures: Any, reassoc: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _jit(*signatures: Any, reassoc: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compiled for these types at once, or read from numba's cache; without a cache where none can be written."""
 
     liberty = {"reassoc"} if reassoc else False
@@ -38,7 +38,7 @@ def _compiled(*signatures: Any, reassoc: bool = False) -> Callable[[Callable[...
     return compile_it
 
 
-@_compiled(numba.boolean(ROW, numba.float64, numba.int32[::1]), reassoc=True)
+@_jit(numba.boolean(ROW, numba.float64, numba.int32[::1]), reassoc=True)
 def steps(x, quantum, out):  # type: ignore[no-untyped-def]
     """Write x (d,) in whole steps of a quantum; whether all of them are small enough for certain."""
     total = 0.0
@@ -116,7 +116,7 @@ def _sketch(x, centre, directions, out):  # type: ignore[no-untyped-def]
     return np.sqrt(square)
 
 
-@_compiled(numba.void(ROW, numba.float64[::1], FLAT, numba.intp, numba.float32[:, :, ::1], FLAT))
+@_jit(numba.void(ROW, numba.float64[::1], FLAT, numba.intp, numba.float32[:, :, ::1], FLAT))
 def put(x, centre, directions, slot, coarse, fine):  # type: ignore[no-untyped-def]
     """Write the sketch of x (d,): the first c numbers of coarse (blocks, c + 1, BLOCK) with the length of the rest of
     the sketch after them, and that rest in fine (rows, k + 1 - c)."""
@@ -159,7 +159,7 @@ def _bound_some(fine, rest, found, along, bound):  # type: ignore[no-untyped-def
         bound[s] = total
 
 
-@_compiled(
+@_jit(
     *(
         numba.intp(
             values[:, ::1],

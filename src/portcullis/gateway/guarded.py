@@ -92,7 +92,7 @@ class LocalUpstream:
         self._interface = interface
 
     async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
-        return checked_answer(self._model, x.astype(np.float64, copy=False), self._interface)
+        return checked_answer(self._model, x, self._interface)
 
     async def ready(self) -> bool:
         return True

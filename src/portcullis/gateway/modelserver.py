@@ -55,7 +55,7 @@ class ModelServer:
                     inquiry = wire.read(self._served, headers, body)
                 except BadRequest as error:
                     return wire.refuse(error.status, error.sentence)  # type: ignore[no-any-return]
-                answer = Answer.of(self._model.scores(inquiry.x.astype(np.float64, copy=False)), self._served.interface)
+                answer = Answer.of(self._model.scores(np.array(inquiry.x, np.float64)), self._served.interface)
                 return wire.write(self._served, inquiry, answer)  # type: ignore[no-any-return]
             if what is not None:
                 return wire.tell(self._served, what)  # type: ignore[no-any-return]
