@@ -72,6 +72,7 @@ def main() -> None:
     wanted.add_argument("--seed", type=int, default=1)
     wanted.add_argument("--schemathesis", default="schemathesis", help="the program, where it is not on the path")
     args = wanted.parse_args()
+    print("$ python benchmarks/gateway/fuzz.py", *sys.argv[1:], flush=True)
     model, upstream = start_model_server()
     with tempfile.TemporaryDirectory() as folder:
         key, digest = new_key()
@@ -108,7 +109,11 @@ def fuzz(args: argparse.Namespace, description: Path, url: str, key: str) -> int
         "--max-examples", str(args.examples), "--seed", str(args.seed), "--continue-on-failure",
         "--generation-database", "none", "--no-color", "--suppress-health-check", "all", "--workers", "1",
     ]  # fmt: skip
-    return subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        for line in running.stdout:  # the same on every machine, so that it can be kept
+            print(line.replace(str(description.parent), "(temporary)"), end="", flush=True)
+    return running.returncode
 
 
 def after(url: str, admin: str, token: str, key: str, seconds: float) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "Differentiable",
     "Estimate",
     "Feature",
+    "Floats",
     "Interface",
     "Labels",
     "Learner",

@@ -15,7 +15,7 @@ kernels: ModuleType | None = None  # `_kernels` from `warm` on
 
 
 def warm() -> bool:
-    """Load what is compiled, whether there is any: a second, and some 20 where numba's cache is empty.
+    """Load what is compiled, whether there is any: a second, and some 15 where numba's cache is empty.
 
     Called where a process begins to serve, so that no request waits for a compiler; without numba nothing happens.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import boolean, float32, float64, int32, intp, types, uint8, void
 
 from portcullis.detectors._forms import FORMS
 from portcullis.detectors._sketches import TINY
@@ -19,8 +20,8 @@ __all__ = ["BLOCK", "nearest", "put", "steps"]
 
 BLOCK = 64  # rows whose coarse numbers lie together, one number of all of them after the other
 FADED = TINY**2  # more than the squares can add that fade below float32's normal numbers
-ROW = numba.types.Array(numba.float64, 1, "C", readonly=True)  # read only: rows may lie in the bytes that came
-FLAT = numba.float32[:, ::1]
+ROW = types.Array(float64, 1, "C", readonly=True)  # read only: rows may lie in the bytes that came
+LINE, FLAT, BLOCKS = float64[::1], float32[:, ::1], float32[:, :, ::1]
 UNIT, UNIT32 = FORMS.index("unit"), FORMS.index("unit32")
 
 
@@ -38,7 +39,7 @@ def _jit(*signatures: Any, reassoc: bool = False) -> Callable[[Callable[..., Any
     return compile_it
 
 
-@_jit(numba.boolean(ROW, numba.float64, numba.int32[::1]), reassoc=True)
+@_jit(boolean(ROW, float64, int32[::1]), reassoc=True)
 def steps(x, quantum, out):  # type: ignore[no-untyped-def]
     """Write x (d,) in whole steps of a quantum; whether all of them are small enough for certain."""
     total = 0.0
@@ -116,7 +117,7 @@ def _sketch(x, centre, directions, out):  # type: ignore[no-untyped-def]
     return np.sqrt(square)
 
 
-@_jit(numba.void(ROW, numba.float64[::1], FLAT, numba.intp, numba.float32[:, :, ::1], FLAT))
+@_jit(void(ROW, LINE, FLAT, intp, BLOCKS, FLAT))
 def put(x, centre, directions, slot, coarse, fine):  # type: ignore[no-untyped-def]
     """Write the sketch of x (d,): the first c numbers of coarse (blocks, c + 1, BLOCK) with the length of the rest of
     the sketch after them, and that rest in fine (rows, k + 1 - c)."""
@@ -161,21 +162,8 @@ def _bound_some(fine, rest, found, along, bound):  # type: ignore[no-untyped-def
 
 @_jit(
     *(
-        numba.intp(
-            values[:, ::1],
-            numba.intp,
-            numba.float64,
-            numba.intp,
-            numba.float32[:, :, ::1],
-            FLAT,
-            ROW,
-            numba.float64[::1],
-            FLAT,
-            numba.float64,
-            numba.intp[::1],
-            numba.float64[::1],
-        )
-        for values in (numba.uint8, numba.float32, numba.float64)
+        intp(kept[:, ::1], intp, float64, intp, BLOCKS, FLAT, ROW, LINE, FLAT, float64, intp[::1], LINE)
+        for kept in (uint8, float32, float64)
     )
 )
 def nearest(values, form, scale, n, coarse, fine, x, centre, directions, slack, found, squares):  # type: ignore[no-untyped-def]
