@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from portcullis.core.randomness import canonical
 from portcullis.core.state import pack, unpack
-from portcullis.core.types import Array, Request
+from portcullis.core.types import Answer, Array, Request
 from portcullis.detectors import CATALOG, _compiled, _sketches
+from portcullis.detectors._growing_sets import rows_by_class
 from portcullis.detectors._nearest import Nearest
 from portcullis.detectors._sketches import Compiled, Plain
 
@@ -132,11 +133,35 @@ def test_a_way_may_change_while_a_client_lives(monkeypatch: pytest.MonkeyPatch) 
         near.add(0, x)
 
 
-def test_rows_too_long_for_the_slack_are_left_to_numpy() -> None:
-    basis = _sketches.Basis(np.zeros((1, 400_000), np.float32), np.zeros(400_000), 1)
-    near = Nearest(3)
-    near.add(0, np.zeros(400_000))
-    assert isinstance(basis.sketches(near.classes[0]), Plain)
+@pytest.mark.parametrize("left", [0.0, 1e-3, 0.2, 0.3, 1.0, 30.0])
+@pytest.mark.parametrize("d", [40, 64, 256, 300, 5_000])
+def test_a_sketch_is_as_exact_as_the_bound_assumes(d: int, left: float) -> None:
+    """Whether or not a row is nearly in the basis: the length of what is left is then found in another way."""
+    rng = np.random.default_rng([d, int(1e3 * left)])
+    flat = rng.normal(size=(12, d))
+    basis = _sketches.Basis.fit(rng.normal(size=(60, 12)) @ flat, 60)
+    near = Nearest(80)
+    rows = basis.centre + rng.normal(size=(80, 12)) @ flat + left * rng.normal(size=(80, d))
+    for x in rows:
+        near.add(0, x)
+    sketches = basis.sketches(near.classes[0])
+    assert isinstance(sketches, Compiled)
+    directions = basis.directions.astype(float)
+    for i, x in enumerate(rows):
+        centred = x - basis.centre
+        along = directions @ centred
+        exact = np.append(along, np.linalg.norm(centred - along @ directions))
+        block, lane = divmod(i, sketches._coarse.shape[2])
+        found = np.append(sketches._coarse[block, :-1, lane], sketches._fine[i])
+        assert np.linalg.norm(found - exact) <= _sketches.LOOSE * np.linalg.norm(centred)
+
+
+def test_rows_of_any_length_are_searched_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = by_both(monkeypatch, 60)
+    for x in np.tile(attack(60, 0), 1_000):
+        assert slow.distance(0, x) == fast.distance(0, x)
+        slow.add(0, x)
+        fast.add(0, x)
 
 
 def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,12 +206,22 @@ def test_where_no_cache_can_be_written_it_is_compiled_all_the_same(tmp_path: Pat
     assert out.stdout.strip() == "True", out.stderr
 
 
+def asked(rows: Array) -> list[bytes]:
+    """The questions that a detector with kernels reads."""
+    read = rows_by_class("", Request("a", rows), Answer(np.zeros(len(rows), int)))
+    return [bytes(question) for _, _, question in read]
+
+
+def test_ordinary_rows_are_read_by_the_kernels() -> None:
+    assert _compiled.questions(np.random.default_rng(0).normal(size=(3, 784))) is not None
+
+
 @given(st.lists(st.floats(-1e12, 1e12) | st.floats() | st.floats(width=32), min_size=1, max_size=40), st.integers(0, 3))
 def test_a_question_is_the_same_with_and_without(values: list[float], more: int) -> None:
     row = np.array(values)
     rows = np.stack([row * 10.0**-k for k in range(more + 1)]) if more else row[None]
     rows = np.where(np.isnan(rows), 0.0, np.clip(rows, -1e100, 1e100))  # as they come
-    assert _compiled.questions(rows) == canonical(rows)
+    assert asked(rows) == canonical(rows)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +230,7 @@ def test_a_question_is_the_same_with_and_without(values: list[float], more: int)
 @pytest.mark.parametrize("d", [1, 2, 3, 784])
 def test_a_question_at_the_edge_of_what_fits(value: float, d: int) -> None:
     for rows in (np.full((2, d), value), np.full((1, d), np.nextafter(value, np.inf)), -np.full((1, d), value)):
-        assert _compiled.questions(rows) == canonical(rows)
+        assert asked(rows) == canonical(rows)
 
 
 @pytest.mark.parametrize("name", ["prada", "prada_normality"])

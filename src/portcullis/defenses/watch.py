@@ -17,8 +17,6 @@ from dataclasses import KW_ONLY, dataclass, field, make_dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-import numpy as np
-
 from portcullis.core.guard import Defense, Detector
 from portcullis.core.randomness import Noise
 from portcullis.core.settings import check
@@ -94,8 +92,8 @@ class Watch(Defense[Watching]):
         n = len(request)
         if state.row:
             return 0
-        alarms = self.detector.alarms(suspicion)
-        calm = int(alarms.argmax()) if np.count_nonzero(alarms) else n
+        loud = self.detector.alarms(suspicion).tolist()
+        calm = loud.index(True) if True in loud else n
         if calm < n:
             state.row = state.rows + calm + 1
         if n:

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy as np
 
-from portcullis.core.randomness import QUANTUM, canonical
+from portcullis.core.randomness import QUANTUM
 from portcullis.core.types import Array
 
 __all__ = ["kernels", "questions", "warm"]
@@ -28,12 +28,15 @@ def warm() -> bool:
     return True
 
 
-def questions(rows: Array) -> list[bytes]:
-    """`canonical` of contiguous rows (n, d)."""
+def questions(rows: Array) -> list[memoryview] | None:
+    """What `canonical` says of contiguous rows (n, d), as memory of the same bytes; None where nothing is compiled or
+    some number may be large or none, which a sum in any order cannot tell for certain."""
     if kernels is None:
-        return canonical(rows)
-    steps, found = np.empty(rows.shape[1], np.int32), []
-    for i, row in enumerate(rows):
-        small = kernels.steps(row, QUANTUM, steps)  # else they may not fit, which is not for a sum in any order to say
-        found.append(steps.tobytes() if small else canonical(rows[i : i + 1])[0])
+        return None
+    found = []
+    for row in rows:
+        steps = np.empty(len(row), np.int32)
+        if not kernels.steps(row, QUANTUM, steps):
+            return None
+        found.append(steps.data)
     return found

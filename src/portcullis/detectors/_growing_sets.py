@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portcullis.core.errors import NotApplicable
+from portcullis.core.randomness import canonical
 from portcullis.core.types import Answer, Array, Request
 from portcullis.detectors._compiled import questions
 from portcullis.detectors._nearest import Nearest
@@ -27,7 +28,10 @@ from portcullis.detectors._nearest import Nearest
 __all__ = ["GrowingSets", "Joining", "Seen", "rows_by_class"]
 
 
-def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple[Array, int, bytes]]:
+Question = bytes | memoryview  # that `canonical` says
+
+
+def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple[Array, int, Question]]:
     """(row, predicted class, canonical question) of every row; an omitted input (NaN) is measured as 0.
 
     Beyond 1e100 inputs are cut, so that no distance overflows: a mean with one infinity in it is blind for good.
@@ -37,9 +41,12 @@ def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple
     rows = np.ascontiguousarray(request.x, np.float64)
     if rows.ndim != 2:
         rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-    if not np.vdot(rows, rows) < 1e200:  # one number is far cheaper than a look at each; a NaN is not below
-        rows = np.clip(np.where(np.isnan(rows), 0.0, rows), -1e100, 1e100)
-    return zip(rows, answer.labels.tolist(), questions(rows), strict=True)
+    asked: Sequence[Question] | None = questions(rows)
+    if asked is None:
+        if not np.vdot(rows, rows) < 1e200:  # one number is far cheaper than a look at each; a NaN is not below
+            rows = np.clip(np.where(np.isnan(rows), 0.0, rows), -1e100, 1e100)
+        asked = canonical(rows)
+    return zip(rows, answer.labels.tolist(), asked, strict=True)
 
 
 @dataclass
@@ -82,9 +89,9 @@ class Seen:
         """Bytes held in memory."""
         return self._buffer.nbytes + len(self._marks)
 
-    def again(self, question: bytes) -> bool:
+    def again(self, question: Question) -> bool:
         """Whether this question was seen before; it is remembered either way."""
-        digest = int.from_bytes(hashlib.blake2b(question, digest_size=8).digest(), "little")
+        digest = int.from_bytes(hashlib.sha256(question).digest()[:8], "little")  # most processors have it built in
         if self._marks[digest & (len(self._marks) - 1)] and (self.digests == np.uint64(digest)).any():
             return True
         slot = self.added % self.room

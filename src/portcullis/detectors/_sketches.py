@@ -25,7 +25,8 @@ RANK = 47  # directions in a basis; with two residuals or a residual and a norm,
 COARSE = 32  # of them are looked at in every row by the compiled search: memory read in order is the cheapest
 CHUNK = 64  # candidates compared at a time
 SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: twice what a sum of 784 squares can lose
-LOOSE = 5e-4  # of a sketch of 784 inputs, relative to a length, in whatever order it was summed; see `Compiled`
+STEP = 256  # inputs that the compiled search adds up in float32, in whatever order; the sums of such in float64
+LOOSE = 5e-4  # of a sketch summed like that, relative to a length; see `Compiled`
 TINY = 1e-18  # more than the root of all squares that fade below float32's normal numbers
 FAST = np.float32
 
@@ -43,9 +44,9 @@ def longer(rows: NDArray[Any], room: int) -> NDArray[Any]:
     return grown
 
 
-def _slack(d: int, slack: float = SLACK) -> float:
+def _slack(d: int) -> float:
     """The slack for rows of d inputs: the rounding of a sum grows with its length."""
-    return slack * max(1.0, d / 784)
+    return SLACK * max(1.0, d / 784)
 
 
 def _dot(rows: NDArray[Any]) -> NDArray[Any]:
@@ -78,8 +79,7 @@ class Basis:
 
     def sketches(self, rows: Rows) -> Plain | Compiled:
         """The sketches of these rows, by the fastest way there is."""
-        compiled = _compiled.kernels is not None and _slack(len(self.centre), LOOSE) < 0.25
-        return Compiled(self, rows) if compiled else Plain(self, rows)
+        return Plain(self, rows) if _compiled.kernels is None else Compiled(self, rows)
 
     def sketch(self, rows: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(m, k + 1) projections with the residual's length last, and (m,) squared norms less the slack.
@@ -162,23 +162,26 @@ class Compiled:
     """The sketches of one class's rows, as the compiled search reads them: the coarse part of all, then few others.
 
     Why the bound holds in spite of float32. Let s(x) be the sketch of x without rounding; |s(x) - s(y)| <= |x - y|, up
-    to 1e-6 of it since float32 directions are orthonormal up to that. What is computed differs from s(x) by at most
-    LOOSE |x - c| (c the centre): a dot product of d = 784 numbers, summed in whatever order, is off by 785 of float32's
-    roundings u = 2^-24, k = 47 of them together by sqrt(k) 785 u = 3.2e-4; the residual by as much, by the k + 2
-    roundings of each of its numbers, (k + 2) (1 + sqrt(k)) u = 2e-5, and by half of 785 u for its own length; together
-    by less than 5e-4. As |y - c| <= |x - c| + |x - y|, a computed |s(x) - s(y)| above
+    to 6e-6 of it, k = 47 times two of float32's roundings u = 2^-24, since directions are orthonormal up to that. What
+    is computed differs from s(x) by at most LOOSE |x - c| (c the centre):
+    - A dot product, of STEP numbers at a time in whatever order, is off by STEP + 4 of u (of x - c, of products, of
+      sums, of the result), k of them together by sqrt(k) 260 u = 1.1e-4.
+    - The length r of what is left, where r^2 is the difference of |x - c|^2 and the squares of those and at least a
+      16th of the former: r^2 is off by twice as much and by 6e-6, 2.2e-4 of |x - c|^2, so r by half of four times that.
+    - Elsewhere what is left is computed number by number, each with k + 2 roundings, together (k + 2) (1 + sqrt(k)) u
+      = 2.3e-5, and off by what the dot products are off by, and its length by 130 u.
+    Together less than 4.6e-4. As |y - c| <= |x - c| + |x - y|, a computed |s(x) - s(y)| above
     (1 + 2 LOOSE) b + 2 LOOSE |x - c| means that |x - y| is above b, by more than what a sum in float64 can lose.
     """
 
     def __init__(self, basis: Basis, rows: Rows) -> None:
         assert _compiled.kernels is not None
         self.basis, self._kernels = basis, _compiled.kernels
-        k, d = basis.directions.shape
+        k = len(basis.directions)
         coarse = min(COARSE, k)
         block = self._kernels.BLOCK
         self._coarse = np.zeros((-(-rows.room // block), coarse + 1, block), FAST)
         self._fine = np.zeros((rows.room, k + 1 - coarse), FAST)
-        self._slack = _slack(d, LOOSE)
         for slot, x in enumerate(rows.exact()):
             self.put(slot, x)
 
@@ -195,9 +198,9 @@ class Compiled:
 
     def nearest(self, rows: Rows, x: Array) -> float:
         """The L2 distance from x (d,) to the closest row: numpy sums it, as in the other way."""
-        terms, found = np.empty(len(x)), np.empty(len(rows), np.intp)
+        terms, found, basis = np.empty(len(x)), np.empty(len(rows), np.intp), self.basis
         m = self._kernels.nearest(
-            rows.buffer, FORMS.index(rows.form), SCALES.get(rows.form, 1.0), len(rows), self._coarse,
-            self._fine, x, self.basis.centre, self.basis.directions, self._slack, found, terms,
+            rows.buffer, FORMS.index(rows.form), SCALES.get(rows.form, 1.0), len(rows), self._coarse, self._fine, x,
+            basis.centre, basis.directions, found, terms,
         )  # fmt: skip
         return math.sqrt(np.add.reduce(terms) if m == 1 else squares(rows.exact(found[:m]), x).min())

@@ -208,7 +208,7 @@ class Gate:
             about = {"id": visit.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
             log.warning("alarm", extra=about)
             self.on_alarm(alarm)
-        line.altered, line.alarms = int(np.count_nonzero(released.altered)), len(released.alarms)
+        line.altered, line.alarms = released.altered.tolist().count(True), len(released.alarms)
         if policy.enforced:
             visit.answer, visit.altered = released.answer, line.altered > 0
         return True

@@ -122,7 +122,7 @@ class Fold:
         tally = stream.tally
         tally["requests"] += 1
         tally["rows"] += len(request)
-        tally["altered"] += int(np.count_nonzero(released.altered))
+        tally["altered"] += released.altered.tolist().count(True)
         _draw(stream)
         return released, list(released.alarms)
 
