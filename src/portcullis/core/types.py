@@ -54,6 +54,9 @@ class Reveals(IntEnum):
         return self.name.lower()
 
 
+EVERYTHING = Reveals.PROBS  # here, as Python 3.11 looks for a member at every use
+
+
 @dataclass(frozen=True)
 class Feature:
     """One column of a table: numeric with a range, or categorical with `categories` codes 0..n-1.
@@ -203,6 +206,13 @@ class Answer:
             known |= ~np.isnan(self.scores).all(axis=1)
         return known
 
+    @property
+    def blank(self) -> bool:
+        """Whether no row is answered."""
+        labels = self.labels
+        told = labels is not None and labels.tolist().count(WITHHELD) < len(labels)
+        return not told and not self.answered.any()
+
     def withhold(self, rows: NDArray[np.bool_]) -> Answer:
         """The same answer with nothing in these rows."""
         if not rows.any():
@@ -219,7 +229,7 @@ class Answer:
             scores = scores.astype(np.float32).astype(np.float64)
         if scores is not None and interface.decimals is not None:
             scores = np.round(scores, interface.decimals)
-        if self.labels is not None and scores is not None:
+        if self.labels is not None and scores is not None and interface.reveals is not EVERYTHING:
             if interface.reveals == Reveals.LABELS:
                 scores = None
             elif interface.reveals == Reveals.TOP_K:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from types import CoroutineType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -217,7 +218,7 @@ class Gate:
         marks, policy = visit.marks, visit.policy
         marks.append(time.perf_counter())
         shown = visit.answer.only(policy.shown)
-        if not np.count_nonzero(shown.answered):
+        if shown.blank:
             visit.line.reason = "this client was blocked"
             raise Turned("withheld", 403, "The guard refused this client: this client was blocked.")
         self.metrics.rows += len(visit.inquiry.x)
@@ -245,7 +246,7 @@ class Gate:
             task, visit.task = visit.task, None
             return task.result()
         found = begin(*given)
-        if not isinstance(found, Coroutine):
+        if not isinstance(found, CoroutineType):  # the type itself: an abstract one is asked ten times as long
             return found
         visit.task = self._apart(found)
         visit.task.add_done_callback(lambda _: self.turns.join(here, visit))

@@ -186,9 +186,9 @@ class Door(asyncio.Protocol):
     def _enter(self, asked: _Asked) -> None:
         """The head is there, and all before it is answered."""
         self._await("body", self._doors.limits().body_s)
-        path, query = _target(asked.target)
-        scope = {"type": "http", "method": asked.method, "path": unquote(path.decode("ascii", "replace")),
-                 "raw_path": path, "query_string": query, "headers": asked.headers, "client": self._peer}  # fmt: skip
+        path, raw, query = _target(asked.target)
+        scope = {"type": "http", "method": asked.method, "path": path, "raw_path": raw, "query_string": query,
+                 "headers": asked.headers, "client": self._peer}  # fmt: skip
         asked.visit = self._gate.enter(scope, partial(self._answer, asked))
         if asked.visit is not None and asked.error is not None:
             self._gate.give_up(asked.visit, asked.error)
@@ -309,13 +309,16 @@ class Door(asyncio.Protocol):
             self._transport.close()
 
 
-def _target(target: bytes) -> tuple[bytes, bytes]:
-    """(path, query) of a request's target; what is no address is a path that leads nowhere."""
+@lru_cache(maxsize=64)
+def _target(target: bytes) -> tuple[str, bytes, bytes]:
+    """(path, the path as it was spelled, query) of a request's target; what is no address is a path that leads nowhere.
+    Nearly all requests have one of a few targets."""
     try:
         found: Any = httptools.parse_url(target)
+        raw, query = found.path or b"", found.query or b""
     except httptools.HttpParserInvalidURLError:
-        return target, b""
-    return found.path or b"", found.query or b""
+        raw, query = target, b""
+    return unquote(raw.decode("ascii", "replace")), raw, query
 
 
 @lru_cache(maxsize=256)

@@ -69,7 +69,7 @@ def pack_event(event: Event) -> bytes:
     arrays = []
     form = [0, 0, 0, 0]
     if x is not None:
-        x = narrow(x)
+        x = narrow(x) if x.dtype is DOUBLE else x
         form[0], form[1], sizes = 2 if x.dtype is DOUBLE else 1, x.ndim, x.shape
         arrays.append(x.tobytes())
     if labels is not None:
