@@ -1,5 +1,6 @@
 """Load from a process of its own: so many connections, each asking one prepared question after another.
 
+It runs once for every line that it reads, and prints what came of it; no question is asked twice.
 With a rate, requests are sent by the clock whatever became of the earlier ones, and times count from the moment at
 which a request was due, so that a server that stands still is not spared.
 """
@@ -11,6 +12,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
+from itertools import cycle, islice
 from urllib.parse import urlsplit
 
 import httptools
@@ -18,7 +21,8 @@ import numpy as np
 import uvloop
 from images import images
 
-SLOT = b"0.123456"  # the first number of every JSON question, counted up so that no question is asked twice
+SLOT = b"0.123456"  # the first number of every JSON question, counted up when all have been asked
+RAW = np.float32(SLOT).tobytes()  # and of those in raw bytes
 
 
 def questions(n: int, d: int, binary: bool, seed: int, key: str, outputs: list[str] | None = None) -> list[bytes]:
@@ -30,7 +34,7 @@ def questions(n: int, d: int, binary: bool, seed: int, key: str, outputs: list[s
         headers = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\nx-request-id: {i}-{y}\r\n"
         if binary:
             head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 4 * d}}], **wanted}).encode()
-            body, headers = head + x.tobytes(), headers + f"inference-header-content-length: {len(head)}\r\n"
+            body, headers = head + RAW + x[1:].tobytes(), headers + f"inference-header-content-length: {len(head)}\r\n"
         else:
             data = json.dumps([float(str(v)) for v in x[1:]])
             tree = {"inputs": [{**tensor, "data": []}], **wanted}
@@ -89,11 +93,12 @@ class Tally:
         return found | {"p99 by parts": [float(np.percentile(part, 99)) * 1_000 for part in parts]}
 
 
-def going_round(prepared: list[bytes], n: int) -> Iterator[bytes]:
-    """n questions; from the second time round with another first number, so that none is asked twice."""
-    for i in range(n):
-        question = prepared[i % len(prepared)]
-        yield question if i < len(prepared) else question.replace(SLOT, b"0.%06d" % (i % 1_000_000), 1)
+def going_round(prepared: list[bytes], binary: bool) -> Iterator[bytes]:
+    """The questions without end; from the second time round with another first number, so that none is asked twice."""
+    yield from prepared
+    for i, question in enumerate(cycle(prepared), len(prepared)):
+        number = b"0.%06d" % (i % 1_000_000)
+        yield question.replace(RAW, np.float32(number).tobytes(), 1) if binary else question.replace(SLOT, number, 1)
 
 
 async def by_turns(askers: list[Asker], work: Iterator[bytes]) -> None:
@@ -129,20 +134,20 @@ async def by_clock(askers: list[Asker], work: Iterator[bytes], rate: float) -> N
 
 
 async def main(a: dict) -> None:
-    parts, tally, keys = urlsplit(a["url"]), Tally(), a.get("keys") or [a["key"]]
+    parts, keys = urlsplit(a["url"]), a.get("keys") or [a["key"]]
     prepared = questions(a.get("prepared", a["n"]), a["d"], a["binary"], a["seed"], "{key}", a.get("outputs"))
     prepared = [q.replace(b"{key}", keys[i % len(keys)].encode(), 1) for i, q in enumerate(prepared)]
-    loop = asyncio.get_running_loop()
-    pairs = [
-        await loop.create_connection(lambda: Asker(tally), parts.hostname, parts.port) for _ in range(a["connections"])
-    ]
-    askers = [asker for _, asker in pairs]
+    loop, questions_left = asyncio.get_running_loop(), going_round(prepared, a["binary"])
     print("ready", flush=True)
-    await loop.run_in_executor(None, sys.stdin.readline)
-    start = time.perf_counter()
-    work = going_round(prepared, a["n"])
-    await (by_clock(askers, work, a["rate"]) if a.get("rate") else by_turns(askers, work))
-    print(json.dumps(tally.told(time.perf_counter() - start)))
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        tally, askers = Tally(), []
+        for _ in range(a["connections"]):  # anew, as a server lets go of those that are idle
+            askers.append((await loop.create_connection(partial(Asker, tally), parts.hostname, parts.port))[1])
+        start, work = time.perf_counter(), islice(questions_left, a["n"])
+        await (by_clock(askers, work, a["rate"]) if a.get("rate") else by_turns(askers, work))
+        print(json.dumps(tally.told(time.perf_counter() - start)), flush=True)
+        for asker in askers:
+            asker.transport.close()
 
 
 if __name__ == "__main__":

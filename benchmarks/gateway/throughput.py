@@ -1,11 +1,11 @@
 """Throughput and latency of the whole guard as a share of the same stack's bare pass-through, in one run.
 
-    python benchmarks/gateway/throughput.py --d 784 --requests 3000 --stored 2000
+    python benchmarks/gateway/throughput.py --d 784
 
-Bare and full are measured in turns, so that all meet the same machine; every round gives one ratio, and the ratio
-printed is their mean with a 95% t interval. Two bare gates are measured: one on the gate's own HTTP client, one on
-aiohttp. The load comes from a process of its own, which on two cores shares them with the gate: processor time of
-the gate is the figure that does not depend on that.
+Bare and full are measured in turns of half a second, so that all meet the same machine, which is not the same for
+long; every round gives one ratio, and what is printed is their median and their mean, with 95% intervals. Two bare
+gates are measured: one on the gate's own HTTP client, one on aiohttp. The load comes from processes of their own, which
+on two cores share them with the gate: processor time of the gate is the figure that does not depend on that.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from scipy import stats
 
 HERE = Path(__file__).parent
 KEY = "benchmark"
+CLOCKED = 3_000  # requests of which it is said where their time goes
 Process = subprocess.Popen[str]
 
 
@@ -44,9 +45,9 @@ def stop(process: Process) -> str:
 
 
 def cpu(process: Process) -> float:
-    """Seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Seconds of processor time that a process's threads have used."""
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def resident(process: Process) -> float:
@@ -55,22 +56,41 @@ def resident(process: Process) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1e3
 
 
+class Load:
+    """A process that asks a gate, every time that it is told to."""
+
+    def __init__(self, url: str, gate: Process | None, **settings: Any) -> None:
+        command = [sys.executable, str(HERE / "load.py"), json.dumps({"url": url, "key": KEY, **settings})]
+        self._gate = gate
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._read()
+
+    def run(self) -> dict[str, Any]:
+        """What came of one run; processor time of the gate in microseconds a request."""
+        before, lost = cpu(self._gate) if self._gate else 0.0, stolen()
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        found: dict[str, Any] = json.loads(self._read())
+        found["cpu_us"] = 1e6 * ((cpu(self._gate) if self._gate else 0.0) - before) / found["n"]
+        found["stolen"] = (stolen() - lost) / (found["seconds"] * (os.cpu_count() or 1))
+        return found
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
 def load(url: str, gate: Process | None, **settings: Any) -> dict[str, Any]:
-    """One run of load; processor time of the gate in microseconds a request."""
-    command = [sys.executable, str(HERE / "load.py"), json.dumps({"url": url, "key": KEY, **settings})]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdout.readline()
-    before, lost = cpu(gate) if gate else 0.0, stolen()
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    found: dict[str, Any] = json.loads(process.stdout.readline())
-    after = cpu(gate) if gate else 0.0
-    process.stdin.close()
-    process.wait()
-    found["cpu_us"] = 1e6 * (after - before) / found["n"]
-    found["stolen"] = (stolen() - lost) / (found["seconds"] * (os.cpu_count() or 1))
+    """One run of load."""
+    asking = Load(url, gate, **settings)
+    found = asking.run()
+    asking.end()
     return found
 
 
@@ -94,8 +114,8 @@ def interval(values: list[float]) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--d", type=int, default=784)
-    parser.add_argument("--requests", type=int, default=3_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=600, help="in a round, to each gate")
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--calm", type=int, default=12, help="rounds at 200 requests/s")
     parser.add_argument("--stored", type=int, default=2_000, help="samples of each class on record")
     parser.add_argument("--binary", action="store_true", help="the client sends raw bytes")
@@ -126,8 +146,9 @@ def main() -> None:
               f"{m['cpu_us']:5.0f} us of processor time  {sum(r['bad'] for r in runs)} not 200")  # fmt: skip
     for name in ("bare", "bare, aiohttp"):
         pairs = list(zip(found["full"], found[name], strict=True))
-        print(f"full / {name}: {interval([f['rps'] / b['rps'] for f, b in pairs])} of throughput, "
-              f"{interval([b['cpu_us'] / f['cpu_us'] for f, b in pairs])} by processor time")  # fmt: skip
+        shares = [f["rps"] / b["rps"] for f, b in pairs]
+        print(f"full / {name}: median {middle(shares)} of throughput, mean {interval(shares)}; by processor time "
+              f"{middle([b['cpu_us'] / f['cpu_us'] for f, b in pairs])}")  # fmt: skip
     added = [f["p99"] - b["p99"] for f, b in zip(calm["full"], calm["bare"], strict=True)]
     for name, values in (*((n, [r["p99"] for r in runs]) for n, runs in calm.items()), ("added", added)):
         print(f"at 200 requests/s, p99 in ms, {name:5} median {middle(values)}, mean {interval(values)}")
@@ -147,14 +168,19 @@ def common(a: argparse.Namespace) -> dict[str, Any]:
 
 def in_turns(gates: dict[str, tuple[Process, str]], a: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Every gate in every round, in an order that moves on by one."""
-    for gate, url in gates.values():  # connections, caches, the detector's sketches
-        load(url, gate, n=600, seed=77, connections=4, **common(a))
+    loads = {
+        name: Load(url, gate, n=a.requests, prepared=3_000, seed=1, connections=a.connections, **common(a))
+        for name, (gate, url) in gates.items()
+    }
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in gates}
-    for turn in range(a.rounds):
+    for turn in range(-2, a.rounds):  # the first two warm up: connections, caches, the detector's sketches
         names = list(gates)[turn % len(gates) :] + list(gates)[: turn % len(gates)]
         for name in names:
-            gate, url = gates[name]
-            found[name].append(load(url, gate, n=a.requests, seed=turn + 1, connections=a.connections, **common(a)))
+            run = loads[name].run()
+            if turn >= 0:
+                found[name].append(run)
+    for asking in loads.values():
+        asking.end()
     return found
 
 
@@ -174,9 +200,9 @@ def where(upstream: str, a: argparse.Namespace) -> None:
     load(url, gate, n=600, seed=78, connections=4, **common(a))
     gate.send_signal(signal.SIGUSR1)
     time.sleep(0.2)
-    load(url, gate, n=a.requests, seed=79, connections=a.connections, **common(a))
+    load(url, gate, n=CLOCKED, seed=79, connections=a.connections, **common(a))
     spent = json.loads(stop(gate))["us"]
-    print(f"where the microseconds go (processor time of the event loop's thread, {a.requests} requests):")
+    print(f"where the microseconds go (processor time of the event loop's thread, {CLOCKED} requests):")
     for name, us in sorted(spent.items(), key=lambda item: -item[1]):
         print(f"  {us:6.1f}  {name}")
     print(f"  {sum(spent.values()):6.1f}  together")
