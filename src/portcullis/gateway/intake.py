@@ -65,8 +65,8 @@ class Visit:
     def passed_on(self) -> dict[str, str]:
         """The headers that go upstream: the request's id and its trace context, nothing else of the client's."""
         passed = {"x-request-id": self.id}
-        parent = self.headers.get("traceparent", "")
-        if TRACE_PARENT.fullmatch(parent):
+        parent = self.headers.get("traceparent")
+        if parent and TRACE_PARENT.fullmatch(parent):
             passed["traceparent"] = parent
             state = self.headers.get("tracestate", "")
             if state and len(state) <= 512 and state.isprintable() and state.isascii():

@@ -227,6 +227,9 @@ class Streams:
 
     def _late(self, stream: Stream, now: float) -> list[int]:
         """Requests whose replica died between admit and release: they are undone."""
+        oldest = next(iter(stream.pending.values()), None)  # a client's time never runs backwards
+        if oldest is None or oldest.at + self.patience >= now:
+            return []
         return [s for s, r in stream.pending.items() if s > 0 and r.at + self.patience < now]
 
     async def _keep_alarms(self, stream: Stream, alarms: Iterable[Alarm]) -> None:

@@ -21,12 +21,12 @@ def one_row(served: Served, tree: Any) -> Answer | None:
     try:
         *labels, scores = tree["outputs"]
         shown, kind = scores["data"], DTYPE[scores["datatype"]]
-        given = [(t["name"], (t.get("parameters") or {}).get("binary_data_size")) for t in (*labels, scores)]
         found = [v for t in labels if t["datatype"] == "INT64" for v in t["data"]]
+        plain = [t["name"] for t in (*labels, scores) if "binary_data_size" not in (t.get("parameters") or ())]
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     names = [served.label, served.scores] if served.label else [served.scores]
-    if given != [(name, None) for name in names] or len(found) != len(labels) or kind.kind != "f":
+    if plain != names or len(found) != len(labels) or kind.kind != "f":
         return None
     classes = served.interface.n_classes
     if type(shown) is not list or len(shown) != classes or set(map(type, shown)) != {float}:
