@@ -56,12 +56,12 @@ def ready(url: str, seconds: float = 90.0) -> None:
 
 def main() -> None:
     from host import machine
-    from throughput import cpu, interval, load, start, stop
+    from throughput import Load, cpu, interval, middle, start, stop
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mlserver-python", required=True)
-    parser.add_argument("--requests", type=int, default=2_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=300, help="in a round, to each")
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--stored", type=int, default=2_000)
     parser.add_argument("--port", type=int, default=18_080)
     a = parser.parse_args()
@@ -76,18 +76,21 @@ def main() -> None:
     ready(url)
     gate, gate_url = start("gates.py", "full", url, str(D), str(a.stored), "scores=predict_proba")
     bare, bare_url = start("gates.py", "bare", url, "aiohttp")
-    same = {"d": D, "binary": False, "outputs": ["predict_proba"]}
+    same = {"d": D, "binary": False, "outputs": ["predict_proba"], "n": a.requests, "prepared": 2_000}
     ways = [("alone", url, gate), ("bare, aiohttp", bare_url, bare), ("behind the gate", gate_url, gate)]
     try:
-        for _, at, _ in ways:
-            load(at, None, n=300, seed=77, connections=4, **same)
         for connections in (1, 8):
-            found: dict[str, list[dict]] = {name: [] for name, _, _ in ways}
-            for turn in range(a.rounds):
-                for name, at, between in ways[turn % 3 :] + ways[: turn % 3]:
+            asked = {**same, "seed": connections, "connections": connections}  # other questions than before
+            loads = [(name, Load(at, between, **asked)) for name, at, between in ways]
+            found: dict[str, list[dict]] = {name: [] for name, _ in loads}
+            for turn in range(-2, a.rounds):  # the first two warm up
+                for name, asking in loads[turn % 3 :] + loads[: turn % 3]:
                     before = cpu(model)
-                    run = load(at, between, n=a.requests, seed=turn, connections=connections, **same)
-                    found[name].append({**run, "model_us": 1e6 * (cpu(model) - before) / a.requests})
+                    run = asking.run()
+                    if turn >= 0:
+                        found[name].append({**run, "model_us": 1e6 * (cpu(model) - before) / a.requests})
+            for _, asking in loads:
+                asking.end()
             print(f"{connections} connections")
             for name, runs in found.items():
                 m = {k: float(np.median([r[k] for r in runs])) for k in ("rps", "p50", "p99", "cpu_us", "model_us")}
@@ -97,7 +100,7 @@ def main() -> None:
             for first, second in (("behind the gate", "alone"), ("bare, aiohttp", "alone"),
                                   ("behind the gate", "bare, aiohttp")):  # fmt: skip
                 ratios = [f["rps"] / s["rps"] for f, s in zip(found[first], found[second], strict=True)]
-                print(f"  {first} / {second}: {interval(ratios)} of throughput")
+                print(f"  {first} / {second}: median {middle(ratios)} of throughput, mean {interval(ratios)}")
     finally:
         print(json.loads(stop(gate))["about"], "on record")
         stop(bare)

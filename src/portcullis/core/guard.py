@@ -118,7 +118,8 @@ class Guard:
         self.stages: Sequence[Defense[Any]] = stages
         self.store: Store = MemoryStore() if store is None else store
         self.names = [f"{i}-{stage.name or type(stage).__name__}" for i, stage in enumerate(stages)]
-        # A stage that remembers nothing is not asked what it remembers, nor one without alarms for an alarm.
+        # A stage that remembers nothing is not asked what it remembers, nor one without alarms for an alarm; and what
+        # `_state` and `_keep` do is written out in `admit` and `release`, which every request meets.
         self._plan = [
             (name, stage, Noise(key, name, quantum), stage.start() is not None, type(stage).alarm is not Defense.alarm)
             for name, stage in zip(self.names, stages, strict=True)
@@ -197,7 +198,7 @@ def changed(clean: Answer, answer: Answer) -> NDArray[np.bool_]:
             continue
         if now is None:
             return np.ones(len(clean), bool)
-        if was.tobytes() == now.tobytes():  # as nearly always, and a quarter of the time
+        if was.tobytes() == now.tobytes():  # as nearly always; it also spares a look for NaN
             continue
         apart = was != now
         if was.dtype.kind == "f":
