@@ -210,6 +210,14 @@ async def test_a_replica_that_dies_between_admit_and_release_keeps_nothing_reser
     await store.close()
 
 
+async def test_of_several_that_wait_only_those_that_are_late_are_undone() -> None:
+    store = SqliteStore(":memory:")
+    streams = Streams(guard(), store, patience=30.0)
+    asked = [await streams.admit("c", np.zeros((1, 4)), at) for at in (0.0, 5.0, 20.0, 36.0)]
+    assert list((await streams.look("c")).pending) == asked[2:]
+    await store.close()
+
+
 async def test_a_redis_that_dies_and_comes_back_does_what_the_policy_says(redis: Any) -> None:
     url, (start, stop) = redis
     stores = [RedisStore(url, prefix="dies", wait_s=0.3) for _ in range(2)]

@@ -118,8 +118,7 @@ class Guard:
         self.stages: Sequence[Defense[Any]] = stages
         self.store: Store = MemoryStore() if store is None else store
         self.names = [f"{i}-{stage.name or type(stage).__name__}" for i, stage in enumerate(stages)]
-        # A stage that remembers nothing is not asked what it remembers, nor one without alarms for an alarm; and what
-        # `_state` and `_keep` do is written out in `admit` and `release`, which every request meets.
+        # A stage that remembers nothing is not asked what it remembers, nor one without alarms for an alarm.
         self._plan = [
             (name, stage, Noise(key, name, quantum), stage.start() is not None, type(stage).alarm is not Defense.alarm)
             for name, stage in zip(self.names, stages, strict=True)
@@ -136,11 +135,9 @@ class Guard:
     def admit(self, request: Request) -> None:
         """Raise Refused if any stage turns the request away; otherwise every stage has reserved its share."""
         reserved: list[tuple[str, Defense[Any], Any]] = []
-        store, client = self.store, request.client
+        client = request.client
         for name, stage, _, remembers, _ in self._plan:
-            state = None
-            if remembers and (state := store.load((client, name))) is None:
-                state = stage.start()
+            state = self._state(client, name, stage) if remembers else None
             try:
                 stage.admit(request, state)
             except Refused:
@@ -148,7 +145,7 @@ class Guard:
                 raise
             reserved.append((name, stage, state))
             if remembers:
-                store.save((client, name), state)
+                self._keep(client, name, state)
 
     def undo(self, request: Request) -> None:
         """The model did not answer: give back what `admit` reserved."""
@@ -158,17 +155,15 @@ class Guard:
     def release(self, request: Request, clean: Answer) -> Released:
         """Pass the undefended answer through every stage."""
         answer, alarms = clean, []
-        store, client = self.store, request.client
+        client = request.client
         for name, stage, noise, remembers, sounds in self._plan:
-            state = None
-            if remembers and (state := store.load((client, name))) is None:
-                state = stage.start()
+            state = self._state(client, name, stage) if remembers else None
             before = stage.alarm(state) if sounds else None
             answer = stage.release(request, answer, clean, state, noise)
             if sounds and before is None and (after := stage.alarm(state)) is not None:
                 alarms.append(Alarm(name, client, *after, request.at))
             if remembers:
-                store.save((client, name), state)
+                self._keep(client, name, state)
         return Released(answer, changed(clean, answer), tuple(alarms))
 
     def alarms(self, client: str) -> list[Alarm]:

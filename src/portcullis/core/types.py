@@ -54,9 +54,6 @@ class Reveals(IntEnum):
         return self.name.lower()
 
 
-EVERYTHING = Reveals.PROBS  # here, as Python 3.11 looks for a member at every use
-
-
 @dataclass(frozen=True)
 class Feature:
     """One column of a table: numeric with a range, or categorical with `categories` codes 0..n-1.
@@ -229,7 +226,7 @@ class Answer:
             scores = scores.astype(np.float32).astype(np.float64)
         if scores is not None and interface.decimals is not None:
             scores = np.round(scores, interface.decimals)
-        if self.labels is not None and scores is not None and interface.reveals is not EVERYTHING:
+        if self.labels is not None and scores is not None:
             if interface.reveals == Reveals.LABELS:
                 scores = None
             elif interface.reveals == Reveals.TOP_K:

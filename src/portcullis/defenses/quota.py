@@ -53,11 +53,10 @@ class Quota(Defense[Used]):
         over = self.per is not None and request.at - state.since >= self.per
         if state.rows == 0 or over:
             state.rows, state.since = 0, request.at
-        rows = len(request.x)
-        if state.rows + rows > self.rows:
+        if state.rows + len(request) > self.rows:
             wait = None if self.per is None else max(state.since + self.per - request.at, 0.0)
             raise Refused("its quota of rows is used up", retry_after=wait, room=self.rows - state.rows)
-        state.rows += rows
+        state.rows += len(request)
 
     def undo(self, request: Request, state: Used) -> None:
         if request.at >= state.since:

@@ -76,7 +76,7 @@ class Watch(Defense[Watching]):
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: Watching, noise: Noise) -> Answer:
         calm = self._calm(request, clean, state)
-        if calm == len(request.x):
+        if calm == len(request):
             return answer
         late = slice(calm, None)
         rest = Request(request.client, request.x[late], request.at)
@@ -89,7 +89,7 @@ class Watch(Defense[Watching]):
         The detector reads on after the alarm, though nobody asks it: answers that came sooner from then on would tell.
         """
         suspicion = self.detector.update(state.detector, request, clean)
-        n = len(request.x)
+        n = len(request)
         if state.row:
             return 0
         loud = self.detector.alarms(suspicion).tolist()

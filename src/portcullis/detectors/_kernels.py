@@ -1,7 +1,8 @@
 """Plain loops, compiled by numba: the search for the nearest row, which `_sketches.Compiled` calls, and a row's steps.
 
 Some functions may sum in whatever order fills the processor's vectors ("reassoc", the only liberty taken: a NaN and an
-infinity stay what they are); the slack of what they give holds for any order. What decides is summed by numpy.
+infinity stay what they are); the slack of what they give holds for any order of STEP numbers, which is as many as they
+sum in float32. What decides is summed by numpy.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Prada(Detector[Growth]):
         warm()
 
     def update(self, state: Growth, request: Request, answer: Answer) -> Array:
-        suspicion = np.empty(len(request.x))
+        suspicion = np.empty(len(request))
         for i, (x, label, question) in enumerate(rows_by_class(self.name, request, answer)):
             if not state.seen.again(question):
                 state.sets.place(label, x)

@@ -246,7 +246,7 @@ class Gate:
             task, visit.task = visit.task, None
             return task.result()
         found = begin(*given)
-        if not isinstance(found, CoroutineType):  # the type itself: an abstract one is asked ten times as long
+        if not isinstance(found, CoroutineType):  # to ask an abstract type takes far longer
             return found
         visit.task = self._apart(found)
         visit.task.add_done_callback(lambda _: self.turns.join(here, visit))

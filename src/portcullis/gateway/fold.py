@@ -121,7 +121,7 @@ class Fold:
             return Failed(f"A stage of the guard failed: {error}"), []
         tally = stream.tally
         tally["requests"] += 1
-        tally["rows"] += len(request.x)
+        tally["rows"] += len(request)
         tally["altered"] += released.altered.tolist().count(True)
         _draw(stream)
         return released, list(released.alarms)

@@ -46,7 +46,7 @@ class Guarded:
         released = self._guard.release(request, clean)
         self.alarms.extend(released.alarms)
         shown = released.answer.only(self.interface)
-        if not shown.answered.any():
+        if shown.blank:
             raise Refused("this client was blocked")
         return shown
 
