@@ -22,20 +22,20 @@ from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from portcullis.core.types import Array, Interface, Labels, Reveals
-from portcullis.data.datasets import load_dataset
-from portcullis.extraction.equation_solving import EquationSolving
-from portcullis.extraction.kernel import Kernel
-from portcullis.extraction.lowd_meek import LowdMeek
-from portcullis.extraction.retraining import Retraining
-from portcullis.extraction.tree_ensembles import TreeEnsembles
-from portcullis.extraction.tree_paths import TreePaths
-from portcullis.models.encoding import Encoding
-from portcullis.models.kernel import KernelRegression, Quadric, match_representers, rbf
-from portcullis.models.mlp import Mlp, fit_mlp
-from portcullis.models.sklearn import SklearnModel
-from portcullis.models.softmax import SoftmaxRegression
-from portcullis.models.tree import grow_tree
+from portcullis_ml.core.types import Array, Interface, Labels, Reveals
+from portcullis_ml.data.datasets import load_dataset
+from portcullis_ml.extraction.equation_solving import EquationSolving
+from portcullis_ml.extraction.kernel import Kernel
+from portcullis_ml.extraction.lowd_meek import LowdMeek
+from portcullis_ml.extraction.retraining import Retraining
+from portcullis_ml.extraction.tree_ensembles import TreeEnsembles
+from portcullis_ml.extraction.tree_paths import TreePaths
+from portcullis_ml.models.encoding import Encoding
+from portcullis_ml.models.kernel import KernelRegression, Quadric, match_representers, rbf
+from portcullis_ml.models.mlp import Mlp, fit_mlp
+from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.models.tree import grow_tree
 from thefts import HEAD, Row, Theft, door_of
 
 

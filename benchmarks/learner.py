@@ -50,7 +50,7 @@ def plain(x, targets, epochs: int, batch: int) -> list[tuple[float, float]]:
 def ours(x, targets, epochs: int, batch: int) -> list[tuple[float, float]]:
     import numpy as np
 
-    from portcullis.models.torch import TorchLearner
+    from portcullis_ml.models.torch import TorchLearner
 
     marks = []
     learner = TorchLearner(network="prada_mnist", epochs=epochs, batch=batch, lr=1e-3)

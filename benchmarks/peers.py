@@ -45,7 +45,7 @@ def scene(folder: Path, queries: int) -> None:
     """Digits enlarged to 28x28: a victim trained on one half, a pool of shifted and noisy images of the other."""
     import torch
 
-    from portcullis.data.datasets import load_dataset
+    from portcullis_ml.data.datasets import load_dataset
 
     digits = load_dataset("digits")
     rng = np.random.default_rng(0)
@@ -106,11 +106,11 @@ def with_art(attack: str, answers: str, folder: Path, epochs: int, seed: int) ->
 
 
 def with_portcullis(attack: str, answers: str, folder: Path, epochs: int, seed: int) -> tuple[float, np.ndarray]:
-    from portcullis.core.extraction import Knowledge
-    from portcullis.core.oracle import LocalOracle
-    from portcullis.core.types import Interface, Reveals
-    from portcullis.extraction import CATALOG
-    from portcullis.models.torch import TorchLearner, TorchModel
+    from portcullis_ml.core.extraction import Knowledge
+    from portcullis_ml.core.oracle import LocalOracle
+    from portcullis_ml.core.types import Interface, Reveals
+    from portcullis_ml.extraction import CATALOG
+    from portcullis_ml.models.torch import TorchLearner, TorchModel
 
     with np.load(folder / "scene.npz") as file:
         pool, test = file["pool"].astype(np.float64), file["test"].astype(np.float64)

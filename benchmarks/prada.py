@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from portcullis.core.state import size_of
-from portcullis.core.types import Answer, Request
-from portcullis.detectors import _compiled
-from portcullis.detectors._growing_sets import GrowingSets, Joining
-from portcullis.detectors._nearest import Nearest
-from portcullis.detectors.prada import Prada
-from portcullis.detectors.prada_normality import PradaNormality
+from portcullis_ml.core.state import size_of
+from portcullis_ml.core.types import Answer, Request
+from portcullis_ml.detectors import _compiled
+from portcullis_ml.detectors._growing_sets import GrowingSets, Joining
+from portcullis_ml.detectors._nearest import Nearest
+from portcullis_ml.detectors.prada import Prada
+from portcullis_ml.detectors.prada_normality import PradaNormality
 
 WINDOWS, KAPPAS, DELTAS = (20, 25, 30), (0.01, 0.02, 0.05), (4.0, 5.0, 6.0, 8.0)
 CLIENTS = 15

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from portcullis.core.extraction import Extraction, ExtractionAttack, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Answer, Array, Interface, Model
+from portcullis_ml.core.extraction import Extraction, ExtractionAttack, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Answer, Array, Interface, Model
 
 __all__ = ["HEAD", "Row", "Theft", "door_of"]
 

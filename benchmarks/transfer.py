@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from portcullis.bench.protocols import prada
-from portcullis.core.extraction import Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.randomness import derive
-from portcullis.core.types import Model, Reveals
-from portcullis.extraction import CATALOG
-from portcullis.models.perturb import pgd
-from portcullis.models.torch import TorchLearner
+from portcullis_ml.bench.protocols import prada
+from portcullis_ml.core.extraction import Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.randomness import derive
+from portcullis_ml.core.types import Model, Reveals
+from portcullis_ml.extraction import CATALOG
+from portcullis_ml.models.perturb import pgd
+from portcullis_ml.models.torch import TorchLearner
 
 EPS, CLIMBED, PER_CLASS = (0.15, 0.25, 0.35), ("log_probs", "logits"), 10
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=3200)
     parser.add_argument("--epochs", type=int, default=100)
     args = parser.parse_args()
-    plan = tomllib.loads((resources.files("portcullis.bench.protocols") / "prada_mnist.toml").read_text())
+    plan = tomllib.loads((resources.files("portcullis_ml.bench.protocols") / "prada_mnist.toml").read_text())
     with tempfile.TemporaryDirectory() as spare:
         folder = Path(args.victim or spare)
         here = prada.stage(prada.Setting(plan, args.data, folder, "cpu"))

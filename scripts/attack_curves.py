@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from portcullis.measures.statistics import median_iqr
+from portcullis_ml.measures.statistics import median_iqr
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 FEW = 3  # repetitions below which a row's own 95% interval is shown

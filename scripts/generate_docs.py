@@ -16,8 +16,8 @@ from typing import Any
 
 from attack_curves import measured
 
-from portcullis.bench.flags import FLAGS
-from portcullis.core.settings import Catalog, resolve
+from portcullis_ml.bench.flags import FLAGS
+from portcullis_ml.core.settings import Catalog, resolve
 
 DOCS = Path(__file__).parent.parent / "docs"
 WINGS = {
@@ -33,7 +33,7 @@ def catalog() -> str:
     parts = ["# Catalog\n\nEvery unit by name: the file, the word on the command line and the label in reports.\n"]
     for wing, title in WINGS.items():
         parts.append(f"\n## {title}\n")
-        entries: Catalog = resolve(f"portcullis.{wing}:CATALOG")
+        entries: Catalog = resolve(f"portcullis_ml.{wing}:CATALOG")
         for name in entries:
             parts.append(unit(name, entries.load(name), entries[name]))
     return HEAD + "".join(parts)
@@ -77,7 +77,7 @@ def command_line() -> str:
     os.environ |= {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
     from typer.testing import CliRunner
 
-    from portcullis.cli.app import app
+    from portcullis_ml.cli.app import app
 
     parts = ["# The command line\n"]
     for verb in VERBS:
@@ -97,7 +97,7 @@ def readme() -> str:
     """The README with its table of units brought up to date; everything else in it is written by hand."""
     rows = ["| | units |", "| --- | --- |"]
     for wing, title in WINGS.items():
-        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(f"portcullis.{wing}:CATALOG"))
+        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(f"portcullis_ml.{wing}:CATALOG"))
         rows.append(f"| {title} | {names} |")
     text = (DOCS.parent / "README.md").read_text()
     table = "\n".join(rows)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import portcullis
-from portcullis.core.settings import Catalog, resolve
+import portcullis_ml
+from portcullis_ml.core.settings import Catalog, resolve
 
-SRC = Path(portcullis.__file__).parent
+SRC = Path(portcullis_ml.__file__).parent
 WINGS = {"extraction", "defenses", "detectors", "ownership", "privacy", "measures"}
 MAY_IMPORT = {
     "core": {"core"},
@@ -38,7 +38,7 @@ def imports(path: Path) -> list[tuple[str, str]]:
             names = [alias.name for alias in node.names]
         for name in names:
             parts = name.split(".")
-            if parts[0] == "portcullis" and len(parts) > 1 and (SRC / parts[1]).is_dir():
+            if parts[0] == "portcullis_ml" and len(parts) > 1 and (SRC / parts[1]).is_dir():
                 found.append((parts[1], name))
     return found
 
@@ -52,7 +52,7 @@ def test_rooms_import_only_what_the_plan_allows(room: str) -> None:
 
 
 def test_core_uses_numpy_and_the_standard_library_only() -> None:
-    allowed = {*sys.stdlib_module_names, "numpy", "portcullis"}
+    allowed = {*sys.stdlib_module_names, "numpy", "portcullis_ml"}
     for path in (SRC / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -63,9 +63,9 @@ def test_core_uses_numpy_and_the_standard_library_only() -> None:
 
 @pytest.mark.parametrize("wing", CATALOGS)
 def test_a_front_door_lists_exactly_the_files_of_its_folder(wing: str) -> None:
-    catalog: Catalog = resolve(f"portcullis.{wing}:CATALOG")
+    catalog: Catalog = resolve(f"portcullis_ml.{wing}:CATALOG")
     files = {p.stem for p in (SRC / wing).glob("*.py") if not p.stem.startswith("_")}
-    assert {entry.partition(":")[0] for entry in catalog.values()} <= {f"portcullis.{wing}.{f}" for f in files}
+    assert {entry.partition(":")[0] for entry in catalog.values()} <= {f"portcullis_ml.{wing}.{f}" for f in files}
     assert {e.partition(":")[0].rpartition(".")[2] for e in catalog.values()} == files, "a file is missing or extra"
     assert list(catalog) == sorted(catalog)
     for name in catalog:
@@ -73,7 +73,9 @@ def test_a_front_door_lists_exactly_the_files_of_its_folder(wing: str) -> None:
 
 
 def test_importing_portcullis_loads_nothing_heavy() -> None:
-    code = "import sys, portcullis; print([m for m in ('torch', 'numpy', 'sklearn', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, portcullis_ml; print([m for m in ('torch', 'numpy', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
 
@@ -88,9 +90,9 @@ class Absent:
             raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 
 sys.meta_path.insert(0, Absent())
-from portcullis.core.settings import resolve
+from portcullis_ml.core.settings import resolve
 for wing in {CATALOGS!r}:
-    catalog = resolve(f'portcullis.{{wing}}:CATALOG')
+    catalog = resolve(f'portcullis_ml.{{wing}}:CATALOG')
     for name in catalog:
         catalog.load(name)
 print('ok')

@@ -30,22 +30,22 @@ import sklearn
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from portcullis.bench.protocols.prada import fitted
-from portcullis.core.errors import Refused
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle, MeteredOracle
-from portcullis.core.types import Answer, Array, Interface, Request
-from portcullis.data.datasets import load_dataset
-from portcullis.detectors import CATALOG as DETECTORS
-from portcullis.extraction.jacobian import PRESETS
-from portcullis.gateway.clients import hashed
-from portcullis.gateway.demo import MlpLearner
-from portcullis.gateway.oracle import HttpOracle
-from portcullis.gateway.policy import Policy, read_policy
-from portcullis.measures.statistics import clopper_pearson
-from portcullis.models.networks import build_network
-from portcullis.models.sklearn import SklearnModel
-from portcullis.models.torch import TorchLearner
+from portcullis_ml.bench.protocols.prada import fitted
+from portcullis_ml.core.errors import Refused
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle, MeteredOracle
+from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.data.datasets import load_dataset
+from portcullis_ml.detectors import CATALOG as DETECTORS
+from portcullis_ml.extraction.jacobian import PRESETS
+from portcullis_ml.gateway.clients import hashed
+from portcullis_ml.gateway.demo import MlpLearner
+from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.policy import Policy, read_policy
+from portcullis_ml.measures.statistics import clopper_pearson
+from portcullis_ml.models.networks import build_network
+from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.torch import TorchLearner
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

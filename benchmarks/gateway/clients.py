@@ -29,11 +29,11 @@ from images import images
 from load import SLOT, questions
 from throughput import interval
 
-from portcullis.core.types import Answer
-from portcullis.gateway.paging import PAGE, Marks, cut
-from portcullis.gateway.policy import parse_policy
-from portcullis.gateway.server import Server, warm
-from portcullis.gateway.streams import Streams
+from portcullis_ml.core.types import Answer
+from portcullis_ml.gateway.paging import PAGE, Marks, cut
+from portcullis_ml.gateway.policy import parse_policy
+from portcullis_ml.gateway.server import Server, warm
+from portcullis_ml.gateway.streams import Streams
 
 D = 784
 BY_NAME = '[clients]\nheader = { header = "x-client" }\n'

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from portcullis.core.types import Interface
-from portcullis.gateway.clients import new_key
-from portcullis.gateway.demo import start_model_server
-from portcullis.gateway.oracle import HttpOracle
+from portcullis_ml.core.types import Interface
+from portcullis_ml.gateway.clients import new_key
+from portcullis_ml.gateway.demo import start_model_server
+from portcullis_ml.gateway.oracle import HttpOracle
 
 CHECKS = (
     "not_a_server_error",
@@ -79,7 +79,7 @@ def main() -> None:
         (Path(folder) / "guard.key").write_text("ab" * 32)
         policy = Path(folder) / "p.toml"
         policy.write_text(POLICY.format(upstream=upstream, digest=digest, folder=folder))
-        command = [sys.executable, "-c", "from portcullis.cli import main; main()", "serve", "--policy", str(policy)]
+        command = [sys.executable, "-c", "from portcullis_ml.cli import main; main()", "serve", "--policy", str(policy)]
         gate = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             assert gate.stdout

@@ -25,12 +25,12 @@ import uvloop
 from host import stolen
 from images import images
 
-from portcullis.detectors._growing_sets import Joining
-from portcullis.gateway.clients import hashed
-from portcullis.gateway.http_client import HttpClient
-from portcullis.gateway.policy import parse_policy
-from portcullis.gateway.ports import address, bound
-from portcullis.gateway.server import Server, settle
+from portcullis_ml.detectors._growing_sets import Joining
+from portcullis_ml.gateway.clients import hashed
+from portcullis_ml.gateway.http_client import HttpClient
+from portcullis_ml.gateway.policy import parse_policy
+from portcullis_ml.gateway.ports import address, bound
+from portcullis_ml.gateway.server import Server, settle
 
 KEY = "benchmark"
 PASSED = (b"content-type", b"inference-header-content-length", b"x-request-id")  # on by the bare gates
@@ -170,10 +170,10 @@ class Clock:
 
 def watched(server: Server) -> Clock:
     """A clock on every part of the guard's work."""
-    from portcullis.core.guard import Guard
-    from portcullis.gateway import stores
-    from portcullis.gateway.clients import Clients
-    from portcullis.gateway.protocols.v2 import OpenInference
+    from portcullis_ml.core.guard import Guard
+    from portcullis_ml.gateway import stores
+    from portcullis_ml.gateway.clients import Clients
+    from portcullis_ml.gateway.protocols.v2 import OpenInference
 
     clock, intake, store = Clock(), server.gate.intake, server.store
     clock.timed(intake, "visit", "headers")

@@ -20,14 +20,14 @@ import numpy as np
 import orjson
 import uvloop
 
-from portcullis.core.guard import Guard
-from portcullis.core.types import Answer, Request
-from portcullis.defenses.quota import Quota
-from portcullis.defenses.rounding import Rounding
-from portcullis.gateway.events import Event, pack_event, unpack_event
-from portcullis.gateway.querylog import Line, record
-from portcullis.gateway.stores import SqliteStore
-from portcullis.gateway.streams import Streams
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.types import Answer, Request
+from portcullis_ml.defenses.quota import Quota
+from portcullis_ml.defenses.rounding import Rounding
+from portcullis_ml.gateway.events import Event, pack_event, unpack_event
+from portcullis_ml.gateway.querylog import Line, record
+from portcullis_ml.gateway.stores import SqliteStore
+from portcullis_ml.gateway.streams import Streams
 
 D = 784
 N = 300  # requests in one run

@@ -100,7 +100,7 @@ def model_server(server: str, python: Path, folder: Path) -> Iterator[str]:
 @contextmanager
 def gate(policy: Path, port: int) -> Iterator[str]:
     """`portcullis serve` under a policy that listens on this port: its address."""
-    command = [sys.executable, "-c", "from portcullis.cli import main; main()", "serve", "--policy", str(policy)]
+    command = [sys.executable, "-c", "from portcullis_ml.cli import main; main()", "serve", "--policy", str(policy)]
     with policy.with_suffix(".log").open("w") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
@@ -171,7 +171,7 @@ def rows_of(server: str, environments: Path) -> dict[str, tuple[str, str]]:
     from servers import model
     from sklearn.datasets import load_digits
 
-    from portcullis.gateway.clients import hashed
+    from portcullis_ml.gateway.clients import hashed
 
     classifier = model()
     x = (load_digits().data[1200:1204] / 16.0).astype(np.float32)

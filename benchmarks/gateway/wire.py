@@ -20,11 +20,11 @@ import uvloop
 from load import questions
 from stub import ANSWERS, BODIES
 
-from portcullis.core.types import Answer, Interface
-from portcullis.gateway.http_client import HttpClient
-from portcullis.gateway.protocols.v2 import OpenInference
-from portcullis.gateway.protocols.wire import Inquiry, Served
-from portcullis.gateway.upstream import checked
+from portcullis_ml.core.types import Answer, Interface
+from portcullis_ml.gateway.http_client import HttpClient
+from portcullis_ml.gateway.protocols.v2 import OpenInference
+from portcullis_ml.gateway.protocols.wire import Inquiry, Served
+from portcullis_ml.gateway.upstream import checked
 
 WIRE = OpenInference()
 PASSED = {"x-request-id": "17-5"}

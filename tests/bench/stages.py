@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from portcullis.bench.cell import Cell
-from portcullis.bench.run import Desk
-from portcullis.bench.scene import Scene
-from portcullis.core.settings import describe
-from portcullis.models.sklearn import SklearnLearner
-from portcullis.models.softmax import SoftmaxRegression
+from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.run import Desk
+from portcullis_ml.bench.scene import Scene
+from portcullis_ml.core.settings import describe
+from portcullis_ml.models.sklearn import SklearnLearner
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 DRAW = np.random.default_rng(7)
 victim = SoftmaxRegression(DRAW.normal(size=(3, 4)) * 4, np.array([0.5, -1.0, 0.0]), input_shape=(4,))

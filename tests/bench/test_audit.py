@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from portcullis.bench import controls
-from portcullis.bench.audit import audit_cell, guard_of, shown_by
-from portcullis.bench.grid import attack_named, defense_named
-from portcullis.bench.single import extract_to
-from portcullis.core.errors import AttackFailed, NotApplicable
-from portcullis.core.guard import Defense
-from portcullis.core.types import Answer, Reveals
-from portcullis.models.load import load_model
+from portcullis_ml.bench import controls
+from portcullis_ml.bench.audit import audit_cell, guard_of, shown_by
+from portcullis_ml.bench.grid import attack_named, defense_named
+from portcullis_ml.bench.single import extract_to
+from portcullis_ml.core.errors import AttackFailed, NotApplicable
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.types import Answer, Reveals
+from portcullis_ml.models.load import load_model
 
 from .stages import cell_for, desk, scene, truth, victim
 
-RANDOM = {"unit": "portcullis.bench.controls:RandomQueries"}
+RANDOM = {"unit": "portcullis_ml.bench.controls:RandomQueries"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def test_own_labels_learn_from_the_pool_alone(tmp_path):
 
 def test_shuffled_answers_teach_nothing(here, tmp_path):
     honest = run(here, tmp_path, attack_named("knockoff"))
-    shuffled = {"unit": "portcullis.bench.controls:Shuffled", "of": attack_named("knockoff")}
+    shuffled = {"unit": "portcullis_ml.bench.controls:Shuffled", "of": attack_named("knockoff")}
     record = run(here, tmp_path, shuffled, role="control")
     assert record.queries == 60
     assert record.measures["agreement"].high < honest.measures["agreement"].low
@@ -115,7 +115,7 @@ def test_shuffled_answers_teach_nothing(here, tmp_path):
 def test_shuffled_needs_what_its_attack_needs(tmp_path):
     here = scene(tmp_path)
     bare = here.__class__(**{**here.__dict__, "pool": None})
-    shuffled = {"unit": "portcullis.bench.controls:Shuffled", "of": attack_named("knockoff")}
+    shuffled = {"unit": "portcullis_ml.bench.controls:Shuffled", "of": attack_named("knockoff")}
     with pytest.raises(NotApplicable, match="knockoff needs a pool"):
         run(bare, tmp_path, shuffled, role="control")
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from portcullis.bench.cell import Cell, fingerprint
-from portcullis.core.errors import InputError, ParameterError
+from portcullis_ml.bench.cell import Cell, fingerprint
+from portcullis_ml.bench.records import read_records
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.settings import describe
+from portcullis_ml.extraction import CATALOG as ATTACKS
 
 from .toys import cell
 
@@ -57,3 +60,23 @@ def test_fingerprints_follow_content_not_place(tmp_path):
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
     assert fingerprint(np.zeros(3)) != fingerprint(np.zeros((3, 1)))
     assert fingerprint("a", "b") != fingerprint("ab", None)
+
+
+def test_a_cell_keeps_its_id_under_the_packages_former_name() -> None:
+    now = Cell(victim={}, data={}, interface={}, attack={"unit": "knockoff"}, learner={"unit": "portcullis_ml.a:B"})
+    then = Cell(victim={}, data={}, interface={}, attack={"unit": "knockoff"}, learner={"unit": "portcullis.a:B"})
+    assert now.id == then.id
+
+
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*/records.jsonl"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.parent.name)
+def test_committed_records_are_still_read_and_their_cells_keep_their_ids(path: Path) -> None:
+    records = read_records(path)
+    assert records
+    for record in records:
+        cell = Cell.from_json(record["cell"])
+        assert cell.id == record["id"]
+        if cell.learner is not None:
+            assert describe(ATTACKS.build(cell.learner))["unit"].startswith("portcullis_ml.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from portcullis.bench.flags import FLAGS, of_run, raised
+from portcullis_ml.bench.flags import FLAGS, of_run, raised
 
 
 def row(

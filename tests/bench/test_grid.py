@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from portcullis.bench.grid import Plan, attack_named, defense_named, split_outside
-from portcullis.core.errors import ParameterError
-from portcullis.core.settings import describe
-from portcullis.extraction.jacobian import PRESETS
+from portcullis_ml.bench.grid import Plan, attack_named, defense_named, split_outside
+from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.core.settings import describe
+from portcullis_ml.extraction.jacobian import PRESETS
 
 PLAN = Plan(
     victim={"name": "v"},
@@ -19,7 +19,7 @@ PLAN = Plan(
     defenses=["rounding(decimals=2)"],
     budgets=[10, 40],
     seeds=[0, 1],
-    learner={"unit": "portcullis.models.sklearn:SklearnLearner"},
+    learner={"unit": "portcullis_ml.models.sklearn:SklearnLearner"},
     own_labels=True,
 )
 
@@ -59,7 +59,7 @@ def test_shuffled_takes_the_transfer_set_of_the_first_attack_that_trains():
     assert donor == "copycat"
     plan = replace(PLAN, attacks=["equation_solving"])
     (donor,) = {c.attack["of"]["unit"] for c in plan.cells() if c.attack_name == "shuffled"}
-    assert donor == "portcullis.bench.controls:RandomQueries"
+    assert donor == "portcullis_ml.bench.controls:RandomQueries"
 
 
 def test_units_are_named_as_people_write_them():
@@ -79,7 +79,7 @@ def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ParameterError, match=r"got 'roundin'. Did you mean rounding"):
         defense_named("roundin")
     with pytest.raises(ParameterError, match="an attack must be an ExtractionAttack; got 'Rounding'"):
-        attack_named("portcullis.defenses.rounding:Rounding")
+        attack_named("portcullis_ml.defenses.rounding:Rounding")
 
 
 def test_lists_split_outside_brackets_only():

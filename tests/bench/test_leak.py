@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from portcullis.bench.leak import SHOWN, leaked
-from portcullis.core.types import Interface
-from portcullis.models.kernel import KernelRegression
-from portcullis.models.softmax import SoftmaxRegression
+from portcullis_ml.bench.leak import SHOWN, leaked
+from portcullis_ml.core.types import Interface
+from portcullis_ml.models.kernel import KernelRegression
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 from .stages import scene
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.bench.ledger import DiskFull, FileLedger
-from portcullis.core.errors import InputError
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Answer
+from portcullis_ml.bench.ledger import DiskFull, FileLedger
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Answer
 
 from .toys import INTERFACE, Count, Counting, questions
 
@@ -136,8 +136,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bench.toys import INTERFACE, Logging, questions
-from portcullis.bench.ledger import FileLedger
-from portcullis.core.oracle import LocalOracle
+from portcullis_ml.bench.ledger import FileLedger
+from portcullis_ml.core.oracle import LocalOracle
 
 victim = Logging(Path({log!r}), {die_at})
 oracle = LocalOracle(victim, INTERFACE, budget=60, ledger=FileLedger({path!r}))
@@ -161,8 +161,8 @@ FULL = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from bench.toys import INTERFACE, Counting, questions
-from portcullis.bench.ledger import DiskFull, FileLedger
-from portcullis.core.oracle import LocalOracle
+from portcullis_ml.bench.ledger import DiskFull, FileLedger
+from portcullis_ml.core.oracle import LocalOracle
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
 victim = Counting()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portcullis.bench.protocols import PROTOCOLS, prada, tables
+from portcullis_ml.bench.protocols import PROTOCOLS, prada, tables
 
 pytest.importorskip("torch")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from portcullis.bench.ledger import DiskFull
-from portcullis.bench.records import Record, RecordFile, plain_estimate, read_records
-from portcullis.core.errors import InputError
-from portcullis.core.types import Estimate
+from portcullis_ml.bench.ledger import DiskFull
+from portcullis_ml.bench.records import Record, RecordFile, plain_estimate, read_records
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.types import Estimate
 
 from .toys import cell
 
@@ -77,7 +77,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bench.test_records import record
-from portcullis.bench.records import RecordFile
+from portcullis_ml.bench.records import RecordFile
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
 file = RecordFile(Path({path!r}))
 try:

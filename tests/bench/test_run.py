@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from portcullis.bench.records import read_records
-from portcullis.bench.run import run_cells
-from portcullis.core.errors import InputError, ParameterError
+from portcullis_ml.bench.records import read_records
+from portcullis_ml.bench.run import run_cells
+from portcullis_ml.core.errors import InputError, ParameterError
 
 from .toys import cell, work
 
@@ -93,7 +93,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bench.toys import cell, work
-from portcullis.bench.run import run_cells
+from portcullis_ml.bench.run import run_cells
 if __name__ == "__main__":
     cells = [cell("slow", seed, seconds=0 if seed < 2 else {seconds}, log={log!r}) for seed in range(4)]
     run_cells(cells, work, out=Path({out!r}), jobs=2)
@@ -137,7 +137,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bench.toys import cell, work
-from portcullis.bench.run import run_cells
+from portcullis_ml.bench.run import run_cells
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
     try:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from portcullis.bench.conduct import Wish, conduct, plan_of
-from portcullis.bench.rows import read_rows
-from portcullis.bench.scene import Scene
-from portcullis.core.errors import InputError, ParameterError
+from portcullis_ml.bench.conduct import Wish, conduct, plan_of
+from portcullis_ml.bench.rows import read_rows
+from portcullis_ml.bench.scene import Scene
+from portcullis_ml.core.errors import InputError, ParameterError
 
 from .stages import __name__ as STAGES
 from .stages import scene, truth, write
@@ -26,7 +26,7 @@ def test_the_rows_of_files_are_kept_apart(tmp_path):
 
 
 def test_the_embedded_digits_are_split_three_ways(tmp_path, monkeypatch):
-    monkeypatch.setattr("portcullis.bench.scene.has_torch", lambda: False)
+    monkeypatch.setattr("portcullis_ml.bench.scene.has_torch", lambda: False)
     stage = Scene(data="digits", cache=str(tmp_path)).stage()
     rows = [{row.tobytes() for row in part} for part in (stage.pool, stage.test_x)]
     assert not rows[0] & rows[1]

@@ -8,17 +8,17 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from portcullis.bench.protocols import PROTOCOLS, ensembles
-from portcullis.bench.protocols import tramer_victims as victims
-from portcullis.bench.protocols.tramer import cells_of, explained, run, same_values, shortened
-from portcullis.bench.protocols.tramer_tables import document
-from portcullis.core.extraction import Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Interface, Reveals
-from portcullis.extraction.equation_solving import EquationSolving
+from portcullis_ml.bench.protocols import PROTOCOLS, ensembles
+from portcullis_ml.bench.protocols import tramer_victims as victims
+from portcullis_ml.bench.protocols.tramer import cells_of, explained, run, same_values, shortened
+from portcullis_ml.bench.protocols.tramer_tables import document
+from portcullis_ml.core.extraction import Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Interface, Reveals
+from portcullis_ml.extraction.equation_solving import EquationSolving
 
 NAMES = ("ensembles", "features", "labels", "linear", "mlp", "rounding", "trees")
-ROOM = "portcullis.bench.protocols"
+ROOM = "portcullis_ml.bench.protocols"
 
 
 def plan_named(name: str) -> dict:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from portcullis.bench.cell import Cell
-from portcullis.bench.records import Record
-from portcullis.bench.run import Desk
-from portcullis.core.errors import AttackFailed, BudgetExhausted, InputError, NotApplicable, Refused
-from portcullis.core.guard import Defense
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Estimate, Interface
+from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.records import Record
+from portcullis_ml.bench.run import Desk
+from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, InputError, NotApplicable, Refused
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Estimate, Interface
 
 INTERFACE = Interface(input_shape=(3,), n_classes=2)
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import portcullis
+import portcullis_ml
 from bench.stages import write
-from portcullis.cli.app import app
-from portcullis.cli.progress import Watcher, left
+from portcullis_ml.cli.app import app
+from portcullis_ml.cli.progress import Watcher, left
 
 VICTIM = "bench.stages:victim"
 
@@ -34,7 +34,7 @@ def small(folder: Path = Path()) -> list[str]:
 
 
 def test_version_and_help():
-    assert call("--version").output == f"portcullis {portcullis.__version__}\n"
+    assert call("--version").output == f"portcullis {portcullis_ml.__version__}\n"
     top = call("--help").output
     for verb in ("audit", "extract", "list", "bench"):
         assert verb in top
@@ -45,7 +45,7 @@ def test_the_console_script_finds_an_object_in_the_current_folder(tmp_path):
     """Run as a user runs it: by the installed script, whose own folder is what Python would search."""
     (tmp_path / "shop.py").write_text("from bench.stages import victim\n")
     files = write(tmp_path)
-    script = "import sys; from portcullis.cli import main; sys.path.remove(''); main()"
+    script = "import sys; from portcullis_ml.cli import main; sys.path.remove(''); main()"
     words = ["audit", "--victim", "shop:victim", "--test", files["test"], "--attacks", "equation_solving"]
     sizes = ["--budget", "20", "--seeds", "1", "--jobs", "0"]
     done = subprocess.run(
@@ -214,7 +214,7 @@ def test_list_shows_what_things_need():
 def test_the_list_covers_every_catalog():
     found = json.loads(call("list", "--json").stdout)
     for wing in ("extraction", "defenses", "detectors"):
-        catalog = __import__(f"portcullis.{wing}", fromlist=["CATALOG"]).CATALOG
+        catalog = __import__(f"portcullis_ml.{wing}", fromlist=["CATALOG"]).CATALOG
         assert set(catalog) <= {row["name"] for row in found[wing]}
         assert all(row.get("what") or row.get("missing") for row in found[wing])
 
@@ -249,7 +249,7 @@ def test_time_left_in_words():
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     from bench.toys import cell
-    from portcullis.bench.run import Event
+    from portcullis_ml.bench.run import Event
 
     watcher = Watcher()
     watcher(Event("started", cell("knockoff"), 0, 1, 3, None))
@@ -264,7 +264,7 @@ def test_progress_on_a_terminal_shows_the_cell_its_queries_and_the_time_left():
     from rich.progress import Progress, TextColumn
 
     from bench.toys import cell
-    from portcullis.bench.run import Event
+    from portcullis_ml.bench.run import Event
 
     page = io.StringIO()
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[note]}"))
@@ -280,13 +280,13 @@ def test_progress_on_a_terminal_shows_the_cell_its_queries_and_the_time_left():
 
 def test_importing_the_command_line_imports_nothing_heavy():
     heavy = {"torch", "sklearn", "scipy", "matplotlib", "onnx"}
-    code = f"import sys; import portcullis.cli.app; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys; import portcullis_ml.cli.app; print(sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_without_torch_the_default_audits_a_scikit_learn_victim(monkeypatch):
     for module in ("scene", "conduct"):
-        monkeypatch.setattr(f"portcullis.bench.{module}.has_torch", lambda: False)
+        monkeypatch.setattr(f"portcullis_ml.bench.{module}.has_torch", lambda: False)
     result = call("audit", "--quick", "--budget", "70", "--defenses", "none", "--jobs", "0", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
@@ -298,7 +298,7 @@ def test_without_torch_the_default_audits_a_scikit_learn_victim(monkeypatch):
 
 def test_a_killed_audit_goes_on_with_the_same_command(tmp_path):
     """The real thing: a process with a worker, killed as soon as three cells are done, then run to its end."""
-    words = [sys.executable, "-c", "from portcullis.cli import main; main()", "audit", *small(), "--jobs", "1"]
+    words = [sys.executable, "-c", "from portcullis_ml.cli import main; main()", "audit", *small(), "--jobs", "1"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     records = Path("portcullis-audit/records.jsonl")
     while not records.exists() or records.read_bytes().count(b"\n") < 3:
@@ -320,7 +320,7 @@ def test_a_full_disk_ends_an_audit_in_one_sentence(tmp_path):
     code = (
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
-        "from portcullis.cli import main\n"
+        "from portcullis_ml.cli import main\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code, "audit", *small()], capture_output=True, text=True, check=False)

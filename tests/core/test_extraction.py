@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tests.core.test_oracle import API, CloseAt, Sigmoid, points
 
-from portcullis.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
-from portcullis.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Feature, Interface, Reveals
-from portcullis.defenses.quota import Quota
+from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
+from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Feature, Interface, Reveals
+from portcullis_ml.defenses.quota import Quota
 
 
 def harvest(budget: int = 10, guard: Guard | None = None) -> Harvest:

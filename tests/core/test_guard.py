@@ -3,11 +3,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from portcullis.core.errors import ParameterError, Refused
-from portcullis.core.guard import Defense, Guard
-from portcullis.core.randomness import Noise
-from portcullis.core.state import MemoryStore
-from portcullis.core.types import Answer, Interface, Request
+from portcullis_ml.core.errors import ParameterError, Refused
+from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.randomness import Noise
+from portcullis_ml.core.state import MemoryStore
+from portcullis_ml.core.types import Answer, Interface, Request
 
 KEY = b"0" * 32
 API = Interface(input_shape=(2,), n_classes=2)

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from portcullis.core.errors import BudgetExhausted, InputError, ParameterError, Refused
-from portcullis.core.guard import Defense, Guard
-from portcullis.core.oracle import LocalOracle, Oracle
-from portcullis.core.types import Answer, Array, Interface, Reveals
-from portcullis.defenses.quota import Quota
+from portcullis_ml.core.errors import BudgetExhausted, InputError, ParameterError, Refused
+from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.oracle import LocalOracle, Oracle
+from portcullis_ml.core.types import Answer, Array, Interface, Reveals
+from portcullis_ml.defenses.quota import Quota
 
 API = Interface(input_shape=(2,), n_classes=2)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from portcullis.core.randomness import Noise, canonical, derive
+from portcullis_ml.core.randomness import Noise, canonical, derive
 
 NOISE = Noise(b"k" * 32, "0-stage")
 

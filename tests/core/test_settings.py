@@ -2,10 +2,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from portcullis.core.errors import InputError, MissingExtra, ParameterError
-from portcullis.core.settings import Catalog, check, describe, resolve
-from portcullis.defenses import CATALOG as DEFENSES
-from portcullis.extraction import CATALOG as ATTACKS
+from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
+from portcullis_ml.core.settings import Catalog, check, describe, resolve
+from portcullis_ml.defenses import CATALOG as DEFENSES
+from portcullis_ml.extraction import CATALOG as ATTACKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +75,20 @@ def test_resolve_says_what_is_missing() -> None:
     with pytest.raises(InputError, match="no module 'nowhere'"):
         resolve("nowhere:Thing")
     with pytest.raises(InputError, match="has no 'Nothing'"):
-        resolve("portcullis.core.types:Nothing")
+        resolve("portcullis_ml.core.types:Nothing")
 
 
 def test_an_absent_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     (tmp_path / "wants_skops.py").write_text("import skops.nothing_of_this_name\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(MissingExtra, match=r"pip install 'portcullis\[audit\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[audit\]'"):
         resolve("wants_skops:Thing")
 
 
 def test_describe_refuses_what_json_cannot_hold() -> None:
     with pytest.raises(ParameterError, match="a number, text"):
         describe(Thing(inner=object()))
+
+
+def test_a_unit_is_found_under_the_packages_former_name():
+    assert DEFENSES.load("portcullis.defenses.rounding:Rounding") is DEFENSES.load("rounding")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.state import MemoryStore, pack, size_of, unpack
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.state import MemoryStore, pack, size_of, unpack
 
 
 @dataclass

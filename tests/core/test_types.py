@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.types import Answer, Feature, Interface, Reveals
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.types import Answer, Feature, Interface, Reveals
 
 PROBS = Interface(input_shape=(2,), n_classes=3)
 probabilities = hnp.arrays(np.float64, (4, 3), elements=st.floats(0.01, 1)).map(lambda a: a / a.sum(1, keepdims=True))

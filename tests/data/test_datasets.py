@@ -8,8 +8,8 @@ import pickle
 import numpy as np
 import pytest
 
-from portcullis.core.errors import InputError
-from portcullis.data.datasets import available, load_dataset
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.data.datasets import available, load_dataset
 
 TABLE = """age,colour,city,label
 30,red,Rome,yes

@@ -14,16 +14,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from portcullis.bench.conduct import Wish, plan_of
-from portcullis.bench.scene import Scene
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.types import Feature, Interface, Reveals
-from portcullis.data.datasets import load_dataset
-from portcullis.data.schema import aligned, as_word, corrected, read_schema, told
-from portcullis.models.incomplete import IncompleteTable, sources
-from portcullis.models.load import load_model
-from portcullis.models.table import TableModel, encoders
-from portcullis.models.trusted import inspect_trees
+from portcullis_ml.bench.conduct import Wish, plan_of
+from portcullis_ml.bench.scene import Scene
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.types import Feature, Interface, Reveals
+from portcullis_ml.data.datasets import load_dataset
+from portcullis_ml.data.schema import aligned, as_word, corrected, read_schema, told
+from portcullis_ml.models.incomplete import IncompleteTable, sources
+from portcullis_ml.models.load import load_model
+from portcullis_ml.models.table import TableModel, encoders
+from portcullis_ml.models.trusted import inspect_trees
 
 pandas = pytest.importorskip("pandas")
 skops_io = pytest.importorskip("skops.io")
@@ -398,7 +398,7 @@ def test_regression_answers_are_scores_without_labels():
     table, _ = frame()
     model = TableModel(LinearRegression().fit(table[["age", "pay"]], table.grade), (AGE, PAY))
     assert model.n_classes == 0
-    from portcullis.core.oracle import checked_answer
+    from portcullis_ml.core.oracle import checked_answer
 
     interface = Interface(input_shape=(2,), task="regression", features=(AGE, PAY))
     answer = checked_answer(model, np.array([[20.0, 0.0], [60.0, 1.0]]), interface)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import InputError
-from portcullis.data.datasets import Dataset
-from portcullis.data.splits import overlap, split
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.data.datasets import Dataset
+from portcullis_ml.data.splits import overlap, split
 
 
 def made(n=100, m=40, groups=None):

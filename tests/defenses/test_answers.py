@@ -7,16 +7,16 @@ import re
 import numpy as np
 import pytest
 
-from portcullis.core.errors import NotApplicable, ParameterError, Refused
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import WITHHELD, Answer, Array, Request
-from portcullis.defenses.block import Block
-from portcullis.defenses.label_only import LabelOnly
-from portcullis.defenses.log import Log
-from portcullis.defenses.other_class import OtherClass
-from portcullis.defenses.rounding import Rounding
-from portcullis.defenses.top_k import TopK
+from portcullis_ml.core.errors import NotApplicable, ParameterError, Refused
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import WITHHELD, Answer, Array, Request
+from portcullis_ml.defenses.block import Block
+from portcullis_ml.defenses.label_only import LabelOnly
+from portcullis_ml.defenses.log import Log
+from portcullis_ml.defenses.other_class import OtherClass
+from portcullis_ml.defenses.rounding import Rounding
+from portcullis_ml.defenses.top_k import TopK
 
 from .toys import API, answer_to, noise, rows, same
 

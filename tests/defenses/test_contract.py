@@ -16,13 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import portcullis.defenses
-from portcullis.core.errors import NotApplicable, ParameterError, Refused
-from portcullis.core.guard import Defense, Guard
-from portcullis.core.settings import describe
-from portcullis.core.state import pack, unpack
-from portcullis.core.types import Answer, Array, Request
-from portcullis.defenses import CATALOG
+import portcullis_ml.defenses
+from portcullis_ml.core.errors import NotApplicable, ParameterError, Refused
+from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.state import pack, unpack
+from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.defenses import CATALOG
 
 from .toys import Tally, answer_to, noise, rows, same
 
@@ -62,7 +62,7 @@ def released(defense: Defense[Any], x: Array, cuts: tuple[int, ...] = (), state:
 
 
 def test_the_catalog_names_are_the_files_and_the_classes() -> None:
-    folder = Path(portcullis.defenses.__file__).parent
+    folder = Path(portcullis_ml.defenses.__file__).parent
     assert sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")) == NAMES
     assert [CATALOG.load(name).name for name in NAMES] == NAMES
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from portcullis.core.errors import ParameterError, Refused
-from portcullis.core.guard import Detector, Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.settings import Catalog
-from portcullis.core.state import MemoryStore, pack, unpack
-from portcullis.core.types import Answer, Array, Request
-from portcullis.defenses import CATALOG
-from portcullis.defenses.block import Block
-from portcullis.defenses.label_only import LabelOnly
-from portcullis.defenses.log import Log
-from portcullis.defenses.rounding import Rounding
-from portcullis.defenses.watch import Watch
-from portcullis.detectors.prada import Prada
-from portcullis.detectors.prada_normality import PradaNormality
+from portcullis_ml.core.errors import ParameterError, Refused
+from portcullis_ml.core.guard import Detector, Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.settings import Catalog
+from portcullis_ml.core.state import MemoryStore, pack, unpack
+from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.defenses import CATALOG
+from portcullis_ml.defenses.block import Block
+from portcullis_ml.defenses.label_only import LabelOnly
+from portcullis_ml.defenses.log import Log
+from portcullis_ml.defenses.rounding import Rounding
+from portcullis_ml.defenses.watch import Watch
+from portcullis_ml.detectors.prada import Prada
+from portcullis_ml.detectors.prada_normality import PradaNormality
 
 from .toys import API, Count, Tally, answer_to, rows, same
 

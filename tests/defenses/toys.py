@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portcullis.core.guard import Detector
-from portcullis.core.randomness import Noise
-from portcullis.core.types import Answer, Array, Interface, Request
+from portcullis_ml.core.guard import Detector
+from portcullis_ml.core.randomness import Noise
+from portcullis_ml.core.types import Answer, Array, Interface, Request
 
 __all__ = ["API", "Count", "Tally", "answer_to", "noise", "rows", "same"]
 

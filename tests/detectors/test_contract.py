@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-import portcullis.detectors
-from portcullis.core.errors import NotApplicable, ParameterError
-from portcullis.core.guard import Detector
-from portcullis.core.settings import describe
-from portcullis.core.state import pack, size_of, unpack
-from portcullis.core.types import Answer, Array, Request
-from portcullis.detectors import CATALOG
+import portcullis_ml.detectors
+from portcullis_ml.core.errors import NotApplicable, ParameterError
+from portcullis_ml.core.guard import Detector
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.state import pack, size_of, unpack
+from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.detectors import CATALOG
 
 from .toys import answer_to, attack, natural
 
@@ -54,7 +54,7 @@ STREAM = attack(260, 0)
 
 
 def test_the_catalog_names_are_the_files_and_the_classes() -> None:
-    folder = Path(portcullis.detectors.__file__).parent
+    folder = Path(portcullis_ml.detectors.__file__).parent
     assert sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")) == NAMES
     assert [CATALOG.load(name).name for name in NAMES] == NAMES
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.randomness import canonical
-from portcullis.core.state import pack, unpack
-from portcullis.core.types import Answer, Array, Request
-from portcullis.detectors import CATALOG, _compiled, _sketches
-from portcullis.detectors._growing_sets import rows_by_class
-from portcullis.detectors._nearest import Nearest
-from portcullis.detectors._sketches import Compiled, Plain
+from portcullis_ml.core.randomness import canonical
+from portcullis_ml.core.state import pack, unpack
+from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.detectors import CATALOG, _compiled, _sketches
+from portcullis_ml.detectors._growing_sets import rows_by_class
+from portcullis_ml.detectors._nearest import Nearest
+from portcullis_ml.detectors._sketches import Compiled, Plain
 
 from .test_nearest import KINDS, plain
 from .toys import answer_to, attack
@@ -166,7 +166,7 @@ def test_rows_of_any_length_are_searched_alike(monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_compiled, "kernels", None)
-    monkeypatch.delitem(sys.modules, "portcullis.detectors._kernels")
+    monkeypatch.delitem(sys.modules, "portcullis_ml.detectors._kernels")
     real = builtins.__import__
 
     def refusing(name: str, *rest: object, **more: object) -> object:
@@ -175,9 +175,9 @@ def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> N
         return real(name, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", refusing)
-    import portcullis.detectors
+    import portcullis_ml.detectors
 
-    monkeypatch.delattr(portcullis.detectors, "_kernels")
+    monkeypatch.delattr(portcullis_ml.detectors, "_kernels")
     assert _compiled.warm() is False
     near = Nearest(100)
     for x in attack(60, 0):
@@ -188,7 +188,8 @@ def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_audit_never_imports_numba() -> None:
     code = (
-        "import sys, numpy as np; from portcullis.detectors.prada import Prada; from portcullis.core.types import *;"
+        "import sys, numpy as np; from portcullis_ml.detectors.prada import Prada;"
+        "from portcullis_ml.core.types import *;"
         "x = np.random.default_rng(0).random((100, 5)); p = Prada();"
         "p.update(p.start(), Request('a', x), Answer(np.zeros(100, int))); print('numba' in sys.modules)"
     )
@@ -200,7 +201,7 @@ def test_an_audit_never_imports_numba() -> None:
 def test_where_no_cache_can_be_written_it_is_compiled_all_the_same(tmp_path: Path) -> None:
     """A file in the place of the cache's folder stops root too."""
     (tmp_path / "file").touch()
-    code = "from portcullis.detectors._compiled import warm; print(warm())"
+    code = "from portcullis_ml.detectors._compiled import warm; print(warm())"
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file" / "cache")}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert out.stdout.strip() == "True", out.stderr

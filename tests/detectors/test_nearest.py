@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.state import pack, unpack
-from portcullis.core.types import Array
-from portcullis.detectors import _compiled, _sketches
-from portcullis.detectors._nearest import Nearest
+from portcullis_ml.core.state import pack, unpack
+from portcullis_ml.core.types import Array
+from portcullis_ml.detectors import _compiled, _sketches
+from portcullis_ml.detectors._nearest import Nearest
 
 from .toys import attack, natural
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from portcullis.core.errors import ParameterError
-from portcullis.core.types import Answer, Array, Request
-from portcullis.detectors._growing_sets import Joining, Seen
-from portcullis.detectors.prada import Prada
+from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.detectors._growing_sets import Joining, Seen
+from portcullis_ml.detectors.prada import Prada
 
 from .toys import answer_to, attack, natural
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import shapiro
 
-from portcullis.core.errors import ParameterError
-from portcullis.core.types import Array, Request
-from portcullis.detectors.prada_normality import PradaNormality, normality
+from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.core.types import Array, Request
+from portcullis_ml.detectors.prada_normality import PradaNormality, normality
 
 from .toys import answer_to, attack, natural
 

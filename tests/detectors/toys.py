@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from portcullis.core.types import Answer, Array
+from portcullis_ml.core.types import Answer, Array
 
 __all__ = ["answer_to", "attack", "natural"]
 

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-import portcullis.extraction
-from portcullis.core.errors import AttackFailed, NotApplicable
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.settings import describe
-from portcullis.core.types import Array, Interface, Model, Reveals
-from portcullis.extraction import CATALOG
+import portcullis_ml.extraction
+from portcullis_ml.core.errors import AttackFailed, NotApplicable
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.types import Array, Interface, Model, Reveals
+from portcullis_ml.extraction import CATALOG
 
 from .toys import SET_UPS, Closes, Flaky, MemoryLedger, SetUp, WatchedOracle
 
@@ -64,7 +64,7 @@ def test_every_toy_stands_for_an_attack() -> None:
 
 
 def test_the_catalog_names_are_the_files_and_the_classes() -> None:
-    folder = Path(portcullis.extraction.__file__).parent
+    folder = Path(portcullis_ml.extraction.__file__).parent
     assert sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")) == NAMES
     assert [CATALOG.load(name).name for name in NAMES] == NAMES
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portcullis.core.errors import ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Answer, Array, Interface, Reveals
-from portcullis.extraction.copycat import Copycat, training_rows
-from portcullis.extraction.knockoff import Knockoff
+from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Answer, Array, Interface, Reveals
+from portcullis_ml.extraction.copycat import Copycat, training_rows
+from portcullis_ml.extraction.knockoff import Knockoff
 
 from .toys import ToyLearner, inputs, toy_victim
 

@@ -7,13 +7,13 @@ import pytest
 from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
-from portcullis.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Reveals
-from portcullis.extraction.equation_solving import EquationSolving
-from portcullis.models.softmax import SoftmaxRegression
+from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Reveals
+from portcullis_ml.extraction.equation_solving import EquationSolving
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 from .toys import Closes, ToySoftmax, WatchedOracle, inputs, toy_victim
 

@@ -11,19 +11,19 @@ from sklearn.datasets import load_digits, load_iris, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from portcullis.core.errors import AttackFailed
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Model
-from portcullis.defenses.rounding import Rounding
-from portcullis.extraction._equations import decimals_of, solve_log_ratios
-from portcullis.extraction.equation_solving import EquationSolving
-from portcullis.models.encoding import Encoding
-from portcullis.models.lbfgs import Divergence, fit_softmax
-from portcullis.models.ovr import OneVsRest, fit_one_vs_rest
-from portcullis.models.sklearn import SklearnModel
-from portcullis.models.softmax import SoftmaxRegression
+from portcullis_ml.core.errors import AttackFailed
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Model
+from portcullis_ml.defenses.rounding import Rounding
+from portcullis_ml.extraction._equations import decimals_of, solve_log_ratios
+from portcullis_ml.extraction.equation_solving import EquationSolving
+from portcullis_ml.models.encoding import Encoding
+from portcullis_ml.models.lbfgs import Divergence, fit_softmax
+from portcullis_ml.models.ovr import OneVsRest, fit_one_vs_rest
+from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 from .toys import ToySoftmax, WatchedOracle, toy_victim
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_iris, make_circles
 
-from portcullis.core.errors import AttackFailed, InputError, NotApplicable, ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Model, Reveals
-from portcullis.extraction._edges import edges_of, shortest, snap
-from portcullis.extraction.feature_extraction import FeatureExtraction
-from portcullis.models.binned import BinnedLinear, Block, fit_binned
+from portcullis_ml.core.errors import AttackFailed, InputError, NotApplicable, ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
+from portcullis_ml.extraction._edges import edges_of, shortest, snap
+from portcullis_ml.extraction.feature_extraction import FeatureExtraction
+from portcullis_ml.models.binned import BinnedLinear, Block, fit_binned
 
 from .toys import WatchedOracle
 

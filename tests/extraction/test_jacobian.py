@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portcullis.core.errors import NotApplicable, ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Reveals
-from portcullis.extraction.jacobian import PRESETS, Jacobian, likeliest_others, repeated
+from portcullis_ml.core.errors import NotApplicable, ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Reveals
+from portcullis_ml.extraction.jacobian import PRESETS, Jacobian, likeliest_others, repeated
 
 from .toys import ToyLearner, ToySoftmax, WatchedOracle, inputs, toy_victim
 

@@ -8,14 +8,14 @@ import pytest
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 
-from portcullis.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Reveals
-from portcullis.extraction.kernel import Kernel
-from portcullis.models.encoding import Encoded
-from portcullis.models.kernel import KernelRegression, fit_kernel, match_representers, rbf
-from portcullis.models.lbfgs import minimise
+from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Reveals
+from portcullis_ml.extraction.kernel import Kernel
+from portcullis_ml.models.encoding import Encoded
+from portcullis_ml.models.kernel import KernelRegression, fit_kernel, match_representers, rbf
+from portcullis_ml.models.lbfgs import minimise
 
 
 def victim_of(points: Array, labels: Array, gamma: float, steps: int = 500) -> KernelRegression:
@@ -122,7 +122,7 @@ def test_rbf_against_loops() -> None:
 
 @pytest.mark.parametrize("learn_gamma", [False, True])
 def test_the_gradient_by_hand(learn_gamma: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    import portcullis.models.kernel as module
+    import portcullis_ml.models.kernel as module
 
     rng = np.random.default_rng(0)
     x, targets = rng.normal(size=(7, 2)), rng.dirichlet(np.ones(3), size=7)

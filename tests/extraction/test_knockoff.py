@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portcullis.core.errors import ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Interface, Reveals
-from portcullis.extraction.knockoff import Knockoff, without_replacement
+from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Interface, Reveals
+from portcullis_ml.extraction.knockoff import Knockoff, without_replacement
 
 from .toys import ToyLearner, ToySoftmax, WatchedOracle, inputs, toy_victim
 

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portcullis.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Labels, Model, Reveals
-from portcullis.extraction._search import Segments, bisect, seek_classes
-from portcullis.extraction.lowd_meek import LowdMeek
-from portcullis.models.kernel import Quadric
-from portcullis.models.softmax import SoftmaxRegression
+from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model, Reveals
+from portcullis_ml.extraction._search import Segments, bisect, seek_classes
+from portcullis_ml.extraction.lowd_meek import LowdMeek
+from portcullis_ml.models.kernel import Quadric
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 from .toys import WatchedOracle
 

@@ -7,18 +7,18 @@ import pytest
 from sklearn.datasets import make_moons
 from sklearn.svm import SVC
 
-from portcullis.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Model, Reveals
-from portcullis.extraction.retraining import Retraining
-from portcullis.models.encoding import Encoded, Encoding
-from portcullis.models.lbfgs import Divergence
-from portcullis.models.mlp import Mlp, _Objective
-from portcullis.models.ovr import OneVsRest
-from portcullis.models.sklearn import SklearnModel
-from portcullis.models.softmax import SoftmaxRegression
-from portcullis.models.surrogates import Constant, fit_surrogate, unknowns
+from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
+from portcullis_ml.extraction.retraining import Retraining
+from portcullis_ml.models.encoding import Encoded, Encoding
+from portcullis_ml.models.lbfgs import Divergence
+from portcullis_ml.models.mlp import Mlp, _Objective
+from portcullis_ml.models.ovr import OneVsRest
+from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.models.surrogates import Constant, fit_surrogate, unknowns
 
 from .toys import ToyLearner, WatchedOracle, toy_victim
 
@@ -262,7 +262,7 @@ def victims(d: int) -> list[SoftmaxRegression]:
 
 
 def test_no_answer_is_a_sentence() -> None:
-    from portcullis.core.guard import Guard
+    from portcullis_ml.core.guard import Guard
 
     from .toys import Closes
 

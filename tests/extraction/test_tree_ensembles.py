@@ -14,20 +14,20 @@ from sklearn.ensemble import (
 )
 
 from extraction.toys import WatchedOracle
-from portcullis.core.errors import AttackFailed
-from portcullis.core.extraction import Extraction, Harvest, Knowledge
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Model, Reveals
-from portcullis.defenses.block import Block
-from portcullis.extraction._grid import Grid, Identities
-from portcullis.extraction._lines import Known
-from portcullis.extraction._stairs import Stairs, lower, shrink
-from portcullis.extraction._sums import lines, lines_of_each
-from portcullis.extraction.tree_ensembles import TreeEnsembles
-from portcullis.models.ranked import Ranks, fit_sums
-from portcullis.models.sklearn import SklearnModel
-from portcullis.models.steps import Literals, linked, summed, unlinked
+from portcullis_ml.core.errors import AttackFailed
+from portcullis_ml.core.extraction import Extraction, Harvest, Knowledge
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
+from portcullis_ml.defenses.block import Block
+from portcullis_ml.extraction._grid import Grid, Identities
+from portcullis_ml.extraction._lines import Known
+from portcullis_ml.extraction._stairs import Stairs, lower, shrink
+from portcullis_ml.extraction._sums import lines, lines_of_each
+from portcullis_ml.extraction.tree_ensembles import TreeEnsembles
+from portcullis_ml.models.ranked import Ranks, fit_sums
+from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.steps import Literals, linked, summed, unlinked
 
 FEATURES = (Feature("a", -3.0, 5.0), Feature("b", 0.0, 1e4), Feature("c", 0.0, 1.0))
 CODED = (*FEATURES, Feature("d", values=("x", "y", "z")))

@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portcullis.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Feature, Interface, Model, Reveals
-from portcullis.extraction._grid import Grid
-from portcullis.extraction._lines import Known, first_difference, search
-from portcullis.extraction._splitting import Box, merged
-from portcullis.extraction.tree_paths import TreePaths
-from portcullis.models.boxes import BoxModel
-from portcullis.models.tree import LEAF, TreeModel, grow_tree
+from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
+from portcullis_ml.extraction._grid import Grid
+from portcullis_ml.extraction._lines import Known, first_difference, search
+from portcullis_ml.extraction._splitting import Box, merged
+from portcullis_ml.extraction.tree_paths import TreePaths
+from portcullis_ml.models.boxes import BoxModel
+from portcullis_ml.models.tree import LEAF, TreeModel, grow_tree
 
 from .toys import WatchedOracle
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from portcullis.core.extraction import Extraction, ExtractionAttack, Knowledge
-from portcullis.core.oracle import LocalOracle
-from portcullis.core.types import Array, Interface, Model, Reveals
-from portcullis.extraction.copycat import Copycat
-from portcullis.extraction.jacobian import PRESETS
-from portcullis.extraction.knockoff import Knockoff
-from portcullis.models.torch import TorchLearner
+from portcullis_ml.core.extraction import Extraction, ExtractionAttack, Knowledge
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Array, Interface, Model, Reveals
+from portcullis_ml.extraction.copycat import Copycat
+from portcullis_ml.extraction.jacobian import PRESETS
+from portcullis_ml.extraction.knockoff import Knockoff
+from portcullis_ml.models.torch import TorchLearner
 
 DOOR = Interface(input_shape=(8, 8), n_classes=10)
 LEARNER = TorchLearner(network="digits_cnn", epochs=30, batch=16)

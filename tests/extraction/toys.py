@@ -13,25 +13,25 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import softmax
 
-from portcullis.core.errors import InputError
-from portcullis.core.extraction import ExtractionAttack, Knowledge
-from portcullis.core.guard import Defense
-from portcullis.core.types import Answer, Array, Interface, Model, Request, Reveals
-from portcullis.extraction.copycat import Copycat
-from portcullis.extraction.equation_solving import EquationSolving
-from portcullis.extraction.feature_extraction import FeatureExtraction
-from portcullis.extraction.jacobian import Jacobian
-from portcullis.extraction.kernel import Kernel
-from portcullis.extraction.knockoff import Knockoff
-from portcullis.extraction.lowd_meek import LowdMeek
-from portcullis.extraction.retraining import Retraining
-from portcullis.extraction.tree_ensembles import TreeEnsembles
-from portcullis.extraction.tree_paths import TreePaths
-from portcullis.models.binned import BinnedLinear, Block
-from portcullis.models.kernel import KernelRegression
-from portcullis.models.ovr import OneVsRest
-from portcullis.models.sklearn import SklearnModel
-from portcullis.models.tree import TreeModel, grow_tree
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.extraction import ExtractionAttack, Knowledge
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.types import Answer, Array, Interface, Model, Request, Reveals
+from portcullis_ml.extraction.copycat import Copycat
+from portcullis_ml.extraction.equation_solving import EquationSolving
+from portcullis_ml.extraction.feature_extraction import FeatureExtraction
+from portcullis_ml.extraction.jacobian import Jacobian
+from portcullis_ml.extraction.kernel import Kernel
+from portcullis_ml.extraction.knockoff import Knockoff
+from portcullis_ml.extraction.lowd_meek import LowdMeek
+from portcullis_ml.extraction.retraining import Retraining
+from portcullis_ml.extraction.tree_ensembles import TreeEnsembles
+from portcullis_ml.extraction.tree_paths import TreePaths
+from portcullis_ml.models.binned import BinnedLinear, Block
+from portcullis_ml.models.kernel import KernelRegression
+from portcullis_ml.models.ovr import OneVsRest
+from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.tree import TreeModel, grow_tree
 
 
 @dataclass(frozen=True)

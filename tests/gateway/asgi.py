@@ -12,12 +12,12 @@ import numpy as np
 import orjson
 from tests.gateway.harness import KEYS, Softmax, policy_of
 
-from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer, Array
-from portcullis.gateway.app import Gate
-from portcullis.gateway.policy import Policy
-from portcullis.gateway.stores import open_store
-from portcullis.gateway.streams import Streams
+from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.types import Answer, Array
+from portcullis_ml.gateway.app import Gate
+from portcullis_ml.gateway.policy import Policy
+from portcullis_ml.gateway.stores import open_store
+from portcullis_ml.gateway.streams import Streams
 
 URL = "/v2/models/m/infer"
 ALICE = {"x-api-key": KEYS["alice"]}

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from portcullis.core.types import Interface
-from portcullis.gateway.clients import hashed
-from portcullis.gateway.policy import Policy, parse_policy
-from portcullis.gateway.ports import bound
-from portcullis.gateway.protocols.wire import Served
-from portcullis.gateway.server import Server
+from portcullis_ml.core.types import Interface
+from portcullis_ml.gateway.clients import hashed
+from portcullis_ml.gateway.policy import Policy, parse_policy
+from portcullis_ml.gateway.ports import bound
+from portcullis_ml.gateway.protocols.wire import Served
+from portcullis_ml.gateway.server import Server
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob", "thief": "key-of-thief"}
 SECRET = b"0123456789abcdef0123456789abcdef"

@@ -17,15 +17,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.gateway.test_fuzz import SERVED, TOKENS, VALID, N, mutated
 
-from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer, Interface
-from portcullis.gateway.protocols import CATALOG, apart
-from portcullis.gateway.protocols.strict import BadRequest, finite, floats, moderate, single
-from portcullis.gateway.protocols.tensors import one_row, several_rows
-from portcullis.gateway.protocols.v2 import OpenInference
-from portcullis.gateway.protocols.v2_question import FORMS, LENGTH
-from portcullis.gateway.protocols.wire import DTYPE, Served
-from portcullis.gateway.upstream import FEW, checked
+from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.types import Answer, Interface
+from portcullis_ml.gateway.protocols import CATALOG, apart
+from portcullis_ml.gateway.protocols.strict import BadRequest, finite, floats, moderate, single
+from portcullis_ml.gateway.protocols.tensors import one_row, several_rows
+from portcullis_ml.gateway.protocols.v2 import OpenInference
+from portcullis_ml.gateway.protocols.v2_question import FORMS, LENGTH
+from portcullis_ml.gateway.protocols.wire import DTYPE, Served
+from portcullis_ml.gateway.upstream import FEW, checked
 
 needs_simdjson = pytest.mark.skipif(apart.PARSER is None, reason="without simdjson there is one way only")
 LONG = Served(name="m", interface=Interface(input_shape=(3,), n_classes=3), max_rows=1000)

@@ -13,9 +13,9 @@ import pytest
 from tests.gateway.asgi import ALICE, URL, Here, down, question
 from tests.gateway.harness import KEYS
 
-from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer
-from portcullis.gateway.protocols.strict import BadRequest
+from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.types import Answer
+from portcullis_ml.gateway.protocols.strict import BadRequest
 
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 10\nper = 60\n'
 ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 2\n'
@@ -289,7 +289,7 @@ async def test_a_signed_token_names_the_client(tmp_path: Path) -> None:
 
 
 async def test_a_key_and_its_successor_overlap(tmp_path: Path) -> None:
-    from portcullis.gateway.clients import hashed
+    from portcullis_ml.gateway.clients import hashed
 
     more = f"""[clients]
 key = [
@@ -312,7 +312,7 @@ async def test_whoever_has_no_name_may_share_one(tmp_path: Path) -> None:
 
 
 async def test_an_upstream_answer_that_is_not_finite_is_a_502_and_no_state_changes(tmp_path: Path) -> None:
-    from portcullis.gateway.upstream import checked
+    from portcullis_ml.gateway.upstream import checked
 
     for bad in (
         Answer(np.array([0]), np.array([[np.nan, 1, 0]])),

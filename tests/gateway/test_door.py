@@ -14,8 +14,8 @@ import orjson
 import pytest
 from tests.gateway.asgi import ALICE, URL, Here, question
 
-from portcullis.gateway.door import Door, Doors
-from portcullis.gateway.settings import Limits
+from portcullis_ml.gateway.door import Door, Doors
+from portcullis_ml.gateway.settings import Limits
 
 LIMITS = Limits(body_s=0.3, head_s=0.3, body_bytes=4_000, head_bytes=2_000)
 BODY = question([[0.1, 0.2, 0.3, 0.4]])
@@ -239,7 +239,7 @@ async def test_nonsense_behind_a_request_does_not_cost_it_its_answer(tmp_path: P
 async def test_a_connection_on_which_nothing_is_asked_is_closed_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portcullis.gateway.door.IDLE_S", 0.1)
+    monkeypatch.setattr("portcullis_ml.gateway.door.IDLE_S", 0.1)
     async with house(tmp_path) as h:
         client = await h.come()
         client.send(LIVE)

@@ -16,7 +16,7 @@ import pytest
 from tests.gateway.harness import policy_text, running, served_of
 from tests.gateway.test_server import MODEL, QUOTA, post, process
 
-from portcullis.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.modelserver import ModelServer
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's limits are set from outside on Linux only")

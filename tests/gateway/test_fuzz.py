@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import Unreachable
-from portcullis.core.types import Answer, Feature, Interface
-from portcullis.gateway.clients import ApiKey, Clients, Named, Token, hashed
-from portcullis.gateway.protocols import CATALOG
-from portcullis.gateway.protocols.strict import BadRequest
-from portcullis.gateway.protocols.v2_question import LENGTH
-from portcullis.gateway.protocols.wire import DTYPES, Inquiry, Served
-from portcullis.gateway.upstream import checked
+from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.types import Answer, Feature, Interface
+from portcullis_ml.gateway.clients import ApiKey, Clients, Named, Token, hashed
+from portcullis_ml.gateway.protocols import CATALOG
+from portcullis_ml.gateway.protocols.strict import BadRequest
+from portcullis_ml.gateway.protocols.v2_question import LENGTH
+from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, Served
+from portcullis_ml.gateway.upstream import checked
 
 PLAIN = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
 IMAGE = Interface(input_shape=(2, 2), n_classes=3)

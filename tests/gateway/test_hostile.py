@@ -18,12 +18,12 @@ import pytest
 from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, Softmax, gate, policy_of, running, served_of
 
-from portcullis.core.types import Interface
-from portcullis.gateway.clients import hashed
-from portcullis.gateway.modelserver import ModelServer
-from portcullis.gateway.protocols import CATALOG
-from portcullis.gateway.protocols.strict import BadRequest
-from portcullis.gateway.protocols.wire import Served
+from portcullis_ml.core.types import Interface
+from portcullis_ml.gateway.clients import hashed
+from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.protocols import CATALOG
+from portcullis_ml.gateway.protocols.strict import BadRequest
+from portcullis_ml.gateway.protocols.wire import Served
 
 STAGES = (
     '[[guard]]\nunit = "quota"\nrows = 30\nper = 86400\n'

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.gateway import http_client, http_connection
-from portcullis.gateway.http_client import HttpClient
-from portcullis.gateway.http_connection import Lost, Unreadable
-from portcullis.gateway.settings import Upstream
-from portcullis.gateway.upstream import credentials, trusted
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.gateway import http_client, http_connection
+from portcullis_ml.gateway.http_client import HttpClient
+from portcullis_ml.gateway.http_connection import Lost, Unreadable
+from portcullis_ml.gateway.settings import Upstream
+from portcullis_ml.gateway.upstream import credentials, trusted
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nhi"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

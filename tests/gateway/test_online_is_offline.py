@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tests.gateway.harness import KEYS, SECRET, gate, policy_of, running
 
-from portcullis.core.extraction import Extraction, Knowledge
-from portcullis.core.guard import Guard
-from portcullis.core.oracle import LocalOracle
-from portcullis.extraction.jacobian import Jacobian
-from portcullis.gateway.demo import INTERFACE, MlpLearner, digits_model, digits_rows
-from portcullis.gateway.modelserver import ModelServer
-from portcullis.gateway.oracle import HttpOracle
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.extraction.jacobian import Jacobian
+from portcullis_ml.gateway.demo import INTERFACE, MlpLearner, digits_model, digits_rows
+from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.oracle import HttpOracle
 
 WATCH = '[[guard]]\nunit = "watch"\ndetector = { unit = "prada", threshold = 1.5 }\n'  # low, so that it goes off
 ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 3\n'
@@ -69,7 +69,7 @@ def test_the_same_attack_steals_the_same_model(victim, stages: str, binary: bool
 def _alarms(server) -> list:  # type: ignore[no-untyped-def]
     import sqlite3
 
-    from portcullis.core.guard import Alarm
+    from portcullis_ml.core.guard import Alarm
 
     with sqlite3.connect(server.policy.state.url.removeprefix("sqlite:///")) as db:
         rows = db.execute("SELECT stage, client, row, suspicion, at FROM alarms").fetchall()

@@ -10,14 +10,14 @@ import pytest
 from tests.gateway.asgi import ALICE, Here, call, question
 from tests.gateway.harness import SECRET, Softmax, interface_of, running, served_of
 
-from portcullis.core.errors import BudgetExhausted, ParameterError, Refused, Unreachable
-from portcullis.core.guard import Guard, Released
-from portcullis.core.types import Answer, Request
-from portcullis.defenses.quota import Quota
-from portcullis.gateway.guarded import Guarded, GuardedRoutes, LocalUpstream
-from portcullis.gateway.modelserver import ModelServer
-from portcullis.gateway.oracle import HttpOracle, loopback
-from portcullis.gateway.protocols.wire import Reply
+from portcullis_ml.core.errors import BudgetExhausted, ParameterError, Refused, Unreachable
+from portcullis_ml.core.guard import Guard, Released
+from portcullis_ml.core.types import Answer, Request
+from portcullis_ml.defenses.quota import Quota
+from portcullis_ml.gateway.guarded import Guarded, GuardedRoutes, LocalUpstream
+from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.oracle import HttpOracle, loopback
+from portcullis_ml.gateway.protocols.wire import Reply
 
 MODEL = Softmax()
 

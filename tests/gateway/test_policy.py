@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.gateway.harness import SECRET
 
-from portcullis.core.types import Reveals
-from portcullis.gateway.clients import hashed, new_key
-from portcullis.gateway.explain import explained, warnings
-from portcullis.gateway.policy import PolicyError, parse_policy, read_policy
+from portcullis_ml.core.types import Reveals
+from portcullis_ml.gateway.clients import hashed, new_key
+from portcullis_ml.gateway.explain import explained, warnings
+from portcullis_ml.gateway.policy import PolicyError, parse_policy, read_policy
 
 GOOD = """\
 mode = "enforce"
@@ -188,9 +188,9 @@ def test_the_audit_writes_a_policy_that_is_checked_and_served(tmp_path: Path) ->
     from tests.report.fakes import audit
     from typer.testing import CliRunner
 
-    from portcullis.cli.app import app
-    from portcullis.gateway.modelserver import ModelServer
-    from portcullis.report import write_policy
+    from portcullis_ml.cli.app import app
+    from portcullis_ml.gateway.modelserver import ModelServer
+    from portcullis_ml.report import write_policy
 
     folder = tmp_path / "audit"
     folder.mkdir()

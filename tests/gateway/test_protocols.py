@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import ParameterError, Unreachable
-from portcullis.core.types import Answer, Feature, Interface
-from portcullis.gateway.protocols import CATALOG
-from portcullis.gateway.protocols.strict import BadRequest, loads, no_booleans, numbers
-from portcullis.gateway.protocols.v2 import OpenInference
-from portcullis.gateway.protocols.v2_question import LENGTH
-from portcullis.gateway.protocols.wire import DTYPES, Inquiry, Served
+from portcullis_ml.core.errors import ParameterError, Unreachable
+from portcullis_ml.core.types import Answer, Feature, Interface
+from portcullis_ml.gateway.protocols import CATALOG
+from portcullis_ml.gateway.protocols.strict import BadRequest, loads, no_booleans, numbers
+from portcullis_ml.gateway.protocols.v2 import OpenInference
+from portcullis_ml.gateway.protocols.v2_question import LENGTH
+from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, Served
 
 INTERFACE = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
 SERVED = Served(name="m", interface=INTERFACE, max_rows=8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from portcullis.core.errors import ParameterError, Refused
-from portcullis.core.guard import Guard
-from portcullis.core.types import Request
-from portcullis.defenses.quota import Quota
+from portcullis_ml.core.errors import ParameterError, Refused
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.types import Request
+from portcullis_ml.defenses.quota import Quota
 
 KEY = b"0" * 32
 

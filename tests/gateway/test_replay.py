@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from tests.gateway.asgi import ALICE, Here
 
-from portcullis.gateway.querylog import Line, QueryLogFile, read_log
-from portcullis.gateway.replay import _in_order, replay
+from portcullis_ml.gateway.querylog import Line, QueryLogFile, read_log
+from portcullis_ml.gateway.replay import _in_order, replay
 
 WATCH = """
 [[guard]]

@@ -18,14 +18,14 @@ import pytest
 from tests.gateway.harness import Softmax, policy_of, policy_text, running, served_of
 from tests.gateway.test_server import fetch, post, process
 
-from portcullis.core.guard import Alarm
-from portcullis.gateway.clients import hashed
-from portcullis.gateway.modelserver import ModelServer
-from portcullis.gateway.querylog import read_log
-from portcullis.gateway.redis_store import RedisStore
-from portcullis.gateway.replay import replay
-from portcullis.gateway.stores import open_store
-from portcullis.gateway.streams import Streams
+from portcullis_ml.core.guard import Alarm
+from portcullis_ml.gateway.clients import hashed
+from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.querylog import read_log
+from portcullis_ml.gateway.redis_store import RedisStore
+from portcullis_ml.gateway.replay import replay
+from portcullis_ml.gateway.stores import open_store
+from portcullis_ml.gateway.streams import Streams
 
 MODEL = Softmax()
 CLIENTS = ("alice", "bob", "thief")

@@ -28,13 +28,13 @@ import pytest
 from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, Softmax, gate, policy_of, policy_text, running, served_of
 
-from portcullis.gateway.modelserver import ModelServer
-from portcullis.gateway.policy import read_policy
-from portcullis.gateway.querylog import read_log
-from portcullis.gateway.replay import replay
-from portcullis.gateway.server import settle
-from portcullis.gateway.streams import Down
-from portcullis.gateway.webhook import HEADER, signature, verified
+from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy import read_policy
+from portcullis_ml.gateway.querylog import read_log
+from portcullis_ml.gateway.replay import replay
+from portcullis_ml.gateway.server import settle
+from portcullis_ml.gateway.streams import Down
+from portcullis_ml.gateway.webhook import HEADER, signature, verified
 
 MODEL = Softmax()
 X = np.array([[0.1, 0.2, 0.3, 0.4]])
@@ -73,7 +73,7 @@ def fetch(url: str, bearer: str = "", /, **form: str) -> tuple[int, str]:
 @contextmanager
 def process(policy: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`portcullis serve` as a process of its own: it, and the gate's address."""
-    command = [sys.executable, "-c", "from portcullis.cli import main; main()", "serve", "--policy", str(policy)]
+    command = [sys.executable, "-c", "from portcullis_ml.cli import main; main()", "serve", "--policy", str(policy)]
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[2]
     )
@@ -349,7 +349,7 @@ def test_a_log_replays_to_the_same_decisions_and_to_others_under_another_policy(
 
 
 def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Path) -> None:
-    from portcullis.core.errors import InputError
+    from portcullis_ml.core.errors import InputError
 
     more = f'[log]\npath = "{tmp_path}/log"\n'
     with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
@@ -379,7 +379,7 @@ def test_an_upstream_that_is_down_is_a_502_and_not_ready(tmp_path: Path) -> None
 def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from portcullis.cli.app import app
+    from portcullis_ml.cli.app import app
 
     path = tmp_path / "p.toml"
     path.write_text(policy_text(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA))

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from tests.gateway.harness import SECRET, Softmax
 
-from portcullis.core.guard import Defense, Guard
-from portcullis.core.types import Answer, Array
-from portcullis.defenses.quota import Quota
-from portcullis.gateway import paging as pages_module
-from portcullis.gateway import shelf as shelf_module
-from portcullis.gateway.journal import Down
-from portcullis.gateway.paging import PAGE, Marks, cut
-from portcullis.gateway.redis_store import RedisStore
-from portcullis.gateway.sqlite_snapshots import LIGHT as INLINE
-from portcullis.gateway.sqlite_snapshots import split
-from portcullis.gateway.stores import SqliteStore
-from portcullis.gateway.streams import Streams
+from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.types import Answer, Array
+from portcullis_ml.defenses.quota import Quota
+from portcullis_ml.gateway import paging as pages_module
+from portcullis_ml.gateway import shelf as shelf_module
+from portcullis_ml.gateway.journal import Down
+from portcullis_ml.gateway.paging import PAGE, Marks, cut
+from portcullis_ml.gateway.redis_store import RedisStore
+from portcullis_ml.gateway.sqlite_snapshots import LIGHT as INLINE
+from portcullis_ml.gateway.sqlite_snapshots import split
+from portcullis_ml.gateway.stores import SqliteStore
+from portcullis_ml.gateway.streams import Streams
 
 MODEL = Softmax()
 

@@ -15,23 +15,23 @@ from tests.gateway.asgi import Here
 from tests.gateway.harness import SECRET, Softmax
 from tests.gateway.units import At
 
-from portcullis.core.errors import InputError, ParameterError, Refused
-from portcullis.core.guard import Alarm, Guard
-from portcullis.core.state import pack
-from portcullis.core.types import Answer
-from portcullis.defenses.label_only import LabelOnly
-from portcullis.defenses.quota import Quota
-from portcullis.defenses.rounding import Rounding
-from portcullis.defenses.watch import Watch
-from portcullis.detectors.prada import Prada
-from portcullis.gateway import shelf as shelf_module
-from portcullis.gateway import stores as stores_module
-from portcullis.gateway import tail as tail_module
-from portcullis.gateway.events import Event, narrow, pack_by_words, pack_event, unpack_event
-from portcullis.gateway.fold import Failed
-from portcullis.gateway.redis_store import RedisStore
-from portcullis.gateway.stores import SqliteStore, open_store
-from portcullis.gateway.streams import Down, Streams
+from portcullis_ml.core.errors import InputError, ParameterError, Refused
+from portcullis_ml.core.guard import Alarm, Guard
+from portcullis_ml.core.state import pack
+from portcullis_ml.core.types import Answer
+from portcullis_ml.defenses.label_only import LabelOnly
+from portcullis_ml.defenses.quota import Quota
+from portcullis_ml.defenses.rounding import Rounding
+from portcullis_ml.defenses.watch import Watch
+from portcullis_ml.detectors.prada import Prada
+from portcullis_ml.gateway import shelf as shelf_module
+from portcullis_ml.gateway import stores as stores_module
+from portcullis_ml.gateway import tail as tail_module
+from portcullis_ml.gateway.events import Event, narrow, pack_by_words, pack_event, unpack_event
+from portcullis_ml.gateway.fold import Failed
+from portcullis_ml.gateway.redis_store import RedisStore
+from portcullis_ml.gateway.stores import SqliteStore, open_store
+from portcullis_ml.gateway.streams import Down, Streams
 
 MODEL = Softmax()
 

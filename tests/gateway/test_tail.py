@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from portcullis.core.errors import ParameterError
-from portcullis.gateway import tail as tail_module
-from portcullis.gateway.events import Event, pack_by_words
-from portcullis.gateway.journal import Down
-from portcullis.gateway.sqlite_snapshots import joined
-from portcullis.gateway.stores import SqliteStore
-from portcullis.gateway.tail import ROOM, Tail
+from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.gateway import tail as tail_module
+from portcullis_ml.gateway.events import Event, pack_by_words
+from portcullis_ml.gateway.journal import Down
+from portcullis_ml.gateway.sqlite_snapshots import joined
+from portcullis_ml.gateway.stores import SqliteStore
+from portcullis_ml.gateway.tail import ROOM, Tail
 
 RECORDS = [("alice", 2, b"one"), ("bob", 2, b""), ("älice", 1 << 40, b"three" * 100)]
 
@@ -194,7 +194,7 @@ async def test_a_tail_that_cannot_be_written_is_down_and_the_next_event_takes_th
 
 def test_a_second_process_on_one_state_file_is_refused(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "s.db")
-    code = f"from portcullis.gateway.stores import SqliteStore; SqliteStore({str(store.path)!r})"
+    code = f"from portcullis_ml.gateway.stores import SqliteStore; SqliteStore({str(store.path)!r})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode != 0
     assert "a file that no other process uses" in found.stderr
@@ -228,9 +228,9 @@ async def test_a_state_file_of_version_2_is_read_and_goes_on(tmp_path: Path) -> 
 WRITER = """
 import asyncio, sys
 import numpy as np
-from portcullis.gateway import tail
-from portcullis.gateway.events import Event
-from portcullis.gateway.stores import SqliteStore
+from portcullis_ml.gateway import tail
+from portcullis_ml.gateway.events import Event
+from portcullis_ml.gateway.stores import SqliteStore
 tail.ROOM = 20_000  # so that it is moved on every few events
 async def main():
     store, n = SqliteStore(sys.argv[1]), 0

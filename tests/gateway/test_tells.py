@@ -12,7 +12,7 @@ import pytest
 from tests.gateway.asgi import URL, Here, call
 from tests.gateway.harness import KEYS
 
-from portcullis.gateway.protocols.v2_question import LENGTH
+from portcullis_ml.gateway.protocols.v2_question import LENGTH
 
 ALL = '[listen]\nport = 0\nprotocols = ["v2", "v1", "invocations", "mapping"]\n'
 RNG = np.random.default_rng(0)

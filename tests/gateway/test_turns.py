@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.gateway.asgi import Here
 
-from portcullis.gateway.turns import MOST, Turns
+from portcullis_ml.gateway.turns import MOST, Turns
 
 
 class Walk:

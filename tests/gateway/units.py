@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from portcullis.core.guard import Defense, Detector
+from portcullis_ml.core.guard import Defense, Detector
 
 
 @dataclass

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from portcullis.core.errors import InputError, NotApplicable
-from portcullis.core.types import Estimate, Feature, Interface
-from portcullis.measures import agreement as module
-from portcullis.measures.agreement import (
+from portcullis_ml.core.errors import InputError, NotApplicable
+from portcullis_ml.core.types import Estimate, Feature, Interface
+from portcullis_ml.measures import agreement as module
+from portcullis_ml.measures.agreement import (
     Closeness,
     Exam,
     agreement,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.guard import Detector
-from portcullis.core.types import Answer
-from portcullis.measures.detection import (
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.guard import Detector
+from portcullis_ml.core.types import Answer
+from portcullis_ml.measures.detection import (
     accounts_of,
     detection,
     false_positives,
@@ -20,7 +20,7 @@ from portcullis.measures.detection import (
     run_detector,
     share_flagged,
 )
-from portcullis.measures.statistics import clopper_pearson
+from portcullis_ml.measures.statistics import clopper_pearson
 
 streams_of_alarms = st.lists(st.lists(st.booleans(), max_size=130).map(np.array), min_size=1, max_size=5)
 

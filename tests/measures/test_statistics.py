@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.measures.statistics import (
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.measures.statistics import (
     bootstrap,
     clopper_pearson,
     clustered,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.measures import transferability as module
-from portcullis.measures.statistics import clustered
-from portcullis.measures.transferability import GTSRB_GROUPS, Transfer
-from portcullis.models.perturb import pgd
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.measures import transferability as module
+from portcullis_ml.measures.statistics import clustered
+from portcullis_ml.measures.transferability import GTSRB_GROUPS, Transfer
+from portcullis_ml.models.perturb import pgd
 
 from .toys import Locked, a_softmax
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from portcullis.core.errors import InputError, NotApplicable, Refused
-from portcullis.core.guard import Defense, Guard
-from portcullis.core.types import Answer, Estimate, Interface, Reveals
-from portcullis.measures.statistics import clopper_pearson
-from portcullis.measures.utility import calibration_error, honest_cost, serve, shown_distance
+from portcullis_ml.core.errors import InputError, NotApplicable, Refused
+from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.types import Answer, Estimate, Interface, Reveals
+from portcullis_ml.measures.statistics import clopper_pearson
+from portcullis_ml.measures.utility import calibration_error, honest_cost, serve, shown_distance
 
 from .toys import a_softmax
 

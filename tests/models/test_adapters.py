@@ -10,12 +10,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.types import Differentiable, Feature, Model
-from portcullis.models.function import FunctionModel
-from portcullis.models.onnx import OnnxModel
-from portcullis.models.sklearn import SklearnLearner, SklearnModel, table_pipeline
-from portcullis.models.softmax import SoftmaxRegression
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.types import Differentiable, Feature, Model
+from portcullis_ml.models.function import FunctionModel
+from portcullis_ml.models.onnx import OnnxModel
+from portcullis_ml.models.sklearn import SklearnLearner, SklearnModel, table_pipeline
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 IRIS = load_iris()
 X, Y = IRIS.data.astype(np.float32).astype(np.float64), IRIS.target
@@ -158,7 +158,7 @@ def test_soft_targets_teach_more_than_labels(logistic):
 
 
 def test_a_learner_without_sample_weights_sees_ten_copies_shared_out():
-    from portcullis.models.sklearn import _copies
+    from portcullis_ml.models.sklearn import _copies
 
     rows, labels, weights = _copies(np.array([[0.75, 0.25, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))
     counts = np.zeros((3, 3), int)

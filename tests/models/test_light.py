@@ -13,8 +13,8 @@ def python(code):
 def test_loading_and_victims_import_no_framework():
     heavy = "{'torch', 'onnxruntime', 'skops', 'safetensors'}"
     ran = python(
-        "import sys, portcullis.models.load, portcullis.models.victims, portcullis.models.networks, "
-        f"portcullis.models.sklearn, portcullis.data.splits; print(sorted({heavy} & set(sys.modules)))"
+        "import sys, portcullis_ml.models.load, portcullis_ml.models.victims, portcullis_ml.models.networks, "
+        f"portcullis_ml.models.sklearn, portcullis_ml.data.splits; print(sorted({heavy} & set(sys.modules)))"
     )
     assert ran.stdout.strip() == "[]", ran.stderr
 
@@ -22,12 +22,16 @@ def test_loading_and_victims_import_no_framework():
 @pytest.mark.parametrize(
     ("code", "package"),
     [
-        ("import portcullis.models.torch", "torch"),
-        ("from portcullis.models.networks import build_network; build_network('mlp', (4,), 2)", "torch"),
-        ("from portcullis.models.onnx import OnnxModel; OnnxModel(b'')", "onnxruntime"),
-        ("from portcullis.models.load import save_model; save_model(type('M', (), {'estimator': 1})(), 'x')", "skops"),
+        ("import portcullis_ml.models.torch", "torch"),
+        ("from portcullis_ml.models.networks import build_network; build_network('mlp', (4,), 2)", "torch"),
+        ("from portcullis_ml.models.onnx import OnnxModel; OnnxModel(b'')", "onnxruntime"),
+        (
+            "from portcullis_ml.models.load import save_model; save_model(type('M', (), {'estimator': 1})(), 'x')",
+            "skops",
+        ),
     ],
 )
 def test_an_absent_package_names_its_extra(code, package):
     ran = python(f"import sys; sys.modules[{package!r}] = None\n{code}")
-    assert f"needs {package}, which is not installed. Run: pip install 'portcullis[audit]'" in ran.stderr
+    told = "which is not installed. Install Portcullis with its extra 'audit': pip install '.[audit]' in its checkout."
+    assert f"needs {package}, {told}" in ran.stderr

@@ -12,12 +12,12 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from portcullis.core.errors import InputError
-from portcullis.models.function import FunctionModel
-from portcullis.models.load import load_model, save_model
-from portcullis.models.sklearn import SklearnLearner, SklearnModel
-from portcullis.models.softmax import SoftmaxRegression
-from portcullis.models.torch import TorchLearner, TorchModel
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.models.function import FunctionModel
+from portcullis_ml.models.load import load_model, save_model
+from portcullis_ml.models.sklearn import SklearnLearner, SklearnModel
+from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.models.torch import TorchLearner, TorchModel
 
 IRIS = load_iris()
 X = IRIS.data

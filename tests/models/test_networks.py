@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from portcullis.core.errors import InputError
-from portcullis.models.layers import ConvPool
-from portcullis.models.networks import NETWORKS, build_network
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.models.layers import ConvPool
+from portcullis_ml.models.networks import NETWORKS, build_network
 
 
 def parameters(module):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.types import Differentiable
-from portcullis.models.perturb import fgsm, noise_like, pgd
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.types import Differentiable
+from portcullis_ml.models.perturb import fgsm, noise_like, pgd
 
 
 class Softmax:

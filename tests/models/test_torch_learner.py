@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.settings import describe
-from portcullis.core.types import Differentiable, Model
-from portcullis.models.load import load_model, save_model
-from portcullis.models.torch import TorchLearner, TorchModel
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.types import Differentiable, Model
+from portcullis_ml.models.load import load_model, save_model
+from portcullis_ml.models.torch import TorchLearner, TorchModel
 
 QUICK = dict(network="mlp", epochs=3, batch=16)
 
@@ -25,7 +25,7 @@ def rows(n=60, shape=(8, 8), classes=10, seed=0):
 
 @pytest.fixture(scope="module")
 def digits():
-    from portcullis.data.datasets import load_dataset
+    from portcullis_ml.data.datasets import load_dataset
 
     return load_dataset("digits")
 
@@ -224,7 +224,7 @@ def test_bad_rows_get_a_sentence():
 def test_settings_are_plain_data():
     learner = TorchLearner(network="mlp", epochs=5, patience=3)
     described = describe(learner)
-    assert described.pop("unit") == "portcullis.models.torch:TorchLearner"
+    assert described.pop("unit") == "portcullis_ml.models.torch:TorchLearner"
     assert TorchLearner(**described) == learner
 
 

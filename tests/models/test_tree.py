@@ -8,10 +8,10 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from portcullis.core.errors import InputError, ParameterError
-from portcullis.core.types import Array, Feature
-from portcullis.models.boxes import BoxModel
-from portcullis.models.tree import LEAF, TreeModel, grow_tree
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.types import Array, Feature
+from portcullis_ml.models.boxes import BoxModel
+from portcullis_ml.models.tree import LEAF, TreeModel, grow_tree
 
 FEATURES = (Feature("size", 0, 10), Feature("colour", values=("red", "green", "blue")), Feature("age", 0, 99))
 
@@ -93,7 +93,7 @@ def test_the_confidence_is_wilsons_and_leaves_a_distribution() -> None:
     np.testing.assert_allclose(shown.value.sum(axis=1), 1)
     np.testing.assert_array_equal(shown.value.argmax(axis=1), shares.value.argmax(axis=1))
     # 8 of 10 rows: the lower end of the 95 % interval is 0.4902 (derived by hand); of three classes 1/3 + 2/3 of it.
-    from portcullis.models.tree import _confidence
+    from portcullis_ml.models.tree import _confidence
 
     got = _confidence(np.array([[0.2, 0.8, 0.0]]), np.array([10]))[0]
     np.testing.assert_allclose(got[1], 1 / 3 + 2 / 3 * 0.4902, atol=1e-4)

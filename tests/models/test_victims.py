@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from portcullis.core.errors import InputError
-from portcullis.models.sklearn import SklearnLearner
-from portcullis.models.torch import TorchLearner
-from portcullis.models.victims import train_victim
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.models.sklearn import SklearnLearner
+from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.models.victims import train_victim
 
 X = np.random.default_rng(0).random((60, 6, 6))
 Y = (X.mean(axis=(1, 2)) > 0.5).astype(int)

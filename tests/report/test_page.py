@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.report.fakes import META, audit, control, estimate, honest, record, without_copy
 
-from portcullis.report import render, write_report
+from portcullis_ml.report import render, write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "col", "wbr"}
 

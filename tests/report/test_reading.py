@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from tests.report.fakes import estimate, record
 
-from portcullis.core.types import Estimate
-from portcullis.report.numbers import across, count, duration, percent, points
-from portcullis.report.reading import NONE, read
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.report.numbers import across, count, duration, percent, points
+from portcullis_ml.report.reading import NONE, read
 
 
 def plain(text: str) -> str:

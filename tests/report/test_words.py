@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from tests.report.fakes import audit, control, estimate, honest, record, without_copy
 
-from portcullis.core.guard import Guard
-from portcullis.core.settings import Catalog, resolve
-from portcullis.core.types import Estimate
-from portcullis.report.reading import NONE, read
-from portcullis.report.recommend import settings, toml
-from portcullis.report.words import Said, answer, threat
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.settings import Catalog, resolve
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.report.reading import NONE, read
+from portcullis_ml.report.recommend import settings, toml
+from portcullis_ml.report.words import Said, answer, threat
 
 
 def said(records: list[dict[str, Any]]) -> Said:
@@ -219,7 +219,7 @@ def test_a_loss_is_never_more_than_the_labels_changed() -> None:
 
 def test_the_recommended_settings_are_a_guard() -> None:
     """What the page tells people to copy builds the very stages that were attacked."""
-    defenses: Catalog = resolve("portcullis.defenses:CATALOG")
+    defenses: Catalog = resolve("portcullis_ml.defenses:CATALOG")
     guard = Guard(
         defenses.build({"unit": "watch", "detector": {"unit": "prada"}, "then": {"unit": "label_only"}}),
         defenses.build({"unit": "rounding", "decimals": 1}),

@@ -1,0 +1,98 @@
+"""Controls: rows of an audit that put the others into proportion. They claim nothing themselves.
+
+no_api           asks nothing: always answers the class that the victim gives most often on the test rows. No thief
+                 knows that class for sure, so this is the best that a constant can do
+own_labels       asks nothing: trains on the pool with the pool's own labels, where there are any
+random_queries   pays like the others, for uniform noise from the input space, and trains the same learner
+shuffled         pays for the transfer set of a real attack, and trains on it with the answers permuted among
+                 the rows: what is left is what the learner gets from the class shares alone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.settings import check
+from portcullis_ml.core.types import Array, Interface, Labels, Model
+
+__all__ = ["MEANING", "Constant", "RandomQueries", "Shuffled", "own_labels"]
+
+MEANING = {
+    "no_api": "asks nothing and always answers the victim's most frequent class",
+    "own_labels": "asks nothing and trains on the pool with the pool's own labels",
+    "random_queries": "pays for uniform noise and trains the same learner on the answers",
+    "shuffled": "trains on a real attack's transfer set with the answers permuted",
+}
+
+
+class Constant:
+    """A model that gives every row one distribution (n_classes,)."""
+
+    def __init__(self, input_shape: tuple[int, ...], distribution: Array) -> None:
+        self.input_shape = input_shape
+        self.n_classes = len(distribution)
+        self.distribution = distribution
+
+    @classmethod
+    def most_frequent(cls, labels: Labels, interface: Interface) -> Constant:
+        """Always the class that is commonest among the labels."""
+        counts = np.bincount(labels, minlength=interface.n_classes)
+        return cls(interface.input_shape, np.eye(interface.n_classes)[counts.argmax()])
+
+    def scores(self, x: Array) -> Array:
+        return np.repeat(self.distribution[None], len(x), axis=0)
+
+
+def own_labels(knowledge: Knowledge, labels: Labels | None, n_classes: int, rng: np.random.Generator) -> Model:
+    """What the thief's own labelled data are worth without any API."""
+    if knowledge.pool is None or labels is None:
+        raise NotApplicable("own_labels needs a pool with labels of the victim's classes; this attacker has none.")
+    if knowledge.learner is None:
+        raise NotApplicable("own_labels needs a surrogate learner; this attacker has none.")
+    return knowledge.learner.fit(knowledge.pool, np.eye(n_classes)[labels], rng=rng)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomQueries(ExtractionAttack):
+    """Ask about uniform points, train once."""
+
+    batch: int = 256  # rows sent at a time
+
+    name: ClassVar[str] = "portcullis_ml.bench.controls:RandomQueries"
+    needs: ClassVar[Needs] = Needs(learner=True)
+
+    def __post_init__(self) -> None:
+        check(self, "batch", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
+        assert knowledge.learner is not None  # `needs` says so
+        while harvest.open:
+            harvest.ask(interface.uniform(min(self.batch, harvest.left), rng))
+        return knowledge.learner.fit(harvest.x, harvest.targets(), rng=rng)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffled(ExtractionAttack):
+    """Let another attack collect its transfer set, then train on it with the answers permuted."""
+
+    of: Any  # the attack whose transfer set it is
+
+    name: ClassVar[str] = "portcullis_ml.bench.controls:Shuffled"
+    needs: ClassVar[Needs] = Needs(learner=True)
+
+    def __post_init__(self) -> None:
+        check(self, "of", "an extraction attack", lambda v: isinstance(v, ExtractionAttack))
+
+    def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
+        assert knowledge.learner is not None  # `needs` says so
+        if reason := self.of.needs.lacking(interface, knowledge, self.of.name):
+            raise NotApplicable(reason)
+        self.of.steal(harvest, interface, knowledge, rng)
+        harvest.history.clear()  # those copies saw the true answers
+        targets = harvest.targets()
+        return knowledge.learner.fit(harvest.x, targets[rng.permutation(len(targets))], rng=rng)

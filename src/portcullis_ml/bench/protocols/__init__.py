@@ -1,0 +1,24 @@
+"""Protocols: published experiments with every setting fixed, run on real data, printed beside what was published.
+
+A protocol is a function `(*, out, data, quick, jobs, device, progress) -> str` that returns its table as Markdown.
+Its settings stand in a TOML file of the same name, with the published figures; changing one is a new version.
+"""
+
+from portcullis_ml.core.settings import Catalog
+
+__all__ = ["PROTOCOLS"]
+
+PROTOCOLS = Catalog(
+    "bench",
+    {
+        "prada-gtsrb": "portcullis_ml.bench.protocols.prada:gtsrb",
+        "prada-mnist": "portcullis_ml.bench.protocols.prada:mnist",
+        "tramer-ensembles": "portcullis_ml.bench.protocols.tramer:ensembles",
+        "tramer-features": "portcullis_ml.bench.protocols.tramer:features",
+        "tramer-labels": "portcullis_ml.bench.protocols.tramer:labels",
+        "tramer-linear": "portcullis_ml.bench.protocols.tramer:linear",
+        "tramer-mlp": "portcullis_ml.bench.protocols.tramer:mlp",
+        "tramer-rounding": "portcullis_ml.bench.protocols.tramer:rounding",
+        "tramer-trees": "portcullis_ml.bench.protocols.tramer:trees",
+    },
+)

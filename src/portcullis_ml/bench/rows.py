@@ -1,0 +1,170 @@
+"""Rows from files: what a person gives as --test, --pool and --train.
+
+.npz       x (or x_test, x_train) and, if there are labels, y under the same name; 8-bit images become [0, 1]
+.npy       x alone
+.csv[.gz]  a table; one column may hold the labels. Where its column `split` says train or test, that part is taken
+
+Tables that belong together may differ in what they happen to hold: `one_table` gives them one schema, and `as_taken`
+turns them into what the victim takes.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.types import Array, Feature, Labels
+
+__all__ = ["Rows", "as_taken", "one_table", "read_rows"]
+
+LIMIT = 2 * 2**30  # bytes, unpacked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """x (n, *input_shape), y (n,) or None; a table's features and the names of its classes."""
+
+    x: Array
+    y: Labels | None = None
+    features: tuple[Feature, ...] | None = None
+    classes: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def read_rows(what: str, path: Path, *, target: str | None = None, part: str = "test") -> Rows:
+    """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer."""
+    if not path.is_file():
+        raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
+    if path.name.endswith((".csv", ".csv.gz")):
+        rows = _from_table(path, target, part)
+    elif path.suffix in (".npz", ".npy"):
+        rows = _from_arrays(what, path, part)
+    else:
+        raise InputError(f"The {what} was expected as .npz, .npy or .csv; got {path.name}. Save it as one of those.")
+    if len(rows.x) == 0:
+        raise InputError(f"The {what} was expected to hold at least one row; {path.name} holds none.")
+    if not np.isfinite(rows.x).all():
+        raise InputError(f"The {what} must be finite; {path.name} holds NaN or infinity. Drop those rows first.")
+    return rows
+
+
+def _from_table(path: Path, target: str | None, part: str) -> Rows:
+    from portcullis_ml.data.datasets import load_dataset
+
+    table = load_dataset(str(path), target=target)
+    if not table.classes:
+        raise InputError(f"{path.name} was expected to have a column of classes; its label column holds numbers.")
+    if table.split:
+        x, y = (table.x_test, table.y_test) if part == "test" else (table.x, table.y)
+    else:
+        x, y = np.concatenate([table.x, table.x_test]), np.concatenate([table.y, table.y_test])
+    return Rows(x=x, y=y.astype(np.int64), features=table.features, classes=table.classes)
+
+
+def _from_arrays(what: str, path: Path, part: str) -> Rows:
+    arrays = _load(path)
+    names = [n for n in ("x", f"x_{part}", "x_test", "x_train") if n in arrays] or list(arrays)[:1]
+    x = arrays[names[0]]
+    if x.ndim < 2 or x.dtype.kind not in "uif":
+        raise InputError(f"The {what} must be numbers of shape (n, ...); {path.name} holds {x.dtype} of {x.shape}.")
+    y = arrays.get("y" + names[0].removeprefix("x"))
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uib"):
+        raise InputError(
+            f"The {what} needs one whole-number label for each row; {path.name} holds {len(x)} rows and labels "
+            f"{y.dtype} of shape {y.shape}."
+        )
+    return Rows(
+        x=x / 255.0 if x.dtype == np.uint8 else x.astype(np.float64), y=None if y is None else y.astype(np.int64)
+    )
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        if path.suffix == ".npy":
+            return {"x": np.load(path, allow_pickle=False)}
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LIMIT:
+            raise InputError(f"{path.name} unpacks to {size:,} bytes; at most {LIMIT:,} are read. Take a part of it.")
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path.name} was expected to hold plain arrays; it cannot be read ({error}). "
+            "Write it again with numpy.savez_compressed, without objects."
+        ) from error
+    if not found:
+        raise InputError(f"{path.name} was expected to hold an array x; it holds none.")
+    return found
+
+
+def one_table(parts: Sequence[Rows | None], schema: Path | None = None) -> list[Rows | None]:
+    """The same rows under one schema, the first's columns in the first's order, corrected by a file of the user's.
+
+    A category is all the values that any part holds, a number's range what all of them span, and so for the classes.
+    """
+    from portcullis_ml.data.schema import aligned, corrected, read_schema
+
+    tables = [rows for rows in parts if rows is not None and rows.features is not None]
+    if not tables:
+        return list(parts)
+    features = tuple(_union(f, tables) for f in tables[0].features or ())
+    classes = tuple(sorted({name for rows in tables for name in rows.classes or ()}))
+    corrections = {} if schema is None else read_schema(schema)
+    made: list[Rows | None] = []
+    for rows in parts:
+        if rows is None or rows.features is None:
+            made.append(rows)
+            continue
+        x, final = corrected(aligned(rows.x, rows.features, features, "The test set"), features, corrections)
+        y = None if rows.y is None else _relabelled(rows.y, rows.classes or (), classes)
+        made.append(Rows(x=x, y=y, features=final, classes=classes))
+    return made
+
+
+def _union(feature: Feature, tables: Sequence[Rows]) -> Feature:
+    """The feature of that name as all tables together show it."""
+    own = [f for rows in tables for f in rows.features or () if f.name == feature.name]
+    if any(f.categorical != feature.categorical for f in own):
+        raise InputError(
+            f"Column {feature.name!r} holds numbers in one table and words in another. Correct the one that is wrong."
+        )
+    if feature.categorical:
+        return replace(feature, values=tuple(sorted({value for f in own for value in f.values})))
+    return replace(feature, low=min(f.low for f in own), high=max(f.high for f in own))
+
+
+def as_taken(rows: Rows, model: Any) -> Rows:
+    """A table as the victim takes it: its columns in its order, its categories, the numbers of its classes."""
+    from portcullis_ml.data.schema import aligned
+
+    features = getattr(model, "features", None)
+    if features is None or rows.features is None:
+        return rows
+    x = aligned(rows.x, rows.features, features)
+    words = getattr(model, "classes", None)
+    if words is None or rows.classes is None or not set(words) & set(rows.classes):
+        return replace(rows, x=x, features=features)
+    y = None if rows.y is None else _relabelled(rows.y, rows.classes, words)
+    return Rows(x=x, y=y, features=features, classes=words)
+
+
+def _relabelled(y: Labels, have: Sequence[str], want: Sequence[str]) -> Labels:
+    """Labels y (n,) that number the classes `have`, as numbers of the classes `want`."""
+    held = np.unique(y)
+    strange = [have[c] for c in held if have[c] not in want]
+    if strange:
+        raise InputError(
+            f"The victim does not know the class {strange[0]!r}; it knows {', '.join(want[:6])}. "
+            "Drop those rows, or name the right --target."
+        )
+    place = {name: i for i, name in enumerate(want)}
+    return np.array([place.get(name, -1) for name in have], np.int64)[y]

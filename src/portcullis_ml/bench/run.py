@@ -1,0 +1,191 @@
+"""Runs cells on worker processes: each once, each on its own randomness, each resumable.
+
+`run_cells(cells, work, out=..., jobs=2)` hands every unfinished cell to `work(cell, desk)` in one of
+`jobs` processes with one thread each, and appends the record to `<out>/records.jsonl` as soon as it
+is there. What a cell draws follows from the cell alone, so neither the number of processes nor the order
+changes a result. An error becomes a record with its sentence; a killed run, a full disk or Ctrl-C
+leaves a folder from which the same command goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.ledger import DiskFull, FileLedger, disk_full, no_room
+from portcullis_ml.bench.records import Record, RecordFile, versions
+from portcullis_ml.bench.workers import Do, on_workers
+from portcullis_ml.core.errors import (
+    AttackFailed,
+    BudgetExhausted,
+    InputError,
+    NotApplicable,
+    ParameterError,
+    PortcullisError,
+    Refused,
+)
+
+__all__ = ["Desk", "Event", "Work", "run_cells"]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a cell works with: a folder of its own that outlives a crash, and somebody to tell how far it is."""
+
+    folder: Path
+    tell: Callable[[int, int], None]  # (rows paid, budget)
+
+    def ledger(self, name: str = "ledger", *, columns: int = 0) -> FileLedger:
+        """The cell's record of paid answers, as it stood when the last run ended."""
+        return FileLedger(self.folder / f"{name}.bin", columns=columns)
+
+
+Work = Callable[[Cell, Desk], Record]  # a module-level function, or a functools.partial of one
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to show: a cell started, paid or ended. `seconds_left` is None until there is something to go by."""
+
+    kind: str  # "started", "paid", "ended"
+    cell: Cell
+    paid: int
+    finished: int  # cells, those of earlier runs included
+    total: int
+    seconds_left: float | None
+    outcome: str = ""
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    work: Work,
+    *,
+    out: Path,
+    jobs: int = 2,
+    progress: Callable[[Event], None] | None = None,
+    keep: bool = False,
+) -> list[dict[str, Any]]:
+    """The record of every cell as JSON, in the order of `cells`; finished ones are read, not run.
+
+    jobs=0 works in this process (for debugging). keep=True leaves the folders of finished cells in place.
+    Raises DiskFull or KeyboardInterrupt with everything finished on disk.
+    """
+    if jobs < 0:
+        raise ParameterError("jobs", "0 or more processes", jobs)
+    with _sole(out):
+        records = RecordFile(out / "records.jsonl")
+        unique = {cell.id: cell for cell in cells}
+        waiting = [cell for id, cell in unique.items() if id not in records.finished]
+        clock = Clock(waiting, len(unique), max(jobs, 1), progress or (lambda event: None))
+        do = partial(finish, work=work, out=out)
+        with closing(_here(waiting, do, clock) if jobs == 0 else on_workers(waiting, do, jobs, clock)) as results:
+            for cell, record in results:
+                records.append(record)
+                clock.ended(cell, record["outcome"])
+                if record["final"] and not keep:
+                    shutil.rmtree(_folder(out, record["id"]), ignore_errors=True)
+        return [records[cell.id] for cell in cells]
+
+
+@contextmanager
+def _sole(out: Path) -> Iterator[None]:
+    """One run at a time in a folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"The results cannot be written to {out}: {error.strerror}. Choose another --out.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"Another run is writing to {out}. Wait for it, or choose another --out.") from error
+        yield
+
+
+def _folder(out: Path, id: str) -> Path:
+    return out / "cells" / id
+
+
+def _here(waiting: Sequence[Cell], do: Do, clock: Clock) -> Generator[tuple[Cell, dict[str, Any]], None, None]:
+    for cell in waiting:
+        clock.started(cell)
+        yield cell, do(cell, partial(_told, clock, cell))
+
+
+def _told(clock: Clock, cell: Cell, paid: int, budget: int) -> None:
+    clock.paid(cell, paid)
+
+
+def finish(cell: Cell, tell: Callable[[int, int], None], *, work: Work, out: Path) -> dict[str, Any]:
+    """The cell's record, whatever happens: errors become outcomes, only a full disk gets through."""
+    desk = Desk(_folder(out, cell.id), tell)
+    desk.folder.mkdir(parents=True, exist_ok=True)
+    before = time.perf_counter()
+    try:
+        record = work(cell, desk)
+    except DiskFull:
+        raise
+    except (NotApplicable, BudgetExhausted) as error:
+        record = Record(cell=cell, outcome="not applicable", reason=str(error))
+    except Refused as error:
+        record = Record(cell=cell, outcome="refused", reason=str(error), stopped=error.reason)
+    except AttackFailed as error:
+        record = Record(cell=cell, outcome="failed", reason=str(error))
+    except PortcullisError as error:
+        record = Record(cell=cell, outcome="failed", reason=str(error), final=False)
+    except Exception as error:
+        if isinstance(error, OSError) and no_room(error):
+            raise disk_full(desk.folder, "all finished cells") from error
+        (desk.folder / "error.txt").write_text(traceback.format_exc())
+        told = f"{type(error).__name__}: {error}. The whole story is in cells/{cell.id}/error.txt."
+        record = Record(cell=cell, outcome="failed", reason=told, final=False)
+    took = time.perf_counter() - before
+    return replace(record, seconds=round(took, 3), versions=record.versions or versions()).to_json()
+
+
+class Clock:
+    """Turns what happens into events, and guesses the time left from the cells of the same attack so far."""
+
+    def __init__(self, waiting: Sequence[Cell], total: int, jobs: int, show: Callable[[Event], None]) -> None:
+        self._open = {cell.id: cell for cell in waiting}
+        self._total = total
+        self._jobs = jobs
+        self._show = show
+        self._began: dict[str, float] = {}
+        self._took: dict[str, list[float]] = {}
+
+    def started(self, cell: Cell) -> None:
+        self._began[cell.id] = time.monotonic()
+        self._say("started", cell, 0)
+
+    def paid(self, cell: Cell, rows: int) -> None:
+        self._say("paid", cell, rows)
+
+    def ended(self, cell: Cell, outcome: str) -> None:
+        self._took.setdefault(cell.attack_name, []).append(time.monotonic() - self._began[cell.id])
+        del self._open[cell.id]
+        self._say("ended", cell, cell.budget, outcome)
+
+    def _say(self, kind: str, cell: Cell, paid: int, outcome: str = "") -> None:
+        finished = self._total - len(self._open)
+        self._show(Event(kind, cell, paid, finished, self._total, self._left(), outcome))
+
+    def _left(self) -> float | None:
+        every = [t for times in self._took.values() for t in times]
+        if not every:
+            return None
+        usual = sum(every) / len(every)
+        means = {name: sum(times) / len(times) for name, times in self._took.items()}
+        now = time.monotonic()
+        run = [max(means.get(c.attack_name, usual) - (now - self._began.get(i, now)), 0) for i, c in self._open.items()]
+        return sum(run) / self._jobs

@@ -1,0 +1,307 @@
+"""The scene of an audit: which victim, whose rows, and how they are kept apart.
+
+A `Scene` is what a person asked for (names, paths); `stage()` loads it, once in every process. Without a
+victim one is trained on the spot on the victim's share of the data and kept in a cache. The victim's,
+the thief's and the examiner's rows are disjoint where Portcullis draws them, and compared where a person brings them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.bench.cell import fingerprint
+from portcullis_ml.bench.rows import Rows, as_taken, one_table, read_rows
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.oracle import checked_answer
+from portcullis_ml.core.randomness import derive
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
+
+__all__ = ["Scene", "Stage", "has_torch", "learner_for"]
+
+LARGE = 16  # an image with a side of at least this many pixels gets the larger network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a scene is once it is loaded.
+
+    pool_labels  (n,) the pool's own labels in the victim's classes, or None
+    overlap      rows of the pool that the victim was trained on; None when nobody could check
+    train        rows that the victim was trained on, where they are known; no thief and no learner sees them
+    names        {"victim": {...}, "data": {...}} with fingerprints, as a cell wants them
+    splits       a sentence: whose rows are whose
+    """
+
+    model: Model
+    interface: Interface
+    test_x: Array
+    test_y: Labels | None
+    pool: Array | None
+    pool_labels: Labels | None
+    overlap: int | None
+    names: dict[str, dict[str, Any]]
+    splits: str
+    classes: tuple[str, ...] | None = None
+    train: Array | None = None
+
+    def draw_seeds(self, n: int, rng: np.random.Generator) -> Array | None:
+        """(<= n, *input_shape) pool rows, shared out evenly among its classes where it has labels."""
+        if self.pool is None:
+            return None
+        if self.pool_labels is None:
+            return self.pool[np.sort(rng.permutation(len(self.pool))[:n])]
+        order = rng.permutation(len(self.pool))
+        rank = np.empty(len(order), np.int64)  # a row's place among the rows of its class
+        for c in np.unique(self.pool_labels):
+            own = order[self.pool_labels[order] == c]
+            rank[own] = np.arange(len(own))
+        chosen = order[np.argsort(rank[order], kind="stable")][:n]
+        return self.pool[np.sort(chosen)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What to load, as a person names it. Hashable, small, and sent to every worker."""
+
+    victim: str | None = None  # FILE or module:object; None trains one on `data`
+    data: str | None = None  # a data set's name or file; None with a victim: test and pool are given
+    folder: str | None = None  # where named data sets lie
+    test: str | None = None  # FILE: rows (and labels) that judge
+    pool: str | None = None  # FILE: the thief's natural inputs
+    train: str | None = (
+        None  # FILE: the victim's training set, compared with the pool and with what leaks, used for nothing else
+    )
+    target: str | None = None  # the label column of tables
+    schema: str | None = None  # FILE.toml that corrects what tables say of their columns
+    incomplete: bool = False  # the API answers rows of a table with inputs left out
+    leaves: bool = False  # a tree shows the confidence of its leaf, as BigML's did
+    rows: int | None = None  # cap on the pool's rows
+    softmax: bool = False  # an ONNX victim gives logits
+    device: str = "cpu"
+    cache: str | None = None  # where victims trained on the spot are kept
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu" and not _on(self.device):
+            raise ParameterError("--device", "cpu, or cuda where PyTorch finds a GPU", self.device)
+
+    def stage(self) -> Stage:
+        return _stage(self)
+
+
+def _on(device: str) -> bool:
+    """Whether that GPU is there."""
+    if not (has_torch() and device.startswith("cuda")):
+        return False
+    import torch
+
+    number = device.partition(":")[2] or "0"
+    return number.isdecimal() and int(number) < torch.cuda.device_count()
+
+
+def has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str = "cpu") -> Any:
+    """A training procedure that suits the inputs: a small network, or logistic regression where there is no torch."""
+    if not has_torch():
+        from portcullis_ml.models.sklearn import SklearnLearner
+
+        return SklearnLearner()
+    from portcullis_ml.models.torch import TorchLearner
+
+    network = "table_mlp"  # columns differ in range, and nobody scales a thief's rows for him
+    if len(input_shape) > 1:
+        colour = len(input_shape) == 3 and input_shape[2] > 1
+        network = "digits_cnn" if min(input_shape[:2]) < LARGE else "prada_gtsrb" if colour else "prada_mnist"
+    return TorchLearner(network=network, epochs=epochs, device=device)
+
+
+@lru_cache(maxsize=2)
+def _stage(scene: Scene) -> Stage:
+    stage = _own(scene) if scene.victim is None else _given(scene, scene.victim)
+    checked_answer(stage.model, stage.test_x[:256], stage.interface)  # a victim that cannot answer is found out first
+    if scene.victim is not None:
+        _must_vary(stage, scene.victim)
+    return stage
+
+
+def _own(scene: Scene) -> Stage:
+    """A victim trained here, on a share of a data set."""
+    from portcullis_ml.data.datasets import load_dataset
+    from portcullis_ml.data.splits import split
+    from portcullis_ml.models.victims import train_victim
+
+    dataset = load_dataset(scene.data or "digits", scene.folder, target=scene.target)
+    if not dataset.classes:
+        raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
+    parts = split(dataset, rng=derive(0, "split"))
+    learner = learner_for(dataset.input_shape, epochs=60, device=scene.device)
+    writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
+    model = train_victim(
+        parts.victim.x,
+        parts.victim.y.astype(np.int64),
+        dataset.n_classes,
+        learner,
+        rng=derive(0, "victim"),
+        cache=scene.cache if writable else None,
+    )
+    keep = slice(scene.rows)
+    pool, labels = parts.attacker.x[keep], parts.attacker.y[keep].astype(np.int64)
+    mark = fingerprint(model.scores(parts.test.x[:200]).round(6))
+    name = getattr(learner, "network", None) or getattr(learner, "estimator", "?")
+    return Stage(
+        model=model,
+        interface=dataset.interface,
+        test_x=parts.test.x,
+        test_y=parts.test.y.astype(np.int64),
+        pool=pool,
+        pool_labels=labels,
+        overlap=0,
+        names={
+            "victim": {"name": f"{name} on {dataset.name}", "sha256": mark, "learner": describe(learner)},
+            "data": {"name": dataset.name, "sha256": fingerprint(pool, labels, parts.test.x, parts.test.y)},
+        },
+        splits=parts.describe(),
+        classes=dataset.classes,
+        train=parts.victim.x,
+    )
+
+
+def _given(scene: Scene, victim: str) -> Stage:
+    """A victim that somebody brought, with rows from a data set or from files."""
+    test, pool, train, bounds, told = _rows(scene)
+    model = _loaded(scene, victim, test)
+    test = as_taken(test, model)
+    pool, train = (None if part is None else as_taken(part, model) for part in (pool, train))
+    shape = test.x.shape[1:]
+    if model.n_classes < 2:
+        raise InputError(
+            f"An audit compares labels; {victim} has {model.n_classes} classes (a regression has none). Give a "
+            "classifier; `portcullis bench run tramer-trees` steals regression trees."
+        )
+    if tuple(model.input_shape) != shape:
+        raise InputError(
+            f"{victim} takes inputs of {tuple(model.input_shape)}; the test rows are {shape}. Reshape them."
+        )
+    if test.y is not None and not 0 <= test.y.min() <= test.y.max() < model.n_classes:
+        raise InputError(
+            f"Test labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
+            f"got {test.y.min()}..{test.y.max()}."
+        )
+    interface = Interface(
+        input_shape=shape,
+        n_classes=model.n_classes,
+        bounds=bounds,
+        features=test.features,
+        precision=getattr(model, "precision", "float64"),
+        missing=scene.incomplete,
+    )
+    pool_x = None if pool is None else pool.x[slice(scene.rows)]
+    known = pool is not None and pool.y is not None and pool.y.max() < model.n_classes
+    return Stage(
+        model=model,
+        interface=interface,
+        test_x=test.x,
+        test_y=test.y,
+        pool=pool_x,
+        pool_labels=pool.y[slice(scene.rows)] if known else None,  # type: ignore[union-attr, index]
+        overlap=None if train is None or pool_x is None else _overlap(train.x, pool_x),
+        names={
+            "victim": {"name": Path(victim).name, "sha256": fingerprint(model.scores(test.x[:200]).round(6))},
+            "data": {"name": _name(scene), "sha256": fingerprint(test.x, test.y, pool_x)},
+        },
+        splits=told,
+        classes=test.classes,
+        train=None if train is None else train.x,
+    )
+
+
+def _rows(scene: Scene) -> tuple[Rows, Rows | None, Rows | None, tuple[float, float], str]:
+    """Test rows, pool, training rows, bounds of an input, and the sentence about them."""
+    test = pool = train = None
+    told = ""
+    if scene.data is not None:
+        from portcullis_ml.data.datasets import load_dataset
+
+        d = load_dataset(scene.data, scene.folder, target=scene.target)
+        test = Rows(x=d.x_test, y=d.y_test.astype(np.int64), features=d.features, classes=d.classes or None)
+        pool = Rows(x=d.x, y=d.y.astype(np.int64), features=d.features, classes=d.classes or None)
+        told = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
+    if scene.test is not None:
+        test = read_rows("test set", Path(scene.test), target=scene.target)
+    if scene.pool is not None:
+        pool = read_rows("pool", Path(scene.pool), target=scene.target, part="train")
+    if scene.train is not None:
+        train = read_rows("training set", Path(scene.train), target=scene.target, part="train")
+    if test is None:
+        raise InputError(
+            "A victim needs rows to be judged on; got none. Give --test FILE (.npz or .csv) or --data NAME."
+        )
+    test, pool, train = one_table((test, pool, train), None if scene.schema is None else Path(scene.schema))
+    assert test is not None
+    if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
+        shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
+        raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
+    if not told or scene.test or scene.pool:
+        held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
+        told = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."
+    every = test.x if pool is None else np.concatenate([test.x.reshape(len(test), -1), pool.x.reshape(len(pool), -1)])
+    least, greatest = float(every.min()), float(every.max())
+    if test.features is None and test.x.ndim == 2 and not (least >= 0 and greatest <= 1):
+        test = _with_columns(test, every.reshape(len(every), -1))
+    bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
+    return test, pool, train, bounds, told
+
+
+def _with_columns(rows: Rows, every: Array) -> Rows:
+    """A table without a schema: its columns differ in range, and a thief knows about what is usual."""
+    spans = zip(every.min(axis=0), every.max(axis=0), strict=True)
+    features = tuple(Feature(f"x{j}", float(low), float(high)) for j, (low, high) in enumerate(spans))
+    return Rows(x=rows.x, y=rows.y, features=features, classes=rows.classes)
+
+
+def _must_vary(stage: Stage, victim: str) -> None:
+    """A victim that says the same of everything is mostly one that was given the wrong columns."""
+    everywhere = np.concatenate([stage.test_x[:1000], stage.interface.uniform(100, derive(0, "does it vary"))])
+    scores = stage.model.scores(everywhere)
+    if (scores == scores[0]).all():
+        raise InputError(
+            f"{victim} gives the same answer to every one of {len(everywhere)} rows, so any constant is a perfect "
+            "copy and there is nothing to measure. Check that its inputs are scaled and ordered as in training."
+        )
+
+
+def _loaded(scene: Scene, victim: str, test: Rows) -> Model:
+    from portcullis_ml.models.load import load_model
+
+    table = test.features if test.classes is not None else None  # a file of bare arrays has no names
+    n = len(test.classes) if test.classes else None
+    model = load_model(victim, input_shape=test.x.shape[1:], n_classes=n, features=table, softmax=scene.softmax)
+    if scene.device != "cpu" and hasattr(model, "module"):
+        from portcullis_ml.models.torch import TorchModel
+
+        return TorchModel(model.module, model.input_shape, model.n_classes, device=scene.device)
+    if scene.incomplete or scene.leaves:
+        from portcullis_ml.models.incomplete import answering_nodes
+
+        return answering_nodes(model, victim, leaves=scene.leaves)
+    return model
+
+
+def _overlap(train: Array, pool: Array) -> int:
+    from portcullis_ml.data.splits import overlap
+
+    return overlap(train, pool)
+
+
+def _name(scene: Scene) -> str:
+    given = [Path(p).name for p in (scene.test, scene.pool) if p]
+    return " and ".join(filter(None, [scene.data, *given])) or "?"

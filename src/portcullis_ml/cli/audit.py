@@ -1,0 +1,153 @@
+"""`portcullis audit`: how cheaply a model can be stolen, by whom, and what each defense changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from portcullis_ml.cli import options as o
+
+__all__ = ["audit"]
+
+THIEF, GRID, RESULT = "Who attacks", "Behind which defense", "What comes out"
+
+
+def audit(
+    victim: o.VictimOption = None,
+    data: o.DataOption = None,
+    data_folder: o.FolderOption = None,
+    test: o.TestOption = None,
+    pool: o.PoolOption = None,
+    train: o.TrainOption = None,
+    target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
+    softmax: o.SoftmaxOption = False,
+    answers: o.AnswersOption = "probs",
+    k: o.KOption = 1,
+    decimals: o.DecimalsOption = None,
+    precision: o.PrecisionOption = None,
+    incomplete: o.IncompleteOption = False,
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option(help="Comma-separated, or given again; see `portcullis list extraction`.", rich_help_panel=THIEF),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N...]",
+            help="Queries the thief may pay for. Several make the curve; one gets smaller ones by itself.",
+            rich_help_panel=THIEF,
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every copy.", rich_help_panel=THIEF)] = None,
+    defenses: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Comma-separated, or given again; "a + b" is one guard of two stages. No defense and label-only are '
+            "always run.",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    deployed: Annotated[
+        str | None,
+        typer.Option(
+            help="The guard in use, for --fail-over; the last of --defenses if not given.", rich_help_panel=GRID
+        ),
+    ] = None,
+    fail_over: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Exit with 3 if the worst attacker's agreement behind the deployed guard is above this.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    transfer: Annotated[
+        bool,
+        typer.Option("--transfer", help="Also measure how well adversarial examples transfer.", rich_help_panel=RESULT),
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder for results; finished cells in it are not run again.", rich_help_panel=RESULT),
+    ] = Path("portcullis-audit"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Repetitions: 3 if not given, 5 for a claim.", rich_help_panel=o.HOW)
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A look: one seed, a third of the budget.", rich_help_panel=o.HOW)
+    ] = False,
+    jobs: o.JobsOption = o.CORES,
+    device: o.DeviceOption = "cpu",
+) -> None:
+    """How cheaply your model can be stolen, by whom, and what each defense changes.
+
+    Without options it audits a small network trained on scikit-learn's digits: minutes, no download.
+
+    \b
+    portcullis audit
+    portcullis audit --victim model.onnx --test test.npz --pool pool.npz --budget 3000
+    portcullis audit --victim app:model --data mnist --defenses "rounding(decimals=2), top_k(k=1) + label_only"
+    portcullis audit --victim model.skops --test adult.csv.gz --target income --fail-over 0.8
+
+    It can be stopped at any time; the same command goes on from where it stood.
+    """
+    from portcullis_ml.bench.conduct import Wish, conduct
+    from portcullis_ml.bench.grid import split_outside
+    from portcullis_ml.cli.outcome import Outcome
+    from portcullis_ml.cli.progress import waiting, watching
+    from portcullis_ml.cli.schema import show_schema
+    from portcullis_ml.report import write_policy, write_report
+    from portcullis_ml.report.reading import read
+
+    scene = o.scene_of(
+        victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
+        softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
+    )  # fmt: skip
+    wish = Wish(
+        scene=scene,
+        attacks=tuple(split_outside(",".join(attacks or ()), ",")),
+        defenses=None if defenses is None else tuple(split_outside(",".join(defenses), ",")),
+        deployed=deployed,
+        budgets=_numbers(budget),
+        answers="probs" if answers == "leaves" else answers,
+        k=k,
+        decimals=decimals,
+        precision=precision,
+        seeds=seeds,
+        epochs=epochs,
+        transfer=transfer,
+        quick=quick,
+        command=o.command_line(),
+    )
+    with waiting("Loading the victim; without one of yours, training one ..."):
+        stage = wish.scene.stage()
+    if not as_json:
+        show_schema(stage)
+    with watching() as progress:
+        records, meta = conduct(wish, out=out, jobs=jobs, progress=progress)
+    report = write_report(records, meta, out / "report.html")
+    policy = write_policy(records, meta, out / "portcullis.toml")
+    told = Outcome(read(records), meta, report, fail_over, policy)
+    if as_json:
+        typer.echo(json.dumps(told.to_json(), indent=2))
+    else:
+        told.show()
+    told.check()
+    if told.fails:
+        raise typer.Exit(3)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    from portcullis_ml.core.errors import ParameterError
+
+    try:
+        return tuple(int(part.replace("_", "")) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise ParameterError("--budget", "whole numbers, separated by commas", text) from None

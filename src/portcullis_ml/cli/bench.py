@@ -1,0 +1,41 @@
+"""`portcullis bench`: published experiments on real data, published figures beside measured ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from portcullis_ml.cli.options import CORES
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Published experiments, published figures beside measured ones.", no_args_is_help=True)
+
+
+@app.command("run")
+def run(
+    name: Annotated[str, typer.Argument(help="A protocol: see `portcullis list bench`.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A look in minutes; its figures stand for nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where results go; finished cells there are not run again.")] = None,
+    data: Annotated[
+        str | None, typer.Option(envvar="PORTCULLIS_DATA", help="The folder that holds the data sets.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes at work; 0 works in this one.")] = CORES,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Run a protocol and print its table.
+
+    Example:  portcullis bench run prada-mnist --quick
+    """
+    from portcullis_ml.bench.protocols import PROTOCOLS
+    from portcullis_ml.cli.progress import watching
+
+    protocol = PROTOCOLS.load(name)
+    folder = out or Path("portcullis-bench") / (name.replace(":", "-") + ("-quick" if quick else ""))
+    with watching() as progress:
+        table = protocol(out=folder, data=data, quick=quick, jobs=jobs, device=device, progress=progress)
+    (folder / "table.md").write_text(table, encoding="utf-8")
+    typer.echo(table)
+    typer.echo(f"Records and this table: {folder}", err=True)

@@ -1,0 +1,43 @@
+"""`portcullis check`: what a policy does, in sentences, or the line of its mistake."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["check"]
+
+
+def check(
+    policy: Annotated[str | None, typer.Argument(help="The policy, a TOML file.")] = None,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Make an API key and its digest.")] = False,
+    new_secret: Annotated[bool, typer.Option("--new-secret", help="Make a guard's secret for key_file.")] = False,
+) -> None:
+    """Explain a policy, or refuse it by line.
+
+    Example:  portcullis check portcullis.toml
+    """
+    import secrets
+
+    from portcullis_ml.core.errors import InputError
+
+    if new_key:
+        from portcullis_ml.gateway.clients import new_key as fresh
+
+        key, digest = fresh()
+        typer.echo(f"key     {key}\nsha256  {digest}")
+    if new_secret:
+        typer.echo(secrets.token_bytes(32).hex())
+    if policy is None:
+        if not (new_key or new_secret):
+            raise InputError("Give a policy to check, such as portcullis.toml.")
+        return
+    from portcullis_ml.gateway.explain import explained, warnings
+    from portcullis_ml.gateway.policy import read_policy
+
+    found = read_policy(policy)
+    for sentence in explained(found):
+        typer.echo(sentence)
+    for sentence in warnings(found):
+        typer.echo(f"Note: {sentence}")

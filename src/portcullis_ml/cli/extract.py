@@ -1,0 +1,93 @@
+"""`portcullis extract`: one attack on a model of yours; keeps the surrogate and what it was made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from portcullis_ml.cli import options as o
+
+__all__ = ["extract"]
+
+
+def extract(
+    attack: Annotated[str, typer.Argument(help="See `portcullis list extraction`; with settings: 'jacobian(k=7)'.")],
+    victim: o.VictimOption = None,
+    data: o.DataOption = None,
+    data_folder: o.FolderOption = None,
+    test: o.TestOption = None,
+    pool: o.PoolOption = None,
+    target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
+    softmax: o.SoftmaxOption = False,
+    answers: o.AnswersOption = "probs",
+    k: o.KOption = 1,
+    decimals: o.DecimalsOption = None,
+    precision: o.PrecisionOption = None,
+    incomplete: o.IncompleteOption = False,
+    budget: Annotated[int, typer.Option(help="Queries that the attack may pay for.")] = 500,
+    defense: Annotated[str, typer.Option(help='A guard: "none", "rounding(decimals=2)", or "a + b".')] = "none",
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the copy.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of everything that the attack draws.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder for the surrogate and the transfer set.")] = Path(
+        "portcullis-extract"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: o.DeviceOption = "cpu",
+) -> None:
+    """Run one attack on a model of yours; keep the surrogate and its transfer set.
+
+    \b
+    portcullis extract knockoff --budget 500
+    portcullis extract equation_solving --victim model.skops --test test.npz --budget 100
+
+    Every paid answer is on disk before the attack sees it: a killed run goes on with the same command.
+    """
+    from portcullis_ml.bench.conduct import shown_as
+    from portcullis_ml.bench.grid import Plan
+    from portcullis_ml.bench.scene import learner_for
+    from portcullis_ml.bench.single import extract_to
+    from portcullis_ml.cli.progress import waiting, watching
+    from portcullis_ml.core.settings import describe
+
+    scene = o.scene_of(
+        victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
+        schema=schema, softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
+    )  # fmt: skip
+    with waiting("Loading the victim; without one of yours, training one ..."):
+        stage = scene.stage()
+    shown = "probs" if answers == "leaves" else answers
+    plan = Plan(
+        victim={key: stage.names["victim"][key] for key in ("name", "sha256")},
+        data=stage.names["data"],
+        interface=shown_as(shown, k=k, decimals=decimals, precision=precision, missing=incomplete),
+        attacks=[attack],
+        defenses=[defense],
+        budgets=[budget],
+        seeds=[seed],
+        learner=describe(learner_for(stage.interface.input_shape, epochs=epochs, device=device)),
+    )
+    cell = next(c for c in plan.cells() if c.role == "attack" and c.defense_name == defense)
+    with watching() as progress:
+        record, files = extract_to(cell, scene, out, progress=progress)
+    _tell(record, files, as_json)
+    if record["outcome"] != "done":
+        raise typer.Exit(2)
+
+
+def _tell(record: dict[str, Any], files: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"record": record, **files}, indent=2))
+    elif record["outcome"] != "done":
+        typer.echo(f"portcullis: {record['attack']} is {record['outcome']}. {record['reason']}", err=True)
+    else:
+        agreement = record["measures"].get("agreement")
+        told = f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+        typer.echo(f"{record['attack']}: {told} with {record['queries']:,} queries, ended by: {record['stopped']}.")
+        for name, path in files.items():
+            typer.echo(f"{name.replace('_', ' ').capitalize()}: {path}")
+        if "surrogate" not in files:
+            typer.echo("Surrogate: not saved, as its kind has no file format here; the transfer set makes it again.")

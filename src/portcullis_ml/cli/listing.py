@@ -1,0 +1,133 @@
+"""`portcullis list`: what there is, what each thing needs, and what is missing here."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["WINGS", "entries", "listing"]
+
+WINGS = {
+    "extraction": "portcullis_ml.extraction:CATALOG",
+    "defenses": "portcullis_ml.defenses:CATALOG",
+    "detectors": "portcullis_ml.detectors:CATALOG",
+    "networks": "portcullis_ml.models.networks:NETWORKS",
+    "bench": "portcullis_ml.bench.protocols:PROTOCOLS",
+}
+
+
+def listing(
+    wing: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(WINGS)}. All of them if not given.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(help="Only attacks that make do with these answers: labels, top_k or probs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What there is, and what each thing needs.
+
+    Example:  portcullis list extraction --answers labels
+    """
+    from portcullis_ml.core.errors import ParameterError
+    from portcullis_ml.core.types import Reveals
+
+    if wing is not None and wing not in WINGS:
+        _unknown(wing)
+    if answers is not None and wing not in (None, "extraction"):
+        raise ParameterError("--answers", "given with extraction, as it filters attacks", answers)
+    chosen = ["extraction"] if answers is not None else [wing] if wing else list(WINGS)
+    found = {w: entries(w) for w in chosen}
+    if answers is not None:
+        shown = Reveals.parse(answers)
+        found["extraction"] = [
+            e for e in found["extraction"] if "answers" in e and Reveals.parse(e["answers"]) <= shown
+        ]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, rows in found.items():
+        _print(name, rows)
+
+
+def _unknown(wing: str) -> None:
+    import difflib
+
+    from portcullis_ml.core.errors import ParameterError
+
+    near = difflib.get_close_matches(wing, WINGS, n=2, cutoff=0.4) or list(WINGS)
+    raise ParameterError("what to list", f"one of {', '.join(WINGS)}", wing, f"Did you mean {' or '.join(near)}?")
+
+
+def entries(wing: str) -> list[dict[str, Any]]:
+    """One dict for every name: what it is, what it needs; presets after the attack that they are settings of."""
+    from portcullis_ml.core.settings import resolve
+
+    catalog: Mapping[str, str] = resolve(WINGS[wing])
+    return [row for name in catalog for row in _entry(wing, name, catalog[name])]
+
+
+def _entry(wing: str, name: str, path: str) -> list[dict[str, Any]]:
+    from portcullis_ml.core.errors import MissingExtra
+    from portcullis_ml.core.settings import resolve
+
+    row: dict[str, Any] = {"name": name, "what": _sentence(path.partition(":")[0], name)}
+    if wing in ("networks", "bench"):
+        row["what"] = "" if wing == "networks" else row["what"]
+        return [row]
+    try:
+        unit = resolve(path)
+    except MissingExtra as error:
+        return [row | {"missing": str(error)}]
+    if wing == "extraction":
+        row |= _needs(unit.needs)
+    elif wing == "defenses":
+        keeps = getattr(unit, "keeps_labels", False)
+        row["keeps_labels"] = keeps if isinstance(keeps, bool) else "as its consequence does"
+    presets = resolve(path.partition(":")[0] + ":PRESETS") if name == "jacobian" else {}
+    return [row, *(row | {"name": p, "what": f"{name} with published settings"} for p in presets)]
+
+
+def _needs(needs: Any) -> dict[str, Any]:
+    """What an attack cannot do without, in words."""
+    things = ("pool", "seeds", "learner", "missing", "features")
+    wanted = [thing for thing in things if getattr(needs, thing)]
+    return {"answers": needs.answers.word, "task": needs.task, "needs": wanted}
+
+
+def _sentence(module: str, name: str) -> str:
+    """The first sentence of a module's docstring, read without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def _print(wing: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=wing, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True, style="cyan")
+    if wing == "extraction":
+        table.add_column("answers", no_wrap=True)
+        table.add_column("needs")
+    if wing == "defenses":
+        table.add_column("keeps labels")
+    table.add_column("what")
+    for row in rows:
+        cells = [row["name"]]
+        if wing == "extraction":
+            cells += [row.get("answers", "?"), ", ".join(row.get("needs", [])) or "nothing else"]
+        if wing == "defenses":
+            keeps = row.get("keeps_labels", "?")
+            cells.append({True: "yes", False: "no"}.get(keeps, str(keeps)))
+        table.add_row(*cells, row.get("missing") or row["what"])
+    console = Console()
+    console.print(table)
+    console.print()

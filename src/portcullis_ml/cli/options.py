@@ -1,0 +1,179 @@
+"""Options that several verbs share, each said once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from portcullis_ml.bench.scene import Scene
+
+__all__ = [
+    "CORES",
+    "AnswersOption",
+    "DataOption",
+    "DecimalsOption",
+    "DeviceOption",
+    "FolderOption",
+    "IncompleteOption",
+    "JobsOption",
+    "KOption",
+    "PoolOption",
+    "PrecisionOption",
+    "SchemaOption",
+    "SoftmaxOption",
+    "TargetOption",
+    "TestOption",
+    "TrainOption",
+    "VictimOption",
+    "cache_folder",
+    "command_line",
+    "scene_of",
+]
+
+CORES = os.cpu_count() or 2
+WHAT, HOW = "What is attacked", "How it runs"
+
+VictimOption = Annotated[
+    str | None,
+    typer.Option(
+        "--victim",
+        metavar="FILE|MODULE:OBJECT",
+        help="Your model: .onnx, .skops, .safetensors@module:factory, or module:object. None trains one on --data.",
+        rich_help_panel=WHAT,
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        help="A data set: digits (embedded), a name in the data folder, a file, or openml:NAME.",
+        rich_help_panel=WHAT,
+    ),
+]
+FolderOption = Annotated[
+    str | None,
+    typer.Option("--data-folder", envvar="PORTCULLIS_DATA", help="Where named data sets lie.", rich_help_panel=WHAT),
+]
+TestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--test", metavar="FILE", help="Rows that judge the copy: .npz with x and y, or a .csv.", rich_help_panel=WHAT
+    ),
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pool", metavar="FILE", help="The thief's own inputs: .npz with x, or a .csv.", rich_help_panel=WHAT
+    ),
+]
+TrainOption = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        metavar="FILE",
+        help="The victim's training rows; only compared, with the pool and with what leaks.",
+        rich_help_panel=WHAT,
+    ),
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="COLUMN", help="The label column of tables.", rich_help_panel=WHAT)
+]
+SoftmaxOption = Annotated[
+    bool,
+    typer.Option("--softmax", help="The ONNX victim gives logits; turn them into probabilities.", rich_help_panel=WHAT),
+]
+SchemaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--schema", metavar="FILE", help="A .toml that corrects ranges and categories of a table.", rich_help_panel=WHAT
+    ),
+]
+AnswersOption = Annotated[
+    str,
+    typer.Option(
+        "--answers",
+        metavar="probs|top_k|labels|leaves",
+        help="What your API shows; leaves: a tree's class and the confidence of its leaf.",
+        rich_help_panel=WHAT,
+    ),
+]
+DecimalsOption = Annotated[
+    int | None,
+    typer.Option("--decimals", min=0, max=12, help="Decimals to which your API rounds.", rich_help_panel=WHAT),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="float64|float32", help="Of your API's answers; the victim's own.", rich_help_panel=WHAT
+    ),
+]
+IncompleteOption = Annotated[
+    bool,
+    typer.Option("--incomplete", help="Your API answers rows of a table with inputs left out.", rich_help_panel=WHAT),
+]
+KOption = Annotated[int, typer.Option("--k", min=1, help="Scores shown with --answers top_k.", rich_help_panel=WHAT)]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", min=0, help="Processes at work; 0 works in this one.", rich_help_panel=HOW)
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.", rich_help_panel=HOW)]
+
+
+def cache_folder() -> str:
+    """Where victims trained on the spot are kept: $PORTCULLIS_CACHE, or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return os.environ.get("PORTCULLIS_CACHE") or str(Path(base) / "portcullis")
+
+
+def command_line() -> str:
+    """What was typed, as it can be typed again."""
+    return shlex.join(["portcullis", *sys.argv[1:]])
+
+
+def scene_of(
+    *,
+    victim: str | None,
+    data: str | None,
+    folder: str | None,
+    test: str | None,
+    pool: str | None,
+    train: str | None,
+    target: str | None,
+    softmax: bool,
+    device: str,
+    schema: str | None = None,
+    incomplete: bool = False,
+    leaves: bool = False,
+) -> Scene:
+    """The scene that these options name. Files without a victim are a mistake worth a sentence."""
+    from portcullis_ml.bench.scene import Scene
+    from portcullis_ml.core.errors import InputError
+
+    if victim is None and (schema or incomplete or leaves):
+        raise InputError("--schema, --incomplete and --answers leaves belong to a victim of yours. Add --victim.")
+    if victim is None and (test or pool or train):
+        raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
+    if victim is None and data is None:
+        data = "digits"
+    return Scene(
+        victim=victim,
+        data=data,
+        folder=folder,
+        test=test,
+        pool=pool,
+        train=train,
+        target=target,
+        schema=schema,
+        incomplete=incomplete,
+        leaves=leaves,
+        rows=20_000,
+        softmax=softmax,
+        device=device,
+        cache=cache_folder(),
+    )

@@ -1,0 +1,43 @@
+"""`portcullis replay`: a recorded log under the same policy or another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+__all__ = ["replay"]
+
+
+def replay(
+    log: Annotated[str, typer.Argument(help="The query log: its folder, or one of its files.")],
+    policy: Annotated[str, typer.Option(help="The policy to run over it.")],
+    honest: Annotated[list[str] | None, typer.Option(help="A client known to be honest; repeat for more.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Who would have been stopped, when, and which honest clients hurt.
+
+    Example:  portcullis replay log/ --policy stricter.toml --honest alice
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from portcullis_ml.gateway.policy import read_policy
+    from portcullis_ml.gateway.querylog import read_log
+    from portcullis_ml.gateway.replay import replay as run
+
+    found = run(read_log(log), read_policy(policy))
+    if as_json:
+        fates = {name: asdict(fate) for name, fate in found.fates.items()}
+        typer.echo(json.dumps({"requests": found.requests, "different": found.different, "clients": fates}, indent=2))
+        return
+    table = Table("client", "rows", "refused then", "refused now", "changed then", "changed now", "alarm at row", "")
+    for name, fate in sorted(found.fates.items()):
+        note = "honest, and hurt" if fate.hurt and name in (honest or []) else "stopped" if fate.hurt else ""
+        numbers = (fate.rows, fate.was_refused, fate.refused, fate.was_altered, fate.altered, fate.stopped_row or "")
+        table.add_row(name, *map(str, numbers), note)
+    Console().print(table)
+    same = "the same decisions" if not found.different else f"{len(found.different)} decided otherwise than logged"
+    typer.echo(f"{found.requests} requests, {same}.")

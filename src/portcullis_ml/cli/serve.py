@@ -1,0 +1,66 @@
+"""`portcullis serve`: the gate in front of a model server, or a demonstration of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["serve"]
+
+
+def serve(
+    policy: Annotated[str | None, typer.Option(help="The policy, a TOML file. None starts the demonstration.")] = None,
+    upstream: Annotated[str | None, typer.Option(help="The model server's address, instead of the policy's.")] = None,
+    port: Annotated[int | None, typer.Option(help="Where clients come in, instead of the policy's.")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="The operators' port, instead of the policy's.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="sqlite:///FILE, or redis://HOST:PORT/0 when several replicas run.")
+    ] = None,
+) -> None:
+    """Guard a live prediction API.
+
+    Example:  portcullis serve --upstream http://127.0.0.1:8080 --policy portcullis.toml
+
+    Without arguments: a digits model in a process of its own, a gate before it, and a dashboard.
+    """
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.gateway.server import run
+
+    given = {"upstream.url": upstream, "listen.port": port, "admin.port": admin_port, "state.url": state}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if policy is not None:
+        run(policy, announce=_announce, **changes)
+    elif upstream is not None:
+        raise InputError("A gate before a model server of your own needs a policy: give --policy portcullis.toml.")
+    else:
+        _demonstration(changes)
+
+
+def _demonstration(changes: dict[str, Any]) -> None:
+    from portcullis_ml.gateway.demo import start_model_server, write_demo
+    from portcullis_ml.gateway.server import run
+
+    process, address = start_model_server()
+    try:
+        path, keys = write_demo(address)
+        typer.echo(f"model server  {address}  (digits, no guard)")
+        typer.echo(f"policy        {path}")
+        for name, key in keys.items():
+            typer.echo(f"API key       {key}  ({name})")
+        run(path, announce=_announce_demo, **changes)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _announce(server: Any) -> None:
+    typer.echo(f"gate          {server.url}")
+    typer.echo(f"dashboard     {server.admin_url}")
+    if server.admin.state.token:
+        typer.echo(f"token         {server.admin.state.token}")
+
+
+def _announce_demo(server: Any) -> None:
+    _announce(server)
+    typer.echo(f"\nNow steal it, from another terminal:  portcullis demo attack --url {server.url}")

@@ -1,0 +1,13 @@
+"""Detectors: each gives every row of a client's stream a suspicion."""
+
+from portcullis_ml.core.settings import Catalog
+
+__all__ = ["CATALOG"]
+
+CATALOG = Catalog(
+    "detectors",
+    {
+        "prada": "portcullis_ml.detectors.prada:Prada",
+        "prada_normality": "portcullis_ml.detectors.prada_normality:PradaNormality",
+    },
+)

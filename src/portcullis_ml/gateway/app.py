@@ -1,0 +1,304 @@
+"""The gate: identify, read, admit, ask the model, release, write.
+
+A request is a visit that is led through these steps together with others (`turns`). It comes in by the gate's own port
+(`door`) or by an application that the gate is part of (`asgi`). A route that is not on a protocol's list is refused,
+never passed through unguarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from types import CoroutineType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from portcullis_ml.core.errors import Refused
+from portcullis_ml.core.guard import Alarm
+from portcullis_ml.core.types import Answer
+from portcullis_ml.gateway.asgi import Receive, Scope, Send, answer
+from portcullis_ml.gateway.fold import Failed
+from portcullis_ml.gateway.intake import Intake, Turned, Visit
+from portcullis_ml.gateway.metrics import Metrics
+from portcullis_ml.gateway.policy import Policy
+from portcullis_ml.gateway.protocols.wire import Reply, Wire
+from portcullis_ml.gateway.querylog import LogFull, NoLog
+from portcullis_ml.gateway.replies import told, told_of
+from portcullis_ml.gateway.streams import Down, Streams
+from portcullis_ml.gateway.turns import Turns
+from portcullis_ml.gateway.upstream import HttpUpstream, Upstream
+
+__all__ = ["Gate"]
+
+T = TypeVar("T")
+READ, ADMIT, ASK, HEAR, RELEASE, WRITE = range(6)  # the steps of `Gate.turns`
+log = logging.getLogger("portcullis.gate")
+
+
+class Gate:
+    """One model behind one guard.
+
+    clock    seconds since 1970, for quotas, keys and the log
+    on_alarm called with every new alarm, once it is safe
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        streams: Streams,
+        upstream: Upstream,
+        *,
+        querylog: Any = None,
+        clock: Callable[[], float] = time.time,
+        on_alarm: Callable[[Alarm], None] = lambda alarm: None,
+    ) -> None:
+        self.streams = streams
+        self.upstream = upstream
+        self.querylog = NoLog() if querylog is None else querylog
+        self.clock = clock
+        self.on_alarm = on_alarm
+        self.metrics = Metrics()
+        self.draining = False
+        self.in_flight = 0
+        self._of_client: dict[str, int] = {}
+        self.intake = Intake()
+        steps = (self._read, self._admit, self._ask, self._hear, self._release, self._write)
+        self.turns = Turns(steps, self.give_up)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._order = itertools.count(1)
+        self._run = f"{time.time_ns():x}"
+        self.use(policy)
+
+    def use(self, policy: Policy) -> None:
+        """Take this policy from the next request on; running requests end under the old one."""
+        self.policy = policy
+        self._wires = policy.wires()
+        self._known: dict[tuple[str, str], tuple[Wire, str]] = {}  # (method, path) of "infer" -> its protocol
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As an ASGI application; the gate's own port does without."""
+        await answer(self, scope, receive, send)
+
+    async def drained(self, seconds: float) -> bool:
+        """Refuse what is new and wait for what is running; true if all of it ended in time."""
+        self.draining = True
+        end = time.monotonic() + seconds
+        while self.in_flight and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        return self.in_flight == 0
+
+    # A request on its way: `enter` and `go_on` or `give_up`, and then in turns from `_read` to `_write`.
+
+    def enter(self, scope: Scope, then: Callable[[Reply, str], None]) -> Visit | None:
+        """Take in a request's head; None if that is answered already. `then` is called once, with the reply and the
+        request's id."""
+        policy, visit = self.policy, self.intake.visit(scope)
+        visit.policy, visit.then = policy, then
+        visit.wire, what = self._route(scope, policy)
+        self.in_flight += 1
+        try:
+            if what == "infer":
+                self._identify(visit, policy)
+                return visit
+            self._end(visit, told(visit.wire, what, policy), "")
+        except Exception as error:
+            self.give_up(visit, error)
+        return None
+
+    def go_on(self, visit: Visit, body: bytes) -> None:
+        """The body is there."""
+        visit.body = body
+        self.turns.join(READ, visit)
+
+    def give_up(self, visit: Visit, error: BaseException) -> None:
+        """End it with what went wrong; what was reserved for it is given back first."""
+        if not visit.reserved:
+            self._end(visit, *told_of(visit, error))
+            return
+        visit.reserved = False
+        if not visit.line.released:
+            visit.line.undone = next(self._order)
+        undoing = self._apart(self._undo(visit))
+        undoing.add_done_callback(lambda _: self._end(visit, *told_of(visit, error)))
+
+    def _identify(self, visit: Visit, policy: Policy) -> None:
+        limits = policy.limits
+        if self.draining or self.in_flight > limits.in_flight:
+            raise Turned("busy", 503, "The gate is busy.", 1.0)
+        if self.querylog.failed and policy.failure.log == "closed":
+            raise Turned("failed", 503, "The gate cannot keep its records just now.", 2.0)
+        visit.client = client = policy.clients.identify(visit.headers, visit.twice, visit.peer, self.clock())
+        running = self._of_client.get(client, 0)
+        if running >= limits.per_client:
+            raise Turned("busy", 429, "This client has too many requests running.", 1.0)
+        self._of_client[client] = running + 1
+        visit.counted = True
+        visit.marks.append(time.perf_counter())
+        self.intake.expect(limits, visit)
+
+    def _read(self, visit: Visit) -> bool:
+        visit.inquiry = visit.wire.read(visit.policy.served, visit.headers, visit.body)
+        visit.line.x, visit.line.rows, visit.body = visit.inquiry.x, len(visit.inquiry.x), b""
+        visit.marks.append(time.perf_counter())
+        return True
+
+    def _admit(self, visit: Visit) -> bool:
+        line = visit.line
+        if visit.task is None:
+            line.at, line.admitted = self.clock(), next(self._order)
+        try:
+            seq = self._found(visit, ADMIT, self.streams.admit_now, visit.client, line.x, line.at)
+        except Refused as refusal:
+            line.reason, line.seq = refusal.reason, refusal.place
+            if visit.policy.enforced:
+                status = 429 if refusal.retry_after is not None else 403
+                raise Turned("refused", status, str(refusal), refusal.retry_after, refusal.room) from None
+            self.metrics.would_refuse += 1
+            return True
+        if seq is None:
+            return False
+        visit.seq, line.seq, visit.reserved = seq, seq, True
+        if seq < 0:
+            self.metrics.not_enforced["state"] += 1
+        return True
+
+    def _ask(self, visit: Visit) -> bool:
+        upstream, then = self.upstream, partial(self._answered, visit)
+        if isinstance(upstream, HttpUpstream):
+            upstream.send(visit.inquiry.x, visit.passed_on, then)
+        else:
+            self._apart(upstream.ask(visit.inquiry.x, visit.passed_on)).add_done_callback(lambda t: then(t.result))
+        visit.marks.append(time.perf_counter())
+        return False
+
+    def _answered(self, visit: Visit, came: Callable[[], Answer]) -> None:
+        visit.marks.append(time.perf_counter())
+        visit.came = came
+        self.turns.join(HEAR, visit)
+
+    def _hear(self, visit: Visit) -> bool:
+        visit.line.clean = visit.answer = visit.came()
+        return True
+
+    def _release(self, visit: Visit) -> bool:
+        """Through the guard; where that only observes, the answer stays what it was."""
+        line, policy = visit.line, visit.policy
+        if visit.task is None:
+            line.released, visit.reserved = next(self._order), False
+        if visit.seq is None:
+            return True
+        try:
+            found = self._found(visit, RELEASE, self.streams.release_now, visit.client, visit.seq, line.clean)
+        except Down:
+            visit.reserved = True
+            raise
+        except Failed:
+            visit.answer = self._despite(policy, visit.answer)
+            return True
+        if found is None:
+            return False
+        line.ended, released = found
+        for alarm in released.alarms:
+            self.metrics.alarms += 1
+            about = {"id": visit.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
+            log.warning("alarm", extra=about)
+            self.on_alarm(alarm)
+        line.altered, line.alarms = released.altered.tolist().count(True), len(released.alarms)
+        if policy.enforced:
+            visit.answer, visit.altered = released.answer, line.altered > 0
+        return True
+
+    def _write(self, visit: Visit) -> bool:
+        marks, policy = visit.marks, visit.policy
+        marks.append(time.perf_counter())
+        shown = visit.answer.only(policy.shown)
+        if shown.blank:
+            visit.line.reason = "this client was blocked"
+            raise Turned("withheld", 403, "The guard refused this client: this client was blocked.")
+        self.metrics.rows += len(visit.inquiry.x)
+        reply = visit.wire.write(policy.served, visit.inquiry, shown)
+        marks.append(time.perf_counter())
+        self.metrics.took(marks)
+        self._end(visit, reply, "altered" if visit.altered else "answered")
+        return False
+
+    def _end(self, visit: Visit, reply: Reply, decision: str) -> None:
+        self.in_flight -= 1
+        if visit.counted:
+            if self._of_client[visit.client] == 1:
+                del self._of_client[visit.client]
+            else:
+                self._of_client[visit.client] -= 1
+        if decision:
+            self.metrics.requests[decision] += 1
+            self._write_line(visit.policy, visit, decision, reply.status)
+        visit.then(reply, visit.id)
+
+    def _found(self, visit: Visit, here: int, begin: Callable[..., Any], *given: Any) -> Any:
+        """What `begin` gives at once; None if it has to be waited for: the visit then comes back to this step."""
+        if visit.task is not None:
+            task, visit.task = visit.task, None
+            return task.result()
+        found = begin(*given)
+        if not isinstance(found, CoroutineType):  # to ask an abstract type takes far longer
+            return found
+        visit.task = self._apart(found)
+        visit.task.add_done_callback(lambda _: self.turns.join(here, visit))
+        return None
+
+    def _apart(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _despite(self, policy: Policy, clean: Answer) -> Answer:
+        """A stage of the guard raised an error: what the policy says is served then."""
+        if policy.failure.guard == "closed":
+            raise Turned("failed", 503, "The guard failed on this request.", 2.0)
+        self.metrics.not_enforced["guard"] += 1
+        if policy.failure.guard == "labels" and clean.labels is not None and clean.scores is not None:
+            return Answer(clean.labels, np.full_like(clean.scores, np.nan))
+        return clean
+
+    async def _undo(self, visit: Visit) -> None:
+        try:
+            if visit.seq is not None:
+                visit.line.ended = await self.streams.undo(visit.client, visit.seq)
+        except Down:
+            log.warning("a reservation could not be given back", extra={"client": visit.client})
+
+    def _route(self, scope: Scope, policy: Policy) -> tuple[Wire, str]:
+        if not scope.get("query_string") and _plain(scope):
+            asked = scope["method"], scope["path"]
+            if asked in self._known:
+                return self._known[asked]
+            for wire in self._wires:
+                what = wire.route(*asked, policy.served)
+                if what == "infer":
+                    self._known[asked] = wire, what  # a policy has a handful of these, and no client can add to them
+                if what is not None:
+                    return wire, what
+        return self._wires[0], ""
+
+    def _write_line(self, policy: Policy, visit: Visit, decision: str, status: int) -> None:
+        line = visit.line
+        line.id, line.client, line.decision, line.status = visit.id, visit.client, decision, status
+        line.policy, line.run, line.at = policy.digest, self._run, line.at or self.clock()
+        line.seconds = time.perf_counter() - visit.marks[0]
+        try:
+            self.querylog.write(line)
+        except LogFull:
+            self.metrics.not_enforced["log"] += 1
+
+
+def _plain(scope: Scope) -> bool:
+    """Whether the path is spelled in the one way in which it is read: a proxy's rules may not know %2F from /."""
+    raw = scope.get("raw_path") or b""
+    return b"%" not in raw or bool(raw == quote(scope["path"], safe="/:").encode())

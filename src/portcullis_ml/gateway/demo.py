@@ -1,0 +1,137 @@
+"""The demonstration: handwritten digits behind a guard, and a thief who asks for them over HTTP.
+
+Nothing is downloaded: the digits come with scikit-learn, victim and copies are small networks in numpy.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.settings import resolve
+from portcullis_ml.core.types import Array, Interface, Model
+from portcullis_ml.gateway.clients import new_key
+from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.protocols.wire import Served
+from portcullis_ml.models.mlp import fit_mlp
+
+__all__ = ["MlpLearner", "attack", "digits_model", "digits_rows", "start_model_server", "write_demo"]
+
+INTERFACE = Interface(input_shape=(64,), n_classes=10)
+SERVED = Served(name="digits", interface=INTERFACE)
+TRAINED_ON = 1_200  # of 1,797 rows; the rest belong to honest clients and to the thief
+
+POLICY = """\
+# The demonstration's policy. Explain it with: portcullis check {path}
+mode = "enforce"
+key_file = "guard.key"
+quantum = 0.0625            # digits have 17 grey levels
+
+[upstream]
+url = "{upstream}"
+
+[model]
+name = "digits"
+input_shape = [64]
+classes = 10
+
+[clients]
+anonymous = "shared"        # everyone without a key is one client
+key = [
+    {{ client = "alice", sha256 = "{alice}" }},
+    {{ client = "thief", sha256 = "{thief}" }},
+]
+
+[[guard]]
+unit = "quota"
+rows = 20000
+per = 86400
+
+[[guard]]
+unit = "watch"
+detector = {{ unit = "prada", threshold = 3.0 }}   # calibrated on shuffled digits: no honest alarm
+then = {{ unit = "block", reason = "its queries look like an extraction attack" }}
+
+[[guard]]
+unit = "rounding"
+decimals = 3
+
+[state]
+url = "sqlite:///{folder}/state.db"
+
+[log]
+path = "{folder}/log"
+queries = true
+"""
+
+
+def digits_rows() -> tuple[Array, np.ndarray]:
+    """(1797, 64) in [0, 1] and their digits."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return found.data / 16.0, found.target
+
+
+def digits_model() -> tuple[Model, Served]:
+    """The victim, the same on every start, and how it is served."""
+    x, y = digits_rows()
+    targets = np.eye(10)[y[:TRAINED_ON]]
+    rng = np.random.default_rng(7)
+    return fit_mlp(x[:TRAINED_ON], targets, rng=rng, hidden=24, restarts=1, penalty=1e-3, iterations=200), SERVED
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpLearner:
+    """The thief's training: a small network, fitted anew each time."""
+
+    hidden: int = 24  # units
+    iterations: int = 80  # of L-BFGS
+
+    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> Model:
+        flat = x.reshape(len(x), -1)
+        return fit_mlp(flat, targets, rng=rng, hidden=self.hidden, restarts=1, penalty=1e-3, iterations=self.iterations)
+
+
+def start_model_server() -> tuple[subprocess.Popen[str], str]:
+    """The digits model in a process of its own: (process, address)."""
+    command = [sys.executable, "-m", "portcullis_ml.gateway.modelserver"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def write_demo(upstream: str, folder: str | None = None) -> tuple[Path, dict[str, str]]:
+    """A fresh policy in a folder of its own: (its path, the clients' keys)."""
+    place = Path(folder or tempfile.mkdtemp(prefix="portcullis-demo-"))
+    keys = {name: new_key() for name in ("alice", "thief")}
+    (place / "guard.key").write_text(secrets.token_bytes(32).hex())
+    path = place / "portcullis.toml"
+    digests = {name: digest for name, (_, digest) in keys.items()}
+    path.write_text(POLICY.format(path=path, folder=place, upstream=upstream, **digests))
+    return path, {name: key for name, (key, _) in keys.items()}
+
+
+def attack(
+    url: str, key: str | None, *, budget: int = 2_000, rng: np.random.Generator, watch: Any = None
+) -> tuple[Extraction, HttpOracle]:
+    """Jb-top3 against a gate, with ten digits of each class to begin with."""
+    x, y = digits_rows()
+    own = np.arange(TRAINED_ON, len(x))
+    seeds = np.concatenate([x[own[y[own] == digit][:10]] for digit in range(10)])
+    headers = {"x-api-key": key} if key else {}
+    oracle = HttpOracle(
+        url, interface=INTERFACE, budget=budget, model="digits", headers=headers, rows_per_request=16,
+        per_second=None, attempts=3,
+    )  # fmt: skip
+    jacobian = resolve("portcullis_ml.extraction:CATALOG").load("jacobian")(direction="top_k", k=3)
+    found = jacobian(oracle, Knowledge(seeds=seeds, learner=MlpLearner()), rng=rng, watch=watch)
+    return found, oracle

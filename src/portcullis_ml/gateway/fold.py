@@ -1,0 +1,220 @@
+"""The fold: one event at a time, what a client's journal means for the guard that reads it.
+
+Nothing here waits, writes or reads a clock, so that a gate, its replica, a restart and `portcullis
+replay` all come to the same decisions from the same events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from portcullis_ml.core.errors import PortcullisError, Refused
+from portcullis_ml.core.guard import Alarm, Guard, Released
+from portcullis_ml.core.state import Key, parts, unpack
+from portcullis_ml.core.types import Request
+from portcullis_ml.gateway.events import Event, pack_event, unpack_event
+from portcullis_ml.gateway.paging import Marks
+
+__all__ = ["Failed", "Fold", "Outcome", "Restored", "Stream"]
+
+POINTS = 240  # of a client's curves on the dashboard
+log = logging.getLogger("portcullis.gate")
+
+
+class Failed(PortcullisError):
+    """A stage of the guard raised an error on this request; its state stands as the stage left it."""
+
+
+Outcome = None | Refused | Released | Failed
+
+
+@dataclass
+class Stream:
+    """One client as this process has folded him so far."""
+
+    client: str
+    position: int = 0  # in the journal
+    states: dict[str, Any] = field(default_factory=dict)  # stage -> what it remembers
+    pending: dict[int, Request] = field(default_factory=dict)  # sequence number -> admitted, not answered yet
+    tally: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "rows", "altered", "refused"), 0))
+    curve: list[tuple[int, float, int]] = field(default_factory=list)  # (rows, suspicion, samples kept)
+    blocked: str = ""  # the operator who did it
+    generation: int = 0  # how often an operator has cleared this client
+    last: float = 0.0  # time of the latest request
+    debt: list[Event] = field(default_factory=list)  # events that the journal does not hold yet
+    snapped: int = 0  # position of the latest snapshot ...
+    pages: frozenset[bytes] = frozenset()  # ... and the names of its pages
+    marks: Marks = field(default_factory=Marks)  # of the latest one that this process cut
+    saving: bool = False  # a snapshot is being written
+    ready: bool = True  # false while the journal is still being folded
+    busy: int = 0  # coroutines that hold this stream
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Fold:
+    """A guard, and the streams that it folds."""
+
+    def __init__(self, guard: Guard, streams: MutableMapping[str, Stream]) -> None:
+        self.streams = streams
+        self._prints: dict[str, str] = {}
+        self.use(guard)
+
+    def use(self, guard: Guard) -> None:
+        """Take this guard. What stages of the same name and settings know is kept; the rest starts anew."""
+        guard.store = _Hot(self.streams)
+        prints = _fingerprints(guard)
+        for stream in self.streams.values():
+            stream.states = {n: s for n, s in stream.states.items() if prints.get(n) == self._prints.get(n)}
+        self.guard, self._prints = guard, prints
+        self._kinds = {n: type(s.start()) for n, s in zip(guard.names, guard.stages, strict=True)}
+
+    def apply(self, stream: Stream, seq: int, event: Event) -> tuple[Outcome, list[Alarm]]:
+        """The outcome of one event, and the alarms that it set off. `seq` is its place in the journal."""
+        kind = event.kind
+        if kind == "release":
+            return self._release(stream, event.of, event)
+        if kind in ("admit", "whole"):
+            refusal = self._admit(stream, seq, event)
+            return (refusal, []) if kind == "admit" or refusal else self._release(stream, seq, event)
+        if kind == "undo":
+            request = stream.pending.pop(event.of, None)
+            if request is not None:
+                self.guard.undo(request)
+        elif kind == "clear":
+            stream.states.clear()
+            stream.curve.clear()
+            stream.generation += 1
+            stream.blocked = ""
+        else:
+            stream.blocked = event.by if kind == "block" else ""
+        return None, []
+
+    def _admit(self, stream: Stream, seq: int, event: Event) -> Refused | None:
+        stream.last = max(stream.last, event.at)  # a client's time never runs backwards
+        request = Request(stream.client, event.x.astype(np.float64, copy=False), stream.last)  # type: ignore[union-attr]
+        try:
+            if stream.blocked:
+                raise Refused("this client was blocked")
+            self.guard.admit(request)
+        except Refused as refusal:
+            stream.tally["refused"] += 1
+            return refusal
+        stream.pending[seq] = request
+        return None
+
+    def _release(self, stream: Stream, seq: int, event: Event) -> tuple[Outcome, list[Alarm]]:
+        request = stream.pending.pop(seq, None)
+        if request is None or event.answer is None:  # undone meanwhile by a replica that lost patience
+            return Failed("The answer came after the request was given up."), []
+        try:
+            released = self.guard.release(request, event.answer)
+        except Exception as error:  # a stage's own mistake: the same on every replica, and in a replay
+            log.exception("a stage of the guard failed", extra={"client": stream.client})
+            return Failed(f"A stage of the guard failed: {error}"), []
+        tally = stream.tally
+        tally["requests"] += 1
+        tally["rows"] += len(request)
+        tally["altered"] += released.altered.tolist().count(True)
+        _draw(stream)
+        return released, list(released.alarms)
+
+    def pack(self, stream: Stream) -> list[bytes | memoryview]:
+        """A head of JSON, then states and waiting requests one after another. The arrays are the states' own: whoever
+        holds these buffers sees to it that nobody folds the stream meanwhile."""
+        states = {n: parts(s) for n, s in stream.states.items()}
+        waiting = {seq: pack_event(Event("admit", r.at, x=r.x)) for seq, r in stream.pending.items()}
+        head = {
+            "states": [(n, self._prints.get(n), sum(map(len, b))) for n, b in states.items()],
+            "pending": [(seq, len(b)) for seq, b in waiting.items()],
+            "tally": stream.tally,
+            "curve": stream.curve,
+            "blocked": stream.blocked,
+            "generation": stream.generation,
+            "last": stream.last,
+        }
+        text = orjson.dumps(head)
+        arrays = [part for state in states.values() for part in state]
+        return [len(text).to_bytes(4, "little") + text, *arrays, *waiting.values()]
+
+    def read(self, data: bytes) -> Restored:
+        """What `pack` wrote, states of stages that changed since left out. Touches no stream: any thread may do it."""
+        start = 4 + int.from_bytes(data[:4], "little")
+        head = orjson.loads(data[4:start])
+        states, pending, whole = {}, {}, memoryview(data)
+        for name, mark, size in head["states"]:
+            if mark == self._prints.get(name):
+                states[name] = (mark, unpack(self._kinds[name], whole[start : start + size]))
+            start += size
+        for seq, size in head["pending"]:
+            pending[seq] = unpack_event(data[start : start + size])
+            start += size
+        return Restored(head, states, pending)
+
+    def restore(self, stream: Stream, found: Restored) -> None:
+        """Bring a stream to where `pack` found it."""
+        head = found.head
+        stream.states = {n: s for n, (mark, s) in found.states.items() if mark == self._prints.get(n)}
+        stream.pending = {seq: Request(stream.client, e.x, e.at) for seq, e in found.pending.items()}  # type: ignore[arg-type]
+        stream.tally, stream.curve = head["tally"], [tuple(p) for p in head["curve"]]
+        stream.blocked, stream.generation, stream.last = head["blocked"], head["generation"], head["last"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A snapshot as read: its head, states by stage with the digest of their settings, and waiting requests."""
+
+    head: dict[str, Any]
+    states: dict[str, tuple[str, Any]]
+    pending: dict[int, Event]
+
+
+class _Hot:
+    """The guard's store: the states of the streams in memory."""
+
+    def __init__(self, streams: MutableMapping[str, Stream]) -> None:
+        self._streams = streams
+
+    def load(self, key: Key) -> Any | None:
+        return self._streams[key[0]].states.get(key[1])
+
+    def save(self, key: Key, state: Any) -> None:
+        self._streams[key[0]].states[key[1]] = state
+
+
+def _fingerprints(guard: Guard) -> dict[str, str]:
+    """Stage name -> a digest of its settings."""
+    texts = (orjson.dumps(d, option=orjson.OPT_SORT_KEYS) for d in guard.describe())
+    return {n: hashlib.blake2b(t, digest_size=8).hexdigest() for n, t in zip(guard.names, texts, strict=True)}
+
+
+def _draw(stream: Stream) -> None:
+    """Note a point of the dashboard's curves; beyond POINTS every second one goes, and new ones come half as often."""
+    rows, curve = stream.tally["rows"], stream.curve
+    if len(curve) > 1 and rows - curve[-1][0] < curve[-1][0] - curve[-2][0]:
+        return
+    loudest, kept = -1.0, 0
+    for state in stream.states.values():
+        heard, held = _suspicion(state)
+        loudest, kept = max(loudest, heard), max(kept, held)
+    curve.append((rows, loudest, kept))
+    if len(curve) > POINTS:
+        del curve[1::2]
+
+
+def _suspicion(state: Any) -> tuple[float, int]:
+    """(latest suspicion, samples kept) that a stage's state shows; (-1, 0) where it shows none."""
+    heard, held = -1.0, 0
+    for part in (state, *getattr(state, "__dict__", {}).values()):
+        value = getattr(part, "suspicion", None)
+        if heard < 0 and isinstance(value, float) and value == value:
+            heard = value
+        held = max(held, int(getattr(getattr(part, "sets", None), "size", 0)))
+    return heard, held

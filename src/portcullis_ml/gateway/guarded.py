@@ -1,0 +1,101 @@
+"""The guard without a gate: around a model in this process, or inside an application that exists already.
+
+model = Guarded(classifier, guard)
+model.predict_proba(rows, client="alice")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.core.errors import Refused
+from portcullis_ml.core.guard import Alarm, Guard
+from portcullis_ml.core.oracle import checked_answer
+from portcullis_ml.core.types import Answer, Array, Floats, Interface, Model, Request
+from portcullis_ml.gateway.app import Gate
+
+__all__ = ["Guarded", "GuardedRoutes"]
+
+
+class Guarded:
+    """A model behind a guard, for code that expects a scikit-learn classifier.
+
+    `at` is the time of a request in seconds; it matters to quotas only.
+    """
+
+    def __init__(self, model: Model, guard: Guard, *, interface: Interface | None = None) -> None:
+        self._model = model
+        self._guard = guard
+        shape, classes = model.input_shape, model.n_classes
+        task: Any = "classification" if classes else "regression"
+        self.interface = interface or Interface(input_shape=shape, n_classes=classes, task=task)
+        self.alarms: list[Alarm] = []
+
+    def answer(self, x: Array, *, client: str, at: float = 0.0) -> Answer:
+        """(n, *input_shape) -> what the API shows for n rows; raises Refused."""
+        request = Request(client, np.asarray(x, np.float64), at)
+        self._guard.admit(request)
+        try:
+            clean = checked_answer(self._model, request.x, self.interface)
+        except Exception:
+            self._guard.undo(request)
+            raise
+        released = self._guard.release(request, clean)
+        self.alarms.extend(released.alarms)
+        shown = released.answer.only(self.interface)
+        if shown.blank:
+            raise Refused("this client was blocked")
+        return shown
+
+    def predict_proba(self, x: Array, *, client: str, at: float = 0.0) -> Array:
+        """(n, n_classes) what is shown of the probabilities; NaN where withheld."""
+        answer = self.answer(x, client=client, at=at)
+        blank = np.full((len(answer), max(self.interface.n_classes, 1)), np.nan)
+        return blank if answer.scores is None else answer.scores
+
+    def predict(self, x: Array, *, client: str, at: float = 0.0) -> np.ndarray:
+        """(n,) classes, -1 where withheld; for regression, values."""
+        answer = self.answer(x, client=client, at=at)
+        if answer.labels is not None:
+            return answer.labels
+        return np.asarray(answer.scores)[:, 0]
+
+
+class GuardedRoutes:
+    """ASGI middleware: the gate answers its own protocols' routes, the application all others.
+
+        app = GuardedRoutes(app, gate=gate)
+
+    The gate's upstream may be a model in this process (`LocalUpstream`), so that no hop is added. Take
+    care that the application has no unguarded route to the same model.
+    """
+
+    def __init__(self, app: Callable[..., Any], *, gate: Gate) -> None:
+        self.app = app
+        self.gate = gate
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        ours = scope["type"] == "http" and any(
+            wire.route(scope["method"], scope["path"], self.gate.policy.served) for wire in self.gate.policy.wires()
+        )
+        await (self.gate if ours else self.app)(scope, receive, send)
+
+
+class LocalUpstream:
+    """A model in this process as a gate's upstream."""
+
+    def __init__(self, model: Model, interface: Interface) -> None:
+        self._model = model
+        self._interface = interface
+
+    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
+        return checked_answer(self._model, x, self._interface)
+
+    async def ready(self) -> bool:
+        return True
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,15 @@
+"""Wire protocols: each turns bytes into rows and answers back into bytes, for clients and towards the upstream."""
+
+from portcullis_ml.core.settings import Catalog
+
+__all__ = ["CATALOG"]
+
+CATALOG = Catalog(
+    "protocols",
+    {
+        "invocations": "portcullis_ml.gateway.protocols.invocations:Invocations",
+        "mapping": "portcullis_ml.gateway.protocols.mapping:JsonPath",
+        "v1": "portcullis_ml.gateway.protocols.v1:Predict",
+        "v2": "portcullis_ml.gateway.protocols.v2:OpenInference",
+    },
+)

@@ -1,0 +1,161 @@
+"""MLflow and SageMaker scoring: POST /invocations, in JSON or CSV.
+
+MLflow, "Deploy MLflow Model as a Local Inference Server"; Amazon SageMaker, "Use Your Own Inference Code".
+
+MLflow's four spellings of a table are read (`inputs`, `instances`, `dataframe_split`,
+`dataframe_records`); columns come in the order of the interface's features where it names them.
+The upstream is always asked with "inputs". Its error texts can hold a stack trace, so they are never
+passed on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+
+from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.protocols.apart import loads_apart
+from portcullis_ml.gateway.protocols.described import Described, just, rows, scores, some
+from portcullis_ml.gateway.protocols.strict import BadRequest, listed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.v1 import plain_rows, read_rows, rows_out
+from portcullis_ml.gateway.protocols.wire import Ask, Headers, Inquiry, Reply, Served, Wire, parsed
+
+__all__ = ["Invocations"]
+
+SPELLINGS = ("inputs", "instances", "dataframe_split", "dataframe_records")
+
+
+class Invocations(Wire):
+    """The protocol of MLflow's server and of SageMaker containers."""
+
+    name: ClassVar[str] = "invocations"
+    ready_path: ClassVar[str] = "/ping"
+
+    def route(self, method: str, path: str, served: Served) -> str | None:
+        if path == "/invocations":
+            return "infer" if method == "POST" else None
+        return "ready" if path in ("/ping", "/health") and method == "GET" else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        asked = rows(served)
+        width = served.interface.input_shape[-1]
+        split = {"columns": some({}, width, width), "data": asked, "index": {}}
+        ways = [just((key,), **{key: asked}) for key in ("inputs", "instances")]
+        ways.append(just(("dataframe_split",), dataframe_split=just(("data",), **split)))
+        if served.interface.features is not None:
+            record = just((), **{f.name: asked["items"]["items"] for f in served.interface.features})
+            ways.append(just(("dataframe_records",), dataframe_records=some(record, 1, served.max_rows)))
+        answer = just(("predictions",), predictions={"anyOf": [scores(served), some({"type": "number"})]})
+        table = {"text/csv": {"type": "string"}}
+        return (
+            Described("get", "/ping", "Whether the gate is up"),
+            Described("get", "/health", "Whether the gate is up"),
+            Described("post", "/invocations", "Ask the model", answer, {"oneOf": ways}, table),
+        )
+
+    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind == "text/csv":
+            found = _table(body, served)
+        elif kind == "application/json":
+            found = _spelled(body, served)
+        else:
+            raise BadRequest("The content type must be application/json or text/csv.", 415)
+        x = rows_in(found, served.interface.input_shape, served.max_rows, "The table")
+        return Inquiry(served.inspected(x))
+
+    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+        return Reply(orjson.dumps({"predictions": plain_rows(answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    def tell(self, served: Served, what: str) -> Reply:
+        return Reply(b"\n")
+
+    def ask(self, served: Served, x: Floats) -> Ask:
+        body = orjson.dumps({"inputs": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Ask("/invocations", body, {"content-type": "application/json"})
+
+    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+        tree = parsed(body)
+        return read_rows(served, n, tree.get("predictions") if isinstance(tree, dict) else tree)
+
+    def refusal(self) -> dict[str, Any]:
+        return just(("error_code", "message"), error_code={"type": "string"}, message={"type": "string"})
+
+    def refuse(self, status: int, sentence: str) -> Reply:
+        code = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
+        return Reply(orjson.dumps({"error_code": code, "message": sentence}), status)
+
+
+def _spelled(body: bytes, served: Served) -> np.ndarray:
+    tree, row = loads_apart(body, "inputs" if b'"inputs"' in body else "instances")
+    only_keys(tree, SPELLINGS, "The request")
+    if len(tree) != 1:
+        raise BadRequest(f"The request must hold exactly one of {', '.join(SPELLINGS)}.")
+    ((key, data),) = tree.items()
+    if key == "dataframe_split":
+        only_keys(data, ("columns", "data", "index"), '"dataframe_split"')
+        data = _ordered(data.get("data"), data["columns"], served) if "columns" in data else data.get("data")
+    elif key == "dataframe_records":
+        records = listed(data, '"dataframe_records"', range(1, served.max_rows + 1))
+        names = _names(served)
+        data = [[only_keys(r, names, "A record").get(name) for name in names] for r in records]
+    if row is None:
+        no_booleans(body, data, f'"{key}"')
+    return numbers(data, f'"{key}"', row=row, missing=served.interface.missing)
+
+
+def _names(served: Served) -> list[str]:
+    features = served.interface.features
+    if features is None:
+        raise BadRequest('The model\'s columns have no names; send "inputs".')
+    return [f.name for f in features]
+
+
+def _ordered(data: Any, columns: Any, served: Served) -> Any:
+    """Rows with their columns brought into the interface's order, by name."""
+    if served.interface.features is None:
+        width = served.interface.input_shape[-1]
+        if not isinstance(columns, list) or len(columns) != width:
+            raise BadRequest(f'"columns" must be a list of {width} names.')
+        return data
+    names = _names(served)
+    if (
+        not isinstance(columns, list)
+        or not all(isinstance(c, str) for c in columns)
+        or sorted(columns) != sorted(names)
+    ):
+        raise BadRequest(f'"columns" must name the model\'s {len(names)} columns, each once.')
+    order = [columns.index(name) for name in names]
+    rows = listed(data, '"data"', range(1, served.max_rows + 1))
+    if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
+        raise BadRequest(f'Every row of "data" must hold {len(names)} values.')
+    return [[row[j] for j in order] for row in rows]
+
+
+def _table(body: bytes, served: Served) -> np.ndarray:
+    """CSV: an optional head line of names, then numbers; an empty cell is an omitted input."""
+    try:
+        lines = [line for line in body.decode("ascii").split("\n") if line.strip()]
+    except UnicodeDecodeError:
+        raise BadRequest("A CSV table must be ASCII text.") from None
+    if not lines or len(lines) > served.max_rows + 1:
+        raise BadRequest(f"The table must hold 1 to {served.max_rows} rows.", 413 if lines else 400)
+    width = served.interface.input_shape[-1]
+    if any(line.count(",") != width - 1 for line in lines):  # counted before they are cut: a line may be all commas
+        raise BadRequest(f"Every line of the table must hold {width} values.")
+    cells = [[c.strip() for c in line.split(",")] for line in lines]
+    head = cells[0] if any(_number(c) is None and c for c in cells[0]) else None
+    rows: list[list[Any]] = [[_number(c) for c in row] for row in (cells[1:] if head else cells)]
+    if any(v is None and c for row, line in zip(rows, cells[1:] if head else cells, strict=True)
+           for v, c in zip(row, line, strict=True)):  # fmt: skip
+        raise BadRequest("The table must hold numbers only.")
+    return numbers(_ordered(rows, head, served) if head else rows, "The table", missing=served.interface.missing)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell) if "_" not in cell else None
+    except ValueError:
+        return None

@@ -1,0 +1,123 @@
+"""A home-made JSON server, described by where its rows and scores stand.
+
+For FastAPI, BentoML, LitServe, Ray Serve and everything else that posts one JSON object and answers
+one. A path is `$.key.key`; the request may hold nothing but the rows at their path.
+
+    [model.mapping]
+    path = "/predict"
+    rows = "$.features"
+    scores = "$.result.probabilities"
+    labels = "$.result.class"        # optional
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+
+from portcullis_ml.core.errors import ParameterError, Unreachable
+from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.protocols.apart import loads_apart
+from portcullis_ml.gateway.protocols.described import Described, just, rows
+from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.wire import (
+    Ask,
+    Headers,
+    Inquiry,
+    Reply,
+    Served,
+    Wire,
+    answer_from,
+    parsed,
+    shown_scores,
+)
+
+__all__ = ["JsonPath"]
+
+DEFAULTS = {"path": "/predict", "rows": "$.inputs", "scores": "$.scores", "labels": "$.labels"}
+
+
+class JsonPath(Wire):
+    """Any server that takes a JSON object with rows in it and answers one with scores in it."""
+
+    name: ClassVar[str] = "mapping"
+
+    def route(self, method: str, path: str, served: Served) -> str | None:
+        return "infer" if method == "POST" and path == _option(served, "path") else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        body: dict[str, Any] = rows(served)
+        for key in reversed(steps(_option(served, "rows"))):
+            body = just((key,), **{key: body})
+        return (Described("post", _option(served, "path"), "Ask the model", {"type": "object"}, body),)
+
+    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        json_typed(headers)
+        where = _option(served, "rows")
+        path = steps(where)
+        data: Any
+        data, row = loads_apart(body, *path)
+        for key in path:
+            data = only_keys(data, (key,), "The request").get(key)
+        if row is None:
+            no_booleans(body, data, where)
+        found = numbers(data, where, row=row, missing=served.interface.missing)
+        return Inquiry(served.inspected(rows_in(found, served.interface.input_shape, served.max_rows, where)))
+
+    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+        tree: dict[str, Any] = {}
+        scores = shown_scores(served, answer)
+        if scores is not None:
+            _place(tree, steps(_option(served, "scores")), np.ascontiguousarray(scores))
+        if answer.labels is not None:
+            _place(tree, steps(_option(served, "labels")), np.ascontiguousarray(answer.labels))
+        return Reply(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    def tell(self, served: Served, what: str) -> Reply:
+        raise BadRequest("There is nothing here.", 404)
+
+    def ask(self, served: Served, x: Floats) -> Ask:
+        tree: dict[str, Any] = {}
+        _place(tree, steps(_option(served, "rows")), np.ascontiguousarray(x, np.float64))
+        body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Ask(_option(served, "path"), body, {"content-type": "application/json"})
+
+    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+        tree = parsed(body)
+        scores, labels = _find(tree, _option(served, "scores")), _find(tree, _option(served, "labels"))
+        if scores is None and labels is None:
+            raise Unreachable(f"The upstream must answer {_option(served, 'scores')}; it sent none.")
+        try:
+            known = None if scores is None else np.asarray(scores, np.float64)
+            classes = None if labels is None or not served.interface.n_classes else np.asarray(labels)
+        except (TypeError, ValueError):
+            raise Unreachable("The upstream must answer lists of numbers; it sent something else.") from None
+        return answer_from(served, n, known, classes)
+
+
+def steps(path: str) -> list[str]:
+    """The keys of a path: "$.a.b" -> ["a", "b"]."""
+    head, *keys = path.split(".")
+    if head != "$" or not keys or not all(keys):
+        raise ParameterError("a mapping's path", 'written "$.key" or "$.key.key"', path)
+    return keys
+
+
+def _option(served: Served, name: str) -> str:
+    return str(served.options.get(name, DEFAULTS[name]))
+
+
+def _place(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[keys[-1]] = value
+
+
+def _find(tree: Any, path: str) -> Any:
+    for key in steps(path):
+        if not isinstance(tree, dict) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree

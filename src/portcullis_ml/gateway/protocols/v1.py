@@ -1,0 +1,144 @@
+"""TensorFlow-Serving and KServe v1: `:predict` with "instances" in rows or "inputs" in columns.
+
+TensorFlow Serving, "RESTful API"; KServe, "V1 Inference Protocol".
+
+An answer row is the list of scores, or the class where the API shows no scores. A row whose scores
+are withheld while its class is known is written one-hot, since the protocol has no other place for it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+
+from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.protocols.apart import loads_apart
+from portcullis_ml.gateway.protocols.described import Described, const, just, rows, scores, some
+from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.wire import (
+    Ask,
+    Headers,
+    Inquiry,
+    Reply,
+    Served,
+    Wire,
+    answer_from,
+    one_hot_where_withheld,
+    parsed,
+)
+
+__all__ = ["Predict"]
+
+ROUTE = re.compile(r"/v1/models(?:/([^/:]+)(?:/(?:versions|labels)/([^/:]+))?(:predict|/metadata)?)?")
+
+
+class Predict(Wire):
+    """The protocol of TensorFlow Serving, and of KServe's older servers."""
+
+    name: ClassVar[str] = "v1"
+    ready_path: ClassVar[str] = "/v1/models"
+
+    def route(self, method: str, path: str, served: Served) -> str | None:
+        found = ROUTE.fullmatch(path)
+        if not found:
+            return None
+        model, version, verb = found.groups()
+        if model is not None and (model != served.name or version not in (None, served.version)):
+            return None
+        what = "infer" if verb == ":predict" else "model" if model else "server"
+        return what if method == ("POST" if what == "infer" else "GET") else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        model, asked, signature = f"/v1/models/{served.name}", rows(served), const("", "serving_default")
+        rowwise = some(just((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
+        columns = {"anyOf": [asked, just((served.input,), **{served.input: asked})]}
+        body = {
+            "oneOf": [
+                just(("instances",), instances={"anyOf": [asked, rowwise]}, signature_name=signature),
+                just(("inputs",), inputs=columns, signature_name=signature),
+            ]
+        }
+        answers = {"anyOf": [scores(served), some({"type": "number"})]}
+        answer = {"oneOf": [just((key,), **{key: answers}) for key in ("predictions", "outputs")]}
+        state = just(("name",), name=const(served.name), ready=const(True), model_version_status={"type": "array"})
+        return (
+            Described(
+                "get", "/v1/models", "Which models there are", just(("models",), models=some({"type": "string"}))
+            ),
+            Described("get", model, "Whether the model is ready", state),
+            Described("post", f"{model}:predict", "Ask the model", answer, body),
+        )
+
+    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        json_typed(headers)
+        tree, row = loads_apart(body, "instances" if b'"instances"' in body else "inputs")
+        only_keys(tree, ("instances", "inputs", "signature_name"), "The request")
+        if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
+            raise BadRequest('"signature_name" must be "serving_default" or absent.')
+        if ("instances" in tree) == ("inputs" in tree):
+            raise BadRequest('The request must hold one of "instances" and "inputs".')
+        key = "instances" if "instances" in tree else "inputs"
+        data = _unwrapped(tree[key], served.input)
+        if row is None:
+            no_booleans(body, data, f'"{key}"')
+        found = numbers(data, f'"{key}"', row=row, missing=served.interface.missing)
+        x = rows_in(found, served.interface.input_shape, served.max_rows, f'"{key}"')
+        return Inquiry(served.inspected(x), shape=key)
+
+    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+        key = "outputs" if inquiry.shape == "inputs" else "predictions"
+        return Reply(orjson.dumps({key: plain_rows(answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    def tell(self, served: Served, what: str) -> Reply:
+        if what == "server":
+            return Reply(orjson.dumps({"models": [served.name]}))
+        state = {"version": served.version or "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
+        return Reply(orjson.dumps({"name": served.name, "ready": True, "model_version_status": [state]}))
+
+    def ask(self, served: Served, x: Floats) -> Ask:
+        version = f"/versions/{served.version}" if served.version else ""
+        body = orjson.dumps({"instances": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})
+
+    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+        tree = parsed(body)
+        found = tree.get("predictions", tree.get("outputs")) if isinstance(tree, dict) else None
+        return read_rows(served, n, found)
+
+
+def _unwrapped(data: Any, name: str) -> Any:
+    """Rows that are wrapped as {input name: row}, or columns as {input name: rows}."""
+    if isinstance(data, dict):
+        return only_keys(data, (name,), '"inputs"').get(name)
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        return [only_keys(row, (name,), "An instance").get(name) for row in data]
+    return data
+
+
+def plain_rows(answer: Answer) -> Any:
+    """One list of scores for every row, or one class."""
+    if answer.scores is None:
+        return np.ascontiguousarray(answer.labels)
+    return np.ascontiguousarray(one_hot_where_withheld(answer.scores, answer))
+
+
+def rows_out(x: Floats) -> Any:
+    """Rows as JSON writes them; an omitted input is null."""
+    return np.ascontiguousarray(x, np.float64)  # nothing on the wire says that 0.1 is in 32 bits
+
+
+def read_rows(served: Served, n: int, found: Any) -> Answer:
+    """An answer from a list of score rows, or of classes."""
+    try:
+        values = np.asarray(found, np.float64)
+    except (TypeError, ValueError):
+        raise Unreachable("The upstream must answer lists of numbers; it sent something else.") from None
+    if values.ndim == 0 or len(values) != n:
+        raise Unreachable(f"The upstream must answer {n} rows; it sent an array of shape {values.shape}.")
+    if served.interface.n_classes and (values.ndim == 1 or (served.scores is None and values.size == n)):
+        return answer_from(served, n, None, np.nan_to_num(values.reshape(-1), nan=-1))
+    return answer_from(served, n, values, None)

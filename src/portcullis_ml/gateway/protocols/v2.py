@@ -1,0 +1,210 @@
+"""Open Inference Protocol v2: health, metadata and infer, in JSON and with the binary tensor extension.
+
+KServe, "Open Inference Protocol", github.com/kserve/open-inference-protocol; NVIDIA Triton, "Binary
+Tensor Data Extension".
+
+One input tensor, asked for by name; parameters that change what the server does with a tensor
+(shared memory, classification, sequences) are refused, because they carry the question or the
+answer past the guard. The two dialects may differ on the two sides of the gate: MLServer reads no
+binary body and KServe answers no JSON without a content type, so both are written as they like it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+
+from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.protocols.described import Described, const, just, rows, some
+from portcullis_ml.gateway.protocols.strict import json_typed
+from portcullis_ml.gateway.protocols.tensors import one_row, several_rows
+from portcullis_ml.gateway.protocols.v2_question import LENGTH, form_of, split, tensor_of
+from portcullis_ml.gateway.protocols.wire import (
+    DTYPE,
+    DTYPES,
+    Ask,
+    Headers,
+    Inquiry,
+    Reply,
+    Served,
+    Wire,
+    parsed,
+    shown_scores,
+)
+
+__all__ = ["OpenInference"]
+
+ROUTE = re.compile(r"/v2(?:/(health/live|health/ready)|/models/([^/]+)(?:/versions/([^/]+))?(/infer|/ready)?)?")
+WORD: dict[str, Any] = {"type": "string"}
+TENSOR = just(("name", "datatype", "shape"), name=WORD, datatype=WORD, shape=some({"type": "integer"}))
+WORDS = {"health/live": "live", "health/ready": "ready", "/infer": "infer", "/ready": "model_ready"}
+
+
+class OpenInference(Wire):
+    """The protocol of Triton, KServe, MLServer, Seldon and OpenVINO's server."""
+
+    name: ClassVar[str] = "v2"
+    ready_path: ClassVar[str] = "/v2/health/ready"
+
+    def route(self, method: str, path: str, served: Served) -> str | None:
+        found = ROUTE.fullmatch(path)
+        if not found:
+            return None
+        health, model, version, verb = found.groups()
+        if model is not None and (model != served.name or version not in (None, served.version)):
+            return None
+        what = WORDS.get(health or verb or "", "model" if model else "server")
+        return what if method == ("POST" if what == "infer" else "GET") else None
+
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        model = f"/v2/models/{served.name}"
+        versions = ("", f"/versions/{served.version}") if served.version else ("",)
+        about = just(("name", "inputs", "outputs"), name=const(served.name), versions={"type": "array"},
+                     platform=WORD, inputs=some(TENSOR), outputs=some(TENSOR))  # fmt: skip
+        server = just(("name",), name=WORD, version=WORD, extensions=some(WORD))
+        return (
+            Described("get", "/v2", "What the gate is", server),
+            Described("get", "/v2/health/live", "Whether it is up", just(("live",), live=const(True))),
+            Described("get", "/v2/health/ready", "Whether it is up", just(("ready",), ready=const(True))),
+            *(Described("get", model + v, "What goes in and out", about) for v in versions),
+            *(Described("get", f"{model}{v}/ready", "Whether the model is up", just(name=WORD, ready=const(True)))
+              for v in versions),
+            *(Described("post", f"{model}{v}/infer", "Ask the model", _answer(served), _question(served))
+              for v in versions),
+        )  # fmt: skip
+
+    # Facing the client.
+
+    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        json_typed(headers)
+        header, raw = split(headers, body)
+        form, row = form_of(served, header, raw)
+        x = tensor_of(form, row, header, raw, served)
+        return Inquiry(served.inspected(x, form.datatype), form.mark, form.binary, form.outputs)
+
+    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+        scores = shown_scores(served, answer)
+        values = ((served.label, answer.labels), (served.scores, scores))
+        known = [(n, v) for n, v in values if n and v is not None and (not inquiry.outputs or n in inquiry.outputs)]
+        raw: list[bytes] = []
+        outputs = [_written(n, v, served, n in inquiry.binary, raw) for n, v in known]
+        tree: dict[str, Any] = {"model_name": served.name, "outputs": outputs}
+        if served.version:
+            tree["model_version"] = served.version
+        if inquiry.id is not None:
+            tree["id"] = inquiry.id
+        header = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+        if not raw:
+            return Reply(header)
+        kind = (("content-type", "application/octet-stream"), (LENGTH, str(len(header))))
+        return Reply(b"".join([header, *raw]), 200, kind)
+
+    def tell(self, served: Served, what: str) -> Reply:
+        if what == "server":
+            return _json({"name": "portcullis", "version": "", "extensions": ["binary_tensor_data"]})
+        if what == "live":
+            return _json({"live": True})
+        if what == "ready":
+            return _json({"ready": True})
+        if what == "model_ready":
+            return _json({"name": served.name, "ready": True})
+        columns = max(served.interface.n_classes, 1)
+        precision = "FP32" if served.interface.precision == "float32" else "FP64"
+        outputs = [_about(served.label, "INT64", [-1]), _about(served.scores, precision, [-1, columns])]
+        return _json(
+            {
+                "name": served.name,
+                "versions": [served.version] if served.version else [],
+                "platform": "portcullis",
+                "inputs": [_about(served.input, served.datatype, [-1, *served.interface.input_shape])],
+                "outputs": [o for o in outputs if o["name"]],
+            }
+        )
+
+    # Facing the upstream.
+
+    def ask(self, served: Served, x: Floats) -> Ask:
+        path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
+        cast = np.ascontiguousarray(x, DTYPE[served.datatype])
+        tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
+        if not served.binary:
+            tensor["data"] = cast.reshape(-1)
+            if cast.dtype.kind == "f" and served.interface.missing:
+                tensor["data"] = [None if np.isnan(v) else v for v in cast.reshape(-1).tolist()]
+            body = orjson.dumps({"inputs": [tensor], "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+            return Ask(path, body, {"content-type": "application/json"})
+        tensor["parameters"] = {"binary_data_size": cast.nbytes}
+        header = orjson.dumps({"inputs": [tensor], "outputs": outputs})
+        kind = {"content-type": "application/octet-stream", LENGTH: str(len(header))}
+        return Ask(path, header + cast.tobytes(), kind)
+
+    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+        cut, raw = headers.get(LENGTH), memoryview(b"")
+        if cut:
+            if not (cut.isascii() and cut.isdigit() and len(cut) <= 12):
+                raise Unreachable(f"The upstream's {LENGTH} must be a number; it sent {cut[:40]!r}.")
+            body, raw = body[: int(cut)], memoryview(body)[int(cut) :]
+        tree = parsed(body)
+        answer = one_row(served, tree) if n == 1 and not raw else None
+        return several_rows(served, n, tree, raw) if answer is None else answer
+
+
+def _asking(served: Served) -> tuple[str, orjson.Fragment]:
+    """What is the same in every question to this model: the path, and the outputs asked for."""
+    flags: dict[str, Any] = {"parameters": {"binary_data": True}} if served.binary else {}
+    outputs = [{"name": n, **flags} for n in (served.label, served.scores) if n]
+    path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
+    return path, orjson.Fragment(orjson.dumps(outputs))
+
+
+def _question(served: Served) -> dict[str, Any]:
+    """What `read` reads, but for raw tensors. That as many numbers must come as the shape says is beyond a schema."""
+    hints = {"type": ["object", "null"], "properties": {"content_type": {}}, "additionalProperties": False}
+    known = [n for n in (served.label, served.scores) if n]
+    widths = served.interface.input_shape
+    lengths = [{"type": "integer", "minimum": 1, "maximum": served.max_rows}, *map(const, widths)]
+    shape = {"prefixItems": lengths, **some({"type": "integer"}, len(lengths), len(lengths))}
+    rest = {"name": const(served.input), "parameters": hints}
+    must = ("name", "shape", "datatype", "data")
+    single = just(
+        must, shape=const([1, *widths]), datatype=const("FP64"), data=some(rows(served)["items"], 1, 1), **rest
+    )
+    tensor = just(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
+    return just(
+        ("inputs",),
+        id={"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"},
+        inputs=some({"anyOf": [single, tensor]}, 1, 1),
+        outputs=some(just(("name",), name=const(*known), parameters=hints), 1, 8),
+        parameters=hints,
+    )
+
+
+def _answer(served: Served) -> dict[str, Any]:
+    output = just(("name", "shape", "datatype", "data"), name=WORD, shape=some({"type": "integer"}), datatype=WORD,
+                  data=some({"type": ["number", "null"]}))  # fmt: skip
+    return just(("model_name", "outputs"), model_name=const(served.name), model_version=WORD, id=WORD,
+                outputs=some(output))  # fmt: skip
+
+
+def _written(name: str, value: np.ndarray, served: Served, binary: bool, raw: list[bytes]) -> dict[str, Any]:
+    kind = "INT64" if value.dtype.kind != "f" else "FP32" if served.interface.precision == "float32" else "FP64"
+    value = np.ascontiguousarray(value, DTYPE[kind])
+    tree: dict[str, Any] = {"name": name, "shape": value.shape, "datatype": kind}
+    if binary:
+        tree["parameters"] = {"binary_data_size": value.nbytes}
+        raw.append(value.tobytes())
+    else:
+        tree["data"] = value.reshape(-1)
+    return tree
+
+
+def _about(name: str | None, datatype: str, shape: list[int]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape}
+
+
+def _json(tree: dict[str, Any]) -> Reply:
+    return Reply(orjson.dumps(tree))

@@ -1,0 +1,144 @@
+"""A question in the Open Inference Protocol: from a body to the rows in it and how they are to be answered.
+
+What stands around the numbers is the same in nearly all that a client asks. It is read and judged once, and known again
+by its bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from portcullis_ml.core.types import Array, Floats
+from portcullis_ml.gateway.protocols.apart import around, parted
+from portcullis_ml.gateway.protocols.strict import (
+    BadRequest,
+    claimed_shape,
+    listed,
+    loads,
+    no_booleans,
+    numbers,
+    only_keys,
+    rows_in,
+    same_count,
+    text,
+)
+from portcullis_ml.gateway.protocols.wire import DTYPE, DTYPES, Headers, Served, whole
+
+__all__ = ["LENGTH", "Form", "form_of", "split", "tensor_of"]
+
+LENGTH = "inference-header-content-length"
+NO_DATA = 'The input must have "data", or "binary_data_size" and that many raw bytes.'
+SIZE = '"binary_data_size" must be the number of raw bytes behind the JSON, and "data" absent.'
+HARMLESS = ("content_type",)  # MLServer's hint about codecs; read past, never sent on
+FORMS, LONGEST = 64, 1024  # that are remembered of one model, and bytes of one
+
+
+class Form(NamedTuple):
+    """A question but for its numbers."""
+
+    data: Any  # None where they are raw
+    shape: tuple[int, ...]
+    datatype: str
+    size: int | None  # of what is raw, in bytes
+    mark: str | None  # the client's own id of it
+    outputs: tuple[str, ...]  # asked for by name; none means all
+    binary: tuple[str, ...]  # wanted as raw bytes
+
+
+def split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
+    """The JSON part of a body and the raw tensors behind it."""
+    given = headers.get(LENGTH)
+    if given is None:
+        return body, b""
+    if not (given.isascii() and given.isdigit() and 0 < int(given[:12]) <= len(body) and len(given) <= 12):
+        raise BadRequest("Inference-Header-Content-Length must be the length of the JSON at the head of the body.")
+    return body[: int(given)], body[int(given) :]
+
+
+def form_of(served: Served, header: bytes, raw: bytes) -> tuple[Form, Array | None]:
+    """A question's form, and the numbers of its only row where they were read apart. Raises BadRequest."""
+    rest, row = parted(header, b'"data"') or (header, None)
+    if row is None and not raw:  # the numbers are in it
+        return _formed(served, loads(header)), None
+    known: dict[tuple[bytes, bool], Form] = served.made.setdefault("v2 forms", {})
+    key = rest, row is None
+    form = known.get(key)
+    if form is None:
+        tree = loads(header) if row is None else around(rest, ("inputs", 0, "data"))
+        if tree is None:
+            return _formed(served, loads(header)), None
+        form = _formed(served, tree)
+        if len(rest) <= LONGEST:
+            if len(known) >= FORMS:  # a client who marks his questions makes a new one each time
+                known.clear()
+            known[key] = form
+    return form, row
+
+
+def _formed(served: Served, tree: dict[str, Any]) -> Form:
+    """What a question's tree says, but for its numbers."""
+    only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request")
+    flags = _parameters(tree, "The request", ("binary_data_output",))
+    tensor = listed(tree.get("inputs"), '"inputs"', range(1, 2))[0]
+    only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input")
+    if tensor.get("name") != served.input:
+        raise BadRequest(f"The model takes one input named {served.input!r}.")
+    shape, datatype = claimed_shape(tensor.get("shape"), '"shape"'), tensor.get("datatype")
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise BadRequest(f'"datatype" must be one of {", ".join(DTYPES)}.')
+    size = _parameters(tensor, "The input", ("binary_data_size",)).get("binary_data_size")
+    if size is None and "data" not in tensor:
+        raise BadRequest(NO_DATA)
+    if size is not None and ("data" in tensor or type(size) is not int):
+        raise BadRequest(SIZE)
+    outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
+    mark = text(tree["id"], '"id"') if "id" in tree else None
+    return Form(tensor.get("data"), shape, datatype, size, mark, outputs, binary)
+
+
+def _parameters(tree: dict[str, Any], where: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+    given = tree.get("parameters")
+    return {} if given is None else only_keys(given, (*allowed, *HARMLESS), f"The parameters of {where.lower()}")
+
+
+def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: Served) -> Floats:
+    """(n, *input_shape) the numbers in the datatype that they claim to be in. Raises BadRequest."""
+    where, dtype = "The input", DTYPE[form.datatype]
+    found: Floats
+    if form.size is None:
+        if raw:
+            raise BadRequest(NO_DATA)
+        if row is None and dtype.kind != "b":
+            no_booleans(header, form.data, where)
+        missing, booleans = served.interface.missing, dtype.kind == "b"
+        found = numbers(form.data, where, row=row, missing=missing, booleans=booleans)
+        if form.datatype == "FP16":
+            with np.errstate(over="ignore"):
+                found = found.astype(dtype).astype(np.float64)
+        elif dtype.kind != "f":
+            found = whole(found, dtype, form.datatype)
+    else:
+        if form.size != len(raw) or form.size % dtype.itemsize:
+            raise BadRequest(SIZE)
+        sent = np.frombuffer(raw, dtype)
+        found = sent if form.datatype in ("FP32", "FP64") else sent.astype(np.float64)
+    same_count(form.shape, found.size, where)
+    return rows_in(found.reshape(form.shape), served.interface.input_shape, served.max_rows, where)
+
+
+def _wanted(tree: dict[str, Any], served: Served, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names asked for, names wanted as raw bytes)."""
+    known = [n for n in (served.label, served.scores) if n]
+    if tree.get("outputs") is None:
+        return (), tuple(known) if all_binary else ()
+    names, binary = [], []
+    for output in listed(tree["outputs"], '"outputs"', range(1, 9)):
+        only_keys(output, ("name", "parameters"), "An output")
+        if output.get("name") not in known:
+            raise BadRequest(f"The model's outputs are {' and '.join(map(repr, known))}.")
+        names.append(output["name"])
+        if _parameters(output, "An output", ("binary_data",)).get("binary_data", all_binary) is True:
+            binary.append(output["name"])
+    return tuple(names), tuple(binary)

@@ -1,0 +1,193 @@
+"""What a wire protocol is: bytes in, rows out; an answer in, bytes out; and the same towards the upstream.
+
+A protocol has two halves that share one dialect. `read` and `write` face the client, `ask` and
+`understand` face the model server. Nothing here opens a socket, so a protocol is tested with bytes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import orjson
+
+from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.types import Answer, Array, Floats, Interface
+from portcullis_ml.gateway.protocols.described import Described, just
+from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
+
+__all__ = ["DTYPE", "DTYPES", "Ask", "Inquiry", "Reply", "Served", "Wire"]
+
+Headers = Mapping[str, str]  # lower-case names
+
+DTYPES = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
+    "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+DTYPE = {name: np.dtype(code) for name, code in DTYPES.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A model as one side of the gate knows it: its name on the wire and the tensors that go in and out."""
+
+    name: str
+    interface: Interface
+    version: str = ""
+    datatype: str = "FP64"  # what the model reads; every question is brought to it before it is inspected
+    input: str = "input"
+    scores: str | None = "probabilities"  # the output tensor; None for a model that gives labels only
+    label: str | None = "label"
+    max_rows: int = 1024
+    withheld: Literal["null", "one_hot"] = "null"  # how scores that are not shown are written
+    binary: bool = False  # towards an upstream: speak the binary tensor extension
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
+
+    @cached_property
+    def made(self) -> dict[str, Any]:
+        """What a protocol makes of this once, by the protocol's name."""
+        return {}
+
+    def inspected(self, x: Floats, sent: str = "") -> Floats:
+        """x as the model will see it: cast to the datatype in which it was `sent`, then to the model's, and finite."""
+        good = moderate(x)
+        if "FP32" in (sent, self.datatype):
+            x = x.astype(np.float32, copy=False) if good else single(x)
+        if self.datatype not in ("FP32", "FP64", sent):
+            dtype, good = DTYPE[self.datatype], False
+            if dtype.kind in "iub":
+                x = whole(x, dtype, self.datatype)
+            with np.errstate(over="ignore"):
+                x = x.astype(dtype)
+        x = x if self.datatype == "FP32" else x.astype(np.float64, copy=False)
+        return x if good else finite(x, "The input", missing=self.interface.missing)
+
+
+def whole(x: Floats, dtype: np.dtype[Any], name: str) -> Floats:
+    """x, refused unless it holds whole numbers that this type has."""
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (np.isfinite(x).all() and (x == np.round(x)).all() and x.min() >= low and x.max() <= high):
+        raise BadRequest(f"The input must hold whole numbers that fit {name}.")
+    return x
+
+
+class Inquiry(NamedTuple):
+    """A question as read: rows, and how the client wants them answered."""
+
+    x: Floats  # (n, *input_shape) as the model sees it: float32 where that is what it reads, else float64
+    id: str | None = None
+    binary: tuple[str, ...] = ()  # output tensors wanted as raw bytes
+    outputs: tuple[str, ...] = ()  # output tensors asked for by name; none means all
+    shape: str = ""  # a protocol's own note on how to answer
+
+
+class Reply(NamedTuple):
+    """What goes out: a status, headers and a body."""
+
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+
+
+class Ask(NamedTuple):
+    """What is posted to the upstream."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Wire(ABC):
+    """One protocol, both halves."""
+
+    name: ClassVar[str] = ""
+    ready_path: ClassVar[str] = "/"  # asked of an upstream to learn whether it is up
+
+    @abstractmethod
+    def route(self, method: str, path: str, served: Served) -> str | None:
+        """The kind of a request on the list of allowed routes: "infer", or a word for `tell`. None for all else."""
+
+    @abstractmethod
+    def routes(self, served: Served) -> tuple[Described, ...]:
+        """That list, described."""
+
+    @abstractmethod
+    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+        """The question in a body, or BadRequest."""
+
+    @abstractmethod
+    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+        """The answer for the client."""
+
+    @abstractmethod
+    def tell(self, served: Served, what: str) -> Reply:
+        """Health and metadata, from what the gate knows; the upstream is not asked."""
+
+    @abstractmethod
+    def ask(self, served: Served, x: Floats) -> Ask:
+        """The question for the upstream (or, from an oracle, for a gate)."""
+
+    @abstractmethod
+    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+        """The upstream's answer for n rows; Unreachable if it is none."""
+
+    def refusal(self) -> dict[str, Any]:
+        """What `refuse` writes, described."""
+        return just(("error",), error={"type": "string"})
+
+    def refuse(self, status: int, sentence: str) -> Reply:
+        """An error as this protocol writes it."""
+        return Reply(orjson.dumps({"error": sentence}), status)
+
+
+def shown_scores(served: Served, answer: Answer) -> Array | None:
+    """(n, c) the scores as they are written: withheld ones NaN, or one-hot where the policy says so."""
+    if served.withheld == "null" or not served.interface.n_classes or answer.labels is None:
+        return answer.scores
+    scores = np.full((len(answer), served.interface.n_classes), np.nan) if answer.scores is None else answer.scores
+    return one_hot_where_withheld(scores, answer)
+
+
+def one_hot_where_withheld(scores: Array, answer: Answer) -> Array:
+    """Rows without any score become one-hot at their label; single withheld scores become 0."""
+    labels = answer.labels
+    if labels is None or not np.isnan(scores).any():
+        return scores
+    known = labels >= 0
+    filled = np.where(known[:, None], np.nan_to_num(scores), scores)
+    bare = np.flatnonzero(known & np.isnan(scores).all(axis=1))
+    filled[bare, labels[bare]] = 1.0
+    return filled
+
+
+def answer_from(served: Served, n: int, scores: Any, labels: Any) -> Answer:
+    """An Answer from the arrays that a far side sent; its labels win over the argmax where it sent both."""
+    columns = max(served.interface.n_classes, 1)
+    if scores is not None:
+        scores = np.asarray(scores, np.float64)
+        if scores.size != n * columns:
+            raise Unreachable(f"The upstream must answer {n} x {columns} scores; it sent an array of {scores.shape}.")
+        scores = scores.reshape(n, columns)
+    if labels is None and scores is not None and served.interface.n_classes:
+        withheld = np.isnan(scores)
+        labels = scores.argmax(axis=1)
+        if withheld.any():
+            labels = np.where(withheld.all(axis=1), -1, np.where(withheld, -np.inf, scores).argmax(axis=1))
+    if labels is not None:
+        labels = np.asarray(labels).reshape(-1)
+        if len(labels) != n or labels.dtype.kind not in "iuf":
+            raise Unreachable(f"The upstream must answer {n} labels; it sent {len(labels)} of {labels.dtype}.")
+        labels = labels.astype(np.int64)
+    return Answer(labels, scores)
+
+
+def parsed(body: bytes) -> Any:
+    """JSON from the upstream, or Unreachable."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise Unreachable("The upstream must answer JSON; it sent something else.") from None

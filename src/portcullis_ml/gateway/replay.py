@@ -1,0 +1,144 @@
+"""Replay: a recorded log through a guard, the same one or another, with the decisions side by side.
+
+The log must hold queries (`[log] queries = true`). A client's requests are replayed in the order of their places
+in his journal, whichever replica wrote them down, so the same policy gives the same decisions bit for bit; a log
+that begins in the middle of a client's life is replayed as if he began there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+from portcullis_ml.core.errors import InputError, Refused
+from portcullis_ml.core.guard import Released
+from portcullis_ml.gateway.events import Event
+from portcullis_ml.gateway.fold import Fold, Outcome, Stream
+from portcullis_ml.gateway.policy import Policy
+from portcullis_ml.gateway.querylog import Line
+
+__all__ = ["Fate", "Replayed", "replay"]
+
+
+@dataclass
+class Fate:
+    """What became of one client: as logged, and under the policy of the replay."""
+
+    client: str
+    rows: int = 0
+    requests: int = 0
+    was_refused: int = 0  # requests, as logged
+    was_altered: int = 0  # rows, as logged
+    refused: int = 0
+    altered: int = 0
+    stopped_row: int | None = None  # the row of the first alarm
+    stopped_at: float | None = None  # and its time
+    stage: str = ""
+
+    @property
+    def hurt(self) -> bool:
+        return bool(self.refused or self.stopped_row is not None)
+
+
+@dataclass
+class Replayed:
+    """A replay's result."""
+
+    fates: dict[str, Fate] = field(default_factory=dict)
+    requests: int = 0
+    different: list[str] = field(default_factory=list)  # ids of requests decided in another way than logged
+
+
+def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
+    """Run the policy's guard over a log."""
+    of_client: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        if not line.admitted:
+            continue  # turned away before the guard was asked
+        if line.x is None:
+            raise InputError("This log holds decisions only; a replay needs [log] queries = true.")
+        of_client[line.client].append(line)
+    found, streams = Replayed(), dict[str, Stream]()
+    fold, refused = Fold(policy.guard(), streams), set[int]()
+    for kind, line in (moment for held in of_client.values() for moment in _in_order(held)):
+        stream = streams.setdefault(line.client, Stream(line.client))
+        fate = found.fates.setdefault(line.client, Fate(line.client))
+        seq = id(line)
+        if kind == "admit":
+            outcome, _ = fold.apply(stream, seq, Event("admit", line.at, x=line.x))
+            if isinstance(outcome, Refused):
+                refused.add(seq)
+            _note_request(found, fate, line, outcome)
+        elif seq not in refused:
+            outcome, _ = fold.apply(stream, seq, Event(kind, of=seq, answer=line.clean))
+            if isinstance(outcome, Released):
+                _note_release(found, fate, line, outcome)
+    return found
+
+
+def _in_order(lines: list[Line]) -> list[tuple[str, Line]]:
+    """What happened to one client, in order.
+
+    Replicas that ran at the same time share a journal, and a moment's place there says when it was. A process that
+    began after all others had ended may have begun a new journal: its moments come after theirs.
+    """
+    runs: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        runs[line.run].append(line)
+    spans = [(min(x.at for x in held), max(x.at + x.seconds for x in held), held) for held in runs.values()]
+    found: list[tuple[str, Line]] = []
+    together: list[list[Line]] = []
+    end = float("-inf")
+    for begin, last, held in sorted(spans, key=itemgetter(0)):
+        if begin > end:
+            found += _merged(together)
+            together = []
+        together.append(held)
+        end = max(end, last)
+    return found + _merged(together)
+
+
+def _merged(runs: list[list[Line]]) -> list[tuple[str, Line]]:
+    """The moments of replicas that ran at the same time, by their places in the journal. One without a place (the
+    journal could not be written) comes after what its own process did before it."""
+    keyed: list[tuple[int, int, str, Line]] = []
+    for lines in runs:
+        place = 0
+        for order, at, kind, line in sorted((m for held in lines for m in _moments(held)), key=itemgetter(0)):
+            place = at if at > 0 else place
+            keyed.append((place, order, kind, line))
+    keyed.sort(key=itemgetter(0, 1))
+    return [(kind, line) for _, _, kind, line in keyed]
+
+
+def _moments(line: Line) -> Iterable[tuple[int, int, str, Line]]:
+    """(the process's count, place in the journal, what, line) of a request's admission and its end."""
+    yield line.admitted, line.seq, "admit", line
+    if line.undone:
+        yield line.undone, line.ended, "undo", line
+    elif line.released:
+        yield line.released, line.ended, "release", line
+
+
+def _note_request(found: Replayed, fate: Fate, line: Line, outcome: Outcome) -> None:
+    found.requests += 1
+    fate.requests += 1
+    was, now = line.decision == "refused", isinstance(outcome, Refused)
+    fate.was_refused += was
+    fate.refused += now
+    if was != now:
+        found.different.append(line.id)
+
+
+def _note_release(found: Replayed, fate: Fate, line: Line, released: Released) -> None:
+    altered = int(released.altered.sum())
+    if (altered, len(released.alarms)) != (line.altered, line.alarms) and line.id not in found.different[-1:]:
+        found.different.append(line.id)
+    for alarm in released.alarms:
+        if fate.stopped_row is None:
+            fate.stopped_row, fate.stopped_at, fate.stage = alarm.row, alarm.at, alarm.stage
+    fate.rows += line.rows
+    fate.altered += altered
+    fate.was_altered += line.altered

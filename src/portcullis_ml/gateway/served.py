@@ -1,0 +1,46 @@
+"""The policy's table of the model, as an interface, and under the names that the upstream has for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from portcullis_ml.core.types import Feature, Interface
+from portcullis_ml.gateway.protocols.wire import Served
+from portcullis_ml.gateway.settings import Upstream
+
+__all__ = ["asked", "feature", "interface_of"]
+
+
+def asked(served: Served, upstream: Upstream | None) -> Served:
+    """The model under the names that the upstream has for it."""
+    if upstream is None:
+        return served
+    labels = upstream.answers == "labels"
+    return dataclasses.replace(
+        served,
+        name=upstream.model or served.name,
+        version=upstream.version,
+        input=upstream.input or served.input,
+        scores=None if labels else upstream.scores or served.scores,
+        label=upstream.label or ("label" if labels else None),
+        datatype=upstream.datatype or served.datatype,
+        binary=upstream.binary,
+    )
+
+
+def feature(table: Mapping[str, Any]) -> Feature:
+    return Feature(**{**table, "values": tuple(table.get("values", ()))})
+
+
+def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None) -> Interface:
+    return Interface(
+        input_shape=tuple(table["input_shape"]),
+        n_classes=table.get("classes", 0),
+        task=table.get("task", "classification"),
+        bounds=tuple(table.get("bounds", (0.0, 1.0))),
+        features=features,
+        missing=table.get("missing", False),
+        precision="float32" if table.get("datatype") == "FP32" else "float64",
+    )

@@ -1,0 +1,233 @@
+"""The process: two ports, one event loop, a graceful end, and a policy that can be exchanged while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from portcullis_ml.core.errors import MissingExtra, PortcullisError
+from portcullis_ml.gateway.admin import admin_app
+from portcullis_ml.gateway.admin_door import AdminDoor
+from portcullis_ml.gateway.app import Gate
+from portcullis_ml.gateway.door import Doors
+from portcullis_ml.gateway.policy import Policy, read_policy
+from portcullis_ml.gateway.ports import BACKLOG, address, bound
+from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.querylog import QueryLogFile
+from portcullis_ml.gateway.stores import open_store
+from portcullis_ml.gateway.streams import Down, Streams
+from portcullis_ml.gateway.upstream import HttpUpstream, Upstream, credentials, trusted
+from portcullis_ml.gateway.webhook import Webhook
+
+__all__ = ["Server", "run", "settle"]
+
+log = logging.getLogger("portcullis.gate")
+
+
+class Server:
+    """One gate and all that belongs to it. Ports are bound at once, so that 0 can be asked for.
+
+    reread  makes the policy anew on SIGHUP
+    """
+
+    def __init__(
+        self, policy: Policy, *, upstream: Upstream | None = None, reread: Callable[[], Policy] | None = None
+    ) -> None:
+        self.policy = policy
+        self._reread = reread
+        self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
+        self.streams = Streams(
+            policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
+        )
+        self._upstream = upstream
+        self._log = _query_log(policy)
+        self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
+        self.gate = Gate(
+            policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
+        )
+        self.gate.metrics.gauges |= {
+            "clients_in_memory": lambda: float(len(self.streams.open)),
+            "requests_in_flight": lambda: float(self.gate.in_flight),
+            "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
+            "state_failures": lambda: float(self.streams.failures),
+            "state_bytes": lambda: float(self.store.size()),
+            "suspicion_highest": lambda: max(
+                (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
+            ),
+        }
+        self.admin = admin_app(self.gate, self.store)
+        self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
+        self.url, self.admin_url = map(address, self._sockets)
+        self._stop = asyncio.Event()
+        self.started = asyncio.Event()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def reload(self) -> None:
+        """Exchange the policy between two requests; a policy with a mistake changes nothing."""
+        if self._reread is None:
+            return
+        try:
+            policy = self._reread()
+            self.exchange(policy)
+            asyncio.get_running_loop().run_in_executor(None, warm, policy)  # until then numpy finds the same
+            log.info("the policy was exchanged", extra={"policy": policy.digest})
+        except PortcullisError as error:
+            log.error("the policy was not exchanged: %s", error)
+
+    def exchange(self, policy: Policy) -> None:
+        """Run under this policy. Addresses and the state's place stay what they were."""
+        self.streams.fold.use(policy.guard())
+        self.streams.when_down = policy.failure.state
+        self.streams.shelf.capacity = policy.state.clients_in_memory
+        if self._upstream is None and policy.upstream != self.policy.upstream:
+            asyncio.get_running_loop().create_task(_close_later(self.gate.upstream, policy.limits.drain_s))
+            self.gate.upstream = _upstream(policy)
+        self.policy = policy
+        self.gate.use(policy)
+
+    async def __call__(self) -> None:
+        """Serve until `stop`; then drain, write everything down and return."""
+        try:
+            await self.store.ping()
+        except Down as error:
+            log.warning("%s", error)
+        limits = self.policy.limits
+        doors = Doors(self.gate, lambda: self.policy.limits)
+        front = await asyncio.get_running_loop().create_server(doors, sock=self._sockets[0], backlog=BACKLOG)
+        back = _Uvicorn(_config(self.admin))
+        tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
+        if self.webhook:
+            tasks.append(asyncio.create_task(self.webhook.run()))
+        while not back.started and not any(t.done() for t in tasks):
+            await asyncio.sleep(0.005)
+        self.started.set()
+        await self._stop.wait()
+        if not await self.gate.drained(limits.drain_s):
+            log.warning("some requests did not end in time")
+        self.admin.state.stop.set()
+        front.close()
+        doors.close()
+        back.should_exit = True
+        if self.webhook:
+            await self.webhook.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.streams.close()
+        await self.gate.upstream.close()
+        await asyncio.to_thread(self.gate.querylog.close)
+        await self.store.close()
+
+    def _alarmed(self, alarm: Any) -> None:
+        if self.webhook:
+            self.webhook.wake()
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are the process's business
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
+        http=AdminDoor, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
+    )  # fmt: skip
+
+
+def _upstream(policy: Policy) -> HttpUpstream:
+    if policy.upstream is None:
+        raise PortcullisError("The policy must name an [upstream], or be given one with --upstream.")
+    up = policy.upstream
+    wire = PROTOCOLS.load(up.protocol)()
+    own = credentials(up.token_file, up.token_header)
+    tls = trusted(up.ca_file, up.cert_file, up.key_file) if up.url.startswith("https://") else None
+    return HttpUpstream(
+        up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
+    )
+
+
+def _query_log(policy: Policy) -> QueryLogFile | None:
+    if policy.log is None:
+        return None
+    q = policy.log
+    return QueryLogFile(q.path, queries=q.queries, format=q.format, days=q.days, file_bytes=q.file_bytes)
+
+
+async def _close_later(upstream: Upstream, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await upstream.close()
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, with whatever `extra` a record carries."""
+
+    _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {k: v for k, v in vars(record).items() if k not in self._plain}
+        tree = {"at": record.created, "level": record.levelname.lower(), "message": record.getMessage(), **extra}
+        if record.exc_info:
+            tree["error"] = self.formatException(record.exc_info)
+        return json.dumps(tree, default=str)
+
+
+def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda s: None, **changes: Any) -> None:
+    """Serve a policy's file until SIGTERM or SIGINT; SIGHUP reads it again."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+    def reread() -> Policy:
+        return read_policy(policy_path, **changes)
+
+    async def main() -> None:
+        server = Server(reread(), reread=reread)
+        loop = asyncio.get_running_loop()
+        for word in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(word, server.stop)
+        loop.add_signal_handler(signal.SIGHUP, server.reload)
+        settle(server.policy)  # first: the compiler may take seconds
+        task = asyncio.create_task(server())
+        await server.started.wait()
+        announce(server)
+        await task
+
+    with asyncio.Runner(loop_factory=_loop()) as runner:
+        runner.run(main())
+
+
+def warm(policy: Policy) -> None:
+    """Load what its detectors would else load during a request."""
+    loads = [getattr(getattr(stage, "detector", None), "warm", None) for stage in policy.stages]
+    if any(loads):
+        log.info("loading the detectors' compiled search; compiling it takes some 15 seconds the first time")
+    for load in filter(None, loads):
+        load()
+
+
+def settle(policy: Policy) -> None:
+    """Warm up. What is there then lives as long as the process: the garbage collector need not look at all of it again,
+    for which it would stop every request."""
+    warm(policy)
+    gc.collect()
+    gc.freeze()
+
+
+def _loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ModuleNotFoundError as error:
+        raise MissingExtra("portcullis serve", "uvloop", "gateway") from error
+    return uvloop.new_event_loop

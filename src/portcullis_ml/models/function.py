@@ -1,0 +1,36 @@
+"""Any Python function as a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.types import Array
+
+__all__ = ["FunctionModel"]
+
+
+class FunctionModel:
+    """A function of (n, *input_shape) that gives (n, n_classes) probabilities, or (n,) or (n, 1) numbers when
+    n_classes is 0 (regression). It must be deterministic and leave its argument alone."""
+
+    def __init__(self, function: Callable[[Array], Any], input_shape: tuple[int, ...], n_classes: int) -> None:
+        self.function = function
+        self.input_shape = tuple(input_shape)
+        self.n_classes = n_classes
+
+    def scores(self, x: Array) -> Array:
+        """(n, *input_shape) -> (n, n_classes), or (n, 1) for regression."""
+        scores = np.asarray(self.function(x), np.float64)
+        if self.n_classes == 0 and scores.ndim == 1:
+            scores = scores[:, None]
+        expected = (len(x), max(self.n_classes, 1))
+        if scores.shape != expected:
+            raise InputError(
+                f"The function was expected to give scores of shape {expected}; it gave {scores.shape}. "
+                "Return one row for each row asked and one column for each class."
+            )
+        return scores

@@ -1,0 +1,271 @@
+"""PyTorch modules as models, and the thief's trainer.
+
+Arrays in, arrays out: dtype, device, eval mode and batches are seen to here and nowhere else. Torch is seeded only
+inside a fork of its generator, from the caller's `rng`; the generators of torch, numpy and `random` and the number of
+threads are left as they were.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
+from portcullis_ml.core.settings import check
+from portcullis_ml.core.types import Array, Model
+from portcullis_ml.models.networks import build_network
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from portcullis_ml.models.layers import Standardize
+except ModuleNotFoundError as error:
+    raise MissingExtra("A PyTorch model", "torch") from error
+
+__all__ = ["TorchLearner", "TorchModel"]
+
+
+class TorchModel:
+    """A module that maps (n, *input_shape) float32 to (n, n_classes) logits. The module is kept, in eval mode."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        input_shape: tuple[int, ...],
+        n_classes: int,
+        *,
+        device: str = "cpu",
+        batch: int = 512,
+        network: str | None = None,
+    ) -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.input_shape = tuple(input_shape)
+        self.n_classes = n_classes
+        self.device = device
+        self.batch = batch
+        self.network = network
+        keep_memory()
+
+    def scores(self, x: Array) -> Array:
+        """(n, *input_shape) -> (n, n_classes) softmax probabilities."""
+        with torch.inference_mode():
+            parts = [torch.softmax(self._logits(rows).double(), 1).cpu().numpy() for rows in self._batches(x)]
+        return np.concatenate(parts) if parts else np.empty((0, self.n_classes))
+
+    def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
+        """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x) with respect to x."""
+        if of not in ("logits", "log_probs"):
+            raise ParameterError("of", "'logits' or 'log_probs'", of)
+        parts = []
+        for rows, weight in zip(self._batches(x), self._batches(weights), strict=True):
+            rows.requires_grad_(True)
+            out = self._logits(rows)
+            out = out if of == "logits" else torch.log_softmax(out, 1)
+            (gradient,) = torch.autograd.grad(out, rows, weight)
+            parts.append(gradient.double().cpu().numpy())
+        return np.concatenate(parts) if parts else np.empty((0, *self.input_shape))
+
+    def _batches(self, x: Array) -> Iterator[Tensor]:
+        for start in range(0, len(x), self.batch):
+            yield torch.tensor(x[start : start + self.batch], dtype=torch.float32, device=self.device)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        out = self.module(x)
+        if out.shape != (len(x), self.n_classes):
+            raise InputError(
+                f"The module was expected to give ({len(x)}, {self.n_classes}) logits; it gave {tuple(out.shape)}. "
+                "Say the right n_classes, or end the module with a layer of that size."
+            )
+        return out  # type: ignore[no-any-return]
+
+    def save(self, path: str | Path) -> Path:
+        """Weights and, in the header, what builds the network again, as safetensors."""
+        from safetensors.torch import save_file
+
+        about = {"network": self.network, "input_shape": self.input_shape, "n_classes": self.n_classes}
+        state = {k: v.contiguous() for k, v in self.module.state_dict().items()}
+        save_file(state, path, {"portcullis": json.dumps(about)})
+        return Path(path)
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Ask glibc, once, to keep the blocks of a step for the next one.
+
+    It would hand each back to the kernel and fault every page in again: a fifth of a training step.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # another C library
+    mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: smaller blocks come from the heap
+    mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD: the heap shrinks when so much of it is free
+
+
+@contextmanager
+def seeded(rng: np.random.Generator, device: str) -> Iterator[None]:
+    """Torch's generators seeded from `rng` inside, and as they were before outside."""
+    cuda = [torch.device(device)] if device.startswith("cuda") else []
+    seed = int(rng.integers(2**63))
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(cuda[0]):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchLearner:
+    """Trains a network by name on soft targets or labels; always a new model, a function of (x, targets, rng)."""
+
+    suffix: ClassVar[str] = ".safetensors"  # what `save_model` writes for its models
+
+    network: str = "prada_mnist"  # a name in NETWORKS or "my_package.module:factory"
+    epochs: int = 200  # passes over the rows
+    batch: int = 64  # rows in a step
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3  # the step; PRADA's victims took 0.01
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 0.0  # L2 penalty
+    dropout: float = 0.0  # in front of fully connected layers while training (the strategy d)
+    targets: Literal["soft", "labels"] = "soft"  # KL to the distributions given (p), or NLL of their argmax
+    patience: int | None = None  # stop after so many epochs without a better validation loss; None trains to the end
+    validation: float = 0.1  # share of the rows given that early stopping sets aside
+    device: str = "cpu"  # or "cuda"
+
+    def __post_init__(self) -> None:
+        check(self, "epochs", "an int of at least 1", lambda v: v >= 1)
+        check(self, "batch", "an int of at least 1", lambda v: v >= 1)
+        check(self, "optimizer", "'adam' or 'sgd'", lambda v: v in ("adam", "sgd"))
+        check(self, "lr", "above 0", lambda v: v > 0)
+        check(self, "momentum", "in [0, 1)", lambda v: 0 <= v < 1)
+        check(self, "weight_decay", "at least 0", lambda v: v >= 0)
+        check(self, "dropout", "in [0, 1)", lambda v: 0 <= v < 1)
+        check(self, "targets", "'soft' or 'labels'", lambda v: v in ("soft", "labels"))
+        check(self, "patience", "at least 1, or None", lambda v: v is None or v >= 1)
+        check(self, "validation", "in (0, 1)", lambda v: 0 < v < 1)
+
+    def fit(
+        self,
+        x: Array,
+        targets: Array,
+        *,
+        rng: np.random.Generator,
+        start: Model | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> TorchModel:
+        """x (n, *input_shape), targets (n, n_classes) distributions; rows whose target is all zero (withheld
+        answers) are left out. `start` is a TorchModel of the same network to begin from. progress(epoch, epochs)."""
+        keep_memory()
+        rows, goals = self._tensors(x, targets)
+        with seeded(rng, self.device):
+            module = build_network(self.network, tuple(x.shape[1:]), targets.shape[1], dropout=self.dropout)
+            if start is not None:
+                _copy(start, module)
+            else:
+                _measure(module, rows)
+            module = module.to(self.device).train()
+            self._train(module, rows, goals, rng, progress)
+        return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
+
+    def _tensors(self, x: Array, targets: Array) -> tuple[Tensor, Tensor]:
+        x, targets = np.asarray(x), np.asarray(targets)
+        if targets.ndim != 2 or len(targets) != len(x) or targets.shape[1] < 2:
+            raise InputError(
+                f"Targets were expected to be ({len(x)}, n_classes), one distribution for each row of x; "
+                f"got {targets.shape}."
+            )
+        known = targets.sum(axis=1) > 0
+        if not known.any():
+            raise InputError("A learner needs at least one row with a target; got none.")
+        if not (np.isfinite(x).all() and np.isfinite(targets).all()):
+            raise InputError("A learner takes finite numbers; got NaN or infinity. Drop those rows first.")
+        rows = torch.tensor(x[known], dtype=torch.float32, device=self.device)
+        if self.targets == "labels":
+            return rows, torch.tensor(targets[known].argmax(axis=1), device=self.device)
+        return rows, torch.tensor(targets[known], dtype=torch.float32, device=self.device)
+
+    def _train(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        goals: Tensor,
+        rng: np.random.Generator,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        optimizer = self._optimizer(module)
+        held = rng.permutation(len(x))[: round(self.validation * len(x))] if self.patience else np.empty(0, np.int64)
+        kept = np.setdiff1d(np.arange(len(x)), held)
+        best, best_state, since = math.inf, None, 0
+        for epoch in range(self.epochs):
+            _one_epoch(module, optimizer, x, goals, kept[rng.permutation(len(kept))], self.batch)
+            if progress:
+                progress(epoch + 1, self.epochs)
+            if len(held):
+                loss = _loss(module, x, goals, held)
+                since += 1
+                if loss < best:
+                    best, best_state, since = loss, {k: v.clone() for k, v in module.state_dict().items()}, 0
+                if since == self.patience:
+                    break
+        if best_state:
+            module.load_state_dict(best_state)
+
+    def _optimizer(self, module: nn.Module) -> Any:
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                module.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True
+            )
+        return torch.optim.Adam(module.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
+
+
+def _one_epoch(
+    module: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, goals: Tensor, order: NDArray[np.int64], batch: int
+) -> None:
+    """One pass over the rows in this order. NLL for class indices, KL up to a constant for distributions."""
+    for rows in torch.split(torch.from_numpy(order).to(x.device), batch):
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(module(x[rows]), goals[rows]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _loss(module: nn.Module, x: Tensor, goals: Tensor, rows: NDArray[np.int64]) -> float:
+    """The loss on these rows, without dropout."""
+    module.eval()
+    with torch.inference_mode():
+        parts = [
+            F.cross_entropy(module(x[part]), goals[part], reduction="sum")
+            for part in torch.split(torch.from_numpy(rows).to(x.device), 512)
+        ]
+    module.train()
+    return float(torch.stack(parts).sum()) / len(rows)
+
+
+def _measure(module: nn.Module, rows: Tensor) -> None:
+    """Let the layers that scale inputs see the rows once."""
+    for layer in module.modules():
+        if isinstance(layer, Standardize):
+            layer.measure(rows.to(layer.mean.device))
+
+
+def _copy(start: Model, module: nn.Module) -> None:
+    """Begin from the weights of `start`, which is left alone."""
+    if not isinstance(start, TorchModel):
+        raise InputError(f"start must be a TorchModel of the same network; got {type(start).__name__}.")
+    try:
+        module.load_state_dict(start.module.state_dict())
+    except RuntimeError as error:
+        raise InputError("start must be a model of the same network; its weights do not fit this one.") from error

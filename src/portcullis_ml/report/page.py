@@ -1,0 +1,225 @@
+"""The page: the answer first, then what it stands on, in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from portcullis_ml.report import sections
+from portcullis_ml.report.leaks import leaks
+from portcullis_ml.report.markup import Html, disclosure, el, join, table
+from portcullis_ml.report.numbers import count, duration, percent
+from portcullis_ml.report.reading import NONE, Audit, estimate
+from portcullis_ml.report.recommend import settings
+from portcullis_ml.report.words import Said, answer, listed, threat
+
+__all__ = ["page"]
+
+
+def page(audit: Audit, meta: Mapping[str, Any]) -> str:
+    """The whole document."""
+    said = answer(audit)
+    body = [
+        ("speed", "How fast it is stolen", sections.speed(audit)),
+        ("matrix", "Attack by defense", sections.matrix(audit)),
+        ("cost", "Utility against theft", sections.cost(audit)),
+        ("detection", "When the alarm came", sections.detection(audit)),
+        ("recovery", "Class by class", sections.recovery(audit, _classes(meta))),
+        ("leaks", "Training data that leaked", leaks(audit)),
+        ("controls", "Controls", sections.controls(audit)),
+        ("flags", "Flags", _flags(audit, meta)),
+        ("ran", "What was run", _ran(audit, meta)),
+    ]
+    there = [(anchor, title, part) for anchor, title, part in body if part]
+    title = f"Portcullis audit: {meta.get('title') or _victim(audit, meta).partition(' (')[0]}"
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", name="generator", content="portcullis"),
+        el("title", title),
+        el("style", Html(files("portcullis_ml.report").joinpath("page.css").read_text(encoding="utf-8"))),
+    )
+    main = el(
+        "main",
+        _top(audit, meta, said, title),
+        [el("section", el("h2", title), part, id=anchor) for anchor, title, part in there],
+    )
+    contents = el("nav", [el("a", title, href=f"#{a}") for a, title, _ in there], aria_label="Sections")
+    shown = el("body", el("a", "To the answer", href="#answer", class_="skip"), contents, main)
+    return f"<!doctype html>\n{el('html', head, shown, lang='en')}\n"
+
+
+def _top(audit: Audit, meta: Mapping[str, Any], said: Said, title: str) -> Html:
+    """The answer in words, every defense in a line, and the settings to take along."""
+    notes = [el("li", c) for c in said.caveats]
+    if meta.get("quick"):
+        notes.insert(0, el("li", "This was a quick look, with fewer seeds and rows than a claim needs."))
+    raised = {f["id"] for f in _raised(audit, meta)}
+    if raised:
+        link = el("a", count(len(raised), "flag"), href="#flags")
+        notes.insert(0, el("li", link, " raised: read what may flatter these figures."))
+    return el(
+        "header",
+        el("p", title, class_="title"),
+        el("h1", _quiet(said.headline)),
+        el("p", _quiet(said.lead), class_="lead") if said.lead else None,
+        el("p", join(said.detail, " "), class_="detail") if said.detail else None,
+        el("ul", notes, class_="caveats") if notes else None,
+        sections.glance(audit, meta.get("deployed")) if any(p.done for p in audit.pairs.values()) else None,
+        _recommended(audit, meta),
+        id="answer",
+    )
+
+
+def _quiet(sentence: str) -> Html:
+    """The sentence with its intervals in small print."""
+    return join(el("small", part) if part.startswith("[") else part for part in re.split(r"(\[[^\[\]]*\])", sentence))
+
+
+def _recommended(audit: Audit, meta: Mapping[str, Any]) -> Html | None:
+    """The gate's settings, or why there are none."""
+    if all(d == NONE for d in audit.defenses):
+        return None
+    text = settings(audit)
+    if text is None:
+        return el("p", "No settings are recommended: no defense here is shown to hold the thief back.", class_="detail")
+    return el(
+        "section",
+        el("h2", "Recommended settings for the gate"),
+        el("pre", el("code", text), tabindex=0),
+        class_="settings",
+    )
+
+
+def _raised(audit: Audit, meta: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The flags of the run, or where it names none, those of its cells."""
+    cells = [
+        {"id": f["id"], "where": f"{r['attack']} | {r['defense']}", "detail": f.get("detail") or ""}
+        for r in audit.records
+        for f in r.get("flags") or ()
+    ]
+    return [dict(f) for f in meta.get("flags") or cells]
+
+
+def _flags(audit: Audit, meta: Mapping[str, Any]) -> Html:
+    """Whatever may flatter a defense or an attack: raised where, why it matters, what to do."""
+    raised: dict[str, list[tuple[str, str]]] = {}
+    for f in _raised(audit, meta):
+        where = f.get("where", "audit").replace(" | none", ", no defense").replace(" | ", ", ")
+        raised.setdefault(f["id"], []).append((where.replace("audit", "the whole audit"), f.get("detail", "")))
+    if not raised:
+        return el("p", "No flag was raised: none of the checks found what would flatter a defense or an attack.")
+    texts = meta.get("flag_texts") or {}
+    return join([_flag(name, where, texts.get(name) or {}) for name, where in raised.items()])
+
+
+def _flag(name: str, found: Sequence[tuple[str, str]], text: Mapping[str, Any]) -> Html:
+    seen = dict.fromkeys(found)
+    items = [el("li", el("b", where), f": {detail}" if detail else None) for where, detail in seen]
+    told = [("Raised if", "raised_if"), ("Why it matters", "why"), ("What to do", "what_to_do")]
+    return el(
+        "article",
+        el("h3", el("span", "⚑ ", aria_hidden="true"), str(text.get("title") or name.replace("_", " "))),
+        el("dl", [[el("dt", word), el("dd", text[key])] for word, key in told if text.get(key)]),
+        el("ul", items) if len(items) <= 4 else disclosure(f"Raised in {count(len(items), 'place')}", el("ul", items)),
+        class_="flag",
+    )
+
+
+def _ran(audit: Audit, meta: Mapping[str, Any]) -> Html:
+    """Versions, seeds, times, splits, threat models, and the command that makes this page."""
+    records = audit.records
+    models = [r.get("threat_model") or {} for r in records if r.get("role", "attack") == "attack"]
+    tags = dict.fromkeys(threat({k: v for k, v in m.items() if k != "queries"}) for m in models)  # budgets stand below
+    allowed = dict.fromkeys(str(m["authorised_by"]) for m in models if m.get("authorised_by"))
+    versions = dict.fromkeys(f"{k} {v}" for r in records for k, v in (r.get("versions") or {}).items())
+    budgets = sorted({int(r["cell"].get("budget", 0)) for r in records if r.get("role", "attack") == "attack"})
+    seconds = sum(float(r.get("seconds", 0)) for r in records)
+    took = f"{duration(seconds)} of computing" if seconds else "not recorded"
+    if meta.get("seconds"):
+        took += f", {duration(float(meta['seconds']))} on the clock"
+    facts: list[tuple[str, object]] = [
+        ("Command", el("code", str(meta["command"])) if meta.get("command") else "not recorded"),
+        ("Victim", _victim(audit, meta)),
+        ("Its accuracy", _accuracy(audit, meta)),
+        ("Data", listed(dict.fromkeys(_name(r["cell"].get("data")) for r in records)) or "not recorded"),
+        ("Splits", _data(meta).get("split") or "not recorded"),
+        ("Rows", ", ".join(f"{_data(meta)[k]:,} {k}" for k in ("test", "pool", "seeds") if _data(meta).get(k))),
+        ("Threat model", [el("div", t) for t in tags] or "not stated"),
+        ("Seeds", f"{len(audit.seeds)} ({', '.join(map(str, audit.seeds))})"),
+        ("Budgets", ", ".join(f"{b:,}" for b in budgets) + " queries" if budgets else "none"),
+        ("Time", took),
+        ("Versions", ", ".join(versions) or "not recorded"),
+        ("Device", meta.get("device")),
+        ("Authorized by", listed(allowed)),
+        ("Started", meta.get("started")),
+    ]
+    listing = el("dl", [[el("dt", word), el("dd", fact)] for word, fact in facts if fact], class_="facts")
+    how = el(
+        "p",
+        "Intervals are at 95%. Over seeds they are Student's t around the mean, and never narrower than the seeds' own "
+        "intervals over the test rows; with one seed they are over the rows alone. n says what was counted.",
+    )
+    return join([listing, how, [el("p", str(note)) for note in meta.get("notes") or ()], _cells(audit)])
+
+
+def _cells(audit: Audit) -> Html:
+    """Every record in a line."""
+    rows = [
+        [
+            f"{r['attack']}, {'no defense' if r['defense'] == NONE else r['defense']}",
+            f"{int(r['cell'].get('budget', 0)):,}",
+            r["cell"].get("seed", 0),
+            r["outcome"],
+            _main(r, audit.measure),
+            f"{int(r.get('queries', 0)):,}",
+            duration(float(r.get("seconds", 0))),
+            r.get("reason") or (r.get("stopped") if r.get("stopped") != "done" else ""),
+            el("code", r["id"]),
+        ]
+        for r in audit.records
+    ]
+    head = ["Attack and defense", "Budget", "Seed", "Outcome", "Measured", "Paid", "Time", "Why", "Cell"]
+    return disclosure(f"All {count(len(rows), 'cell')}", table(head, rows, "Every cell that was run"))
+
+
+def _main(record: Mapping[str, Any], measure: str) -> str:
+    name = "utility" if record.get("role") == "honest" else measure
+    e = estimate((record.get("measures") or {}).get(name))
+    return f"{percent(e, 1)} ({e.n:,} {e.unit})" if e else ""
+
+
+def _victim(audit: Audit, meta: Mapping[str, Any]) -> str:
+    if meta.get("victim"):
+        return _name(meta["victim"])
+    names = dict.fromkeys(_name(r["cell"].get("victim")) for r in audit.records)
+    return listed(n for n in names if n) or "the victim"
+
+
+def _data(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = meta.get("data")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _accuracy(audit: Audit, meta: Mapping[str, Any]) -> str | None:
+    pair = audit.honest.get(NONE) or next(iter(audit.honest.values()), None)
+    victim = meta.get("victim")
+    e = estimate(victim.get("accuracy")) if isinstance(victim, Mapping) else None
+    e = e or (pair.measures.get("accuracy") if pair else None)
+    return f"{percent(e, 1)} (n = {e.n:,} {e.unit})" if e else None
+
+
+def _classes(meta: Mapping[str, Any]) -> Sequence[str]:
+    interface = meta.get("interface")
+    return (interface.get("classes") if isinstance(interface, Mapping) else None) or ()
+
+
+def _name(thing: Any) -> str:
+    if isinstance(thing, Mapping):
+        digest = str(thing.get("sha256") or "")[:12]
+        return f"{thing.get('name') or '?'}{f' ({digest})' if digest else ''}"
+    return str(thing or "")

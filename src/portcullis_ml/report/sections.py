@@ -1,0 +1,294 @@
+"""The sections of the page, each from the same audit; a section with nothing to say is None."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.report import figures
+from portcullis_ml.report.markup import Html, disclosure, el, join, table
+from portcullis_ml.report.numbers import apart, count, percent, points, span
+from portcullis_ml.report.reading import NONE, Audit, Pair
+from portcullis_ml.report.words import CONTROLS, listed, measure_word
+
+__all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "recovery", "speed"]
+
+Section = Html | None
+
+
+def glance(audit: Audit, deployed: str | None = None) -> Section:
+    """One line for every defense: who fares best behind it, how far he gets, what it costs, when it noticed."""
+    head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "Alarm on him"]
+    rows = []
+    for defense in audit.defenses:
+        worst = audit.worst(defense)
+        loss = audit.cost(defense)
+        first = figures.alarm_words(audit, worst.attack, defense) if worst else ""
+        stolen = worst.measures[audit.measure] if worst else None
+        tags = [("best", defense == audit.best and audit.helps), ("deployed", defense == deployed)]
+        mark = join([el("span", word, class_=f"tag {word}") for word, true in tags if true], " ")
+        price = "nothing" if defense == NONE else points(loss) if loss else "not measured"
+        rows.append([
+            join([_defense(defense), mark], " "),
+            worst.attack if worst else "nobody left a copy",
+            _bar(stolen) if stolen else "none",
+            price,
+            (first if _alarms(audit, defense) else "no detector") if worst else "",
+        ])  # fmt: skip
+    return table(head, rows, "Every defense and the attacker who fares best behind it", class_="glance stack")
+
+
+def speed(audit: Audit) -> Section:
+    """Agreement against queries, a panel for every defense."""
+    if not any(p.done for p in audit.pairs.values()):
+        return None
+    panels = []
+    for n, defense in enumerate(audit.defenses):
+        title = el("figcaption", _defense(defense))
+        panels.append(el("figure", title, figures.curves(audit, defense, f"curves-{n}")))
+    points_ = [
+        [f"{a}, {_words(d)}", f"{q:,}", *_number(e)] for (a, d), p in _ordered(audit) for q, e in p.curve(audit.measure)
+    ]
+    head = ["Attack and defense", "Queries", measure_word(audit).capitalize(), "Interval", "n"]
+    return join([
+        el("p", f"How good the copy is after so many queries. {_over(audit)} A cross marks where the guard shut "
+           "the attacker out, the dotted level what a thief gets who learns nothing from the API."),
+        figures.key(audit.thieves),
+        el("div", panels, class_="panels"),
+        disclosure("Numbers behind the curves", table(head, points_, "Agreement by number of queries")),
+    ])  # fmt: skip
+
+
+def matrix(audit: Audit) -> Section:
+    """Every attack against every defense, the worst attacker of each defense marked."""
+    if not audit.pairs:
+        return None
+    rows = []
+    for defense in audit.defenses:
+        worst = audit.worst(defense)
+        cells = [_cell(audit, audit.pairs.get((a, defense)), worst) for a in audit.attacks]
+        rows.append([_defense(defense), *cells])
+    notes = [el("li", el("b", where), f": {what}") for where, what in _notes(audit)]
+    return join([
+        el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}. "
+           f"{_over(audit)} The attacker who fares best behind a defense is framed and "
+           "marked ▲: a defense is worth what it does to him."),
+        table(["Defense", *audit.attacks], rows, "Attack by defense", class_="matrix"),
+        el("ul", notes, class_="notes") if notes else None,
+        _everything(audit),
+    ])  # fmt: skip
+
+
+def detection(audit: Audit) -> Section:
+    """When the alarms came, and how often honest clients set them off."""
+    watched = [d for d in audit.defenses if _alarms(audit, d)]
+    if not watched:
+        return None
+    panels = [
+        el("figure", el("figcaption", _defense(d), el("small", _false(audit, d))),
+           figures.timeline(audit, d, f"alarms-{n}"))
+        for n, d in enumerate(watched)
+    ]  # fmt: skip
+    rows = [
+        [f"{a}, {_words(d)}", figures.alarm_words(audit, a, d),
+         ", ".join("none" if r is None else f"{r:,}" for r in p.alarms), f"{p.queries:,}"]
+        for (a, d), p in _ordered(audit) if d in watched
+    ]  # fmt: skip
+    honest = [[_defense(d), *_number(_honest(audit, d, "false_alarm"))] for d in watched]
+    return join([
+        el("p", "Each mark is the first alarm of one run, at the query that set it off; the gray track ends with the "
+           "last query. An alarm that never comes is a thief who leaves unseen."),
+        el("div", panels, class_="panels"),
+        disclosure("Numbers behind the timelines",
+            table(["Attack and defense", "First alarm", "By seed", "Queries paid"], rows, "First alarms"),
+            table(["Defense", "False alarms", "Interval", "n"], honest, "Chunks of honest rows with an alarm")),
+    ])  # fmt: skip
+
+
+def cost(audit: Audit) -> Section:
+    """What honest clients pay for what the thief is denied."""
+    plotted = figures.pareto(audit, "pareto")
+    if plotted is None:
+        return None
+    drawing, letters = plotted
+    names = dict((d, letter) for letter, d in letters)
+    rows = [
+        [join([el("b", names.get(d, ""), class_="letter"), _defense(d)], "\N{NO-BREAK SPACE}"),
+         points(loss) if (loss := audit.cost(d)) else "not measured",
+         _maybe(_honest(audit, d, "labels_changed")), _maybe(_honest(audit, d, "tv")),
+         _maybe(_honest(audit, d, "refused")),
+         percent(w.measures[audit.measure]) if (w := audit.worst(d)) else "no copy"]
+        for d in audit.defenses
+    ]  # fmt: skip
+    head = ["Defense", "Accuracy lost", "Labels changed", "Probabilities moved", "Rows refused", "Worst theft"]
+    return join([
+        el("p", "Further left is cheaper for honest clients, further down holds the thief better. Round marks on the "
+           "step are defenses that no other one beats at both; square ones are beaten. Every defense stands with its "
+           "worst attacker."),
+        el("figure", drawing),
+        table(head, rows, "Utility against theft", class_="stack"),
+    ])  # fmt: skip
+
+
+def recovery(audit: Audit, labels: Sequence[str]) -> Section:
+    """Which classes are lost: by the worst attacker, undefended and behind the best defense."""
+    shown = [d for d in (NONE, audit.best) if d and (w := audit.worst(d)) and any(w.classes)]
+    if not shown:
+        return None
+    worsts = [w for d in shown if (w := audit.worst(d))]
+    size = max(len(w.classes) for w in worsts)
+    labels = [str(x) for x in labels][:size] + [str(i) for i in range(len(labels), size)]
+    rows = [[labels[i], *(_maybe(w.classes[i] if i < len(w.classes) else None) for w in worsts)]
+            for i in range(size)]  # fmt: skip
+    titles = [f"{w.attack}, {_words(w.defense)}" for w in worsts]
+    return join([
+        el("p", "How often the copy is right on a class, as a share of how often the victim is: at 100% it is as good, "
+           "above that better. An average can hide a class that is wholly stolen, or wholly safe."),
+        figures.key(titles, lines=False),
+        el("figure", figures.recovery(audit, shown, labels, "recovery"), class_="scroll"),
+        disclosure("Numbers behind the figure", table(["Class", *titles], rows, "Recovery of every class")),
+    ])  # fmt: skip
+
+
+def controls(audit: Audit) -> Section:
+    """What the figures must be compared with."""
+    rows = [(p.attack, CONTROLS.get(p.attack, ""), p.defense, p) for p in audit.controls]
+    for defense, name in ((NONE, "undefended"), ("label_only", "label only")):
+        if worst := audit.worst(defense):
+            rows.append((name, f"the strongest attack, {worst.attack}", defense, worst))
+    if not rows:
+        return None
+    cells = [
+        [name, what if defense == NONE else f"{what}, behind {defense}", _grade(audit, p), f"{p.queries:,}"]
+        for name, what, defense, p in rows
+    ]  # fmt: skip
+    said = "A theft counts only above these rows. They were run by themselves, with the same data and learner."
+    if not audit.controls:
+        said = "No control was run: whether the API taught the thief anything cannot be told from this page."
+    head = ["Row", "What it is", measure_word(audit).capitalize(), "Queries"]
+    return join([el("p", said), table(head, cells, "Controls", class_="stack")])
+
+
+def _grade(audit: Audit, pair: Pair) -> str:
+    """The agreement of a control with its interval and n, or why there is none."""
+    e = pair.measures.get(audit.measure)
+    n = f"n = {e.n:,} {e.unit}".replace(" ", "\N{NO-BREAK SPACE}") if e else ""
+    return f"{percent(e, 1)}, {n}" if e else f"{pair.outcome}. {pair.reason}"
+
+
+def _everything(audit: Audit) -> Html:
+    """Every measure of every attack against every defense."""
+    names = list(dict.fromkeys(n for _, p in _ordered(audit) for n in p.measures))
+    rows = [
+        [f"{a}, {_words(d)}", *(el("td", _maybe(p.measures.get(n)), class_="figure") for n in names), len(p.done)]
+        for (a, d), p in _ordered(audit)
+        if p.done
+    ]
+    head = ["Attack and defense", *(n.replace("_", " ").capitalize() for n in names), "Seeds"]
+    return disclosure("Every measure of every copy", table(head, rows, "Every measure of every copy"))
+
+
+def _notes(audit: Audit) -> list[tuple[str, str]]:
+    """(where, what) of every cell without a copy, every run that the guard ended or that went on for too long."""
+    why: dict[tuple[str, str], list[str]] = {}
+    for (attack, defense), p in _ordered(audit):
+        if p.outcome != "done":
+            why.setdefault((attack, f"{p.outcome}. {p.reason}"), []).append(_words(defense))
+        elif p.ended_by_guard:
+            told = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what he had by then."
+            why.setdefault((attack, told), []).append(_words(defense))
+        for queries, e in _peak(audit, p):
+            told = f"had a better copy earlier, {percent(e)} after {count(queries, 'query')}: stopping then pays."
+            why.setdefault((attack, told), []).append(_words(defense))
+    everywhere = len(audit.defenses) if len(audit.defenses) > 1 else 0
+    return [
+        (attack if len(where) == everywhere else f"{attack}, {listed(where)}", what)
+        for (attack, what), where in why.items()
+    ]
+
+
+def _peak(audit: Audit, pair: Pair) -> list[tuple[int, Estimate]]:
+    """Where on its way this attack had a clearly better copy than at its end: one point or none."""
+    curve = pair.curve(audit.measure)
+    best = max(curve, key=lambda point: point[1].value, default=None)
+    return [best] if best and apart(curve[-1][1], best[1]) else []
+
+
+def _cell(audit: Audit, pair: Pair | None, worst: Pair | None) -> Html:
+    """A <td>: the agreement, or why there is none."""
+    if pair is None:
+        return el("td", "not run", class_="void")
+    e = pair.measures.get(audit.measure)
+    if e is None:
+        return el("td", el("abbr", pair.outcome, title=pair.reason or None), class_="void")
+    top = worst is not None and pair.attack == worst.attack
+    judged = audit.steals(pair.attack) is not False
+    value = percent(e).partition(" [")[0]
+    title = f"{count(len(pair.done), 'seed')}; {count(pair.queries, 'query')} paid"
+    aside = None if judged else el("small", "does not steal undefended")
+    share = max(0.0, min(1.0, e.value))
+    return el("td", el("b", value, " ▲" if top else ""), el("small", span(e)), aside, title=title,
+              class_="heat worst" if top else "heat", style=f"--share:{100 * share:.0f}%")  # fmt: skip
+
+
+def _bar(e: Estimate) -> Html:
+    share = max(0.0, min(1.0, e.value))
+    return el("span", el("b", percent(e).partition(" [")[0]), " ", el("small", span(e)),
+              class_="bar", style=f"--share:{100 * share:.0f}%")  # fmt: skip
+
+
+def _number(e: Estimate | None) -> list[Html]:
+    """Value, interval and n, for three columns of a table."""
+    if e is None:
+        return [el("td", "not measured", colspan=3)]
+    value, _, interval = percent(e, 1).partition(" [")
+    return [el("td", text, class_="figure") for text in (value, f"[{interval}", f"{e.n:,} {e.unit}".strip())]
+
+
+def _maybe(e: Estimate | None) -> str:
+    return percent(e, 1) if e else "not measured"
+
+
+def _honest(audit: Audit, defense: str, measure: str) -> Estimate | None:
+    pair = audit.honest.get(defense)
+    return pair.measures.get(measure) if pair else None
+
+
+def _alarms(audit: Audit, defense: str) -> bool:
+    """Whether anything behind this defense can, or did, raise an alarm."""
+    pairs = [p for (_, d), p in audit.pairs.items() if d == defense]
+    stages: list[Mapping[str, Any]] = [s for p in pairs for r in p.records[:1] for s in r["cell"].get("defense") or ()]
+    return any(s.get("unit") == "watch" or "detector" in s for s in stages) or any(any(p.alarms) for p in pairs)
+
+
+def _false(audit: Audit, defense: str) -> str:
+    """How often honest clients set this off, by chunks of their rows or else by clients."""
+    for measure, noun in (("false_alarm", "chunks"), ("flagged", "clients")):
+        if e := _honest(audit, defense, measure):
+            return f"honest clients: false alarms in {percent(e, 1)} of {e.n:,} {noun}"
+    return "honest clients: not measured"
+
+
+def _ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:
+    keys = [(a, d) for d in audit.defenses for a in audit.attacks if (a, d) in audit.pairs]
+    return [(key, audit.pairs[key]) for key in keys]
+
+
+def _over(audit: Audit) -> str:
+    """What the intervals on this page are over."""
+    if len(audit.seeds) == 1:
+        return "There is one seed, and the 95% intervals are over the test rows."
+    return f"Figures are means over {count(len(audit.seeds), 'seed')} with 95% intervals."
+
+
+def _defense(defense: str) -> Html:
+    """The guard's name, which may be broken behind a bracket, a comma or a plus."""
+    if defense == NONE:
+        return el("em", "no defense")
+    return join(re.split(r"(?<=[(,+])", defense), el("wbr"))
+
+
+def _words(defense: str) -> str:
+    return "no defense" if defense == NONE else defense

@@ -1,0 +1,220 @@
+"""The answer in words: what a stranger gets, what the best defense changes, and what must not be concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.report.numbers import count, percent, points
+from portcullis_ml.report.reading import GRADES, NONE, Audit, Pair
+
+__all__ = ["CONTROLS", "Said", "answer", "listed", "measure_word", "threat"]
+
+MEASURES = {
+    "agreement": "agreement",
+    "macro_f_agreement": "macro-F agreement",
+    "agreement_uniform": "agreement on uniform points",
+    "accuracy": "accuracy",
+    "r2": "of the variance",
+}
+CONTROLS = {
+    "no_api": "asks nothing and always answers the victim's most frequent class",
+    "own_labels": "asks nothing and trains on the pool with the pool's own labels",
+    "random_queries": "pays for uniform noise and trains the same learner on the answers",
+    "shuffled": "trains on a real attack's queries with the answers permuted",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """The answer. `verdict` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
+    "withheld" or "nothing"; `caveats` are what the reader must know with it."""
+
+    verdict: str
+    headline: str
+    lead: str = ""
+    detail: Sequence[str] = ()
+    caveats: Sequence[str] = ()
+
+
+def answer(audit: Audit) -> Said:
+    """The answer to: how cheaply can this model be stolen, and what does the best defense change?"""
+    strongest = audit.worst(NONE)
+    if strongest is None:
+        return _nothing(audit)
+    if not audit.steals(strongest.attack):
+        return _withheld(audit)
+    if audit.free:
+        return _no_gain(audit, strongest, audit.free)
+    copy = strongest.measures[audit.measure]
+    opening = (
+        f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
+        f"{_interval(copy)}."
+    )
+    return Said("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
+
+
+def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Said:
+    """No theft is claimed where the same data with its own labels makes as good a copy without the API."""
+    copy, free = strongest.measures[audit.measure], own.measures[audit.measure]
+    defended = _defended(audit)
+    return Said(
+        "no gain",
+        f"The API adds nothing measurable: whoever labels the same data himself reaches {_share(audit, free)} "
+        f"{_interval(free)} without a query.",
+        f"With {count(strongest.queries, 'query')} a stranger reaches {percent(copy)}, not clearly more. This "
+        "shows no theft, and no defense takes away what the data gives by itself.",
+        [f"For a thief who cannot label it: {defended[0].lower()}{defended[1:]}", *_details(audit)],
+        [*_caveats(audit), "To see what the API gives away, audit with a pool whose labels a thief would not have."],
+    )
+
+
+def measure_word(audit: Audit) -> str:
+    return MEASURES.get(audit.measure, audit.measure.replace("_", " "))
+
+
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"."""
+    all_ = list(names)
+    return f" {word} ".join([", ".join(all_[:-1]), all_[-1]] if len(all_) > 1 else all_)
+
+
+def threat(tag: Any) -> str:
+    """The threat-model tag of a record, as people read it."""
+    if not isinstance(tag, Mapping):
+        return str(tag or "not stated")
+    words = {"answers": "sees {}", "data": "has {}", "queries": "pays for {} queries"}
+    told = {k: v for k, v in tag.items() if k not in ("accounts", "knows_defense", "authorised_by")}
+    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in told.items()]
+    if "accounts" in tag:
+        parts.append(count(int(tag["accounts"]), "account"))
+    if "knows_defense" in tag:
+        parts.append("knows the defense" if tag["knows_defense"] else "does not know the defense")
+    return " · ".join(parts)
+
+
+def _defended(audit: Audit) -> str:
+    best = audit.best
+    tried = [d for d in audit.defenses if d != NONE]
+    if not tried:
+        return "No defense was tried."
+    if best is None:
+        return f"Behind {listed(tried)} no attack left a copy to measure."
+    left = audit.worst_copy(best)
+    assert left is not None
+    if not audit.helps:
+        several = f"None of the {len(tried)} defenses tried holds him back: the best, {best}, leaves"
+        one = f"The one defense tried, {best}, does not hold him back: it leaves"
+        return f"{several if len(tried) > 1 else one} him at {percent(left)}."
+    cost = audit.cost(best)
+    price = f"costs honest clients {_price(cost)} and" if cost else "(what it costs honest clients was not measured)"
+    return f"The best defense here, {best}, {price} holds him at {percent(left)}."
+
+
+def _price(cost: Estimate) -> str:
+    """ "0.3 points of accuracy", or what can be said of a loss that rounds to nothing."""
+    if round(100 * cost.value, 1) <= 0 and round(100 * cost.high, 1) <= 0:
+        return "no accuracy"
+    return points(cost).replace(" [", " of accuracy [")
+
+
+def _details(audit: Audit) -> Iterable[str]:
+    strongest = audit.worst(NONE)
+    assert strongest is not None
+    yield f"The strongest attack is {strongest.attack}.{_half_way(audit, strongest.attack)}"
+    if audit.baseline:
+        yield f"A thief who learns nothing from the API gets {percent(audit.baseline.measures[audit.measure])}."
+    if audit.best and audit.helps:
+        held = audit.worst(audit.best)
+        assert held is not None
+        yield f"Behind {audit.best} the worst attacker is {held.attack}."
+
+
+def _half_way(audit: Audit, attack: str) -> str:
+    """After how few queries he had nine tenths of what he gained."""
+    curve = audit.pairs[attack, NONE].curve(audit.measure)
+    if len(curve) < 3 or not audit.baseline:
+        return ""
+    start, end = audit.baseline.measures[audit.measure].value, curve[-1][1].value
+    early = next((q for q, e in curve if e.value >= start + 0.9 * (end - start)), curve[-1][0])
+    return f" It has nine tenths of its gain after {count(early, 'query')}." if early < curve[-1][0] else ""
+
+
+def _caveats(audit: Audit) -> Iterable[str]:
+    seeds = audit.seeds
+    if len(seeds) == 1:
+        yield "One seed was run: the intervals cover the test rows, not the attacker's luck. Give more with --seeds."
+    elif len(seeds) < 5:
+        yield f"{len(seeds)} seeds were run; intervals of so few are wide and rough."
+    blind = [a for a in audit.attacks if audit.steals(a) is False]
+    if blind:
+        yield (
+            f"{listed(blind)} {'does' if len(blind) == 1 else 'do'} not steal even undefended, "
+            "so what a defense does to this cannot be judged."
+        )
+    if any(d != NONE for d in audit.defenses):
+        tags = [r.get("threat_model") for r in audit.records]
+        if not any(isinstance(t, Mapping) and t.get("knows_defense") for t in tags):
+            yield "No attacker here knew the defense; one who does may fare better."
+    failed = [p for p in audit.pairs.values() if any(r["outcome"] == "failed" for r in p.records)]
+    if failed:
+        where = listed(f"{p.attack} against {_guard(p.defense)}" for p in failed[:3])
+        more = ", ..." if len(failed) > 3 else ""
+        yield f"{count(len(failed), 'cell')} failed ({where}{more}): what they hide is unknown."
+
+
+def _withheld(audit: Audit) -> Said:
+    strongest, blind = audit.worst(NONE), audit.baseline
+    assert strongest is not None
+    assert blind is not None
+    copy, base = strongest.measures[audit.measure], blind.measures[audit.measure]
+    return Said(
+        "withheld",
+        "Verdict withheld: undefended, the attacks do not steal.",
+        f"With {count(strongest.queries, 'query')} the best of them, {strongest.attack}, reaches {_share(audit, copy)} "
+        f"{_interval(copy)}, and a thief who learns nothing from the API {percent(base)}.",
+        ["What a defense changes cannot be seen where nothing is stolen.",
+         "Try a larger --budget, other --attacks or a pool closer to the victim's own data."],
+        list(_caveats(audit))[:1] if len(audit.seeds) < 5 else [],
+    )  # fmt: skip
+
+
+def _nothing(audit: Audit) -> Said:
+    ran = [p for p in audit.pairs.values() if p.defense == NONE] or list(audit.pairs.values())
+    if not ran:
+        return Said("nothing", "No attack was run, so there is nothing to say.")
+    if audit.worst(NONE) is None and any(audit.worst(d) for d in audit.defenses):
+        return Said(
+            "withheld",
+            "Verdict withheld: no attack left a copy of the undefended model.",
+            "There is nothing to compare the defended ones with.",
+            [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
+        )
+    if any(p.done for p in ran):
+        return Said(
+            "nothing",
+            "The copies that were made could not be graded.",
+            f"None of the records holds one of {listed(GRADES, 'or')}.",
+        )
+    outcomes = listed(sorted({p.outcome for p in ran}))
+    return Said(
+        "nothing",
+        f"No attack left a copy of this model: {outcomes}.",
+        "That is no proof that it cannot be stolen.",
+        [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
+    )
+
+
+def _guard(defense: str) -> str:
+    return "no defense" if defense == NONE else defense
+
+
+def _share(audit: Audit, e: Estimate) -> str:
+    """ "84% agreement"."""
+    return f"{percent(e).split(' ')[0]} {measure_word(audit)}"
+
+
+def _interval(e: Estimate) -> str:
+    return percent(e)[percent(e).index("[") :]
