@@ -106,7 +106,7 @@ def with_art(attack: str, answers: str, folder: Path, epochs: int, seed: int) ->
 
 
 def with_portcullis(attack: str, answers: str, folder: Path, epochs: int, seed: int) -> tuple[float, np.ndarray]:
-    from portcullis_ml.core.extraction import Knowledge
+    from portcullis_ml.core.attack import Knowledge
     from portcullis_ml.core.oracle import LocalOracle
     from portcullis_ml.core.types import Interface, Reveals
     from portcullis_ml.extraction import CATALOG

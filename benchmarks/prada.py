@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from portcullis_ml.core.state import size_of
+from portcullis_ml.core.state import pack
 from portcullis_ml.core.types import Answer, Request
 from portcullis_ml.detectors import _compiled
 from portcullis_ml.detectors._growing_sets import GrowingSets, Joining
@@ -183,7 +183,7 @@ def memory(folder: Path) -> None:
         same = [(twin.place(c, z), twin.size)[::-1] for z, c in zip(x, y.tolist(), strict=True)] == slow
         print(
             f"  {detector.name:16} |G| = {state.sets.size}; {held / 1e6:.2f} MB in memory, "
-            f"{size_of(state) / 1e6:.2f} MB stored; every size and distance equal to brute force: {same}; "
+            f"{len(pack(state)) / 1e6:.2f} MB stored; every size and distance equal to brute force: {same}; "
             f"greatest suspicion {np.nanmax(suspicion):.3f}"
         )
 

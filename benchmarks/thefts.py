@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.core.extraction import Extraction, ExtractionAttack, Knowledge
+from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Answer, Array, Interface, Model
 

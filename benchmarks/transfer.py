@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from portcullis_ml.bench.protocols import prada
-from portcullis_ml.core.extraction import Knowledge
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Model, Reveals

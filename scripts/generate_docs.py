@@ -17,7 +17,7 @@ from typing import Any
 from attack_curves import measured
 
 from portcullis_ml.bench.flags import FLAGS
-from portcullis_ml.core.settings import Catalog, resolve
+from portcullis_ml.catalog import Catalog, resolve
 
 DOCS = Path(__file__).parent.parent / "docs"
 WINGS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import portcullis_ml
-from portcullis_ml.core.settings import Catalog, resolve
+from portcullis_ml.catalog import Catalog, resolve
 
 SRC = Path(portcullis_ml.__file__).parent
 WINGS = {"extraction", "defenses", "detectors", "ownership", "privacy", "measures"}
@@ -90,7 +90,7 @@ class Absent:
             raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 
 sys.meta_path.insert(0, Absent())
-from portcullis_ml.core.settings import resolve
+from portcullis_ml.catalog import resolve
 for wing in {CATALOGS!r}:
     catalog = resolve(f'portcullis_ml.{{wing}}:CATALOG')
     for name in catalog:

@@ -31,8 +31,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from portcullis_ml.bench.protocols.prada import fitted
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import Refused
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle, MeteredOracle
 from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.data.datasets import load_dataset

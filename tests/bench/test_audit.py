@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench import controls
-from portcullis_ml.bench.audit import audit_cell, guard_of, shown_by
+from portcullis_ml.bench.audit import audit_cell, guard_of
 from portcullis_ml.bench.grid import attack_named, defense_named
 from portcullis_ml.bench.single import extract_to
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
@@ -81,8 +81,8 @@ def test_a_thief_reads_off_what_the_guard_shows(here):
         ("top_k(k=2)", Reveals.TOP_K, 2),
         ("rounding(decimals=3)", Reveals.PROBS, 1),
     ):
-        guard = guard_of(cell_for(here, RANDOM, defense=tuple(defense_named(word))))
-        seen = shown_by(guard, stage, stage.interface)
+        guard = guard_of(cell_for(here, RANDOM, defense=tuple(defense_named(word))), stage.interface)
+        seen = guard.shown(stage.interface)
         assert (seen.reveals, seen.k) == (reveals, k)
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from portcullis_ml.bench.grid import Plan, attack_named, defense_named, split_outside
+from portcullis_ml.bench.grid import Plan, attack_named, defense_named
+from portcullis_ml.catalog import split_outside
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.extraction.jacobian import PRESETS

@@ -12,7 +12,7 @@ from portcullis_ml.bench.protocols import PROTOCOLS, ensembles
 from portcullis_ml.bench.protocols import tramer_victims as victims
 from portcullis_ml.bench.protocols.tramer import cells_of, explained, run, same_values, shortened
 from portcullis_ml.bench.protocols.tramer_tables import document
-from portcullis_ml.core.extraction import Knowledge
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.extraction.equation_solving import EquationSolving

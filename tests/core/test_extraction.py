@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tests.core.test_oracle import API, CloseAt, Sigmoid, points
 
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
-from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Feature, Interface, Reveals

@@ -1,13 +1,18 @@
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from portcullis_ml.core.errors import ParameterError, Refused
-from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.guard import Defense, Guard, changed
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.state import MemoryStore
-from portcullis_ml.core.types import Answer, Interface, Request
+from portcullis_ml.core.settings import bound
+from portcullis_ml.core.types import Answer, Interface, Request, Reveals
+from portcullis_ml.defenses.label_only import LabelOnly
+from portcullis_ml.defenses.top_k import TopK
 
 KEY = b"0" * 32
 API = Interface(input_shape=(2,), n_classes=2)
@@ -122,20 +127,38 @@ def test_a_short_key_is_refused() -> None:
         Guard(key=b"short")
 
 
-def test_a_full_store_spills_and_finds_again() -> None:
-    cellar = MemoryStore()
-    guard = Guard(Limit(rows=5), key=KEY, store=MemoryStore(2, spill=cellar))
-    for client in ("ann", "bob", "cat"):
-        guard.admit(ask(5, client)[0])
-    assert len(cellar) == 1
-    with pytest.raises(Refused):
-        guard.admit(ask(1, "ann")[0])
+@dataclass(frozen=True, kw_only=True)
+class Bound(Defense[None]):
+    classes: int = field(default=0, init=False, compare=False)
+    name: ClassVar[str] = "bound"
+
+    def bind(self, interface: Interface) -> Bound:
+        return bound(self, classes=interface.n_classes)
+
+    def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
+        return answer
 
 
-def test_a_store_forgets_one_client() -> None:
-    store = MemoryStore()
-    guard = Guard(Limit(rows=5), key=KEY, store=store)
-    guard.admit(ask(5, "ann")[0])
-    guard.admit(ask(5, "bob")[0])
-    store.forget("ann")
-    assert {client for client, _ in store} == {"bob"}
+def test_the_first_binding_counts_and_the_settings_stay() -> None:
+    api = Interface(input_shape=(2,), n_classes=3)
+    guard = Guard(Bound(), key=KEY)
+    assert guard.stages[0].classes == 0
+    guard.bind(api)
+    guard.bind(api.revealing(n_classes=5))
+    assert guard.stages[0].classes == 3
+    assert guard.describe() == Guard(Bound(), key=KEY, interface=api).describe() == [{"unit": "bound"}]
+
+
+def test_what_is_shown_is_what_every_stage_leaves() -> None:
+    api = Interface(input_shape=(2,), n_classes=3)
+    assert Guard(key=KEY).shown(api) == api
+    assert Guard(TopK(k=2), LabelOnly(), key=KEY).shown(api).reveals == Reveals.LABELS
+    assert Guard(TopK(k=2), key=KEY).shown(api).k == 2
+
+
+def test_a_changed_explanation_is_a_changed_row() -> None:
+    clean = Answer(np.zeros(3, int), None, np.zeros((3, 2)))
+    other = clean.explanation.copy()
+    other[1, 0] = 1
+    assert changed(clean, Answer(clean.labels, None, other)).tolist() == [False, True, False]
+    assert changed(clean, Answer(clean.labels, None, None)).all()

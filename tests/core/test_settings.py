@@ -2,8 +2,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from portcullis_ml.catalog import Catalog, resolve
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
-from portcullis_ml.core.settings import Catalog, check, describe, resolve
+from portcullis_ml.core.settings import check, describe
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from portcullis_ml.catalog import Catalog
 from portcullis_ml.core.errors import ParameterError, Refused
 from portcullis_ml.core.guard import Detector, Guard
 from portcullis_ml.core.oracle import LocalOracle
-from portcullis_ml.core.settings import Catalog
 from portcullis_ml.core.state import MemoryStore, pack, unpack
 from portcullis_ml.core.types import Answer, Array, Request
 from portcullis_ml.defenses import CATALOG

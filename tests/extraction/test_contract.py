@@ -16,8 +16,9 @@ import pytest
 import torch
 
 import portcullis_ml.extraction
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.settings import describe

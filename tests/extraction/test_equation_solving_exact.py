@@ -11,8 +11,9 @@ from sklearn.datasets import load_digits, load_iris, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Model

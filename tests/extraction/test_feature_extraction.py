@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_iris, make_circles
 
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed, InputError, NotApplicable, ParameterError
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
 from portcullis_ml.extraction._edges import edges_of, shortest, snap

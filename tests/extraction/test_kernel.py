@@ -8,8 +8,9 @@ import pytest
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Reveals
 from portcullis_ml.extraction.kernel import Kernel

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import ParameterError
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Interface, Reveals
 from portcullis_ml.extraction.knockoff import Knockoff, without_replacement

@@ -7,8 +7,9 @@ import pytest
 from sklearn.datasets import make_moons
 from sklearn.svm import SVC
 
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
 from portcullis_ml.extraction.retraining import Retraining

@@ -14,8 +14,9 @@ from sklearn.ensemble import (
 )
 
 from extraction.toys import WatchedOracle
+from portcullis_ml.core.attack import Harvest, Knowledge
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.core.extraction import Extraction, Harvest, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals

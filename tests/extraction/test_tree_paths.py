@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
 from portcullis_ml.extraction._grid import Grid

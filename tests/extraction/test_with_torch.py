@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from portcullis_ml.core.extraction import Extraction, ExtractionAttack, Knowledge
+from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
 from portcullis_ml.extraction.copycat import Copycat

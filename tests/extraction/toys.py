@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import softmax
 
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.core.extraction import ExtractionAttack, Knowledge
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.types import Answer, Array, Interface, Model, Request, Reveals
 from portcullis_ml.extraction.copycat import Copycat

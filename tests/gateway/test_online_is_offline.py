@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tests.gateway.harness import KEYS, SECRET, gate, policy_of, running
 
-from portcullis_ml.core.extraction import Extraction, Knowledge
+from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.extraction.jacobian import Jacobian

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.report.fakes import audit, control, estimate, honest, record, without_copy
 
+from portcullis_ml.catalog import Catalog, resolve
 from portcullis_ml.core.guard import Guard
-from portcullis_ml.core.settings import Catalog, resolve
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.reading import NONE, read
 from portcullis_ml.report.recommend import settings, toml

@@ -23,7 +23,9 @@ from portcullis_ml.bench.leak import leaked
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Desk
 from portcullis_ml.bench.scene import Scene, Stage
-from portcullis_ml.core.extraction import Extraction, ExtractionAttack, Knowledge
+from portcullis_ml.core.artifacts import identity
+from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle, checked_answer
 from portcullis_ml.core.randomness import derive
@@ -35,7 +37,7 @@ from portcullis_ml.measures.detection import false_positives, run_detector
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.measures.utility import honest_cost
 
-__all__ = ["audit_cell", "guard_of", "knowledge_of", "shown_by"]
+__all__ = ["audit_cell", "guard_of", "knowledge_of"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
 HONEST = 150  # rows that one honest client asks
@@ -53,8 +55,9 @@ def audit_cell(cell: Cell, desk: Desk, *, scene: Scene, keep: Callable[[Extracti
     if cell.budget == 0:
         return _unpaid(cell, stage, scene)
     attack: ExtractionAttack = ATTACKS.build(cell.attack)
-    guard = guard_of(cell)
-    interface = shown_by(guard_of(cell), stage, _asked_for(cell, stage))
+    answered = _asked_for(cell, stage)
+    guard = guard_of(cell, answered)
+    interface = answered if guard is None else guard.shown(answered)
     knowledge = knowledge_of(cell, stage)
     with desk.ledger(columns=max(interface.n_classes, 1)) as ledger:
         oracle = LocalOracle(stage.model, interface, budget=cell.budget, guard=guard, ledger=ledger)
@@ -78,27 +81,12 @@ def audit_cell(cell: Cell, desk: Desk, *, scene: Scene, keep: Callable[[Extracti
     )
 
 
-def guard_of(cell: Cell) -> Guard | None:
-    """The cell's guard as it meets its first client, or None for no defense."""
+def guard_of(cell: Cell, interface: Interface) -> Guard | None:
+    """The cell's guard as it meets its first client, bound to the undefended API; None for no defense."""
     if not cell.defense:
         return None
-    key = derive(cell.seed, "guard key, not a secret", json.dumps(cell.defense, sort_keys=True)).bytes(32)
-    return Guard(*(DEFENSES.build(stage) for stage in cell.defense), key=key)
-
-
-def shown_by(guard: Guard | None, stage: Stage, interface: Interface) -> Interface:
-    """The interface as a thief finds it after one question behind this guard, which is used up by it."""
-    if guard is None:
-        return interface
-    request = Request("a glance at the docs", stage.test_x[:1])
-    guard.admit(request)
-    answer = guard.release(request, checked_answer(stage.model, request.x, interface)).answer.only(interface)
-    shown = 0 if answer.scores is None else int((~np.isnan(answer.scores)).sum())
-    if shown == interface.n_classes or not answer.answered.all():
-        return interface
-    if shown == 0:
-        return interface.revealing(reveals=Reveals.LABELS)
-    return interface.revealing(reveals=min(interface.reveals, Reveals.TOP_K), k=shown)
+    key = derive(cell.seed, "guard key, not a secret", json.dumps(identity(cell.defense), sort_keys=True)).bytes(32)
+    return Guard(*(DEFENSES.build(stage) for stage in cell.defense), key=key, interface=interface)
 
 
 def knowledge_of(cell: Cell, stage: Stage) -> Knowledge:
@@ -172,7 +160,7 @@ def _honest(cell: Cell, stage: Stage) -> Record:
     interface = _asked_for(cell, stage)
 
     def fresh() -> Guard:
-        return guard_of(cell) or Guard(key=bytes(16))
+        return guard_of(cell, interface) or Guard(key=bytes(16))
 
     cost = honest_cost(fresh, stage.model, interface, streams, truths, rng=cell.rng("honest"))
     measures = cost.measures() | _false_alarms(cell, stage, streams)
@@ -189,11 +177,10 @@ def _honest(cell: Cell, stage: Stage) -> Record:
 
 def _false_alarms(cell: Cell, stage: Stage, streams: list[Array]) -> dict[str, Estimate]:
     """Chunks of 50 honest rows with an alarm, for the first detector of the guard."""
-    guard = guard_of(cell)
-    detectors = [s.detector for s in guard.stages if hasattr(s, "detector")] if guard else []
-    if not detectors:
+    guard = guard_of(cell, _asked_for(cell, stage))
+    if guard is None or not guard.detectors():
         return {}
-    detector = detectors[0]
+    detector = guard.detectors()[0]
     answers = [checked_answer(stage.model, x, stage.interface) for x in streams]
     suspicions = [
         run_detector(detector, x, a, client=str(i)) for i, (x, a) in enumerate(zip(streams, answers, strict=True))

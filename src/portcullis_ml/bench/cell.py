@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.randomness import derive
 
@@ -68,7 +69,7 @@ class Cell:
     def id(self) -> str:
         """16 hex digits of the content's hash."""
         content = {k: v for k, v in asdict(self).items() if k != "names"}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(identity(content), sort_keys=True, separators=(",", ":"))
         text = text.replace('"portcullis_ml.', '"portcullis.')  # renaming the package made no cell another
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

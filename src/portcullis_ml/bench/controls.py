@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import NotApplicable
-from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Labels, Model
 

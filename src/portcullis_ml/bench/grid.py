@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portcullis_ml.bench.cell import Cell, Role
+from portcullis_ml.catalog import Catalog, resolve, split_outside
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.extraction import ExtractionAttack
-from portcullis_ml.core.settings import Catalog, describe, resolve
+from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
@@ -128,15 +129,3 @@ def guard_stages(word: str) -> list[Any]:
     if word.strip() in ("", NONE):
         return []
     return [DEFENSES.build(part) for part in split_outside(word, "+")]
-
-
-def split_outside(text: str, separator: str) -> list[str]:
-    """Split at separators that stand outside brackets: "a(x=(1, 2)), b" at commas gives two parts."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([") - (letter in ")]")
-        if letter == separator and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]

@@ -99,7 +99,7 @@ def audit(
     It can be stopped at any time; the same command goes on from where it stood.
     """
     from portcullis_ml.bench.conduct import Wish, conduct
-    from portcullis_ml.bench.grid import split_outside
+    from portcullis_ml.catalog import split_outside
     from portcullis_ml.cli.outcome import Outcome
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.cli.schema import show_schema

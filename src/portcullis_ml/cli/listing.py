@@ -65,15 +65,15 @@ def _unknown(wing: str) -> None:
 
 def entries(wing: str) -> list[dict[str, Any]]:
     """One dict for every name: what it is, what it needs; presets after the attack that they are settings of."""
-    from portcullis_ml.core.settings import resolve
+    from portcullis_ml.catalog import resolve
 
     catalog: Mapping[str, str] = resolve(WINGS[wing])
     return [row for name in catalog for row in _entry(wing, name, catalog[name])]
 
 
 def _entry(wing: str, name: str, path: str) -> list[dict[str, Any]]:
+    from portcullis_ml.catalog import resolve
     from portcullis_ml.core.errors import MissingExtra
-    from portcullis_ml.core.settings import resolve
 
     row: dict[str, Any] = {"name": name, "what": _sentence(path.partition(":")[0], name)}
     if wing in ("networks", "bench"):

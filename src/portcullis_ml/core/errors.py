@@ -17,10 +17,7 @@ A sentence says what was expected, what was given, and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from portcullis_ml.core.types import Answer
+from typing import Any
 
 __all__ = [
     "AttackFailed",
@@ -81,8 +78,8 @@ class BudgetExhausted(QueryError):
 class Refused(QueryError):
     """The guard turned the client away.
 
-    `answered` holds the rows at the head of the batch that were answered before the door
-    closed, in order; it is None when there are none. `room` is how many rows a quota still has for the
+    `answered` is a `core.types.Answer` to the rows at the head of the batch that were answered before this
+    refusal, in order; it is None when there are none. `room` is how many rows a quota still has for the
     client, who can send fewer and is not charged for the others; None where no quota speaks. `place` is the
     request's place in its client's journal, where there is one.
     """
@@ -90,7 +87,7 @@ class Refused(QueryError):
     place = 0
 
     def __init__(
-        self, reason: str, *, retry_after: float | None = None, answered: Answer | None = None, room: int | None = None
+        self, reason: str, *, retry_after: float | None = None, answered: Any = None, room: int | None = None
     ) -> None:
         super().__init__(f"The guard refused this client: {reason}.")
         self.reason = reason

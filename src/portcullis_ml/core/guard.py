@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from portcullis_ml.core.errors import ParameterError, Refused
 from portcullis_ml.core.randomness import QUANTUM, Noise
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.state import MemoryStore, Store
-from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request
 
 __all__ = ["Alarm", "Defense", "Detector", "Guard", "Released"]
 
@@ -33,11 +33,19 @@ class Detector(ABC, Generic[S]):
 
     `update` is called with the *undefended* answer. A row is alarming when its suspicion is
     greater than `threshold`; NaN means that there is no verdict yet. Cutting a stream into other
-    batches changes nothing.
+    batches changes nothing. What is not abstract has a default that says "nothing of the kind".
     """
 
     name: ClassVar[str] = ""
+    heavy: ClassVar[bool] = False  # runs a model: the gate calls it off its event loop
     threshold: float
+
+    def bind(self, interface: Interface) -> Self:
+        """The detector for this API, with its artifacts loaded: where shapes and files are checked, once."""
+        return self
+
+    def warm(self) -> None:
+        """Load or compile what the first update would else wait for."""
 
     @abstractmethod
     def start(self) -> S:
@@ -50,6 +58,14 @@ class Detector(ABC, Generic[S]):
     def alarms(self, suspicion: Array) -> NDArray[np.bool_]:
         """(n,) which suspicions are alarming; NaN is not."""
         return np.asarray(suspicion > self.threshold)  # a NaN is above nothing
+
+    def suspicion(self, state: S) -> float:
+        """The latest suspicion; NaN where there is none yet."""
+        return float("nan")
+
+    def kept(self, state: S) -> int:
+        """How many of the client's rows the state holds."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -67,10 +83,33 @@ class Defense(ABC, Generic[S]):
     """One stage of a guard. Settings are its fields; what it remembers of a client is `S` (None if nothing).
 
     `keeps_labels` promises that `release` never changes a label, and the contract tests hold it to that.
+    What is not abstract has a default that says "nothing of the kind".
     """
 
     name: ClassVar[str] = ""
     keeps_labels: ClassVar[bool] = False
+    heavy: ClassVar[bool] = False  # runs a model: the gate calls it off its event loop
+
+    def bind(self, interface: Interface) -> Self:
+        """The stage for this API, with its artifacts loaded: where shapes, classes and files are checked, once.
+
+        `interface` is that of the undefended answers. Return `settings.bound(self, ...)`. Raises ParameterError,
+        InputError or NotApplicable in one sentence.
+        """
+        return self
+
+    def shown(self, interface: Interface) -> Interface:
+        """What an API that shows `interface` still shows behind this stage."""
+        return interface
+
+    def detectors(self) -> tuple[Detector[Any], ...]:
+        """The detectors that read the stream in this stage."""
+        return ()
+
+    def warm(self) -> None:
+        """Load or compile what the first request would else wait for."""
+        for detector in self.detectors():
+            detector.warm()
 
     def start(self) -> S | None:
         """The state of a new client: a dataclass that `core.state.pack` can write, or None."""
@@ -90,6 +129,14 @@ class Defense(ABC, Generic[S]):
         """(row, suspicion) of this client's first alarm, or None."""
         return None
 
+    def suspicion(self, state: S) -> float:
+        """The latest suspicion of this client; NaN where there is none."""
+        return float("nan")
+
+    def kept(self, state: S) -> int:
+        """How many of the client's rows the state holds."""
+        return 0
+
 
 @dataclass(frozen=True)
 class Released:
@@ -103,14 +150,22 @@ class Released:
 class Guard:
     """Defenses in the order in which an answer meets them, one state for each client and stage.
 
-    key      secret bytes that key all served randomness; two guards with one key answer alike
-    store    where states live; in memory unless given
-    quantum  how coarse a question is (1/255 for 8-bit images): see `randomness.canonical`
+    key        secret bytes that key all served randomness; two guards with one key answer alike
+    store      where states live; in memory unless given
+    quantum    how coarse a question is (1/255 for 8-bit images): see `randomness.canonical`
+    interface  of the undefended answers; stages are bound to it. Without one, whoever serves the guard binds it
 
     Not thread-safe for one client: the caller serialises each client's `admit` and `release`.
     """
 
-    def __init__(self, *stages: Defense[Any], key: bytes, store: Store | None = None, quantum: float = QUANTUM) -> None:
+    def __init__(
+        self,
+        *stages: Defense[Any],
+        key: bytes,
+        store: Store | None = None,
+        quantum: float = QUANTUM,
+        interface: Interface | None = None,
+    ) -> None:
         if len(key) < 16:
             raise ParameterError(
                 "Guard.key", "at least 16 secret bytes", f"{len(key)} bytes", "Make one with secrets.token_bytes(32)."
@@ -118,10 +173,24 @@ class Guard:
         self.stages: Sequence[Defense[Any]] = stages
         self.store: Store = MemoryStore() if store is None else store
         self.names = [f"{i}-{stage.name or type(stage).__name__}" for i, stage in enumerate(stages)]
-        # A stage that remembers nothing is not asked what it remembers, nor one without alarms for an alarm.
+        self._noises = [Noise(key, name, quantum) for name in self.names]
+        self._bound = False
+        self._prepare()
+        if interface is not None:
+            self.bind(interface)
+
+    def bind(self, interface: Interface) -> None:
+        """Bind every stage to the API that it stands before. Only the first call does anything."""
+        if not self._bound:
+            self.stages = tuple(stage.bind(interface) for stage in self.stages)
+            self._bound = True
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """A stage that remembers nothing is not asked what it remembers, nor one without alarms for an alarm."""
         self._plan = [
-            (name, stage, Noise(key, name, quantum), stage.start() is not None, type(stage).alarm is not Defense.alarm)
-            for name, stage in zip(self.names, stages, strict=True)
+            (name, stage, noise, stage.start() is not None, type(stage).alarm is not Defense.alarm)
+            for name, stage, noise in zip(self.names, self.stages, self._noises, strict=True)
         ]
 
     def describe(self) -> list[dict[str, Any]]:
@@ -131,6 +200,26 @@ class Guard:
     @property
     def keeps_labels(self) -> bool:
         return all(stage.keeps_labels for stage in self.stages)
+
+    @property
+    def heavy(self) -> bool:
+        """Whether some stage runs a model."""
+        return any(stage.heavy for stage in self.stages)
+
+    def detectors(self) -> list[Detector[Any]]:
+        """Every stage's detectors, in order."""
+        return [detector for stage in self.stages for detector in stage.detectors()]
+
+    def shown(self, interface: Interface) -> Interface:
+        """What an API that shows `interface` still shows behind this guard."""
+        for stage in self.stages:
+            interface = stage.shown(interface)
+        return interface
+
+    def warm(self) -> None:
+        """Load or compile what the first request would else wait for."""
+        for stage in self.stages:
+            stage.warm()
 
     def admit(self, request: Request) -> None:
         """Raise Refused if any stage turns the request away; otherwise every stage has reserved its share."""
@@ -186,17 +275,18 @@ class Guard:
 
 
 def changed(clean: Answer, answer: Answer) -> NDArray[np.bool_]:
-    """(n,) rows in which the answer differs from the undefended one, in label or in any score."""
+    """(n,) rows in which the answer differs from the undefended one, in label, score or explanation."""
     differs = np.zeros(len(clean), bool)
-    for was, now in ((clean.labels, answer.labels), (clean.scores, answer.scores)):
+    pairs = ((clean.labels, answer.labels), (clean.scores, answer.scores), (clean.explanation, answer.explanation))
+    for was, now in pairs:
         if was is None or was is now:
             continue
         if now is None:
             return np.ones(len(clean), bool)
         if was.tobytes() == now.tobytes():  # as nearly always; it also spares a look for NaN
             continue
-        apart = was != now
+        unlike = was != now
         if was.dtype.kind == "f":
-            apart &= ~(np.isnan(was) & np.isnan(now))  # withheld before and after
-        differs |= apart.reshape(len(clean), -1).any(axis=1)
+            unlike &= ~(np.isnan(was) & np.isnan(now))  # withheld before and after
+        differs |= unlike.reshape(len(clean), -1).any(axis=1)
     return differs

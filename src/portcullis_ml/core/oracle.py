@@ -8,13 +8,14 @@ the attack, never by the oracle.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
 from portcullis_ml.core.errors import BudgetExhausted, InputError, ParameterError, Refused
 from portcullis_ml.core.guard import Alarm, Guard
-from portcullis_ml.core.types import Answer, Array, Floats, Interface, Model, Request
+from portcullis_ml.core.types import Answer, Array, Explaining, Floats, Interface, Model, Request
 
 __all__ = ["Ledger", "LocalOracle", "MeteredOracle", "Oracle"]
 
@@ -141,6 +142,8 @@ class LocalOracle(MeteredOracle):
         super().__init__(interface, budget=budget, ledger=ledger)
         self._model = model
         self._guard = guard
+        if guard is not None:
+            guard.bind(interface)  # unless it is bound to more than the thief is shown
         self._client = client
         self._rate = rate
         self.asked = 0  # rows that the model really answered
@@ -202,4 +205,14 @@ def checked_answer(model: Model, x: Floats, interface: Interface) -> Answer:
                 f"one row sums to {total[np.argmax(abs(total - 1))]:.4g} and the least score is "
                 f"{scores.min():.4g}. Wrap a model that gives logits with a softmax."
             )
-    return Answer.of(scores, interface)
+    answer = Answer.of(scores, interface)
+    return replace(answer, explanation=_explanation(model, x, answer)) if interface.explains else answer
+
+
+def _explanation(model: Model, x: Floats, answer: Answer) -> Array:
+    if answer.labels is None or not isinstance(model, Explaining):
+        raise InputError("This API is said to explain its answers, and the model cannot. Leave explanations out.")
+    explanation = np.asarray(model.explain(np.array(x, np.float64), answer.labels), np.float64)
+    if len(explanation) != len(x) or not np.isfinite(explanation).all():
+        raise InputError(f"The model must explain {len(x)} rows by finite numbers; got shape {explanation.shape}.")
+    return explanation

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -20,7 +18,7 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError, ParameterError
 
-__all__ = ["MemoryStore", "Store", "pack", "parts", "size_of", "unpack"]
+__all__ = ["MemoryStore", "Store", "pack", "parts", "unpack"]
 
 Key = tuple[str, str]  # (client, stage)
 S = TypeVar("S")
@@ -47,11 +45,6 @@ def unpack(kind: type[S], data: bytes | memoryview) -> S:
         return _rebuild(kind, tree, memoryview(data)[start:])  # type: ignore[no-any-return]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"The stored state of a {kind.__name__} is damaged ({error}). Clear this client.") from error
-
-
-def size_of(state: Any) -> int:
-    """Bytes of array data and text that a state holds: the memory that one client costs."""
-    return len(pack(state))
 
 
 def _flatten(value: Any, arrays: list[np.ndarray]) -> Any:
@@ -116,39 +109,13 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """States in this process; with `capacity`, the least recently used clients are forgotten first.
+    """States in this process, for as long as it lives."""
 
-    The last states evicted stay in no other place: a gateway that must not forget gives `spill`,
-    another store that takes what leaves and is asked for what is absent.
-    """
-
-    def __init__(self, capacity: int | None = None, spill: Store | None = None) -> None:
-        if capacity is not None and capacity < 1:
-            raise ParameterError("MemoryStore.capacity", "at least 1, or None", capacity)
-        self.capacity = capacity
-        self.spill = spill
-        self._states: OrderedDict[Key, Any] = OrderedDict()
+    def __init__(self) -> None:
+        self._states: dict[Key, Any] = {}
 
     def load(self, key: Key) -> Any | None:
-        if key in self._states:
-            self._states.move_to_end(key)
-            return self._states[key]
-        return None if self.spill is None else self.spill.load(key)
+        return self._states.get(key)
 
     def save(self, key: Key, state: Any) -> None:
         self._states[key] = state
-        self._states.move_to_end(key)
-        while self.capacity is not None and len(self._states) > self.capacity:
-            oldest, evicted = self._states.popitem(last=False)
-            if self.spill is not None:
-                self.spill.save(oldest, evicted)
-
-    def forget(self, client: str) -> None:
-        for key in [k for k in self._states if k[0] == client]:
-            del self._states[key]
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._states)
-
-    def __len__(self) -> int:
-        return len(self._states)

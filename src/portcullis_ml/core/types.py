@@ -18,6 +18,7 @@ __all__ = [
     "Array",
     "Differentiable",
     "Estimate",
+    "Explaining",
     "Feature",
     "Floats",
     "Interface",
@@ -332,6 +333,14 @@ class Differentiable(Model, Protocol):
         weights (n, n_classes); `of="logits"` with a one-hot row is a row of the Jacobian,
         `of="log_probs"` with minus a one-hot row is the gradient of the cross-entropy.
         """
+
+
+@runtime_checkable
+class Explaining(Model, Protocol):
+    """A model that says why: what an API shows beside its answer where `Interface.explains` holds."""
+
+    def explain(self, x: Array, classes: Labels) -> Array:
+        """(n, ...) finite float64: how much each part of a row speaks for the given class; deterministic."""
 
 
 class Learner(Protocol):

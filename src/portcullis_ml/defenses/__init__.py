@@ -1,6 +1,6 @@
 """Defenses: each changes, withholds or passes an answer."""
 
-from portcullis_ml.core.settings import Catalog
+from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 

@@ -20,7 +20,7 @@ import numpy as np
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request, Reveals
 
 __all__ = ["LabelOnly"]
 
@@ -29,6 +29,9 @@ __all__ = ["LabelOnly"]
 class LabelOnly(Defense[None]):
     name: ClassVar[str] = "label_only"
     keeps_labels: ClassVar[bool] = True
+
+    def shown(self, interface: Interface) -> Interface:
+        return interface.revealing(reveals=Reveals.LABELS, explains=False)
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         if answer.labels is None:

@@ -18,7 +18,7 @@ from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Answer, Request, keep_top
+from portcullis_ml.core.types import Answer, Interface, Request, Reveals, keep_top
 
 __all__ = ["TopK"]
 
@@ -32,6 +32,12 @@ class TopK(Defense[None]):
 
     def __post_init__(self) -> None:
         check(self, "k", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def shown(self, interface: Interface) -> Interface:
+        if interface.reveals == Reveals.LABELS or self.k >= interface.n_classes:
+            return interface
+        k = min(self.k, interface.k) if interface.reveals == Reveals.TOP_K else self.k
+        return interface.revealing(reveals=Reveals.TOP_K, k=k)
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         if answer.labels is None:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field, make_dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from portcullis_ml.core.guard import Defense, Detector
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Answer, Request
+from portcullis_ml.core.settings import bound, check
+from portcullis_ml.core.types import Answer, Interface, Request
 from portcullis_ml.defenses.block import Block
 
 __all__ = ["Watch", "Watching"]
@@ -58,6 +58,20 @@ class Watch(Defense[Watching]):
     def keeps_labels(self) -> bool:  # type: ignore[override]  # it depends on a setting
         return self.then.keeps_labels
 
+    @property
+    def heavy(self) -> bool:  # type: ignore[override]  # it depends on a setting
+        return self.detector.heavy or self.then.heavy
+
+    def bind(self, interface: Interface) -> Self:
+        return bound(self, detector=self.detector.bind(interface), then=self.then.bind(interface))
+
+    def detectors(self) -> tuple[Detector[Any], ...]:
+        return self.detector, *self.then.detectors()
+
+    def warm(self) -> None:
+        self.detector.warm()
+        self.then.warm()
+
     def start(self) -> Watching:
         detector, then = self.detector.start(), self.then.start()
         kinds: Any = type(detector), type(then)
@@ -65,6 +79,12 @@ class Watch(Defense[Watching]):
 
     def alarm(self, state: Watching) -> tuple[int, float] | None:
         return (state.row, state.suspicion) if state.row else None
+
+    def suspicion(self, state: Watching) -> float:
+        return state.suspicion
+
+    def kept(self, state: Watching) -> int:
+        return self.detector.kept(state.detector)
 
     def admit(self, request: Request, state: Watching) -> None:
         if state.row:

@@ -1,6 +1,6 @@
 """Detectors: each gives every row of a client's stream a suspicion."""
 
-from portcullis_ml.core.settings import Catalog
+from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 

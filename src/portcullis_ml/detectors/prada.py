@@ -78,6 +78,12 @@ class Prada(Detector[Growth]):
         """Load what is compiled, if numba is there, before the first request would wait for it."""
         warm()
 
+    def suspicion(self, state: Growth) -> float:
+        return state.suspicion
+
+    def kept(self, state: Growth) -> int:
+        return state.sets.size
+
     def update(self, state: Growth, request: Request, answer: Answer) -> Array:
         suspicion = np.empty(len(request))
         for i, (x, label, question) in enumerate(rows_by_class(self.name, request, answer)):

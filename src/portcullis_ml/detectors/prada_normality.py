@@ -80,6 +80,12 @@ class PradaNormality(Detector[Distances]):
         """Load what is compiled, if numba is there, before the first request would wait for it."""
         warm()
 
+    def suspicion(self, state: Distances) -> float:
+        return state.suspicion
+
+    def kept(self, state: Distances) -> int:
+        return state.sets.size
+
     def update(self, state: Distances, request: Request, answer: Answer) -> Array:
         suspicion = np.empty(len(request))
         for i, (x, label, question) in enumerate(rows_by_class(self.name, request, answer)):

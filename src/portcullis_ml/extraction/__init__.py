@@ -1,6 +1,6 @@
 """Extraction attacks: each takes an oracle and brings home a copy."""
 
-from portcullis_ml.core.settings import Catalog
+from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 

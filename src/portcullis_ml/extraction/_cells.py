@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portcullis_ml.core.extraction import Harvest
+from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.types import Array, Interface, Model
 from portcullis_ml.extraction._grid import Grid, Ints
 from portcullis_ml.extraction._lines import Known

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.core.extraction import Harvest
 from portcullis_ml.core.types import Array, Interface
 from portcullis_ml.models.encoding import Encoding
 from portcullis_ml.models.softmax import SoftmaxRegression

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.core.extraction import Harvest
+from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.types import Array, Interface
 
 __all__ = ["OMITTED", "GameOver", "Grid", "Identities", "Ints"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.core.extraction import Harvest
+from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.types import Array, Labels
 
 __all__ = ["Asker", "Segments", "bisect", "label_asker", "seek_classes"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from portcullis_ml.core.extraction import Harvest
+from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.types import Array, Interface
 from portcullis_ml.extraction._grid import GameOver, Grid, Identities, Ints
 from portcullis_ml.extraction._lines import Changes, Known, search

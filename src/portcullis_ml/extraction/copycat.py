@@ -20,7 +20,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Interface, Labels, Model
 from portcullis_ml.extraction.knockoff import ask_pool

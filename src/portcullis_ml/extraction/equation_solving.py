@@ -32,8 +32,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
 from portcullis_ml.extraction._equations import COARSE, Points, decimals_of, enough, solve_log_ratios, usable

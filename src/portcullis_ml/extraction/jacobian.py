@@ -27,8 +27,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import NotApplicable, ParameterError
-from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Differentiable, Interface, Labels, Learner, Model
 from portcullis_ml.models.perturb import pgd

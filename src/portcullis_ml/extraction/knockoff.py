@@ -21,7 +21,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Labels, Model
 

@@ -30,8 +30,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
-from portcullis_ml.core.extraction import ExtractionAttack, Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Interface, Model, Reveals
 from portcullis_ml.extraction._climbing import Climber, outside

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.core.extraction import Extraction, Knowledge
-from portcullis_ml.core.settings import resolve
+from portcullis_ml.catalog import resolve
+from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.types import Array, Interface, Model
 from portcullis_ml.gateway.clients import new_key
 from portcullis_ml.gateway.oracle import HttpOracle

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.errors import PortcullisError, Refused
 from portcullis_ml.core.guard import Alarm, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack
@@ -123,8 +124,22 @@ class Fold:
         tally["requests"] += 1
         tally["rows"] += len(request)
         tally["altered"] += released.altered.tolist().count(True)
-        _draw(stream)
+        self._draw(stream)
         return released, list(released.alarms)
+
+    def _draw(self, stream: Stream) -> None:
+        """Note a point of the dashboard's curves; beyond POINTS, half of them go and new ones come half as often."""
+        rows, curve = stream.tally["rows"], stream.curve
+        if len(curve) > 1 and rows - curve[-1][0] < curve[-1][0] - curve[-2][0]:
+            return
+        loudest, kept = -1.0, 0
+        for name, stage in zip(self.guard.names, self.guard.stages, strict=True):
+            if (state := stream.states.get(name)) is not None:
+                loudest = np.fmax(loudest, stage.suspicion(state))
+                kept = max(kept, stage.kept(state))
+        curve.append((rows, float(loudest), kept))
+        if len(curve) > POINTS:
+            del curve[1::2]
 
     def pack(self, stream: Stream) -> list[bytes | memoryview]:
         """A head of JSON, then states and waiting requests one after another. The arrays are the states' own: whoever
@@ -191,30 +206,5 @@ class _Hot:
 
 def _fingerprints(guard: Guard) -> dict[str, str]:
     """Stage name -> a digest of its settings."""
-    texts = (orjson.dumps(d, option=orjson.OPT_SORT_KEYS) for d in guard.describe())
+    texts = (orjson.dumps(identity(d), option=orjson.OPT_SORT_KEYS) for d in guard.describe())
     return {n: hashlib.blake2b(t, digest_size=8).hexdigest() for n, t in zip(guard.names, texts, strict=True)}
-
-
-def _draw(stream: Stream) -> None:
-    """Note a point of the dashboard's curves; beyond POINTS every second one goes, and new ones come half as often."""
-    rows, curve = stream.tally["rows"], stream.curve
-    if len(curve) > 1 and rows - curve[-1][0] < curve[-1][0] - curve[-2][0]:
-        return
-    loudest, kept = -1.0, 0
-    for state in stream.states.values():
-        heard, held = _suspicion(state)
-        loudest, kept = max(loudest, heard), max(kept, held)
-    curve.append((rows, loudest, kept))
-    if len(curve) > POINTS:
-        del curve[1::2]
-
-
-def _suspicion(state: Any) -> tuple[float, int]:
-    """(latest suspicion, samples kept) that a stage's state shows; (-1, 0) where it shows none."""
-    heard, held = -1.0, 0
-    for part in (state, *getattr(state, "__dict__", {}).values()):
-        value = getattr(part, "suspicion", None)
-        if heard < 0 and isinstance(value, float) and value == value:
-            heard = value
-        held = max(held, int(getattr(getattr(part, "sets", None), "size", 0)))
-    return heard, held

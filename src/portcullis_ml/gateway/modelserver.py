@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from portcullis_ml.core.settings import resolve
+from portcullis_ml.catalog import resolve
 from portcullis_ml.core.types import Answer, Model
 from portcullis_ml.gateway.ports import address, bound
 from portcullis_ml.gateway.protocols import CATALOG

@@ -34,9 +34,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense, Guard
-from portcullis_ml.core.settings import resolve
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.lines import PolicyError, lines_of, made, seconds

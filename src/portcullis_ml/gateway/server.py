@@ -209,12 +209,11 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
 
 
 def warm(policy: Policy) -> None:
-    """Load what its detectors would else load during a request."""
-    loads = [getattr(getattr(stage, "detector", None), "warm", None) for stage in policy.stages]
-    if any(loads):
+    """Load what the guard's stages would else load during a request."""
+    if any(stage.detectors() for stage in policy.stages):
         log.info("loading the detectors' compiled search; compiling it takes some 15 seconds the first time")
-    for load in filter(None, loads):
-        load()
+    for stage in policy.stages:
+        stage.warm()
 
 
 def settle(policy: Policy) -> None:

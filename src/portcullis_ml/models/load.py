@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
-from portcullis_ml.core.settings import resolve
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
 from portcullis_ml.models.softmax import SoftmaxRegression

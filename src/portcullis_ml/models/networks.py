@@ -21,8 +21,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from portcullis_ml.catalog import Catalog
 from portcullis_ml.core.errors import InputError, MissingExtra
-from portcullis_ml.core.settings import Catalog
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,7 +4,7 @@ A protocol is a function `(*, out, data, quick, jobs, device, progress) -> str` 
 Its settings stand in a TOML file of the same name, with the published figures; changing one is a new version.
 """
 
-from portcullis_ml.core.settings import Catalog
+from portcullis_ml.catalog import Catalog
 
 __all__ = ["PROTOCOLS"]
 

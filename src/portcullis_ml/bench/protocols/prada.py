@@ -27,7 +27,8 @@ from portcullis_ml.bench.cell import Cell, fingerprint
 from portcullis_ml.bench.protocols.tables import attack_table, detector_table, document
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Desk, Event, run_cells
-from portcullis_ml.core.extraction import Extraction, ExtractionAttack, Knowledge
+from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe

@@ -30,8 +30,8 @@ from portcullis_ml.bench.protocols.tramer_tables import document
 from portcullis_ml.bench.protocols.tramer_victims import Victim, api_of, dataset_of, victim_of
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Desk, Event, run_cells
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import NotApplicable, ParameterError
-from portcullis_ml.core.extraction import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe

@@ -1,6 +1,6 @@
 """Wire protocols: each turns bytes into rows and answers back into bytes, for clients and towards the upstream."""
 
-from portcullis_ml.core.settings import Catalog
+from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 

@@ -1,0 +1,142 @@
+"""Names for units: the front door of every wing, and the words in which people write a unit with its settings.
+
+A `Catalog` maps names to "module:Class" and loads a class when it is first asked for, so that listing imports nothing.
+"rounding", "rounding(decimals=2)" and "watch(detector=prada(window=20), then=block)" are such words.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
+
+__all__ = ["Catalog", "resolve", "split_outside"]
+
+OPTIONAL = {"torch": "audit", "onnx": "audit", "onnxruntime": "audit", "skops": "audit", "safetensors": "audit"}
+FORMER = "portcullis."  # how the names of our modules began until 0.2; it stands in older records and policies
+WORDS = ("str", "Literal")  # how the type of a setting begins whose value is a word
+NESTED = ("detectors", "defenses", "extraction", "recipes")  # the wings in which a setting that is a unit is looked up
+
+
+def resolve(path: str) -> Any:
+    """The object at "module:name". Says which extra to install where a known optional package is absent."""
+    module, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in OPTIONAL:
+            raise MissingExtra(attribute or module, missing, OPTIONAL[missing]) from error
+        raise InputError(f"{path!r} was expected to be module:name; there is no module {error.name!r}.") from error
+    except AttributeError as error:
+        raise InputError(f"{path!r} was expected to be module:name; {module} has no {attribute!r}.") from error
+    return found
+
+
+class Catalog(Mapping[str, str]):
+    """The front door of a wing: sorted names, each standing for "module:Class"."""
+
+    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> str:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def load(self, name: str) -> Any:
+        """The class of that name, or of "my_package.module:Class". Offers the nearest names on a miss."""
+        if name.startswith(FORMER):
+            name = name.replace(FORMER, "portcullis_ml.", 1)
+        if name in self._entries:
+            return resolve(self._entries[name])
+        if ":" in name:
+            return resolve(name)
+        near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.4) or sorted(self._entries)
+        raise ParameterError(
+            f"{self.kind} name",
+            f"one of those in `portcullis list {self.kind}`",
+            name,
+            f"Did you mean {' or '.join(near)}?" if near else "",
+        )
+
+    def build(self, spec: str | Mapping[str, Any], *, folder: Path = Path()) -> Any:
+        """A unit from its description, or from a word with settings. Artifacts' relative paths start from `folder`."""
+        if isinstance(spec, str):
+            spec = _parse(spec)
+        unit = self.load(spec["unit"])
+        types = {f.name: str(f.type) for f in fields(unit)} if is_dataclass(unit) else {}
+        given = {name: value for name, value in spec.items() if name != "unit"}
+        settings = {name: _setting(value, types.get(name, ""), folder) for name, value in given.items()}
+        try:
+            return unit(**settings)
+        except TypeError as error:
+            known = ", ".join(f.name for f in fields(unit) if f.init) if is_dataclass(unit) else "?"
+            raise ParameterError(spec["unit"], f"settings among: {known or 'none'}", sorted(settings)) from error
+
+
+def _setting(value: Any, kind: str, folder: Path) -> Any:
+    """A setting's value from how it is written; `kind` is the setting's type."""
+    if kind.startswith(WORDS) and isinstance(value, Mapping) and value.keys() == {"unit"}:
+        return value["unit"]  # a word may stand without quotes: strategy=adaptive
+    if kind.startswith("Artifact") and isinstance(value, str):
+        return Artifact.at(value, folder)
+    if isinstance(value, list):
+        return tuple(_setting(v, "", folder) for v in value)
+    if not (isinstance(value, Mapping) and "unit" in value):
+        return value
+    for wing in NESTED:
+        catalog: Catalog = resolve(f"portcullis_ml.{wing}:CATALOG")
+        if value["unit"] in catalog:
+            return catalog.build(value, folder=folder)
+    return catalog.build(value, folder=folder)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """ "name", "module:Class" or either with (setting=value, ...); values are Python literals, words or units."""
+    head, bracket, rest = text.partition("(")
+    if not bracket:
+        return {"unit": text.strip()}
+    try:
+        call = ast.parse(f"unit({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise ValueError(text)
+        return {"unit": head.strip(), **{str(k.arg): _literal(k.value) for k in call.keywords}}
+    except (SyntaxError, ValueError) as error:
+        raise ParameterError("a unit", "written name or name(setting=value, ...)", text) from error
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        return {"unit": node.func.id, **{str(k.arg): _literal(k.value) for k in node.keywords}}
+    if isinstance(node, ast.Name):
+        return {"unit": node.id}
+    if isinstance(node, ast.Tuple | ast.List):
+        return [_literal(item) for item in node.elts]
+    return ast.literal_eval(node)
+
+
+def split_outside(text: str, separator: str) -> list[str]:
+    """Split at separators that stand outside brackets: "a(x=(1, 2)), b" at commas gives two parts."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]

@@ -1,0 +1,209 @@
+"""What every attack shares, whatever it brings home: what it needs, what it knows, how it asks and is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
+from portcullis_ml.core.oracle import Oracle
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.types import Answer, Array, Interface, Learner, Model, Reveals
+
+__all__ = ["Attack", "Harvest", "Knowledge", "Needs", "Watch"]
+
+R = TypeVar("R")
+Watch = Callable[[int, int], None]  # (rows paid, budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What the thief has besides the API. Everything here is unlabelled by the victim, and free.
+
+    pool         (n, *input_shape) natural inputs from wherever the thief found them
+    pool_groups  (n,) the public grouping of the pool (its own labels), for bandit-style selection
+    seeds        (n, *input_shape) a few inputs from the victim's own domain
+    learner      the thief's training procedure
+    defense      the public description of the guard, stage by stage, without its key; None where nobody told
+    model        the model itself, for who holds it: a copy in the thief's own hands, or an examiner's model
+    """
+
+    pool: Array | None = None
+    pool_groups: np.ndarray | None = None
+    seeds: Array | None = None
+    learner: Learner | None = None
+    defense: Sequence[Mapping[str, Any]] | None = None
+    model: Model | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an attack cannot do without. Data, so that a grid can write why a cell does not apply."""
+
+    answers: Reveals = Reveals.LABELS
+    task: str = "classification"  # or "regression", or "any"
+    pool: bool = False
+    seeds: bool = False
+    learner: bool = False
+    missing: bool = False  # incomplete queries
+    features: bool = False  # a table's schema
+    explains: bool = False  # explanations beside the answers
+    model: bool = False  # the model itself, not only its answers
+    defense: tuple[str, ...] = ()  # made for a guard with one of these stages, which it must know; "any" for any guard
+
+    def lacking(self, interface: Interface, knowledge: Knowledge, name: str) -> str | None:
+        """One sentence that says what is not there, or None when the attack applies."""
+        if self.task not in ("any", interface.task):
+            return f"{name} needs a {self.task} API; this one does {interface.task}."
+        if interface.task == "classification" and interface.reveals < self.answers:
+            return (
+                f"{name} needs {self.answers.word}; this API gives {interface.reveals.word}. "
+                f"Try one of: portcullis list extraction --answers {interface.reveals.word}"
+            )
+        if self.missing and not interface.missing:
+            return f"{name} needs incomplete queries; this API wants every input."
+        if self.features and interface.features is None:
+            return f"{name} needs a table with named features; this API takes plain arrays."
+        if self.explains and not interface.explains:
+            return f"{name} needs explanations; this API gives none."
+        for thing, words in _WORDS.items():
+            held = getattr(knowledge, thing)
+            if getattr(self, thing) and (held is None or (thing in ("pool", "seeds") and len(held) == 0)):
+                return f"{name} needs {words}; this attacker has none."
+        if self.defense and not self.knows(knowledge.defense):
+            return f"{name} is made for a guard with {' or '.join(self.defense)}; this attacker knows of none."
+        return None
+
+    def knows(self, defense: Sequence[Mapping[str, Any]] | None) -> bool:
+        """Whether a guard of this description is one that the attack is made for; stages within stages count."""
+        units = set(_units(defense or ()))
+        return bool(units) and ("any" in self.defense or bool(units & set(self.defense)))
+
+
+_WORDS = {
+    "pool": "a pool of natural inputs",
+    "seeds": "seed inputs from the domain",
+    "learner": "a surrogate learner",
+    "model": "the model itself",
+}
+
+
+def _units(description: Any) -> Iterator[str]:
+    """The names of all units in a description."""
+    if isinstance(description, Mapping):
+        if "unit" in description:
+            yield description["unit"]
+        description = list(description.values())
+    if isinstance(description, list | tuple):
+        for part in description:
+            yield from _units(part)
+
+
+class Harvest:
+    """An attack's record of its questions: asks, keeps what was answered, and knows when it is over.
+
+    Cuts a batch to what is left, keeps the rows that a guard answered before it refused, and raises neither for
+    an empty budget nor for a refusal: look at `open`.
+
+    oracle   what is asked
+    watch    called with (rows paid, budget) after every batch, for progress bars
+    """
+
+    def __init__(self, oracle: Oracle, watch: Watch | None = None) -> None:
+        self._oracle = oracle
+        self._watch = watch
+        self._x: list[Array] = []
+        self._answers: list[Answer] = []
+        self.stopped = "done"
+        self.history: list[tuple[int, Model]] = []
+        self.notes: dict[str, Any] = {}
+        self.paid = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether another row can be asked."""
+        return self.stopped == "done" and self._oracle.left > 0
+
+    @property
+    def left(self) -> int:
+        return self._oracle.left if self.stopped == "done" else 0
+
+    def ask(self, x: Array) -> Answer:
+        """Query as many rows at the head of x as can be paid for; the answer to those that were answered."""
+        answer = self._ask(x[: self.left])
+        if self._watch is not None:
+            self._watch(self.paid, self.paid + self.left)
+        return answer
+
+    def _ask(self, x: Array) -> Answer:
+        answer = None
+        if len(x):
+            self.paid += len(x)
+            try:
+                answer = self._oracle.query(x)
+            except BudgetExhausted:  # somebody else spends from the same budget
+                self.stopped = "budget"
+                self.paid -= len(x)
+            except Refused as refusal:
+                self.stopped = refusal.reason
+                answer = refusal.answered
+                self.paid -= refusal.untaken(len(x))
+        if answer is None:
+            return self._nothing()
+        self._x.append(x[: len(answer)])
+        self._answers.append(answer)
+        return answer
+
+    def _nothing(self) -> Answer:
+        columns = max(self._oracle.interface.n_classes, 1)
+        shows_scores = self._oracle.interface.reveals > Reveals.LABELS or columns == 1
+        return Answer(None if columns == 1 else np.empty(0, np.int64), np.empty((0, columns)) if shows_scores else None)
+
+    def __len__(self) -> int:
+        return sum(len(a) for a in self._answers)
+
+    @property
+    def x(self) -> Array:
+        """(n, *input_shape) the answered rows."""
+        return np.concatenate(self._x) if self._x else np.empty((0, *self._oracle.interface.input_shape))
+
+    @property
+    def answer(self) -> Answer:
+        if not self._answers:
+            raise AttackFailed("Not one row was answered, so there is nothing to learn from.")
+        return Answer.concat(self._answers)
+
+    def targets(self) -> Array:
+        """(n, n_classes) training targets read off the answers."""
+        return self.answer.soft(self._oracle.interface.n_classes)
+
+    def keep(self, model: Model) -> Model:
+        """Note the copy as it stands after the queries paid so far."""
+        self.history.append((self.paid, model))
+        return model
+
+
+class Attack:
+    """Settings are fields, needs are data. The kinds of attack (extraction, privacy) say what comes out of one."""
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[Needs] = Needs()
+
+    def _run(
+        self, oracle: Oracle, knowledge: Knowledge, play: Callable[[Harvest], R], watch: Watch | None
+    ) -> tuple[R, Harvest, str]:
+        """What `play` returns, what was asked, and why it ended: "done", "budget" or the guard's reason.
+
+        Raises NotApplicable before the first query when `needs` are not met.
+        """
+        if reason := self.needs.lacking(oracle.interface, knowledge, self.name or type(self).__name__):
+            raise NotApplicable(reason)
+        harvest = Harvest(oracle, watch)
+        result = play(harvest)
+        return result, harvest, "budget" if harvest.stopped == "done" and oracle.left == 0 else harvest.stopped
+
+    def describe(self) -> dict[str, Any]:
+        return describe(self)

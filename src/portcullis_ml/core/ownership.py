@@ -1,0 +1,166 @@
+"""Proof of ownership: a secret key, a commitment published before, and an examination that a stranger can repeat.
+
+A `Scheme` marks a model or its answers. Whoever owns the model publishes `key.commit()`; later they reveal the key, and
+anyone can check that it is the committed one and what a suspect behind an API answers to the marked questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
+
+import numpy as np
+
+from portcullis_ml.core.attack import Harvest, Watch
+from portcullis_ml.core.errors import NotApplicable, ParameterError, ProofError
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.oracle import LocalOracle, Oracle
+from portcullis_ml.core.recipes import OwnRows
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.state import pack
+from portcullis_ml.core.types import Array, Interface, Learner, Model
+
+__all__ = ["Commitment", "Evidence", "Key", "MarkLog", "Scheme"]
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """What is published: binds its owner to one key, and tells nothing of it."""
+
+    scheme: str
+    sha256: str
+
+    def verify(self, key: Key) -> None:
+        """Raise ProofError unless this is the key that was committed to."""
+        if key.commit() != self:
+            raise ProofError(f"This key is not the one that the commitment {self.sha256[:12]}... was made to.")
+
+
+@dataclass(frozen=True)
+class Key:
+    """The owner's secret. A scheme's own key adds fields that `core.state.pack` can write; `secret` hides them all."""
+
+    secret: bytes
+    scheme: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        if len(self.secret) < 32:
+            raise ParameterError("Key.secret", "at least 32 secret bytes", f"{len(self.secret)} bytes")
+
+    def commit(self) -> Commitment:
+        """The commitment to every bit of this key: SHA-256 of what `pack` writes."""
+        return Commitment(self.scheme, hashlib.sha256(self.scheme.encode() + b"\0" + pack(self)).hexdigest())
+
+
+@dataclass(frozen=True)
+class MarkLog:
+    """What a served mark has written down, entry by entry, each bound to all before it by a chain of SHA-256."""
+
+    entries: tuple[bytes, ...] = ()
+    head: str = hashlib.sha256(b"").hexdigest()  # the chain's last link; publish it to date the entries
+
+    def append(self, entry: bytes) -> MarkLog:
+        return MarkLog((*self.entries, entry), _link(self.head, entry))
+
+    def verify(self) -> None:
+        """Raise ProofError unless the entries lead to the head."""
+        head = MarkLog().head
+        for entry in self.entries:
+            head = _link(head, entry)
+        if head != self.head:
+            raise ProofError(f"The log's {len(self.entries)} entries do not lead to its head {self.head[:12]}....")
+
+
+def _link(head: str, entry: bytes) -> str:
+    return hashlib.sha256(bytes.fromhex(head) + entry).hexdigest()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an examination found.
+
+    matches, n      marked questions that the suspect answers as marked, and how many were asked
+    null            in words, what an innocent model is taken to do, from which the p-value follows
+    p_value         of so many matches or more under that null
+    accused, tried  of the innocent reference models put to the same examination: convicted at `level`, and in all
+    """
+
+    matches: int
+    n: int
+    null: str
+    p_value: float
+    accused: int = 0
+    tried: int = 0
+    queries: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def false_claim_rate(self) -> float:
+        """The share of innocent models that would be convicted; NaN where none was tried."""
+        return self.accused / self.tried if self.tried else float("nan")
+
+
+K = TypeVar("K", bound=Key)
+
+
+class Scheme(ABC, Generic[K]):
+    """A way to mark and to prove. Settings are fields of the frozen dataclass that inherits it.
+
+    `marks` says what carries the mark: "model" (trained in, by `embed`) or "answers" (served, by `defense`).
+    """
+
+    name: ClassVar[str] = ""
+    marks: ClassVar[Literal["model", "answers"]] = "model"
+    level: ClassVar[float] = 1e-3  # the p-value below which a model is convicted
+
+    @abstractmethod
+    def mint(self, secret: bytes, interface: Interface) -> K:
+        """A key for models of this interface, a function of 32 secret bytes (`secrets.token_bytes(32)`)."""
+
+    def embed(
+        self, key: K, learner: Learner, rows: OwnRows, outside: Array | None, *, rng: np.random.Generator
+    ) -> Model:
+        """A marked model, where the mark is trained in."""
+        raise NotApplicable(f"{self.name} marks answers, not models: serve its defense.")
+
+    def defense(self, key: K) -> Defense[Any]:
+        """The stage of a guard that marks, where answers are marked as they are served."""
+        raise NotApplicable(f"{self.name} marks models, not answers: train one with it.")
+
+    @abstractmethod
+    def examine(
+        self, key: K, suspect: Harvest, interface: Interface, log: MarkLog, rng: np.random.Generator
+    ) -> Evidence:
+        """Ask the suspect about the marked questions: matches, n, null and p-value. Touches nothing but answers."""
+
+    @final
+    def __call__(
+        self,
+        key: K,
+        suspect: Oracle,
+        reference: Sequence[Model] = (),
+        *,
+        commitment: Commitment,
+        rng: np.random.Generator,
+        log: MarkLog = MarkLog(),
+        watch: Watch | None = None,
+    ) -> Evidence:
+        """Check key and log against what was published, examine the suspect, then every innocent reference model.
+
+        Raises ProofError where a link does not hold; then nothing was asked.
+        """
+        commitment.verify(key)
+        log.verify()
+        harvest = Harvest(suspect, watch)
+        found = self.examine(key, harvest, suspect.interface, log, rng)
+        convicted = 0
+        for model in reference:
+            innocent = Harvest(LocalOracle(model, suspect.interface, budget=max(harvest.paid, 1)))
+            convicted += self.examine(key, innocent, suspect.interface, log, rng).p_value < self.level
+        return replace(found, accused=convicted, tried=len(reference), queries=harvest.paid)
+
+    def describe(self) -> dict[str, Any]:
+        return describe(self)

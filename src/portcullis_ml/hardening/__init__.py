@@ -1,0 +1,7 @@
+"""Hardenings: each trains a victim that is harder to steal, and gives a model."""
+
+from portcullis_ml.catalog import Catalog
+
+__all__ = ["CATALOG"]
+
+CATALOG = Catalog("hardening", {})

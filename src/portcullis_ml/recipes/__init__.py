@@ -1,0 +1,7 @@
+"""Recipes: each trains what a defense needs, on the owner's side, and gives an artifact."""
+
+from portcullis_ml.catalog import Catalog
+
+__all__ = ["CATALOG"]
+
+CATALOG = Catalog("recipes", {})
