@@ -151,8 +151,8 @@ def _theft(groups: Groups) -> Iterable[dict[str, str]]:
     free = {attack: e for (role, attack, defense), e in groups.items() if role == "attack" and defense == "none"}
     for attack, (value, low, _) in free.items():
         if low <= ceiling:
-            told = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
-            yield {**raised("attack_does_not_steal", told), "where": f"{attack} | none"}
+            detail = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
+            yield {**raised("attack_does_not_steal", detail), "where": f"{attack} | none"}
     own = groups.get(("control", "own_labels", "none"))
     if own and free and own[2] >= max(free.values())[1]:
         yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
@@ -170,9 +170,9 @@ def _defenses(groups: Groups) -> Iterable[dict[str, str]]:
             continue
         worst = max(attacks.values())
         if free and worst[2] >= free[1]:
-            told = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
-            yield {**raised("difference_within_error", told), "where": defense}
+            detail = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
+            yield {**raised("difference_within_error", detail), "where": defense}
         for attack, bare in by_defense.get("label_only", {}).items():
             if attack in attacks and bare[1] > attacks[attack][2]:
-                told = f"{bare[0]:.1%} from labels, {attacks[attack][0]:.1%} from its answers"
-                yield {**raised("labels_beat_scores", told), "where": f"{attack} | {defense}"}
+                detail = f"{bare[0]:.1%} from labels, {attacks[attack][0]:.1%} from its answers"
+                yield {**raised("labels_beat_scores", detail), "where": f"{attack} | {defense}"}

@@ -26,7 +26,7 @@ __all__ = ["Do", "on_workers"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PATIENCE = 0.1  # seconds between two reports of progress from one cell
 
-Do = Callable[[Cell, Callable[[int, int], None]], dict[str, Any]]  # (cell, tell) -> record as JSON
+Do = Callable[[Cell, Callable[[int, int], None]], dict[str, Any]]  # (cell, report) -> record as JSON
 
 
 class Listener(Protocol):
@@ -89,11 +89,11 @@ class _Worker:
             return kind, what
         except (EOFError, OSError):
             self.stop()
-            told = (
+            sentence = (
                 f"The process that ran this cell died (exit code {self._process.exitcode}), perhaps for lack of "
                 "memory. Run the same command again, with fewer --jobs: no query is paid twice."
             )
-            return "died", Record(cell=self.cell, outcome="failed", reason=told, final=False).to_json()
+            return "died", Record(cell=self.cell, outcome="failed", reason=sentence, final=False).to_json()
 
     def stop(self) -> None:
         self.pipe.close()
@@ -124,7 +124,7 @@ def _serve(pipe: Connection, do: Do) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     last = 0.0
 
-    def tell(paid: int, budget: int) -> None:
+    def report(paid: int, budget: int) -> None:
         nonlocal last
         if time.monotonic() - last > PATIENCE:
             last = time.monotonic()
@@ -134,6 +134,6 @@ def _serve(pipe: Connection, do: Do) -> None:
         while True:
             cell = pipe.recv()
             try:
-                pipe.send(("ended", do(cell, tell)))
+                pipe.send(("ended", do(cell, report)))
             except DiskFull as error:
                 pipe.send(("full", str(error)))

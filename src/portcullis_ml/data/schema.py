@@ -28,7 +28,7 @@ import numpy as np
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature
 
-__all__ = ["aligned", "as_word", "corrected", "read_schema", "told"]
+__all__ = ["aligned", "as_word", "corrected", "described", "read_schema"]
 
 Corrections = Mapping[str, Mapping[str, Any]]
 KEYS = {"kind", "low", "high", "values", "drop"}
@@ -149,7 +149,7 @@ def _or(names: Sequence[str]) -> str:
     return " or ".join(map(repr, names[:3]))
 
 
-def told(features: Sequence[Feature]) -> list[tuple[str, str, str]]:
+def described(features: Sequence[Feature]) -> list[tuple[str, str, str]]:
     """(name, kind, what it may hold) of every column, for people."""
     lines = []
     for f in features:

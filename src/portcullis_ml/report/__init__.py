@@ -27,7 +27,7 @@ def write_policy(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
 
     None, and no file of an earlier run left behind, where nothing can be recommended."""
     from portcullis_ml.report.policy import HEAD, policy
-    from portcullis_ml.report.reading import read
+    from portcullis_ml.report.results import read
 
     target, text = Path(path), policy(read(records), meta)
     if text is None:
@@ -57,6 +57,6 @@ def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None 
     notes       sentences for the end of the page
     """
     from portcullis_ml.report.page import page
-    from portcullis_ml.report.reading import read
+    from portcullis_ml.report.results import read
 
     return page(read(records), meta or {})

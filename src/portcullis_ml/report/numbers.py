@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from portcullis_ml.core.types import Estimate
 
-__all__ = ["across", "apart", "count", "duration", "percent", "points", "span"]
+__all__ = ["across", "clearly_below", "count", "duration", "percent", "points", "span"]
 
 
 def across(estimates: Sequence[Estimate]) -> Estimate:
@@ -34,7 +34,7 @@ def across(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def apart(lower: Estimate, higher: Estimate) -> bool:
+def clearly_below(lower: Estimate, higher: Estimate) -> bool:
     """Whether the intervals do not touch, and in this order."""
     return lower.high < higher.low
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import across, apart
+from portcullis_ml.report.numbers import across, clearly_below
 
 __all__ = ["GRADES", "NONE", "Audit", "Pair", "estimate", "read"]
 
@@ -168,7 +168,7 @@ class Audit:
         if copy is None:
             return None
         blind = [p.measures[self.measure] for p in self.controls if p.attack in BLIND and self.measure in p.measures]
-        return all(apart(e, copy) for e in blind)
+        return all(clearly_below(e, copy) for e in blind)
 
     def control(self, name: str) -> Pair | None:
         return next((p for p in self.controls if p.attack == name and self.measure in p.measures), None)
@@ -179,7 +179,7 @@ class Audit:
         own, strongest = self.control("own_labels"), self.worst(NONE)
         if own is None or strongest is None:
             return None
-        return None if apart(own.measures[self.measure], strongest.measures[self.measure]) else own
+        return None if clearly_below(own.measures[self.measure], strongest.measures[self.measure]) else own
 
     def cost(self, defense: str) -> Estimate | None:
         """Accuracy that an honest client loses behind this defense, as a fraction.
@@ -222,7 +222,7 @@ class Audit:
 
     def _helps(self, held: Estimate) -> bool:
         free = self.worst_copy(NONE)
-        return free is not None and apart(held, free) and free.value - held.value >= WORTH
+        return free is not None and clearly_below(held, free) and free.value - held.value >= WORTH
 
     def _value(self, key: tuple[str, str], default: float = -1.0) -> float:
         e = self.stolen(*key)

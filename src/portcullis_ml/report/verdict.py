@@ -8,9 +8,9 @@ from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.numbers import count, percent, points
-from portcullis_ml.report.reading import GRADES, NONE, Audit, Pair
+from portcullis_ml.report.results import GRADES, NONE, Audit, Pair
 
-__all__ = ["CONTROLS", "Said", "answer", "listed", "measure_word", "threat"]
+__all__ = ["CONTROLS", "Verdict", "listed", "measure_word", "threat", "verdict_of"]
 
 MEASURES = {
     "agreement": "agreement",
@@ -28,18 +28,18 @@ CONTROLS = {
 
 
 @dataclass(frozen=True)
-class Said:
-    """The answer. `verdict` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
+class Verdict:
+    """The answer. `kind` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
     "withheld" or "nothing"; `caveats` are what the reader must know with it."""
 
-    verdict: str
+    kind: str
     headline: str
     lead: str = ""
     detail: Sequence[str] = ()
     caveats: Sequence[str] = ()
 
 
-def answer(audit: Audit) -> Said:
+def verdict_of(audit: Audit) -> Verdict:
     """The answer to: how cheaply can this model be stolen, and what does the best defense change?"""
     strongest = audit.worst(NONE)
     if strongest is None:
@@ -53,14 +53,14 @@ def answer(audit: Audit) -> Said:
         f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
         f"{_interval(copy)}."
     )
-    return Said("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
+    return Verdict("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
 
 
-def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Said:
+def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Verdict:
     """No theft is claimed where the same data with its own labels makes as good a copy without the API."""
     copy, free = strongest.measures[audit.measure], own.measures[audit.measure]
     defended = _defended(audit)
-    return Said(
+    return Verdict(
         "no gain",
         f"The API adds nothing measurable: whoever labels the same data himself reaches {_share(audit, free)} "
         f"{_interval(free)} without a query.",
@@ -86,8 +86,8 @@ def threat(tag: Any) -> str:
     if not isinstance(tag, Mapping):
         return str(tag or "not stated")
     words = {"answers": "sees {}", "data": "has {}", "queries": "pays for {} queries"}
-    told = {k: v for k, v in tag.items() if k not in ("accounts", "knows_defense", "authorised_by")}
-    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in told.items()]
+    stated = {k: v for k, v in tag.items() if k not in ("accounts", "knows_defense", "authorised_by")}
+    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in stated.items()]
     if "accounts" in tag:
         parts.append(count(int(tag["accounts"]), "account"))
     if "knows_defense" in tag:
@@ -165,12 +165,12 @@ def _caveats(audit: Audit) -> Iterable[str]:
         yield f"{count(len(failed), 'cell')} failed ({where}{more}): what they hide is unknown."
 
 
-def _withheld(audit: Audit) -> Said:
+def _withheld(audit: Audit) -> Verdict:
     strongest, blind = audit.worst(NONE), audit.baseline
     assert strongest is not None
     assert blind is not None
     copy, base = strongest.measures[audit.measure], blind.measures[audit.measure]
-    return Said(
+    return Verdict(
         "withheld",
         "Verdict withheld: undefended, the attacks do not steal.",
         f"With {count(strongest.queries, 'query')} the best of them, {strongest.attack}, reaches {_share(audit, copy)} "
@@ -181,25 +181,25 @@ def _withheld(audit: Audit) -> Said:
     )  # fmt: skip
 
 
-def _nothing(audit: Audit) -> Said:
+def _nothing(audit: Audit) -> Verdict:
     ran = [p for p in audit.pairs.values() if p.defense == NONE] or list(audit.pairs.values())
     if not ran:
-        return Said("nothing", "No attack was run, so there is nothing to say.")
+        return Verdict("nothing", "No attack was run, so there is nothing to say.")
     if audit.worst(NONE) is None and any(audit.worst(d) for d in audit.defenses):
-        return Said(
+        return Verdict(
             "withheld",
             "Verdict withheld: no attack left a copy of the undefended model.",
             "There is nothing to compare the defended ones with.",
             [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
         )
     if any(p.done for p in ran):
-        return Said(
+        return Verdict(
             "nothing",
             "The copies that were made could not be graded.",
             f"None of the records holds one of {listed(GRADES, 'or')}.",
         )
     outcomes = listed(sorted({p.outcome for p in ran}))
-    return Said(
+    return Verdict(
         "nothing",
         f"No attack left a copy of this model: {outcomes}.",
         "That is no proof that it cannot be stolen.",
