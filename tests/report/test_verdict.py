@@ -43,7 +43,7 @@ def test_the_answer_names_queries_theft_best_defense_and_its_price() -> None:
     assert s.kind == "stolen"
     assert whole(s).startswith(
         "With 1,600 queries a stranger reaches 84% agreement with your model [81, 87]. The best defense here, "
-        "label_only, costs honest clients 0.3 points of accuracy [0.1, 0.5] and holds him at 41% [38, 44]."
+        "label_only, costs honest clients 0.3 points of accuracy [0.1, 0.5] and holds them at 41% [38, 44]."
     )
     assert "Behind label_only the worst attacker is knockoff." in s.detail
 
@@ -53,7 +53,7 @@ def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     s = judged([*records, control("own_labels", 0.96)])
     assert s.kind == "no gain"
     assert whole(s).startswith(
-        "The API adds nothing measurable: whoever labels the same data himself reaches 96% agreement [93, 99] "
+        "The API adds nothing measurable: whoever labels the same data by hand reaches 96% agreement [93, 99] "
         "without a query. With 1,600 queries a stranger reaches 95% [93, 97], not clearly more. This shows no theft,"
     )
     assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
@@ -98,9 +98,9 @@ def test_no_defense_was_tried() -> None:
 
 def test_a_defense_within_the_error_holds_nobody_back() -> None:
     s = judged([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82), exact("knockoff", "top_k", 0.83)])
-    assert "None of the 2 defenses tried holds him back: the best, rounding, leaves him at 82%" in whole(s)
+    assert "None of the 2 defenses tried holds them back: the best, rounding, leaves them at 82%" in whole(s)
     s = judged([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82)])
-    assert "The one defense tried, rounding, does not hold him back" in whole(s)
+    assert "The one defense tried, rounding, does not hold them back" in whole(s)
 
 
 def test_a_sure_difference_that_is_worth_nothing_holds_nobody_back() -> None:

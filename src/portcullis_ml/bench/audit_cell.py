@@ -1,6 +1,6 @@
 """What one cell of an audit does: load the experiment, run the attack, grade the copy that it makes.
 
-The thief gets an oracle and his own rows, nothing more. The examiner, who owns the victim, compares the
+The thief gets an oracle and rows of their own, nothing more. The examiner, who owns the victim, compares the
 copy with it on test rows that neither has trained on and on uniform points. The guard's key is
 derived from the cell, so that a run can be repeated to the bit; it is no secret, and a served guard
 must never use it.

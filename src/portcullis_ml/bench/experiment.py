@@ -118,7 +118,7 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
         return SklearnLearner()
     from portcullis_ml.models.torch import TorchLearner
 
-    network = "table_mlp"  # columns differ in range, and nobody scales a thief's rows for him
+    network = "table_mlp"  # columns differ in range, and no API tells a thief how to scale them
     if len(input_shape) > 1:
         colour = len(input_shape) == 3 and input_shape[2] > 1
         network = "digits_cnn" if min(input_shape[:2]) < LARGE else "prada_gtsrb" if colour else "prada_mnist"

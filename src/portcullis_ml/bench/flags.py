@@ -4,7 +4,7 @@ Croce, Hein. "Reliable evaluation of adversarial robustness with an ensemble of 
 attacks", ICML 2020, whose code warns in the same way of evaluations that cannot be trusted.
 
 `FLAGS` says of each flag when it is raised, why it matters and what to do; the docs and the report print it.
-Flags of one cell are raised while it runs (`audit.py`); those that need several cells, by `of_run`.
+Flags of one cell are raised while it runs (`audit_cell.py`); those that need several cells, by `of_run`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "difference_within_error": Flag(
         "The intervals are wider than the difference",
-        "the worst attacker's interval behind the defense overlaps his interval without it",
+        "the worst attacker's interval behind the defense overlaps the worst attacker's interval without it",
         "The defense may do nothing at all: chance alone explains a difference of this size.",
         "Use more seeds (--seeds 5 or more) and more test rows before saying that it helps.",
     ),
@@ -52,7 +52,7 @@ FLAGS: dict[str, Flag] = {
     "labels_beat_scores": Flag(
         "Labels alone give more than the defended scores",
         "an attack gets a clearly better copy from labels only than from the answers that this defense gives",
-        "The defense hides information that the thief does not need: he can ignore its scores and be better off.",
+        "The defense hides information that the thief does not need: who ignores its scores is better off.",
         "Judge the defense by the label-only row.",
     ),
     "labels_changed": Flag(
@@ -70,7 +70,7 @@ FLAGS: dict[str, Flag] = {
     "own_labels_as_good": Flag(
         "The thief's own labels are as good as the API",
         "training on the pool's own labels reaches the agreement of the best undefended attack, within the intervals",
-        "He need not steal what he can make: the queries bought him no more than labelling his pool by hand.",
+        "What can be made need not be stolen: the queries bought no more than labelling the pool by hand.",
         "Audit with a pool that the thief cannot label, or read the result as the price of a labelled pool.",
     ),
     "pool_not_checked": Flag(

@@ -146,7 +146,7 @@ def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
     """One of every kind: exact, from natural inputs, from synthetic ones (two, as one is seen and one is not).
 
     Rows of numbers may come from a linear model or from trees, and whoever holds no pool still asks about points of
-    his own, of labels too: without retraining, an API that hides its scores would look safe.
+    their own, also where only labels are shown: without retraining, an API that hides its scores would look safe.
     """
     flat = len(experiment.interface.input_shape) == 1
     chosen = ["equation_solving"] if flat or experiment.pool is None or not has_torch() else []

@@ -4,7 +4,7 @@ Juuti, Szyller, Marchal, Asokan. "PRADA: Protecting Against DNN Model Stealing A
 2019, section 5; latching because an attack's own statistics recover while it goes on (Papernot's
 Shapiro-Wilk W is back at .986 after 3,200 queries).
 
-Costs the honest client   nothing until an alarm; from a false alarm on, whatever `then` costs him.
+Costs the honest client   nothing until an alarm; from a false alarm on, whatever `then` costs them.
 Does not stop             what the detector does not see, and the rows answered before the alarm.
 
 The row that sets the alarm off is the first to get `then`, and every later one gets it too; the

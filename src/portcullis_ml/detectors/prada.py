@@ -3,7 +3,7 @@
 Juuti, Szyller, Dmitrenko, Marchal, Asokan. "PRADA: Protecting against DNN Model Stealing Attacks",
 arXiv 1805.02628 version 1 (2018), section 5.1, Algorithm 1 and Eq. (7).
 
-Costs the honest client   a false alarm when his stream dries up suddenly (near-identical frames after
+Costs the honest client   a false alarm when their stream dries up suddenly (near-identical frames after
                           varied ones); on the streams below, 0 of 4,500 chunks of 50 queries (at 95%, under .09%).
 Does not see              uniform noise (every point is far, so growth is perfectly steady), natural pools
                           (Knockoff), 40 accounts of 80 queries, an attack from the first row on,

@@ -216,7 +216,7 @@ class Audit:
 
     @property
     def helps(self) -> bool:
-        """Whether the best defense clearly holds its worst attacker below what he gets undefended."""
+        """Whether the best defense clearly holds its worst attacker below what the worst attacker gets undefended."""
         held = self.worst_copy(self.best) if self.best else None
         return held is not None and self._helps(held)
 
@@ -259,7 +259,7 @@ def _points(record: Mapping[str, Any], rounds: bool) -> dict[int, dict[str, Esti
     """Queries -> measures at the end of the run, and along it where `rounds` is true.
 
     Where an attack was run with several budgets, each run's end is a point and its rounds are not: a
-    thief plans for what he can pay, so half of a long run is another thing than a run of half the length.
+    thief plans for what they can pay, so half of a long run is not the same as a run of half the length.
     """
     points = [(p["queries"], p["measures"]) for p in (record.get("curve") or () if rounds else ())]
     points.append((record.get("queries", 0), record.get("measures", {})))

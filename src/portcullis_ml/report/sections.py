@@ -19,8 +19,8 @@ Section = Html | None
 
 
 def glance(audit: Audit, deployed: str | None = None) -> Section:
-    """One line for every defense: who fares best behind it, how far he gets, what it costs, when it noticed."""
-    head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "Alarm on him"]
+    """One line for every defense: who fares best behind it, how far they get, what it costs, when it noticed."""
+    head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "First alarm"]
     rows = []
     for defense in audit.defenses:
         worst = audit.worst(defense)
@@ -74,7 +74,7 @@ def matrix(audit: Audit) -> Section:
     return join([
         el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}. "
            f"{_over(audit)} The attacker who fares best behind a defense is framed and "
-           "marked ▲: a defense is worth what it does to him."),
+           "marked ▲: a defense is worth what it does to them."),
         table(["Defense", *audit.attacks], rows, "Attack by defense", class_="matrix"),
         el("ul", notes, class_="notes") if notes else None,
         _everything(audit),
@@ -197,7 +197,7 @@ def _notes(audit: Audit) -> list[tuple[str, str]]:
         if p.outcome != "done":
             why.setdefault((attack, f"{p.outcome}. {p.reason}"), []).append(_words(defense))
         elif p.ended_by_guard:
-            note = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what he had by then."
+            note = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what they had then."
             why.setdefault((attack, note), []).append(_words(defense))
         for queries, e in _peak(audit, p):
             note = f"had a better copy earlier, {percent(e)} after {count(queries, 'query')}: stopping then pays."

@@ -62,7 +62,7 @@ def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Verdict:
     defended = _defended(audit)
     return Verdict(
         "no gain",
-        f"The API adds nothing measurable: whoever labels the same data himself reaches {_share(audit, free)} "
+        f"The API adds nothing measurable: whoever labels the same data by hand reaches {_share(audit, free)} "
         f"{_interval(free)} without a query.",
         f"With {count(strongest.queries, 'query')} a stranger reaches {percent(copy)}, not clearly more. This "
         "shows no theft, and no defense takes away what the data gives by itself.",
@@ -105,12 +105,12 @@ def _defended(audit: Audit) -> str:
     left = audit.worst_copy(best)
     assert left is not None
     if not audit.helps:
-        several = f"None of the {len(tried)} defenses tried holds him back: the best, {best}, leaves"
-        one = f"The one defense tried, {best}, does not hold him back: it leaves"
-        return f"{several if len(tried) > 1 else one} him at {percent(left)}."
+        several = f"None of the {len(tried)} defenses tried holds them back: the best, {best}, leaves"
+        one = f"The one defense tried, {best}, does not hold them back: it leaves"
+        return f"{several if len(tried) > 1 else one} them at {percent(left)}."
     cost = audit.cost(best)
     price = f"costs honest clients {_price(cost)} and" if cost else "(what it costs honest clients was not measured)"
-    return f"The best defense here, {best}, {price} holds him at {percent(left)}."
+    return f"The best defense here, {best}, {price} holds them at {percent(left)}."
 
 
 def _price(cost: Estimate) -> str:
@@ -133,7 +133,7 @@ def _details(audit: Audit) -> Iterable[str]:
 
 
 def _half_way(audit: Audit, attack: str) -> str:
-    """After how few queries he had nine tenths of what he gained."""
+    """After how few queries the attack had nine tenths of what it gained."""
     curve = audit.pairs[attack, NONE].curve(audit.measure)
     if len(curve) < 3 or not audit.baseline:
         return ""
