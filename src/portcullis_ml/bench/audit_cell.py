@@ -81,7 +81,7 @@ def audit_cell(
 
 
 def guard_of(cell: Cell) -> Guard | None:
-    """The cell's guard as it meets its first client, or None for no defense."""
+    """A fresh guard as the cell describes it, or None for no defense."""
     if not cell.defense:
         return None
     key = derive(cell.seed, "guard key, not a secret", json.dumps(cell.defense, sort_keys=True)).bytes(32)
@@ -89,7 +89,7 @@ def guard_of(cell: Cell) -> Guard | None:
 
 
 def shown_by(guard: Guard | None, experiment: Experiment, interface: Interface) -> Interface:
-    """The interface as a thief finds it after one question behind this guard, which is used up by it."""
+    """The interface as a thief sees it behind this guard. One question finds that out: give a guard of its own."""
     if guard is None:
         return interface
     request = Request("a glance at the docs", experiment.test_x[:1])
@@ -156,13 +156,13 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
 def _curve(extraction: Extraction, experiment: Experiment, exam: Exam) -> tuple[tuple[int, dict[str, Estimate]], ...]:
     """Agreement after every round that the attack noted, thinned to what a reader can see."""
     step = max(1, -(-len(extraction.history) // CURVE))
-    rounds = extraction.history[::-1][::step][::-1]  # the last round stays
+    rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
     victim = exam.victim.argmax(axis=1)
     return tuple((q, {"agreement": agreement(victim, m.scores(experiment.test_x).argmax(axis=1))}) for q, m in rounds)
 
 
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
-    """The controls that never ask."""
+    """The record of a control that asks the API nothing."""
     exam = _exam(spec)
     copy: Model
     if cell.attack["unit"] == "own_labels":
@@ -213,7 +213,7 @@ def _false_alarms(cell: Cell, experiment: Experiment, streams: list[Array]) -> d
 
 
 def _unsteady(guard: Guard, experiment: Experiment, interface: Interface) -> int:
-    """How many of 20 questions met another answer when one client asked again, or another client asked."""
+    """How many of 20 questions get a different answer when the same client asks again, or another client asks."""
     x = experiment.test_x[:20]
     clean = checked_answer(experiment.model, x, interface)
     answers = []

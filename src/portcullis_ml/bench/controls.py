@@ -1,4 +1,4 @@
-"""Controls: rows of an audit that put the others into proportion. They claim nothing themselves.
+"""Controls: baselines that the attacks of an audit are compared with.
 
 no_api           asks nothing: always answers the class that the victim gives most often on the test rows. No thief
                  knows that class for sure, so this is the best that a constant can do
@@ -82,6 +82,6 @@ class Shuffled(ExtractionAttack):
         if reason := self.of.needs.lacking(interface, knowledge, self.of.name):
             raise NotApplicable(reason)
         self.of.steal(harvest, interface, knowledge, rng)
-        harvest.history.clear()  # those copies saw the true answers
+        harvest.history.clear()  # copies noted on the way were trained on the true answers
         targets = harvest.targets()
         return knowledge.learner.fit(harvest.x, targets[rng.permutation(len(targets))], rng=rng)

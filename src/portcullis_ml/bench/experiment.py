@@ -128,9 +128,8 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
     experiment = _own(spec) if spec.victim is None else _given(spec, spec.victim)
-    checked_answer(
-        experiment.model, experiment.test_x[:256], experiment.interface
-    )  # a victim that cannot answer is found out first
+    # A victim that cannot answer is an error now, before anything is asked or paid.
+    checked_answer(experiment.model, experiment.test_x[:256], experiment.interface)
     if spec.victim is not None:
         _must_vary(experiment, spec.victim)
     return experiment
@@ -267,14 +266,14 @@ def _rows(
 
 
 def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:
-    """A table without a schema: its columns differ in range, and a thief knows about what is usual."""
+    """A table without a schema, with each column's range as its feature: a thief knows the usual ranges."""
     spans = zip(every.min(axis=0), every.max(axis=0), strict=True)
     features = tuple(Feature(f"x{j}", float(low), float(high)) for j, (low, high) in enumerate(spans))
     return LabelledRows(x=rows.x, y=rows.y, features=features, classes=rows.classes)
 
 
 def _must_vary(experiment: Experiment, victim: str) -> None:
-    """A victim that says the same of everything is mostly one that was given the wrong columns."""
+    """Raise InputError if the victim gives every row the same answer, mostly because it was given the wrong columns."""
     everywhere = np.concatenate(
         [experiment.test_x[:1000], experiment.interface.uniform(100, derive(0, "does it vary"))]
     )

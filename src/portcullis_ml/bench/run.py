@@ -127,7 +127,7 @@ def _paid(clock: Clock, cell: Cell, paid: int, budget: int) -> None:
 
 
 def finish(cell: Cell, report: Callable[[int, int], None], *, work: Work, out: Path) -> dict[str, Any]:
-    """The cell's record, whatever happens: errors become outcomes, only a full disk gets through."""
+    """The cell's record, whatever happens: errors become outcomes, only DiskFull is raised."""
     workspace = Workspace(_folder(out, cell.id), report)
     workspace.folder.mkdir(parents=True, exist_ok=True)
     before = time.perf_counter()
@@ -154,7 +154,7 @@ def finish(cell: Cell, report: Callable[[int, int], None], *, work: Work, out: P
 
 
 class Clock:
-    """Turns what happens into events, and guesses the time left from the cells of the same attack so far."""
+    """Reports progress as cells start, pay and end; estimates the time left from earlier cells of the same attack."""
 
     def __init__(self, waiting: Sequence[Cell], total: int, jobs: int, show: Callable[[Progress], None]) -> None:
         self._open = {cell.id: cell for cell in waiting}

@@ -121,7 +121,7 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
 def shown_as(
     answers: str, *, k: int = 1, decimals: int | None = None, precision: str | None = None, missing: bool = False
 ) -> dict[str, Any]:
-    """What an API shows, as a cell writes it: only what is out of the ordinary."""
+    """What an API shows, as a cell writes it; settings at their defaults are left out."""
     if precision not in (None, "float64", "float32"):
         raise ParameterError("--precision", "float64 or float32", precision)
     unusual = {"decimals": decimals, "precision": precision, "missing": missing or None}
@@ -143,7 +143,7 @@ def _ladder(top: int) -> tuple[int, ...]:
 
 
 def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
-    """One of every kind: exact, from natural inputs, from synthetic ones (two, as one is seen and one is not).
+    """One of every kind: exact, from natural inputs, from synthetic ones (two: detectors miss one of them).
 
     Rows of numbers may come from a linear model or from trees, and whoever holds no pool still asks about points of
     their own, also where only labels are shown: without retraining, an API that hides its scores would look safe.
@@ -154,7 +154,7 @@ def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
     if experiment.pool is not None:
         chosen.append("knockoff")
         if not has_torch():
-            chosen.append("copycat")  # nothing else there can follow gradients
+            chosen.append("copycat")  # without torch no copy has the gradients that a Jacobian attack needs
         else:
             chosen += ["jb_top3"] if quick else ["jb_top3", "papernot"]
     return tuple(chosen)

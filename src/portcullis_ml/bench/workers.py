@@ -1,7 +1,7 @@
 """Worker processes for a grid: one cell at a time each, one thread each, replaced when they die.
 
-Processes are spawned, never forked (a fork of a process that holds a thread pool or a GPU hangs). The
-parent owns the keyboard and the results; a worker whose parent is gone ends by itself.
+Processes are spawned, never forked (a fork of a process that holds a thread pool or a GPU hangs). Only
+the parent handles Ctrl-C and writes results; a worker whose parent is gone ends by itself.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Worker:
             self.pipe.send(cell)
 
     def take(self) -> tuple[str, Any]:
-        """("paid", rows), ("ended", record), ("full", sentence) or, from the dead, ("died", record)."""
+        """("paid", rows), ("ended", record), ("full", sentence) or, if the process is gone, ("died", record)."""
         try:
             kind, what = self.pipe.recv()
             return kind, what
@@ -106,7 +106,7 @@ class _Worker:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes started inside compute with one thread each: two of them on two cores do not fight."""
+    """Processes started inside compute with one thread each: two of them on two cores do not slow each other down."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -120,8 +120,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, do: Do) -> None:
-    """A worker's life: take a cell, say what is paid, send the record. Ends when the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    """What a worker does: take a cell, report what is paid, send the record. Ends when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     last = 0.0
 
     def report(paid: int, budget: int) -> None:

@@ -1,4 +1,4 @@
-"""Options that several verbs share, each said once."""
+"""Options that several verbs share, each defined once."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def spec_of(
     incomplete: bool = False,
     leaves: bool = False,
 ) -> ExperimentSpec:
-    """The spec that these options name. Files without a victim are a mistake worth a sentence."""
+    """The spec that these options name. Raises InputError for files without a victim."""
     from portcullis_ml.bench.experiment import ExperimentSpec
     from portcullis_ml.core.errors import InputError
 

@@ -39,7 +39,7 @@ class Outcome:
         return bool(self._limit is not None and self.worst and self.worst.measures["agreement"].value > self._limit)
 
     def check(self) -> None:
-        """A limit that nothing was measured against must not pass."""
+        """Raise AttackFailed if a limit was given and no attack made a copy: such a check must not pass."""
         if self._limit is not None and self.worst is None:
             raise AttackFailed(
                 f"--fail-over needs an attack that made a copy behind {self._deployed}; none did. "

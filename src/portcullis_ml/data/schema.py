@@ -10,7 +10,7 @@ that it has something to say about:
     [education_num]
     kind = "category"                     # numbers that are names; with `values`, these and no others
     [workclass]
-    values = ["Private", "Never-worked"]  # also such as the table at hand does not hold
+    values = ["Private", "Never-worked"]  # may name values that this table does not hold
     [fnlwgt]
     drop = true                           # not an input of the API
 """

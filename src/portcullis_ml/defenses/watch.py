@@ -86,7 +86,8 @@ class Watch(Defense[Watching]):
     def _calm(self, request: Request, clean: Answer, state: Watching) -> int:
         """How many rows at the head of the request come before an alarm; notes it if there is one.
 
-        The detector reads on after the alarm, though nobody asks it: answers that came sooner from then on would tell.
+        The detector goes on reading after the alarm, although its result is not used: faster
+        answers would give the alarm away.
         """
         suspicion = self.detector.update(state.detector, request, clean)
         n = len(request)

@@ -54,8 +54,8 @@ class Growth:
 
 @dataclass(frozen=True, kw_only=True)
 class Prada(Detector[Growth]):
-    threshold: float = 4.0  # delta: the ratio of growth that is an alarm; lower is faster and less patient
-    window: int = 30  # w: queries in each of the two windows compared; larger is slower and steadier
+    threshold: float = 4.0  # delta: the ratio of growth that is an alarm; lower alarms sooner and more often falsely
+    window: int = 30  # w: queries in each of the two windows compared; larger alarms later and more reliably
     kappa: float = 0.05  # keeps the ratio finite where growth nears 0; in accepted rows per query
     symmetric: bool = False  # also alarm when growth restarts as suddenly as it may stop
     cap: int = 2_000  # rows kept of each class; bounds memory and time

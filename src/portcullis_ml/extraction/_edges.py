@@ -1,4 +1,4 @@
-"""Edges of bins to the last bit: a quantile is a value of somebody's table, or halfway between two: a short decimal."""
+"""Exact edges of bins: a quantile is a value of a table or halfway between two, and so mostly a short decimal."""
 
 from __future__ import annotations
 

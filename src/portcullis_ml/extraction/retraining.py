@@ -79,7 +79,7 @@ class Retraining(ExtractionAttack):
 
 
 class _Retrainer:
-    """One run: the notebook, the settings, and what the thief fits."""
+    """One run: the answers so far (`harvest`), the settings, and the surrogate that is fitted."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ClientAnswers:
-    """One honest client's day: what it got (withheld where refused), what it would have got, who was alarmed."""
+    """One honest client's answers (withheld where refused), those without the guard, and whether it was alarmed."""
 
     answer: Answer
     clean: Answer
@@ -206,7 +206,7 @@ def calibration_error(
 
 
 def _labels(answer: Answer) -> Labels:
-    assert answer.labels is not None  # a classifier's: honest_cost has turned the others away
+    assert answer.labels is not None  # a classifier's: honest_cost refuses other tasks
     return answer.labels
 
 

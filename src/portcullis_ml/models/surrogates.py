@@ -25,14 +25,14 @@ __all__ = ["SURROGATES", "fit_surrogate", "of_inputs", "unknowns"]
 
 HIDDEN = 20  # tanh units of the network, as in the victims of Tramèr et al.
 FLAT = 1e-6  # the penalty of a regression on labels: separable classes have no finite best weights without one
-HARD = 1e5  # C of the SVM: the labels are noiseless, so nothing is forgiven
+HARD = 1e5  # C of the SVM: the labels are noiseless, so every error is penalised hard
 GAMMAS = 2.0 ** np.arange(-15, 4, 2)
 FOLDS = 5  # splits into 80% and 20% that choose gamma
-FOLD_ROWS = 1000  # rows at most for choosing gamma; libsvm is quadratic
+FOLD_ROWS = 1000  # rows at most for choosing gamma; libsvm takes time quadratic in the rows
 
 
 def fit_surrogate(kind: str, z: Array, targets: Array, *, rng: np.random.Generator, effort: float = 1.0) -> Model:
-    """A model of that kind; `effort` scales the iterations, for the rounds whose copy is only a guide."""
+    """A model of that kind; `effort` scales the iterations, for rounds whose copy only chooses the next queries."""
     labels = targets.argmax(axis=1)
     if (targets[:, labels[:1]] == 1.0).all():
         return ConstantModel((z.shape[1],), targets[0].copy())
@@ -83,7 +83,7 @@ def _svm(z: Array, targets: Array, labels: Labels, rng: np.random.Generator, eff
 
 
 def _fitted_svm(gamma: float | str, z: Array, labels: Labels) -> SVC:
-    return SVC(C=HARD, gamma=gamma, random_state=0).fit(z, labels)  # without a seed it would draw a global one
+    return SVC(C=HARD, gamma=gamma, random_state=0).fit(z, labels)  # None is numpy's global generator
 
 
 def _tree(z: Array, targets: Array, labels: Labels, rng: np.random.Generator, effort: float) -> Model:

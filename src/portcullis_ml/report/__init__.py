@@ -1,6 +1,7 @@
 """The report: one HTML file that says, in words first, how cheaply the model can be stolen.
 
-The only room that draws. It reads records as `bench/records.py` describes them, plain dicts, and nothing else of ours.
+The only package that draws. It reads records, plain dicts as `bench/records.py` describes them, and nothing else of
+ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The page: the answer first, then what it stands on, in one HTML file that needs no network."""
+"""The page: the verdict first, then the evidence, in one HTML file that needs no network."""
 
 from __future__ import annotations
 

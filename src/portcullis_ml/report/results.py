@@ -1,4 +1,4 @@
-"""From records to what the page speaks of: attacks, defenses, controls and honest clients, drawn together over seeds.
+"""What the report shows, from the records: attacks, defenses, controls and honest clients, combined over seeds.
 
 The format of a record stands in `bench/records.py`; this file is the only one that knows it.
 """
@@ -22,7 +22,7 @@ NONE = "none"  # the defense of an undefended cell
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 BLIND = ("no_api", "shuffled")  # controls that learn nothing from the API
 ENDED_BY_ITSELF = ("done", "budget")
-WORTH = 0.01  # a defense that costs the thief less is no help, however sure the difference
+WORTH = 0.01  # a smaller loss of agreement is not called a help, even where it is certain
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Audit:
 
     @property
     def free(self) -> Pair | None:
-        """The control that labels the data itself, where the best undefended attack is not clearly above it."""
+        """The control own_labels, where the best undefended attack is not clearly above it; otherwise None."""
         own, strongest = self.control("own_labels"), self.worst(NONE)
         if own is None or strongest is None:
             return None

@@ -1,4 +1,4 @@
-"""The answer in words: what a stranger gets, what the best defense changes, and what must not be concluded."""
+"""The audit's verdict in sentences: what a thief gets, what the best defense changes, what must not be concluded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer. `kind` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
+    """The audit's verdict. `kind` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
     "withheld" or "nothing"; `caveats` are what the reader must know with it."""
 
     kind: str
@@ -40,7 +40,7 @@ class Verdict:
 
 
 def verdict_of(audit: Audit) -> Verdict:
-    """The answer to: how cheaply can this model be stolen, and what does the best defense change?"""
+    """How cheaply this model can be stolen, and what the best defense changes."""
     strongest = audit.worst(NONE)
     if strongest is None:
         return _nothing(audit)

@@ -42,7 +42,7 @@ from portcullis_ml.models.victims import train_victim
 
 __all__ = ["gtsrb", "mnist"]
 
-MARGIN = 1.1  # a threshold lies this much above the loudest honest calibration stream
+MARGIN = 1.1  # a threshold is this many times the highest suspicion on honest calibration streams
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def shortened(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class VictimAndData:
-    """The victim and everybody's rows. Thief, victim and examiner have none in common."""
+    """The victim, and the rows of victim, thief and test, which have none in common."""
 
     dataset: Dataset
     interface: Interface
@@ -201,7 +201,7 @@ def learner_of(setting: Setting, row: Mapping[str, Any]) -> Any:
 
 
 def stream_cells(setting: Setting, victim: str, thresholds: Mapping[str, float]) -> list[Cell]:
-    """Honest clients, and thieves that no distance betrays."""
+    """Honest clients, and thieves whose queries a detector of distances does not see."""
     streams = setting.plan["streams"]
     kinds = [(source, "honest") for source in streams["benign"]] + [(source, "control") for source in streams["blind"]]
     return [
@@ -319,7 +319,7 @@ def fitted(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def calibrate(setting: Setting) -> dict[str, float]:
-    """For each detector, the loudest suspicion of honest calibration streams, with a margin."""
+    """For each detector, the highest suspicion on honest calibration streams, times a margin."""
     streams = setting.plan["streams"]
     thresholds = {}
     for name, spec in setting.plan["detectors"].items():

@@ -73,7 +73,7 @@ TITLES = {
 
 
 def detector_table(plan: Mapping[str, Any], records: Records) -> str:
-    """When each detector spoke: queries until the first alarm, and chunks of 50 with an alarm."""
+    """When each detector raised its alarm: queries until the first alarm, and chunks of 50 with an alarm."""
     detectors = list(plan["detectors"])
     thresholds = next(r["cell"]["extra"]["thresholds"] for r in records)
     limits = ", ".join(f"{d} {thresholds[d]:g}" for d in detectors)
