@@ -30,26 +30,26 @@ from portcullis_ml.models.torch import TorchLearner
 EPS, CLIMBED, PER_CLASS = (0.15, 0.25, 0.35), ("log_probs", "logits"), 10
 
 
-def steal(here: prada.Stage, plan: dict, budget: int, epochs: int) -> Model:
+def steal(loaded: prada.VictimAndData, plan: dict, budget: int, epochs: int) -> Model:
     """The copy: the seeds of a balanced draw, labels alone."""
-    x, classes = here.adversary
+    x, classes = loaded.adversary
     drawn = [derive(0, "try", "seeds", str(c)).permutation(np.flatnonzero(classes == c)) for c in range(10)]
     seeds = x[np.concatenate([rows[: plan["seeds_per_class"]] for rows in drawn])]
     learner = TorchLearner(**plan["learner"] | {"epochs": epochs}, targets="labels")
-    oracle = LocalOracle(here.victim, here.interface.revealing(reveals=Reveals.LABELS), budget=budget)
+    oracle = LocalOracle(loaded.victim, loaded.interface.revealing(reveals=Reveals.LABELS), budget=budget)
     attack = CATALOG.build("jacobian(direction='top_k', k=3)")
     knowledge = Knowledge(pool=seeds, seeds=seeds, learner=learner)
     return attack(oracle, knowledge, rng=derive(0, "try", "attack")).model
 
 
-def transfer(here: prada.Stage, copy: Model, eps: float, of: str) -> tuple[float, float]:
+def transfer(loaded: prada.VictimAndData, copy: Model, eps: float, of: str) -> tuple[float, float]:
     """Shares of the targeted examples that the victim, and the copy itself, take for the target."""
-    x, _ = here.adversary
-    labels, rng = here.victim.scores(x).argmax(axis=1), np.random.default_rng(0)
+    x, _ = loaded.adversary
+    labels, rng = loaded.victim.scores(x).argmax(axis=1), np.random.default_rng(0)
     chosen = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:PER_CLASS] for c in range(10)])
     source, target = np.nonzero(labels[chosen][:, None] != np.arange(10)[None])
-    crafted = pgd(copy, x[chosen[source]], target, eps=eps, bounds=here.interface.bounds, targeted=True, of=of)
-    victim, own = (float((m.scores(crafted).argmax(axis=1) == target).mean()) for m in (here.victim, copy))
+    crafted = pgd(copy, x[chosen[source]], target, eps=eps, bounds=loaded.interface.bounds, targeted=True, of=of)
+    victim, own = (float((m.scores(crafted).argmax(axis=1) == target).mean()) for m in (loaded.victim, copy))
     return victim, own
 
 
@@ -63,9 +63,9 @@ def main() -> None:
     plan = tomllib.loads((resources.files("portcullis_ml.bench.protocols") / "prada_mnist.toml").read_text())
     with tempfile.TemporaryDirectory() as spare:
         folder = Path(args.victim or spare)
-        here = prada.stage(prada.Setting(plan, args.data, folder, "cpu"))
-    copy = steal(here, plan, args.budget, args.epochs)
-    x, given = here.exam
+        loaded = prada.load(prada.Setting(plan, args.data, folder, "cpu"))
+    copy = steal(loaded, plan, args.budget, args.epochs)
+    x, given = loaded.exam
     agreed = (copy.scores(x).argmax(axis=1) == given).mean()
     print(
         f"Jb-top3 plain, {args.budget} queries, {args.epochs} epochs a round: agreement {agreed:.1%} of {len(x)} rows"
@@ -73,7 +73,7 @@ def main() -> None:
     print("climbed       eps   victim     copy    (share of 900 targeted examples taken for the target)")
     for of in CLIMBED:
         for eps in EPS:
-            victim, own = transfer(here, copy, eps, of)
+            victim, own = transfer(loaded, copy, eps, of)
             print(f"{of:<12} {eps:>4} {victim:>8.1%} {own:>8.1%}", flush=True)
 
 

@@ -5,7 +5,7 @@
 Memory: MNIST clients of 3,000 queries each, by what the process grows and by what the detector holds; as 8-bit
 images, and with noise in the 32-bit numbers. Growth: 10 to 10,000 clients with the same history ask at random, through
 the gate as an ASGI application (no sockets, a model that costs nothing), with room in memory for all of them and with
-room for a tenth, the others in the state file. Loading: how long the largest client waits when he comes back, and how
+room for a tenth, the others in the state file. Loading: how long the largest client waits when it comes back, and how
 long others wait meanwhile. Prices are processor time of the event loop's thread.
 """
 
@@ -134,7 +134,7 @@ async def memory(clients: int, queries: int, noise: bool) -> None:
 
 
 async def loading(events: int) -> None:
-    """A client with all his detector can hold and so many events behind the snapshot comes back after a crash."""
+    """A client with all that its detector can hold and so many events behind the snapshot comes back after a crash."""
     running, _ = server(10)
     await seeded(running, "c0", D, 2_000)
     x, y = mnist(events // 2, True, 8)
@@ -155,7 +155,7 @@ async def loading(events: int) -> None:
     over.set()
     await task
     rows = len(stream.states["1-watch"].detector.sets.near)
-    print(f"a client with {rows} samples and {events} events to fold comes back: he waits {took:.0f} ms, others at "
+    print(f"a client with {rows} samples and {events} events to fold comes back: it waits {took:.0f} ms, others at "
           f"most {max(waits):.1f} ms (n={len(waits)} turns)")  # fmt: skip
     await close(running)
 

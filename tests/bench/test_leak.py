@@ -11,7 +11,7 @@ from portcullis_ml.core.types import Interface
 from portcullis_ml.models.kernel import KernelRegression
 from portcullis_ml.models.softmax import SoftmaxRegression
 
-from .stages import scene
+from .experiments import spec
 
 RNG = np.random.default_rng(0)
 TRAIN = RNG.uniform(0, 4, (15, 8))
@@ -19,7 +19,7 @@ DOOR = Interface(input_shape=(8,), n_classes=2, bounds=(0.0, 4.0))
 
 
 def stage_of(tmp_path, **changes):
-    return replace(scene(tmp_path).stage(), interface=DOOR, test_x=RNG.uniform(0, 4, (60, 8)), train=TRAIN, **changes)
+    return replace(spec(tmp_path).load(), interface=DOOR, test_x=RNG.uniform(0, 4, (60, 8)), train=TRAIN, **changes)
 
 
 def copy_of(rows):

@@ -85,18 +85,18 @@ def test_the_frozen_protocols_describe_cells_that_can_be_built(name: str, quick:
 def test_every_strategy_has_its_learner() -> None:
     plan = PLAN | {"papernot": {"epochs": 7, "optimizer": "sgd"}}
     setting = prada.Setting(plan, None, Path(), "cpu")
-    told = {s: prada.learner_of(setting, {"strategy": s}) for s in ("plain", "d", "p", "p+d", "papernot")}
-    assert {s: learner.targets for s, learner in told.items()} == {
+    learners = {s: prada.learner_of(setting, {"strategy": s}) for s in ("plain", "d", "p", "p+d", "papernot")}
+    assert {s: learner.targets for s, learner in learners.items()} == {
         "plain": "labels", "d": "labels", "p": "soft", "p+d": "soft", "papernot": "labels",
     }  # fmt: skip
-    assert {s: learner.dropout for s, learner in told.items()} == {
+    assert {s: learner.dropout for s, learner in learners.items()} == {
         "plain": 0,
         "d": 0.5,
         "p": 0,
         "p+d": 0.5,
         "papernot": 0,
     }
-    assert (told["papernot"].epochs, told["plain"].epochs) == (7, 10)
+    assert (learners["papernot"].epochs, learners["plain"].epochs) == (7, 10)
 
 
 def test_digits_of_another_frame_are_put_in_the_middle() -> None:

@@ -161,10 +161,10 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_the_cell_is_resumed(tmp_path
 
 
 def test_one_run_at_a_time_in_a_folder(tmp_path):
-    def nosy(cell, desk):
+    def nosy(cell, workspace):
         with pytest.raises(InputError, match="Another run is writing to"):
             run_cells([cell], work, out=tmp_path, jobs=0)
-        return work(cell, desk)
+        return work(cell, workspace)
 
     run_cells([cell("draw")], nosy, out=tmp_path, jobs=0)
 

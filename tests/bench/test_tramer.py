@@ -125,9 +125,9 @@ def test_private_training_is_no_defense():
         right[epsilon] = float((victim.scores(x).argmax(axis=1) == y).mean())
         interface = Interface(input_shape=(6,), n_classes=2, bounds=(-1.0, 1.0))
         attack = EquationSolving(route="log_ratio", held_out=0)
-        loot = attack(LocalOracle(victim, interface, budget=7), Knowledge(), rng=np.random.default_rng(2))
-        assert loot.queries == 7
-        ours = loot.model.w[1] - loot.model.w[0]
+        extraction = attack(LocalOracle(victim, interface, budget=7), Knowledge(), rng=np.random.default_rng(2))
+        assert extraction.queries == 7
+        ours = extraction.model.w[1] - extraction.model.w[0]
         np.testing.assert_allclose(ours, victim.w[1], rtol=1e-8, atol=1e-10)
     assert right[100.0] > 0.85
     assert right[100.0] > right[0.1]  # privacy costs accuracy, and buys nothing here

@@ -12,7 +12,7 @@ import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Desk
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, InputError, NotApplicable, Refused
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.oracle import LocalOracle
@@ -86,7 +86,7 @@ def cell(what: str, seed: int = 0, budget: int = 30, **extra: object) -> Cell:
     )
 
 
-def work(cell: Cell, desk: Desk) -> Record:
+def work(cell: Cell, workspace: Workspace) -> Record:
     """What a cell's attack is called says what becomes of it."""
     what = cell.attack["unit"]
     if what == "draw":
@@ -94,20 +94,20 @@ def work(cell: Cell, desk: Desk) -> Record:
         return Record(cell=cell, measures={"agreement": Estimate(value, 0.0, 1.0, 1)}, queries=cell.budget)
     if what in ERRORS:
         raise ERRORS[what]
-    if what == "die" and not (desk.folder / "died").exists():
-        (desk.folder / "died").touch()
+    if what == "die" and not (workspace.folder / "died").exists():
+        (workspace.folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "slow":
         time.sleep(float(cell.extra["seconds"]))
     victim = Logging(
-        Path(cell.extra["log"]), cell.extra.get("die_at", 10**9) if not list(desk.folder.iterdir()) else 10**9
+        Path(cell.extra["log"]), cell.extra.get("die_at", 10**9) if not list(workspace.folder.iterdir()) else 10**9
     )
-    with desk.ledger(columns=2) as ledger:
+    with workspace.ledger(columns=2) as ledger:
         oracle = LocalOracle(victim, INTERFACE, budget=cell.budget, ledger=ledger)
         x = cell.rng("attack").uniform(size=(cell.budget, 3))
         for i in range(0, cell.budget, 7):
             oracle.query(x[i : i + 7])
-            desk.tell(oracle.queries, cell.budget)
+            workspace.report(oracle.queries, cell.budget)
     return Record(cell=cell, queries=oracle.queries)
 
 

@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 import portcullis_ml
-from bench.stages import write
+from bench.experiments import write
 from portcullis_ml.cli.app import app
 from portcullis_ml.cli.progress import Watcher, left
 
-VICTIM = "bench.stages:victim"
+VICTIM = "bench.experiments:victim"
 
 
 def call(*words: object):
@@ -43,7 +43,7 @@ def test_version_and_help():
 
 def test_the_console_script_finds_an_object_in_the_current_folder(tmp_path):
     """Run as a user runs it: by the installed script, whose own folder is what Python would search."""
-    (tmp_path / "shop.py").write_text("from bench.stages import victim\n")
+    (tmp_path / "shop.py").write_text("from bench.experiments import victim\n")
     files = write(tmp_path)
     script = "import sys; from portcullis_ml.cli import main; sys.path.remove(''); main()"
     words = ["audit", "--victim", "shop:victim", "--test", files["test"], "--attacks", "equation_solving"]
@@ -86,14 +86,14 @@ def test_many_attacks_stand_as_letters_and_nothing_is_cut_off(tmp_path, monkeypa
 def test_json_holds_the_same_and_a_second_run_runs_nothing(tmp_path):
     first = call("audit", *small(), "--json")
     assert first.exit_code == 0, first.output
-    told = json.loads(first.stdout)
-    assert told["worst_undefended"]["attack"] == "equation_solving"
-    assert told["worst_undefended"]["agreement"][0] == 1.0
-    assert told["failed"] is False
-    lines = Path(told["records"]).read_bytes()
+    output = json.loads(first.stdout)
+    assert output["worst_undefended"]["attack"] == "equation_solving"
+    assert output["worst_undefended"]["agreement"][0] == 1.0
+    assert output["failed"] is False
+    lines = Path(output["records"]).read_bytes()
     again = json.loads(call("audit", *small(), "--json").stdout)
-    assert Path(told["records"]).read_bytes() == lines
-    assert again["rows"] == told["rows"]
+    assert Path(output["records"]).read_bytes() == lines
+    assert again["rows"] == output["rows"]
 
 
 @pytest.mark.parametrize(("limit", "code"), [(0.2, 3), (1.0, 0)])
@@ -131,8 +131,8 @@ def test_a_limit_that_nothing_was_measured_against_does_not_pass():
         (["--test", "nowhere.npz"], "The test set was expected in nowhere.npz; there is no such file."),
         (["--device", "abacus"], "--device must be cpu, or cuda where PyTorch finds a GPU; got 'abacus'."),
         (["--answers", "vibes"], "answers must be one of labels, top_k, probs; got 'vibes'."),
-        (["--victim", "bench.stages:nan_victim"], "The model must return finite scores"),
-        (["--victim", "bench.stages:logits_victim"], "The model must return probabilities that sum to one"),
+        (["--victim", "bench.experiments:nan_victim"], "The model must return finite scores"),
+        (["--victim", "bench.experiments:logits_victim"], "The model must return probabilities that sum to one"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(options, sentence):
@@ -161,14 +161,14 @@ def test_extract_leaves_a_surrogate_and_its_transfer_set(tmp_path):
     options = ["--victim", VICTIM, "--test", files["test"], "--budget", "8", "--json"]
     result = call("extract", "equation_solving", *options)
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["record"]["measures"]["agreement"]["value"] == 1
-    with np.load(told["transfer_set"]) as kept:
+    output = json.loads(result.stdout)
+    assert output["record"]["measures"]["agreement"]["value"] == 1
+    with np.load(output["transfer_set"]) as kept:
         assert kept["x"].shape == (8, 4)
-    assert told["surrogate"].endswith(".npz")
+    assert output["surrogate"].endswith(".npz")
     shown = call("extract", "equation_solving", *options[:-1])
     assert "equation_solving: 100.0% agreement with 8 queries" in shown.output
-    audited = call("audit", *small(), "--victim", told["surrogate"])
+    audited = call("audit", *small(), "--victim", output["surrogate"])
     assert audited.exit_code == 0, audited.output
 
 
@@ -249,11 +249,11 @@ def test_time_left_in_words():
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     from bench.toys import cell
-    from portcullis_ml.bench.run import Event
+    from portcullis_ml.bench.run import Progress
 
     watcher = Watcher()
-    watcher(Event("started", cell("knockoff"), 0, 1, 3, None))
-    watcher(Event("ended", cell("knockoff"), 30, 3, 3, 0.0, "done"))
+    watcher(Progress("started", cell("knockoff"), 0, 1, 3, None))
+    watcher(Progress("ended", cell("knockoff"), 30, 3, 3, 0.0, "done"))
     assert capsys.readouterr().err == "3 of 3 cells, nearly done. Now: knockoff | none | 30 queries | seed 0\n"
 
 
@@ -261,19 +261,20 @@ def test_progress_on_a_terminal_shows_the_cell_its_queries_and_the_time_left():
     import io
 
     from rich.console import Console
-    from rich.progress import Progress, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.progress import TextColumn
 
     from bench.toys import cell
-    from portcullis_ml.bench.run import Event
+    from portcullis_ml.bench.run import Progress
 
     page = io.StringIO()
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=Console(file=page, force_terminal=True, width=120)) as bars:
+    with Bars(*columns, console=Console(file=page, force_terminal=True, width=120)) as bars:
         watcher = Watcher(bars)
-        watcher(Event("started", cell("knockoff"), 0, 0, 2, None))
-        watcher(Event("paid", cell("knockoff"), 21, 0, 2, 30.0))
+        watcher(Progress("started", cell("knockoff"), 0, 0, 2, None))
+        watcher(Progress("paid", cell("knockoff"), 21, 0, 2, 30.0))
         bars.refresh()
-        watcher(Event("ended", cell("knockoff"), 30, 1, 2, 12.0, "done"))
+        watcher(Progress("ended", cell("knockoff"), 30, 1, 2, 12.0, "done"))
     assert "knockoff | none | seed 0 21 of 30 queries" in page.getvalue()
     assert "about 12 s left" in page.getvalue()
 
@@ -285,15 +286,15 @@ def test_importing_the_command_line_imports_nothing_heavy():
 
 
 def test_without_torch_the_default_audits_a_scikit_learn_victim(monkeypatch):
-    for module in ("scene", "conduct"):
+    for module in ("experiment", "run_audit"):
         monkeypatch.setattr(f"portcullis_ml.bench.{module}.has_torch", lambda: False)
     result = call("audit", "--quick", "--budget", "70", "--defenses", "none", "--jobs", "0", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["victim"]["name"] == "logistic on digits"
-    assert told["worst_undefended"]["attack"] == "equation_solving"
-    assert told["worst_undefended"]["agreement"][0] == 1.0
-    assert {row["attack"] for row in told["rows"]} >= {"knockoff", "copycat", "no_api", "own_labels", "shuffled"}
+    output = json.loads(result.stdout)
+    assert output["victim"]["name"] == "logistic on digits"
+    assert output["worst_undefended"]["attack"] == "equation_solving"
+    assert output["worst_undefended"]["agreement"][0] == 1.0
+    assert {row["attack"] for row in output["rows"]} >= {"knockoff", "copycat", "no_api", "own_labels", "shuffled"}
 
 
 def test_a_killed_audit_goes_on_with_the_same_command(tmp_path):

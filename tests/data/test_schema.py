@@ -14,12 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from portcullis_ml.bench.conduct import Wish, plan_of
-from portcullis_ml.bench.scene import Scene
+from portcullis_ml.bench.experiment import ExperimentSpec
+from portcullis_ml.bench.run_audit import AuditOptions, plan_of
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
 from portcullis_ml.data.datasets import load_dataset
-from portcullis_ml.data.schema import aligned, as_word, corrected, read_schema, told
+from portcullis_ml.data.schema import aligned, as_word, corrected, described, read_schema
 from portcullis_ml.models.incomplete import IncompleteTable, sources
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.table import TableModel, encoders
@@ -64,7 +64,7 @@ def write_csv(path: Path, table, labels, label: str = "label") -> str:
 
 
 def test_a_schema_says_what_every_column_may_hold():
-    lines = told([AGE, Feature("zip", values=tuple("abcdefgh"))])
+    lines = described([AGE, Feature("zip", values=tuple("abcdefgh"))])
     assert lines == [("age", "number", "18 to 80"), ("zip", "category", "a, b, c, d, e, f, ... (8 in all)")]
 
 
@@ -305,48 +305,48 @@ def victim(tmp_path):
 
 
 def test_a_victim_and_a_table_are_a_scene(victim):
-    scene = Scene(victim=str(victim / "model.skops"), test=str(victim / "test.csv"), target="label")
-    stage = scene.stage()
-    assert [f.name for f in stage.interface.features] == ["age", "city", "grade", "pay"]
-    assert stage.classes == ("no", "yes")
+    spec = ExperimentSpec(victim=str(victim / "model.skops"), test=str(victim / "test.csv"), target="label")
+    experiment = spec.load()
+    assert [f.name for f in experiment.interface.features] == ["age", "city", "grade", "pay"]
+    assert experiment.classes == ("no", "yes")
     fitted = skops_io.load(victim / "model.skops", trusted=["numpy.dtype"])
     test, truth = frame(60, seed=1)
-    rows = aligned(*_coded(test), stage.interface.features)
-    np.testing.assert_array_equal(stage.model.scores(rows), fitted.predict_proba(test))
+    rows = aligned(*_coded(test), experiment.interface.features)
+    np.testing.assert_array_equal(experiment.model.scores(rows), fitted.predict_proba(test))
     labels = {row.tobytes(): label for row, label in zip(rows, truth, strict=True)}
-    assert len(stage.test_x) == 60
-    assert [labels[row.tobytes()] for row in stage.test_x] == [stage.classes[c] for c in stage.test_y]
+    assert len(experiment.test_x) == 60
+    assert [labels[row.tobytes()] for row in experiment.test_x] == [experiment.classes[c] for c in experiment.test_y]
 
 
 def test_a_pool_may_hold_other_categories_and_classes(victim):
     pool, _ = frame(30, seed=2)
     rome = pool.city == "Rome"
     write_csv(victim / "pool.csv", pool[rome].assign(id=0), np.repeat("yes", rome.sum()))
-    scene = Scene(
+    spec = ExperimentSpec(
         victim=str(victim / "model.skops"), test=str(victim / "test.csv"), pool=str(victim / "pool.csv"), target="label"
     )
-    stage = scene.stage()
-    assert set(stage.pool[:, 1]) == {2.0}
-    assert set(stage.pool_labels) == {1}
+    experiment = spec.load()
+    assert set(experiment.pool[:, 1]) == {2.0}
+    assert set(experiment.pool_labels) == {1}
 
 
 def test_the_schema_of_a_scene_is_corrected(victim):
     (victim / "schema.toml").write_text("[age]\nlow = 0\nhigh = 130\n")
     paths = {"victim": str(victim / "model.skops"), "test": str(victim / "test.csv"), "target": "label"}
-    stage = Scene(**paths, schema=str(victim / "schema.toml")).stage()
-    assert (stage.interface.features[0].low, stage.interface.features[0].high) == (0.0, 130.0)
+    experiment = ExperimentSpec(**paths, schema=str(victim / "schema.toml")).load()
+    assert (experiment.interface.features[0].low, experiment.interface.features[0].high) == (0.0, 130.0)
 
 
 def test_interfaces_are_post_processing_of_one_victim(victim):
     paths = {"victim": str(victim / "model.skops"), "test": str(victim / "test.csv"), "target": "label"}
-    scene = Scene(**paths, incomplete=True)
-    wish = Wish(scene=scene, attacks=("equation_solving",), decimals=3, precision="float32", budgets=(50,))
-    plan = plan_of(wish, scene.stage())
+    spec = ExperimentSpec(**paths, incomplete=True)
+    options = AuditOptions(spec=spec, attacks=("equation_solving",), decimals=3, precision="float32", budgets=(50,))
+    plan = plan_of(options, spec.load())
     assert plan.interface == {"reveals": "probs", "decimals": 3, "precision": "float32", "missing": True}
     with pytest.raises(ParameterError, match="--precision must be float64 or float32; got 'half'"):
-        Wish(scene=scene, precision="half")
+        AuditOptions(spec=spec, precision="half")
     with pytest.raises(InputError, match="--answers leaves wants a decision tree"):
-        Scene(**paths, leaves=True).stage()
+        ExperimentSpec(**paths, leaves=True).load()
 
 
 def test_a_victim_that_never_varies_gets_a_sentence(victim):
@@ -355,25 +355,25 @@ def test_a_victim_that_never_varies_gets_a_sentence(victim):
     constant = DecisionTreeClassifier(max_depth=1).fit(table[["age"]], ["no", "yes"] * 120)
     constant.set_params().tree_.value[:] = 0.5
     skops_io.dump(constant, victim / "constant.skops")
-    scene = Scene(victim=str(victim / "constant.skops"), test=str(victim / "test.csv"), target="label")
+    spec = ExperimentSpec(victim=str(victim / "constant.skops"), test=str(victim / "test.csv"), target="label")
     with pytest.raises(InputError, match=r"gives the same answer to every one of 160 rows, so any constant is a"):
-        scene.stage()
+        spec.load()
 
 
 def test_a_regression_gets_a_sentence_where_classes_are_needed(victim):
     table, _ = frame()
     skops_io.dump(LinearRegression().fit(table[["age", "pay"]], table.grade), victim / "line.skops")
-    scene = Scene(victim=str(victim / "line.skops"), test=str(victim / "test.csv"), target="label")
+    spec = ExperimentSpec(victim=str(victim / "line.skops"), test=str(victim / "test.csv"), target="label")
     with pytest.raises(InputError, match=r"An audit compares labels; .* has 0 classes \(a regression has none\)"):
-        scene.stage()
+        spec.load()
 
 
 def test_a_class_that_the_victim_does_not_know_gets_a_sentence(victim):
     test, truth = frame(60, seed=1)
     write_csv(victim / "test.csv", test, np.where(np.arange(60) < 3, "maybe", truth))
-    scene = Scene(victim=str(victim / "model.skops"), test=str(victim / "test.csv"), target="label")
+    spec = ExperimentSpec(victim=str(victim / "model.skops"), test=str(victim / "test.csv"), target="label")
     with pytest.raises(InputError, match="The victim does not know the class 'maybe'; it knows no, yes"):
-        scene.stage()
+        spec.load()
 
 
 def test_a_column_of_numbers_here_and_words_there_gets_a_sentence(victim):
@@ -381,7 +381,7 @@ def test_a_column_of_numbers_here_and_words_there_gets_a_sentence(victim):
     write_csv(victim / "pool.csv", pool.assign(age="old", id=0), truth)
     paths = {"test": str(victim / "test.csv"), "pool": str(victim / "pool.csv"), "target": "label"}
     with pytest.raises(InputError, match="Column 'age' holds numbers in one table and words in another"):
-        Scene(victim=str(victim / "model.skops"), **paths).stage()
+        ExperimentSpec(victim=str(victim / "model.skops"), **paths).load()
 
 
 def test_a_table_that_says_which_rows_are_for_testing_is_obeyed(victim):
@@ -390,8 +390,8 @@ def test_a_table_that_says_which_rows_are_for_testing_is_obeyed(victim):
     with gzip.open(victim / "both.csv.gz", "wt") as file:
         table.assign(label=labels, split=split).to_csv(file, index=False)
     both = str(victim / "both.csv.gz")
-    stage = Scene(victim=str(victim / "model.skops"), test=both, pool=both, target="label").stage()
-    assert (len(stage.test_x), len(stage.pool)) == (15, 25)
+    experiment = ExperimentSpec(victim=str(victim / "model.skops"), test=both, pool=both, target="label").load()
+    assert (len(experiment.test_x), len(experiment.pool)) == (15, 25)
 
 
 def test_regression_answers_are_scores_without_labels():

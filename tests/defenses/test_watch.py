@@ -70,8 +70,8 @@ class TestLatch:
 
     def test_it_is_told_once_with_row_suspicion_and_time(self) -> None:
         guard = Guard(Watch(Tally(threshold=12), then=Log()), key=KEY)
-        told = [(i, a) for i in range(3) for a in ask(guard, X[10 * i : 10 * i + 10], at=float(i)).alarms]
-        [(request, alarm)] = told
+        raised = [(i, a) for i in range(3) for a in ask(guard, X[10 * i : 10 * i + 10], at=float(i)).alarms]
+        [(request, alarm)] = raised
         assert request == 1
         assert (alarm.client, alarm.row, alarm.suspicion, alarm.at) == ("a", 13, 13.0, 1.0)
         assert [a.row for a in guard.alarms("a")] == [13]
@@ -93,17 +93,17 @@ class TestLatch:
             assert (state.rows, state.suspicion) == (seen, suspicion)
 
     def test_the_detector_reads_the_undefended_answer(self) -> None:
-        told = []
+        raised = []
 
         @dataclass(frozen=True, kw_only=True)
         class Ear(Tally):
             def update(self, state: Count, request: Request, answer: Answer) -> Array:
-                told.append(answer)
+                raised.append(answer)
                 return super().update(state, request, answer)
 
         clean = answer_to(X)
         Guard(Rounding(decimals=0), Watch(Ear(), then=Log()), key=KEY).release(Request("a", X), clean)
-        assert told == [clean]
+        assert raised == [clean]
 
 
 class TestBlocking:

@@ -114,11 +114,11 @@ class TestContract:
         detector = build(name)
         alone = watched(detector, STREAM)[0]
         mine, other = detector.start(), detector.start()
-        told = []
+        suspicions = []
         for x in np.split(STREAM, 10):
-            told.append(detector.update(mine, Request("a", x), answer_to(x)))
+            suspicions.append(detector.update(mine, Request("a", x), answer_to(x)))
             detector.update(other, Request("b", x[::-1]), answer_to(x[::-1]))
-        np.testing.assert_array_equal(np.concatenate(told), alone)
+        np.testing.assert_array_equal(np.concatenate(suspicions), alone)
 
     def test_never_changes_its_input(self, name: str) -> None:
         x, answer = STREAM.copy(), answer_to(STREAM)

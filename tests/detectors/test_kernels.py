@@ -111,7 +111,7 @@ def test_one_sum_is_that_of_many_rows(n: int) -> None:
 @pytest.mark.parametrize("stored", [40, 170])
 def test_verdicts_and_packed_states_are_the_same(name: str, stored: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.concatenate([attack(260, 0), np.rint(attack(100, 1) * 255) / 255.0])
-    told = []
+    results = []
     for kernels in (_compiled.kernels, None):
         monkeypatch.setattr(_compiled, "kernels", kernels)
         detector = CATALOG.load(name)(cap=60)
@@ -119,8 +119,8 @@ def test_verdicts_and_packed_states_are_the_same(name: str, stored: int, monkeyp
         first = detector.update(state, Request("a", x[:stored]), answer_to(x[:stored]))
         state = unpack(type(state), pack(state))
         rest = detector.update(state, Request("a", x[stored:]), answer_to(x[stored:]))
-        told.append((np.concatenate([first, rest]).tobytes(), pack(state)))
-    assert told[0] == told[1]
+        results.append((np.concatenate([first, rest]).tobytes(), pack(state)))
+    assert results[0] == results[1]
 
 
 def test_a_way_may_change_while_a_client_lives(monkeypatch: pytest.MonkeyPatch) -> None:

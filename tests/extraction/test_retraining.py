@@ -13,13 +13,14 @@ from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
 from portcullis_ml.extraction.retraining import Retraining
+from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.encoding import Encoded, Encoding
 from portcullis_ml.models.lbfgs import Divergence
 from portcullis_ml.models.mlp import Mlp, _Objective
 from portcullis_ml.models.ovr import OneVsRest
 from portcullis_ml.models.sklearn import SklearnModel
 from portcullis_ml.models.softmax import SoftmaxRegression
-from portcullis_ml.models.surrogates import Constant, fit_surrogate, unknowns
+from portcullis_ml.models.surrogates import fit_surrogate, unknowns
 
 from .toys import ToyLearner, WatchedOracle, toy_victim
 
@@ -159,7 +160,7 @@ class TestSurrogates:
     def test_one_class_so_far_is_the_constant(self) -> None:
         targets = np.tile([0.0, 1.0, 0.0], (5, 1))
         model = fit_surrogate("softmax", np.zeros((5, 2)), targets, rng=np.random.default_rng(0))
-        assert isinstance(model, Constant)
+        assert isinstance(model, ConstantModel)
         np.testing.assert_array_equal(model.scores(np.ones((2, 2))), targets[:2])
 
     @pytest.mark.parametrize("strategy", ["uniform", "line_search", "adaptive"])

@@ -57,7 +57,7 @@ async def test_logs_of_two_replicas_replay_to_their_decisions_bit_for_bit(tmp_pa
     same = replay(lines, policy)
     assert (same.requests, same.different) == (72, [])
     fate = same.fates["alice"]
-    assert fate.refused == fate.was_refused == 2  # 72 rows, and 70 are his
+    assert fate.refused == fate.was_refused == 2  # 72 rows, and 70 are hers
     assert fate.altered == fate.was_altered > 5
     blind = [replace(line, seq=0, ended=0) for line in lines]  # as if nobody knew how the two interleaved
     assert replay(blind, policy).different

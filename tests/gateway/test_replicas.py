@@ -119,7 +119,7 @@ async def test_two_processes_answer_byte_for_byte_as_one_does(empty: Any, upstre
     with gates(tmp_path, upstream, GUARD, [url, url, f"sqlite:///{tmp_path}/one.db"]) as [(_, a), (_, b), (_, one)]:
 
         def life(client: str) -> None:
-            """One client's requests in his order, each at whichever replica; he meets the other clients as it comes."""
+            """One client's requests in its order, each at whichever replica; it meets the other clients as it comes."""
             rng = np.random.default_rng(len(client))
             answers[client] = [post((a, b)[rng.integers(2)], client, x) for x in questions(client, 70)]
 
@@ -179,7 +179,7 @@ class Crowd:
         self.answered = dict.fromkeys(CLIENTS, 0)  # rows
         self.labels_only = dict.fromkeys(CLIENTS, False)
         self.refused: dict[str, set[int]] = {client: set() for client in CLIENTS}
-        self.after_the_block = 0  # answers to the blocked client, to questions asked after his block was acknowledged
+        self.after_the_block = 0  # answers to the blocked client, to questions asked after that block was acknowledged
         self.hung_up: list[tuple[str, str]] = []  # (replica, client) of requests in the air when the replica died
         self.acknowledged = threading.Event()
         self.lock = threading.Lock()

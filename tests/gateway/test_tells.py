@@ -84,7 +84,7 @@ async def test_a_refusal_is_the_same_whatever_the_threshold_and_wherever_the_ala
 
 
 async def test_a_request_that_is_refused_looks_alike_before_and_after_the_alarm(tmp_path: Path) -> None:
-    """A malformed body must not tell whether its sender is blocked, nor a blocked one's how far he came."""
+    """A malformed body must not tell whether its sender is blocked, nor how far a blocked one came."""
     here = Here(tmp_path, watch(2, '"block"'), ALL)
     bodies = [b"{", b'{"inputs":[]}', b'{"inputs":[{"name":"x"}]}']
     before = [await here.send(body=b, headers={"x-api-key": KEYS["alice"], "x-request-id": "1"}) for b in bodies]

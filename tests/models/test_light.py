@@ -33,5 +33,7 @@ def test_loading_and_victims_import_no_framework():
 )
 def test_an_absent_package_names_its_extra(code, package):
     ran = python(f"import sys; sys.modules[{package!r}] = None\n{code}")
-    told = "which is not installed. Install Portcullis with its extra 'audit': pip install '.[audit]' in its checkout."
-    assert f"needs {package}, {told}" in ran.stderr
+    advice = (
+        "which is not installed. Install Portcullis with its extra 'audit': pip install '.[audit]' in its checkout."
+    )
+    assert f"needs {package}, {advice}" in ran.stderr

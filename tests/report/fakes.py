@@ -48,7 +48,7 @@ META: dict[str, Any] = {
     "victim": {"name": "digits-cnn", "sha256": "9f3c2a77d1e0b645"},
     "data": {
         "name": "digits",
-        "split": "1,797 digits: 898 train the victim, 449 the attacker's pool, 450 test him; no row is in two.",
+        "split": "1,797 digits: 898 train the victim, 449 the attacker's pool, 450 test the copy; no row is in two.",
         "test": 450,
         "pool": 449,
         "seeds": 0,

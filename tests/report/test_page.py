@@ -198,8 +198,8 @@ def test_flags_say_when_why_and_what_to_do() -> None:
 
 def test_what_was_run_is_told() -> None:
     text = walk(ordinary()).text
-    for told in (META["command"], META["data"]["split"], "torch 2.13.0", "3 (0, 1, 2)", "sees probs", "2 min 41 s"):
-        assert told in text
+    for shown in (META["command"], META["data"]["split"], "torch 2.13.0", "3 (0, 1, 2)", "sees probs", "2 min 41 s"):
+        assert shown in text
 
 
 def test_the_deployed_and_the_best_defense_are_marked() -> None:

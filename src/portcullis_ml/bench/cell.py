@@ -70,7 +70,7 @@ class Cell:
         """16 hex digits of the content's hash."""
         content = {k: v for k, v in asdict(self).items() if k != "names"}
         text = json.dumps(identity(content), sort_keys=True, separators=(",", ":"))
-        text = text.replace('"portcullis_ml.', '"portcullis.')  # renaming the package made no cell another
+        text = text.replace('"portcullis_ml.', '"portcullis.')  # ids were made under the package's former name
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property

@@ -1,4 +1,4 @@
-"""Controls: rows of an audit that put the others into proportion. They claim nothing themselves.
+"""Controls: baselines that the attacks of an audit are compared with.
 
 no_api           asks nothing: always answers the class that the victim gives most often on the test rows. No thief
                  knows that class for sure, so this is the best that a constant can do
@@ -19,9 +19,10 @@ from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Array, Interface, Labels, Model
+from portcullis_ml.core.types import Interface, Labels, Model
+from portcullis_ml.models.constant import ConstantModel
 
-__all__ = ["MEANING", "Constant", "RandomQueries", "Shuffled", "own_labels"]
+__all__ = ["MEANING", "RandomQueries", "Shuffled", "most_frequent", "own_labels"]
 
 MEANING = {
     "no_api": "asks nothing and always answers the victim's most frequent class",
@@ -31,22 +32,10 @@ MEANING = {
 }
 
 
-class Constant:
-    """A model that gives every row one distribution (n_classes,)."""
-
-    def __init__(self, input_shape: tuple[int, ...], distribution: Array) -> None:
-        self.input_shape = input_shape
-        self.n_classes = len(distribution)
-        self.distribution = distribution
-
-    @classmethod
-    def most_frequent(cls, labels: Labels, interface: Interface) -> Constant:
-        """Always the class that is commonest among the labels."""
-        counts = np.bincount(labels, minlength=interface.n_classes)
-        return cls(interface.input_shape, np.eye(interface.n_classes)[counts.argmax()])
-
-    def scores(self, x: Array) -> Array:
-        return np.repeat(self.distribution[None], len(x), axis=0)
+def most_frequent(labels: Labels, interface: Interface) -> ConstantModel:
+    """A model that always answers the class that is commonest among the labels."""
+    counts = np.bincount(labels, minlength=interface.n_classes)
+    return ConstantModel(interface.input_shape, np.eye(interface.n_classes)[counts.argmax()])
 
 
 def own_labels(knowledge: Knowledge, labels: Labels | None, n_classes: int, rng: np.random.Generator) -> Model:
@@ -94,6 +83,6 @@ class Shuffled(ExtractionAttack):
         if reason := self.of.needs.lacking(interface, knowledge, self.of.name):
             raise NotApplicable(reason)
         self.of.steal(harvest, interface, knowledge, rng)
-        harvest.history.clear()  # those copies saw the true answers
+        harvest.history.clear()  # copies noted on the way were trained on the true answers
         targets = harvest.targets()
         return knowledge.learner.fit(harvest.x, targets[rng.permutation(len(targets))], rng=rng)

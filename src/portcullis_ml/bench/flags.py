@@ -4,7 +4,7 @@ Croce, Hein. "Reliable evaluation of adversarial robustness with an ensemble of 
 attacks", ICML 2020, whose code warns in the same way of evaluations that cannot be trusted.
 
 `FLAGS` says of each flag when it is raised, why it matters and what to do; the docs and the report print it.
-Flags of one cell are raised while it runs (`audit.py`); those that need several cells, by `of_run`.
+Flags of one cell are raised while it runs (`audit_cell.py`); those that need several cells, by `of_run`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "difference_within_error": Flag(
         "The intervals are wider than the difference",
-        "the worst attacker's interval behind the defense overlaps his interval without it",
+        "the worst attacker's interval behind the defense overlaps the worst attacker's interval without it",
         "The defense may do nothing at all: chance alone explains a difference of this size.",
         "Use more seeds (--seeds 5 or more) and more test rows before saying that it helps.",
     ),
@@ -52,7 +52,7 @@ FLAGS: dict[str, Flag] = {
     "labels_beat_scores": Flag(
         "Labels alone give more than the defended scores",
         "an attack gets a clearly better copy from labels only than from the answers that this defense gives",
-        "The defense hides information that the thief does not need: he can ignore its scores and be better off.",
+        "The defense hides information that the thief does not need: who ignores its scores is better off.",
         "Judge the defense by the label-only row.",
     ),
     "labels_changed": Flag(
@@ -70,7 +70,7 @@ FLAGS: dict[str, Flag] = {
     "own_labels_as_good": Flag(
         "The thief's own labels are as good as the API",
         "training on the pool's own labels reaches the agreement of the best undefended attack, within the intervals",
-        "He need not steal what he can make: the queries bought him no more than labelling his pool by hand.",
+        "What can be made need not be stolen: the queries bought no more than labelling the pool by hand.",
         "Audit with a pool that the thief cannot label, or read the result as the price of a labelled pool.",
     ),
     "pool_not_checked": Flag(
@@ -151,8 +151,8 @@ def _theft(groups: Groups) -> Iterable[dict[str, str]]:
     free = {attack: e for (role, attack, defense), e in groups.items() if role == "attack" and defense == "none"}
     for attack, (value, low, _) in free.items():
         if low <= ceiling:
-            told = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
-            yield {**raised("attack_does_not_steal", told), "where": f"{attack} | none"}
+            detail = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
+            yield {**raised("attack_does_not_steal", detail), "where": f"{attack} | none"}
     own = groups.get(("control", "own_labels", "none"))
     if own and free and own[2] >= max(free.values())[1]:
         yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
@@ -170,9 +170,9 @@ def _defenses(groups: Groups) -> Iterable[dict[str, str]]:
             continue
         worst = max(attacks.values())
         if free and worst[2] >= free[1]:
-            told = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
-            yield {**raised("difference_within_error", told), "where": defense}
+            detail = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
+            yield {**raised("difference_within_error", detail), "where": defense}
         for attack, bare in by_defense.get("label_only", {}).items():
             if attack in attacks and bare[1] > attacks[attack][2]:
-                told = f"{bare[0]:.1%} from labels, {attacks[attack][0]:.1%} from its answers"
-                yield {**raised("labels_beat_scores", told), "where": f"{attack} | {defense}"}
+                detail = f"{bare[0]:.1%} from labels, {attacks[attack][0]:.1%} from its answers"
+                yield {**raised("labels_beat_scores", detail), "where": f"{attack} | {defense}"}

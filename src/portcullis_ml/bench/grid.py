@@ -112,7 +112,7 @@ def attack_named(word: str) -> dict[str, Any]:
         return describe(presets[word.strip()])
     known = Catalog("extraction", {**ATTACKS, **dict.fromkeys(presets, "portcullis_ml.extraction.jacobian:Jacobian")})
     if "(" not in word:
-        known.load(word.strip())  # offers presets, too, for a name that nobody knows
+        known.load(word.strip())  # raises for an unknown name, and suggests presets too
     unit = ATTACKS.build(word)
     if not isinstance(unit, ExtractionAttack):
         raise ParameterError("an attack", "an ExtractionAttack", type(unit).__name__)

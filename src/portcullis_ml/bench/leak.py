@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.bench.scene import Stage
+from portcullis_ml.bench.experiment import Experiment
 from portcullis_ml.core.types import Array, Model
 from portcullis_ml.models.encoding import Encoded
 from portcullis_ml.models.kernel import KernelRegression, match_representers
@@ -23,7 +23,7 @@ NUMBERS = 50_000  # inputs in all beyond which a record keeps distances only
 LEAST = 0.01  # of the greatest weight: a representer with less says nothing
 
 
-def leaked(copy: Model, stage: Stage, rng: np.random.Generator) -> dict[str, Any] | None:
+def leaked(copy: Model, experiment: Experiment, rng: np.random.Generator) -> dict[str, Any] | None:
     """None for a copy without representers. Otherwise a record's note, inputs brought to 0 to 255 within their ranges:
 
     recovered   [[...], ...] representers that carry weight, the best matched first (by weight without a training set)
@@ -40,28 +40,28 @@ def leaked(copy: Model, stage: Stage, rng: np.random.Generator) -> dict[str, Any
     strength = np.abs(kernel.weights).max(axis=1)
     order = np.argsort(-strength)
     order = order[strength[order] >= LEAST * strength.max()]
-    found = _shares(kernel.representers[order], stage)
-    told: dict[str, Any] = {"shape": list(stage.interface.input_shape), "found": len(found), "training": None}
+    found = _shares(kernel.representers[order], experiment)
+    note: dict[str, Any] = {"shape": list(experiment.interface.input_shape), "found": len(found), "training": None}
     near: Array | None = None
-    if stage.train is not None:
-        train = _shares(stage.train, stage)
+    if experiment.train is not None:
+        train = _shares(experiment.train, experiment)
         found = found[: len(train)]  # the strongest, where there are more of them than training rows
         matched, difference = match_representers(found, train)
-        told["difference"] = float(np.median(difference))
-        unseen = _shares(stage.test_x[rng.permutation(len(stage.test_x))[: len(found)]], stage)
-        apart = match_representers(unseen, train)[1]
-        told["unseen"], told["closer"] = float(np.median(apart)), int((difference < apart.min()).sum())
-        told["random"] = float(np.median(match_representers(rng.random(found.shape), train)[1]))
+        note["difference"] = float(np.median(difference))
+        unseen = _shares(experiment.test_x[rng.permutation(len(experiment.test_x))[: len(found)]], experiment)
+        of_unseen = match_representers(unseen, train)[1]
+        note["unseen"], note["closer"] = float(np.median(of_unseen)), int((difference < of_unseen.min()).sum())
+        note["random"] = float(np.median(match_representers(rng.random(found.shape), train)[1]))
         best = np.argsort(difference)
         found, near = found[best], train[matched[best]]
     if found[:SHOWN].size > NUMBERS:
-        return told
-    return told | {"recovered": _bytes(found), "training": None if near is None else _bytes(near)}
+        return note
+    return note | {"recovered": _bytes(found), "training": None if near is None else _bytes(near)}
 
 
-def _shares(x: Array, stage: Stage) -> Array:
+def _shares(x: Array, experiment: Experiment) -> Array:
     """(n, d) rows as shares of every input's range; one that cannot vary is 0."""
-    low, high = stage.interface.low, stage.interface.high
+    low, high = experiment.interface.low, experiment.interface.high
     width = np.where(high > low, high - low, np.inf)
     return np.asarray((x.reshape(len(x), -1) - low) / width)
 

@@ -27,7 +27,7 @@ A record:
     flags         [{"id": "pool_overlaps_training", "detail": "12 of 400 rows"}, ...]: ids of flags.FLAGS
     threat_model  {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False, ...}
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
-    notes         what the attack has to say for itself
+    notes         what the attack reports of its run
     final         False when another run may fare better (a crash, an unreachable host): such a cell is run again
 
 A measure without a value (NaN) is left out, an infinite bound is null: every line is strict JSON.
@@ -42,7 +42,7 @@ What is said of a run as a whole stands beside the records in `<out>/meta.json`,
     deployed      the defense that `--fail-over` is measured under, as people write it
     quick         whether this was a quick look (fewer seeds and rows than a claim needs)
     started       ISO time;  seconds: on the clock;  seeds, budgets, jobs, device, versions
-    authorised_by whose word says that the victim may be attacked
+    authorised_by who says that the victim may be attacked
     flags         [{"id", "where", "detail"}, ...]: all that were raised, those that compare cells too; `where` is
                   "attack | defense", a defense, or "audit"
     flag_texts    id -> {"title", "raised_if", "why", "what_to_do"}, of every flag that there is
@@ -126,7 +126,7 @@ class RecordFile:
     def append(self, record: Mapping[str, Any]) -> None:
         """On return the line is on disk; on DiskFull the file is as it was."""
         line = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        with self.path.open("ab", buffering=0) as file:  # a buffer would write its rest again on closing
+        with self.path.open("ab", buffering=0) as file:  # a buffer would be written again when a full file closes
             end = _after_last_line(self.path)
             file.truncate(end)
             try:

@@ -21,13 +21,13 @@ import numpy as np
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature, Labels
 
-__all__ = ["Rows", "as_taken", "one_table", "read_rows"]
+__all__ = ["LabelledRows", "as_taken", "one_table", "read_rows"]
 
 LIMIT = 2 * 2**30  # bytes, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class LabelledRows:
     """x (n, *input_shape), y (n,) or None; a table's features and the names of its classes."""
 
     x: Array
@@ -39,7 +39,7 @@ class Rows:
         return len(self.x)
 
 
-def read_rows(what: str, path: Path, *, target: str | None = None, part: str = "test") -> Rows:
+def read_rows(what: str, path: Path, *, target: str | None = None, part: str = "test") -> LabelledRows:
     """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer."""
     if not path.is_file():
         raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
@@ -56,7 +56,7 @@ def read_rows(what: str, path: Path, *, target: str | None = None, part: str = "
     return rows
 
 
-def _from_table(path: Path, target: str | None, part: str) -> Rows:
+def _from_table(path: Path, target: str | None, part: str) -> LabelledRows:
     from portcullis_ml.data.datasets import load_dataset
 
     table = load_dataset(str(path), target=target)
@@ -66,10 +66,10 @@ def _from_table(path: Path, target: str | None, part: str) -> Rows:
         x, y = (table.x_test, table.y_test) if part == "test" else (table.x, table.y)
     else:
         x, y = np.concatenate([table.x, table.x_test]), np.concatenate([table.y, table.y_test])
-    return Rows(x=x, y=y.astype(np.int64), features=table.features, classes=table.classes)
+    return LabelledRows(x=x, y=y.astype(np.int64), features=table.features, classes=table.classes)
 
 
-def _from_arrays(what: str, path: Path, part: str) -> Rows:
+def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
     arrays = _load(path)
     names = [n for n in ("x", f"x_{part}", "x_test", "x_train") if n in arrays] or list(arrays)[:1]
     x = arrays[names[0]]
@@ -81,7 +81,7 @@ def _from_arrays(what: str, path: Path, part: str) -> Rows:
             f"The {what} needs one whole-number label for each row; {path.name} holds {len(x)} rows and labels "
             f"{y.dtype} of shape {y.shape}."
         )
-    return Rows(
+    return LabelledRows(
         x=x / 255.0 if x.dtype == np.uint8 else x.astype(np.float64), y=None if y is None else y.astype(np.int64)
     )
 
@@ -106,7 +106,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def one_table(parts: Sequence[Rows | None], schema: Path | None = None) -> list[Rows | None]:
+def one_table(parts: Sequence[LabelledRows | None], schema: Path | None = None) -> list[LabelledRows | None]:
     """The same rows under one schema, the first's columns in the first's order, corrected by a file of the user's.
 
     A category is all the values that any part holds, a number's range what all of them span, and so for the classes.
@@ -119,18 +119,18 @@ def one_table(parts: Sequence[Rows | None], schema: Path | None = None) -> list[
     features = tuple(_union(f, tables) for f in tables[0].features or ())
     classes = tuple(sorted({name for rows in tables for name in rows.classes or ()}))
     corrections = {} if schema is None else read_schema(schema)
-    made: list[Rows | None] = []
+    made: list[LabelledRows | None] = []
     for rows in parts:
         if rows is None or rows.features is None:
             made.append(rows)
             continue
         x, final = corrected(aligned(rows.x, rows.features, features, "The test set"), features, corrections)
         y = None if rows.y is None else _relabelled(rows.y, rows.classes or (), classes)
-        made.append(Rows(x=x, y=y, features=final, classes=classes))
+        made.append(LabelledRows(x=x, y=y, features=final, classes=classes))
     return made
 
 
-def _union(feature: Feature, tables: Sequence[Rows]) -> Feature:
+def _union(feature: Feature, tables: Sequence[LabelledRows]) -> Feature:
     """The feature of that name as all tables together show it."""
     own = [f for rows in tables for f in rows.features or () if f.name == feature.name]
     if any(f.categorical != feature.categorical for f in own):
@@ -142,7 +142,7 @@ def _union(feature: Feature, tables: Sequence[Rows]) -> Feature:
     return replace(feature, low=min(f.low for f in own), high=max(f.high for f in own))
 
 
-def as_taken(rows: Rows, model: Any) -> Rows:
+def as_taken(rows: LabelledRows, model: Any) -> LabelledRows:
     """A table as the victim takes it: its columns in its order, its categories, the numbers of its classes."""
     from portcullis_ml.data.schema import aligned
 
@@ -154,7 +154,7 @@ def as_taken(rows: Rows, model: Any) -> Rows:
     if words is None or rows.classes is None or not set(words) & set(rows.classes):
         return replace(rows, x=x, features=features)
     y = None if rows.y is None else _relabelled(rows.y, rows.classes, words)
-    return Rows(x=x, y=y, features=features, classes=words)
+    return LabelledRows(x=x, y=y, features=features, classes=words)
 
 
 def _relabelled(y: Labels, have: Sequence[str], want: Sequence[str]) -> Labels:

@@ -1,6 +1,6 @@
 """Runs cells on worker processes: each once, each on its own randomness, each resumable.
 
-`run_cells(cells, work, out=..., jobs=2)` hands every unfinished cell to `work(cell, desk)` in one of
+`run_cells(cells, work, out=..., jobs=2)` hands every unfinished cell to `work(cell, workspace)` in one of
 `jobs` processes with one thread each, and appends the record to `<out>/records.jsonl` as soon as it
 is there. What a cell draws follows from the cell alone, so neither the number of processes nor the order
 changes a result. An error becomes a record with its sentence; a killed run, a full disk or Ctrl-C
@@ -34,26 +34,26 @@ from portcullis_ml.core.errors import (
     Refused,
 )
 
-__all__ = ["Desk", "Event", "Work", "run_cells"]
+__all__ = ["Progress", "Work", "Workspace", "run_cells"]
 
 
 @dataclass(frozen=True)
-class Desk:
-    """What a cell works with: a folder of its own that outlives a crash, and somebody to tell how far it is."""
+class Workspace:
+    """What a cell works with: a folder of its own that outlives a crash, and a callback that reports how far it is."""
 
     folder: Path
-    tell: Callable[[int, int], None]  # (rows paid, budget)
+    report: Callable[[int, int], None]  # (rows paid, budget)
 
     def ledger(self, name: str = "ledger", *, columns: int = 0) -> FileLedger:
         """The cell's record of paid answers, as it stood when the last run ended."""
         return FileLedger(self.folder / f"{name}.bin", columns=columns)
 
 
-Work = Callable[[Cell, Desk], Record]  # a module-level function, or a functools.partial of one
+Work = Callable[[Cell, Workspace], Record]  # a module-level function, or a functools.partial of one
 
 
 @dataclass(frozen=True)
-class Event:
+class Progress:
     """Something to show: a cell started, paid or ended. `seconds_left` is None until there is something to go by."""
 
     kind: str  # "started", "paid", "ended"
@@ -71,7 +71,7 @@ def run_cells(
     *,
     out: Path,
     jobs: int = 2,
-    progress: Callable[[Event], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     keep: bool = False,
 ) -> list[dict[str, Any]]:
     """The record of every cell as JSON, in the order of `cells`; finished ones are read, not run.
@@ -85,7 +85,7 @@ def run_cells(
         records = RecordFile(out / "records.jsonl")
         unique = {cell.id: cell for cell in cells}
         waiting = [cell for id, cell in unique.items() if id not in records.finished]
-        clock = Clock(waiting, len(unique), max(jobs, 1), progress or (lambda event: None))
+        clock = Clock(waiting, len(unique), max(jobs, 1), progress or (lambda _: None))
         do = partial(finish, work=work, out=out)
         with closing(_here(waiting, do, clock) if jobs == 0 else on_workers(waiting, do, jobs, clock)) as results:
             for cell, record in results:
@@ -119,20 +119,20 @@ def _folder(out: Path, id: str) -> Path:
 def _here(waiting: Sequence[Cell], do: Do, clock: Clock) -> Generator[tuple[Cell, dict[str, Any]], None, None]:
     for cell in waiting:
         clock.started(cell)
-        yield cell, do(cell, partial(_told, clock, cell))
+        yield cell, do(cell, partial(_paid, clock, cell))
 
 
-def _told(clock: Clock, cell: Cell, paid: int, budget: int) -> None:
+def _paid(clock: Clock, cell: Cell, paid: int, budget: int) -> None:
     clock.paid(cell, paid)
 
 
-def finish(cell: Cell, tell: Callable[[int, int], None], *, work: Work, out: Path) -> dict[str, Any]:
-    """The cell's record, whatever happens: errors become outcomes, only a full disk gets through."""
-    desk = Desk(_folder(out, cell.id), tell)
-    desk.folder.mkdir(parents=True, exist_ok=True)
+def finish(cell: Cell, report: Callable[[int, int], None], *, work: Work, out: Path) -> dict[str, Any]:
+    """The cell's record, whatever happens: errors become outcomes, only DiskFull is raised."""
+    workspace = Workspace(_folder(out, cell.id), report)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
     before = time.perf_counter()
     try:
-        record = work(cell, desk)
+        record = work(cell, workspace)
     except DiskFull:
         raise
     except (NotApplicable, BudgetExhausted) as error:
@@ -145,18 +145,18 @@ def finish(cell: Cell, tell: Callable[[int, int], None], *, work: Work, out: Pat
         record = Record(cell=cell, outcome="failed", reason=str(error), final=False)
     except Exception as error:
         if isinstance(error, OSError) and no_room(error):
-            raise disk_full(desk.folder, "all finished cells") from error
-        (desk.folder / "error.txt").write_text(traceback.format_exc())
-        told = f"{type(error).__name__}: {error}. The whole story is in cells/{cell.id}/error.txt."
-        record = Record(cell=cell, outcome="failed", reason=told, final=False)
+            raise disk_full(workspace.folder, "all finished cells") from error
+        (workspace.folder / "error.txt").write_text(traceback.format_exc())
+        sentence = f"{type(error).__name__}: {error}. The whole story is in cells/{cell.id}/error.txt."
+        record = Record(cell=cell, outcome="failed", reason=sentence, final=False)
     took = time.perf_counter() - before
     return replace(record, seconds=round(took, 3), versions=record.versions or versions()).to_json()
 
 
 class Clock:
-    """Turns what happens into events, and guesses the time left from the cells of the same attack so far."""
+    """Reports progress as cells start, pay and end; estimates the time left from earlier cells of the same attack."""
 
-    def __init__(self, waiting: Sequence[Cell], total: int, jobs: int, show: Callable[[Event], None]) -> None:
+    def __init__(self, waiting: Sequence[Cell], total: int, jobs: int, show: Callable[[Progress], None]) -> None:
         self._open = {cell.id: cell for cell in waiting}
         self._total = total
         self._jobs = jobs
@@ -178,7 +178,7 @@ class Clock:
 
     def _say(self, kind: str, cell: Cell, paid: int, outcome: str = "") -> None:
         finished = self._total - len(self._open)
-        self._show(Event(kind, cell, paid, finished, self._total, self._left(), outcome))
+        self._show(Progress(kind, cell, paid, finished, self._total, self._left(), outcome))
 
     def _left(self) -> float | None:
         every = [t for times in self._took.values() for t in times]

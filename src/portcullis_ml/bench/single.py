@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.bench.audit import audit_cell
+from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.experiment import ExperimentSpec
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Desk, Event, run_cells
-from portcullis_ml.bench.scene import Scene
+from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.extraction import Extraction
 
@@ -21,28 +21,28 @@ __all__ = ["extract_to"]
 
 
 def extract_to(
-    cell: Cell, scene: Scene, out: Path, *, progress: Callable[[Event], None] | None = None
+    cell: Cell, spec: ExperimentSpec, out: Path, *, progress: Callable[[Progress], None] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The cell's record, and {"surrogate": path, "transfer_set": path} in `out`; a finished cell is not run again."""
     files = {"surrogate": "", "transfer_set": str(out / f"{cell.id}-transfer.npz")}
-    (record,) = run_cells([cell], partial(_kept, scene=scene, out=out), out=out, jobs=0, progress=progress)
+    (record,) = run_cells([cell], partial(_kept, spec=spec, out=out), out=out, jobs=0, progress=progress)
     if record["outcome"] != "done":
         return record, {}
     files["surrogate"] = next((str(p) for p in sorted(out.glob(f"{cell.id}-surrogate.*"))), "")
     return record, {name: path for name, path in files.items() if path}
 
 
-def _kept(cell: Cell, desk: Desk, *, scene: Scene, out: Path) -> Record:
-    return audit_cell(cell, desk, scene=scene, keep=partial(_write, cell.id, out))
+def _kept(cell: Cell, workspace: Workspace, *, spec: ExperimentSpec, out: Path) -> Record:
+    return audit_cell(cell, workspace, spec=spec, keep=partial(_write, cell.id, out))
 
 
-def _write(id: str, out: Path, loot: Extraction) -> None:
+def _write(id: str, out: Path, extraction: Extraction) -> None:
     """The transfer set first: it was paid for."""
     from portcullis_ml.models.load import save_model
 
-    arrays: dict[str, Any] = {"x": loot.x, "labels": loot.answer.labels, "scores": loot.answer.scores}
+    arrays: dict[str, Any] = {"x": extraction.x, "labels": extraction.answer.labels, "scores": extraction.answer.scores}
     np.savez_compressed(out / f"{id}-transfer.npz", **{name: a for name, a in arrays.items() if a is not None})
     try:
-        save_model(loot.model, out / f"{id}-surrogate")
+        save_model(extraction.model, out / f"{id}-surrogate")
     except (InputError, MissingExtra):
         return  # a copy of a kind that has no file format here; its transfer set makes it again

@@ -1,7 +1,7 @@
 """Worker processes for a grid: one cell at a time each, one thread each, replaced when they die.
 
-Processes are spawned, never forked (a fork of a process that holds a thread pool or a GPU hangs). The
-parent owns the keyboard and the results; a worker whose parent is gone ends by itself.
+Processes are spawned, never forked (a fork of a process that holds a thread pool or a GPU hangs). Only
+the parent handles Ctrl-C and writes results; a worker whose parent is gone ends by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Do", "on_workers"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PATIENCE = 0.1  # seconds between two reports of progress from one cell
 
-Do = Callable[[Cell, Callable[[int, int], None]], dict[str, Any]]  # (cell, tell) -> record as JSON
+Do = Callable[[Cell, Callable[[int, int], None]], dict[str, Any]]  # (cell, report) -> record as JSON
 
 
 class Listener(Protocol):
@@ -83,17 +83,17 @@ class _Worker:
             self.pipe.send(cell)
 
     def take(self) -> tuple[str, Any]:
-        """("paid", rows), ("ended", record), ("full", sentence) or, from the dead, ("died", record)."""
+        """("paid", rows), ("ended", record), ("full", sentence) or, if the process is gone, ("died", record)."""
         try:
             kind, what = self.pipe.recv()
             return kind, what
         except (EOFError, OSError):
             self.stop()
-            told = (
+            sentence = (
                 f"The process that ran this cell died (exit code {self._process.exitcode}), perhaps for lack of "
                 "memory. Run the same command again, with fewer --jobs: no query is paid twice."
             )
-            return "died", Record(cell=self.cell, outcome="failed", reason=told, final=False).to_json()
+            return "died", Record(cell=self.cell, outcome="failed", reason=sentence, final=False).to_json()
 
     def stop(self) -> None:
         self.pipe.close()
@@ -106,7 +106,7 @@ class _Worker:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes started inside compute with one thread each: two of them on two cores do not fight."""
+    """Processes started inside compute with one thread each: two of them on two cores do not slow each other down."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -120,11 +120,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, do: Do) -> None:
-    """A worker's life: take a cell, say what is paid, send the record. Ends when the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    """What a worker does: take a cell, report what is paid, send the record. Ends when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     last = 0.0
 
-    def tell(paid: int, budget: int) -> None:
+    def report(paid: int, budget: int) -> None:
         nonlocal last
         if time.monotonic() - last > PATIENCE:
             last = time.monotonic()
@@ -134,6 +134,6 @@ def _serve(pipe: Connection, do: Do) -> None:
         while True:
             cell = pipe.recv()
             try:
-                pipe.send(("ended", do(cell, tell)))
+                pipe.send(("ended", do(cell, report)))
             except DiskFull as error:
                 pipe.send(("full", str(error)))

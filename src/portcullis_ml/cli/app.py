@@ -32,7 +32,7 @@ class Sentences(TyperGroup):
         except PortcullisError as error:
             typer.echo(f"portcullis: {error}", err=True)
         except BrokenPipeError:
-            raise  # `portcullis list | head`: nobody is left to be told
+            raise  # `portcullis list | head`: nobody reads the output any more
         except OSError as error:
             what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
             typer.echo(f"portcullis: the system said no. {what}. Nothing that was finished is lost.", err=True)
@@ -66,7 +66,7 @@ def _top(
     ] = False,
 ) -> None:
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot print a sign prints "?" instead of dying
+        sys.stdout.reconfigure(errors="replace")  # what a terminal cannot print becomes "?", not an error
 
 
 app.command("audit")(audit.audit)

@@ -98,20 +98,20 @@ def audit(
 
     It can be stopped at any time; the same command goes on from where it stood.
     """
-    from portcullis_ml.bench.conduct import Wish, conduct
+    from portcullis_ml.bench.run_audit import AuditOptions, run_audit
     from portcullis_ml.catalog import split_outside
     from portcullis_ml.cli.outcome import Outcome
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.cli.schema import show_schema
     from portcullis_ml.report import write_policy, write_report
-    from portcullis_ml.report.reading import read
+    from portcullis_ml.report.results import read
 
-    scene = o.scene_of(
+    spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
     )  # fmt: skip
-    wish = Wish(
-        scene=scene,
+    options = AuditOptions(
+        spec=spec,
         attacks=tuple(split_outside(",".join(attacks or ()), ",")),
         defenses=None if defenses is None else tuple(split_outside(",".join(defenses), ",")),
         deployed=deployed,
@@ -127,20 +127,20 @@ def audit(
         command=o.command_line(),
     )
     with waiting("Loading the victim; without one of yours, training one ..."):
-        stage = wish.scene.stage()
+        experiment = options.spec.load()
     if not as_json:
-        show_schema(stage)
+        show_schema(experiment)
     with watching() as progress:
-        records, meta = conduct(wish, out=out, jobs=jobs, progress=progress)
+        records, meta = run_audit(options, out=out, jobs=jobs, progress=progress)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    told = Outcome(read(records), meta, report, fail_over, policy)
+    outcome = Outcome(read(records), meta, report, fail_over, policy)
     if as_json:
-        typer.echo(json.dumps(told.to_json(), indent=2))
+        typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:
-        told.show()
-    told.check()
-    if told.fails:
+        outcome.show()
+    outcome.check()
+    if outcome.fails:
         raise typer.Exit(3)
 
 

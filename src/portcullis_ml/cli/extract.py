@@ -46,33 +46,33 @@ def extract(
 
     Every paid answer is on disk before the attack sees it: a killed run goes on with the same command.
     """
-    from portcullis_ml.bench.conduct import shown_as
+    from portcullis_ml.bench.experiment import learner_for
     from portcullis_ml.bench.grid import Plan
-    from portcullis_ml.bench.scene import learner_for
+    from portcullis_ml.bench.run_audit import shown_as
     from portcullis_ml.bench.single import extract_to
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.core.settings import describe
 
-    scene = o.scene_of(
+    spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
         schema=schema, softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
-        stage = scene.stage()
+        experiment = spec.load()
     shown = "probs" if answers == "leaves" else answers
     plan = Plan(
-        victim={key: stage.names["victim"][key] for key in ("name", "sha256")},
-        data=stage.names["data"],
+        victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
+        data=experiment.names["data"],
         interface=shown_as(shown, k=k, decimals=decimals, precision=precision, missing=incomplete),
         attacks=[attack],
         defenses=[defense],
         budgets=[budget],
         seeds=[seed],
-        learner=describe(learner_for(stage.interface.input_shape, epochs=epochs, device=device)),
+        learner=describe(learner_for(experiment.interface.input_shape, epochs=epochs, device=device)),
     )
     cell = next(c for c in plan.cells() if c.role == "attack" and c.defense_name == defense)
     with watching() as progress:
-        record, files = extract_to(cell, scene, out, progress=progress)
+        record, files = extract_to(cell, spec, out, progress=progress)
     _tell(record, files, as_json)
     if record["outcome"] != "done":
         raise typer.Exit(2)
@@ -85,8 +85,8 @@ def _tell(record: dict[str, Any], files: dict[str, str], as_json: bool) -> None:
         typer.echo(f"portcullis: {record['attack']} is {record['outcome']}. {record['reason']}", err=True)
     else:
         agreement = record["measures"].get("agreement")
-        told = f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
-        typer.echo(f"{record['attack']}: {told} with {record['queries']:,} queries, ended by: {record['stopped']}.")
+        reached = f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+        typer.echo(f"{record['attack']}: {reached} with {record['queries']:,} queries, ended by: {record['stopped']}.")
         for name, path in files.items():
             typer.echo(f"{name.replace('_', ' ').capitalize()}: {path}")
         if "surrogate" not in files:

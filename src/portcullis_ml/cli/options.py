@@ -1,4 +1,4 @@
-"""Options that several verbs share, each said once."""
+"""Options that several verbs share, each defined once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from portcullis_ml.bench.scene import Scene
+    from portcullis_ml.bench.experiment import ExperimentSpec
 
 __all__ = [
     "CORES",
@@ -33,7 +33,7 @@ __all__ = [
     "VictimOption",
     "cache_folder",
     "command_line",
-    "scene_of",
+    "spec_of",
 ]
 
 CORES = os.cpu_count() or 2
@@ -136,7 +136,7 @@ def command_line() -> str:
     return shlex.join(["portcullis", *sys.argv[1:]])
 
 
-def scene_of(
+def spec_of(
     *,
     victim: str | None,
     data: str | None,
@@ -150,9 +150,9 @@ def scene_of(
     schema: str | None = None,
     incomplete: bool = False,
     leaves: bool = False,
-) -> Scene:
-    """The scene that these options name. Files without a victim are a mistake worth a sentence."""
-    from portcullis_ml.bench.scene import Scene
+) -> ExperimentSpec:
+    """The spec that these options name. Raises InputError for files without a victim."""
+    from portcullis_ml.bench.experiment import ExperimentSpec
     from portcullis_ml.core.errors import InputError
 
     if victim is None and (schema or incomplete or leaves):
@@ -161,7 +161,7 @@ def scene_of(
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
     if victim is None and data is None:
         data = "digits"
-    return Scene(
+    return ExperimentSpec(
         victim=victim,
         data=data,
         folder=folder,

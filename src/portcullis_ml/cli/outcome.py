@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.report.reading import NONE, Audit, Pair
+from portcullis_ml.report.results import NONE, Audit, Pair
 
 __all__ = ["Outcome"]
 
@@ -39,7 +39,7 @@ class Outcome:
         return bool(self._limit is not None and self.worst and self.worst.measures["agreement"].value > self._limit)
 
     def check(self) -> None:
-        """A limit that nothing was measured against must not pass."""
+        """Raise AttackFailed if a limit was given and no attack made a copy: such a check must not pass."""
         if self._limit is not None and self.worst is None:
             raise AttackFailed(
                 f"--fail-over needs an attack that made a copy behind {self._deployed}; none did. "
@@ -47,14 +47,14 @@ class Outcome:
             )
 
     def to_json(self) -> dict[str, Any]:
-        from portcullis_ml.report.words import answer
+        from portcullis_ml.report.verdict import verdict_of
 
         keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags")
-        said = answer(self._audit)
+        verdict = verdict_of(self._audit)
         return {
-            "headline": said.headline,
-            "lead": said.lead,
-            "verdict": said.verdict,
+            "headline": verdict.headline,
+            "lead": verdict.lead,
+            "verdict": verdict.kind,
             "worst_behind_deployed": _copy(self.worst),
             "worst_undefended": _copy(self._audit.worst(NONE)),
             "fail_over": self._limit,
@@ -69,13 +69,13 @@ class Outcome:
     def show(self) -> None:
         from rich.console import Console
 
-        from portcullis_ml.report.words import answer
+        from portcullis_ml.report.verdict import verdict_of
 
         console = Console(soft_wrap=False)
-        said = answer(self._audit)
+        verdict = verdict_of(self._audit)
         console.print()
-        console.print(said.headline, style="bold", markup=False, highlight=False)
-        for sentence in filter(None, (said.lead, *said.detail, *said.caveats)):
+        console.print(verdict.headline, style="bold", markup=False, highlight=False)
+        for sentence in filter(None, (verdict.lead, *verdict.detail, *verdict.caveats)):
             console.print(sentence, markup=False, highlight=False)
         console.print()
         console.print(self._matrix(console.width))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from portcullis_ml.bench.run import Event
+    from portcullis_ml.bench.run import Progress
 
 __all__ = ["Watcher", "left", "waiting", "watching"]
 
@@ -33,38 +33,38 @@ def left(seconds: float | None) -> str:
 
 
 class Watcher:
-    """Shows events; `quiet` shows nothing."""
+    """Shows how far a run is; `quiet` shows nothing."""
 
-    def __init__(self, progress: Any = None, *, quiet: bool = False) -> None:
-        self._progress = progress
+    def __init__(self, bars: Any = None, *, quiet: bool = False) -> None:
+        self._bars = bars
         self._quiet = quiet
         self._lines: dict[str, Any] = {}
         self._all: Any = None
-        self._said = time.monotonic()
+        self._shown_at = time.monotonic()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, progress: Progress) -> None:
         if self._quiet:
             return
-        if self._progress is not None:
-            self._draw(event)
-        elif time.monotonic() - self._said > EVERY or event.finished == event.total:
-            self._said = time.monotonic()
-            told = f"{event.finished} of {event.total} cells, {left(event.seconds_left)}. Now: {event.cell}"
-            print(told, file=sys.stderr, flush=True)
+        if self._bars is not None:
+            self._draw(progress)
+        elif time.monotonic() - self._shown_at > EVERY or progress.finished == progress.total:
+            self._shown_at = time.monotonic()
+            line = f"{progress.finished} of {progress.total} cells, {left(progress.seconds_left)}. Now: {progress.cell}"
+            print(line, file=sys.stderr, flush=True)
 
-    def _draw(self, event: Event) -> None:
-        bars, id = self._progress, event.cell.id
+    def _draw(self, progress: Progress) -> None:
+        bars, id = self._bars, progress.cell.id
         if self._all is None:
-            self._all = bars.add_task("cells", total=event.total, note="")
-        bars.update(self._all, completed=event.finished, note=left(event.seconds_left))
-        if event.kind == "ended":
+            self._all = bars.add_task("cells", total=progress.total, note="")
+        bars.update(self._all, completed=progress.finished, note=left(progress.seconds_left))
+        if progress.kind == "ended":
             bars.remove_task(self._lines.pop(id))
             return
         if id not in self._lines:
-            about = f"{event.cell.attack_name} | {event.cell.defense_name} | seed {event.cell.seed}"
-            self._lines[id] = bars.add_task(f"  {about}", total=max(event.cell.budget, 1), note="")
-        note = f"{event.paid:,} of {event.cell.budget:,} queries" if event.cell.budget else ""
-        bars.update(self._lines[id], completed=event.paid, note=note)
+            about = f"{progress.cell.attack_name} | {progress.cell.defense_name} | seed {progress.cell.seed}"
+            self._lines[id] = bars.add_task(f"  {about}", total=max(progress.cell.budget, 1), note="")
+        note = f"{progress.paid:,} of {progress.cell.budget:,} queries" if progress.cell.budget else ""
+        bars.update(self._lines[id], completed=progress.paid, note=note)
 
 
 @contextmanager
@@ -74,14 +74,15 @@ def watching(*, quiet: bool = False) -> Iterator[Watcher]:
         yield Watcher(quiet=quiet)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         yield Watcher(bars)
 
 

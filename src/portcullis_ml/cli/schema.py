@@ -5,33 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from portcullis_ml.bench.scene import Stage
+    from portcullis_ml.bench.experiment import Experiment
 
 __all__ = ["show_schema"]
 
 MOST = 40  # columns that are printed
 
 
-def show_schema(stage: Stage) -> None:
+def show_schema(experiment: Experiment) -> None:
     """The columns of the API, one a line; nothing where the inputs are no table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from portcullis_ml.data.schema import told
+    from portcullis_ml.data.schema import described
 
-    features = stage.interface.features
+    features = experiment.interface.features
     if features is None:
         return
     table = Table(title=f"The API takes {len(features)} columns", title_justify="left", box=None)
     for head in ("column", "kind", "values"):
         table.add_column(head, overflow="fold")
-    for name, kind, values in told(features[:MOST]):
+    for name, kind, values in described(features[:MOST]):
         table.add_row(Text(name, style="cyan"), kind, Text(values))
     console = Console()
     console.print(table)
     if len(features) > MOST:
         console.print(f"... and {len(features) - MOST} more")
-    if stage.classes:
-        console.print(f"It answers: {', '.join(stage.classes[:12])}", markup=False, highlight=False)
+    if experiment.classes:
+        console.print(f"It answers: {', '.join(experiment.classes[:12])}", markup=False, highlight=False)
     console.print("If a range or a category is wrong, correct it: --schema FILE.toml\n", highlight=False)

@@ -10,7 +10,7 @@ that it has something to say about:
     [education_num]
     kind = "category"                     # numbers that are names; with `values`, these and no others
     [workclass]
-    values = ["Private", "Never-worked"]  # also such as the table at hand does not hold
+    values = ["Private", "Never-worked"]  # may name values that this table does not hold
     [fnlwgt]
     drop = true                           # not an input of the API
 """
@@ -28,7 +28,7 @@ import numpy as np
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature
 
-__all__ = ["aligned", "as_word", "corrected", "read_schema", "told"]
+__all__ = ["aligned", "as_word", "corrected", "described", "read_schema"]
 
 Corrections = Mapping[str, Mapping[str, Any]]
 KEYS = {"kind", "low", "high", "values", "drop"}
@@ -149,7 +149,7 @@ def _or(names: Sequence[str]) -> str:
     return " or ".join(map(repr, names[:3]))
 
 
-def told(features: Sequence[Feature]) -> list[tuple[str, str, str]]:
+def described(features: Sequence[Feature]) -> list[tuple[str, str, str]]:
     """(name, kind, what it may hold) of every column, for people."""
     lines = []
     for f in features:

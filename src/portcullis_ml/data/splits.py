@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The three hands, and how they came by their rows."""
+    """The rows of victim, attacker and test, and how they were drawn."""
 
     victim: Part
     attacker: Part

@@ -105,8 +105,8 @@ def from_columns(name: str, columns: dict[str, Column], target: str) -> Dataset:
     kept, dropped = _complete(columns)
     if len(kept[target]) < 2:
         raise InputError(f"{name} has {len(kept[target])} rows without a missing value; at least 2 are needed.")
-    said = kept.pop("split") if set(kept.get("split", ["?"])) == {"train", "test"} else None
-    test = _test_rows(name, said, kept)
+    own_split = kept.pop("split") if set(kept.get("split", ["?"])) == {"train", "test"} else None
+    test = _test_rows(name, own_split, kept)
     labels, names = _coded(kept.pop(target))
     encoded = {column: _feature(column, values) for column, values in kept.items()}
     x = np.column_stack([values for values, _ in encoded.values()])
@@ -119,7 +119,7 @@ def from_columns(name: str, columns: dict[str, Column], target: str) -> Dataset:
         classes=names,
         features=tuple(feature for _, feature in encoded.values()),
         dropped=dropped,
-        split=said is not None,
+        split=own_split is not None,
     )
 
 

@@ -4,7 +4,7 @@ Juuti, Szyller, Marchal, Asokan. "PRADA: Protecting Against DNN Model Stealing A
 2019, section 5 (what to do on an alarm).
 
 Costs the honest client   every label, if the alarm was false; use it behind a `Watch` only.
-Does not stop             a thief who notices that he knows better, or who learns the class left out.
+Does not stop             a thief who notices that their copy knows better, or who learns the class left out.
 
 Which of the two it is depends on the question and the guard's key: the same question gets the same
 answer, so that repeats do not give the true class away. The scores of the served and the true class

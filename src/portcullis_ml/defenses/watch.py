@@ -4,7 +4,7 @@ Juuti, Szyller, Marchal, Asokan. "PRADA: Protecting Against DNN Model Stealing A
 2019, section 5; latching because an attack's own statistics recover while it goes on (Papernot's
 Shapiro-Wilk W is back at .986 after 3,200 queries).
 
-Costs the honest client   nothing until an alarm; from a false alarm on, whatever `then` costs him.
+Costs the honest client   nothing until an alarm; from a false alarm on, whatever `then` costs them.
 Does not stop             what the detector does not see, and the rows answered before the alarm.
 
 The row that sets the alarm off is the first to get `then`, and every later one gets it too; the
@@ -106,7 +106,8 @@ class Watch(Defense[Watching]):
     def _calm(self, request: Request, clean: Answer, state: Watching) -> int:
         """How many rows at the head of the request come before an alarm; notes it if there is one.
 
-        The detector reads on after the alarm, though nobody asks it: answers that came sooner from then on would tell.
+        The detector goes on reading after the alarm, although its result is not used: faster
+        answers would give the alarm away.
         """
         suspicion = self.detector.update(state.detector, request, clean)
         n = len(request)

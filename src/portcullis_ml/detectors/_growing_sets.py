@@ -28,13 +28,13 @@ from portcullis_ml.detectors._nearest import Nearest
 __all__ = ["GrowingSets", "Joining", "Seen", "rows_by_class"]
 
 
-Question = bytes | memoryview  # that `canonical` says
+Question = bytes | memoryview  # what `canonical` returns
 
 
 def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple[Array, int, Question]]:
     """(row, predicted class, canonical question) of every row; an omitted input (NaN) is measured as 0.
 
-    Beyond 1e100 inputs are cut, so that no distance overflows: a mean with one infinity in it is blind for good.
+    Inputs beyond 1e100 are cut, so that no distance overflows: an infinite one would leave the mean infinite for ever.
     """
     if answer.labels is None:
         raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression. Leave it out.")
@@ -70,8 +70,8 @@ class Joining:
 class Seen:
     """The latest distinct questions, as 64-bit digests in a ring, so that a retry is not a new query.
 
-    A mark for the low bits of each digest says of nearly every new question at once that it is new: a set of so many
-    Python numbers would take ten times the memory. Marks of digests that have made way stay until all are made anew.
+    A table of marks for the low bits of the digests shows quickly that most new questions are new; a set of so many
+    Python numbers would take ten times the memory. Marks of overwritten digests stay until the table is rebuilt.
     """
 
     room: int

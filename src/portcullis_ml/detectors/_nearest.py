@@ -23,7 +23,7 @@ from portcullis_ml.core.types import Array
 from portcullis_ml.detectors._forms import FORMS, decode, encode, stored
 from portcullis_ml.detectors._sketches import Basis, Compiled, Plain, longer, squares
 
-__all__ = ["Nearest", "Rows"]
+__all__ = ["Nearest", "StoredRows"]
 
 FIRST_FIT = 32  # stored rows before there is a basis; below, all are compared
 REFIT = 8  # the basis is fitted anew when the rows have multiplied by this
@@ -31,7 +31,7 @@ SAMPLE = 256  # rows that a fit looks at, at most
 
 
 @dataclass
-class Rows:
+class StoredRows:
     """The rows of one class: `values` (n, d) in `form`, `added` so far, the newest over the oldest beyond the cap."""
 
     values: NDArray[Any]
@@ -98,7 +98,7 @@ class Nearest:
     """One client's rows by class, at most `cap` of each."""
 
     cap: int
-    classes: dict[int, Rows] = field(default_factory=dict)
+    classes: dict[int, StoredRows] = field(default_factory=dict)
     _basis: Basis | None = field(init=False, repr=False, compare=False, default=None)
     _held: int = field(init=False, repr=False, compare=False)
 
@@ -113,7 +113,7 @@ class Nearest:
     def add(self, label: int, x: Array) -> None:
         if label not in self.classes:
             form = next(f for f in FORMS if encode(x, f) is not None)
-            self.classes[label] = Rows(stored(x[None][:0], form), form)
+            self.classes[label] = StoredRows(stored(x[None][:0], form), form)
         rows = self.classes[label]
         before = len(rows)
         rows.put(x, self.cap)

@@ -17,7 +17,7 @@ from portcullis_ml.detectors import _compiled
 from portcullis_ml.detectors._forms import FORMS, SCALES
 
 if TYPE_CHECKING:
-    from portcullis_ml.detectors._nearest import Rows
+    from portcullis_ml.detectors._nearest import StoredRows
 
 __all__ = ["Basis", "Compiled", "Plain", "longer", "squares"]
 
@@ -77,7 +77,7 @@ class Basis:
     def nbytes(self) -> int:
         return self.directions.nbytes + self.centre.nbytes
 
-    def sketches(self, rows: Rows) -> Plain | Compiled:
+    def sketches(self, rows: StoredRows) -> Plain | Compiled:
         """The sketches of these rows, by the fastest way there is."""
         return Plain(self, rows) if _compiled.kernels is None else Compiled(self, rows)
 
@@ -100,7 +100,7 @@ class Basis:
 class Plain:
     """The sketches of one class's rows and the search by numpy."""
 
-    def __init__(self, basis: Basis, rows: Rows) -> None:
+    def __init__(self, basis: Basis, rows: StoredRows) -> None:
         self.basis = basis
         self._sketches, self._norms = (longer(a, rows.room) for a in basis.sketch(rows.exact()))
 
@@ -114,7 +114,7 @@ class Plain:
     def put(self, slot: int, x: Array) -> None:
         self._sketches[slot], self._norms[slot] = self.basis.sketch(x)
 
-    def nearest(self, rows: Rows, x: Array) -> float:
+    def nearest(self, rows: StoredRows, x: Array) -> float:
         """The L2 distance from x (d,) to the closest row."""
         bound = self._bounds(len(rows), x)
         first = int(bound.argmin())
@@ -142,7 +142,7 @@ class Plain:
         return bound
 
 
-def _close(rows: Rows, which: NDArray[np.intp], x: Array, best: float) -> NDArray[np.intp]:
+def _close(rows: StoredRows, which: NDArray[np.intp], x: Array, best: float) -> NDArray[np.intp]:
     """Those of `which` that may be closer than sqrt(best): distances in float32, less what rounding can have done.
 
     A difference is off by at most 2^-23 of its two numbers, so the distance by that share of
@@ -154,8 +154,8 @@ def _close(rows: Rows, which: NDArray[np.intp], x: Array, best: float) -> NDArra
         away -= (x * scale).astype(FAST)
         shortest = np.sqrt(_dot(away)) * FAST((1 - _slack(len(x))) / scale)
         far = math.sqrt(best) + 2.0**-21 * math.sqrt(x @ x) + TINY
-        apart: NDArray[np.bool_] = (shortest > far) & (shortest < math.inf)
-    return which[~apart]
+        ruled_out: NDArray[np.bool_] = (shortest > far) & (shortest < math.inf)
+    return which[~ruled_out]
 
 
 class Compiled:
@@ -174,7 +174,7 @@ class Compiled:
     (1 + 2 LOOSE) b + 2 LOOSE |x - c| means that |x - y| is above b, by more than what a sum in float64 can lose.
     """
 
-    def __init__(self, basis: Basis, rows: Rows) -> None:
+    def __init__(self, basis: Basis, rows: StoredRows) -> None:
         assert _compiled.kernels is not None
         self.basis, self._kernels = basis, _compiled.kernels
         k = len(basis.directions)
@@ -196,7 +196,7 @@ class Compiled:
     def put(self, slot: int, x: Array) -> None:
         self._kernels.put(x, self.basis.centre, self.basis.directions, slot, self._coarse, self._fine)
 
-    def nearest(self, rows: Rows, x: Array) -> float:
+    def nearest(self, rows: StoredRows, x: Array) -> float:
         """The L2 distance from x (d,) to the closest row: numpy sums it, as in the other way."""
         terms, found, basis = np.empty(len(x)), np.empty(len(rows), np.intp), self.basis
         m = self._kernels.nearest(

@@ -3,7 +3,7 @@
 Juuti, Szyller, Dmitrenko, Marchal, Asokan. "PRADA: Protecting against DNN Model Stealing Attacks",
 arXiv 1805.02628 version 1 (2018), section 5.1, Algorithm 1 and Eq. (7).
 
-Costs the honest client   a false alarm when his stream dries up suddenly (near-identical frames after
+Costs the honest client   a false alarm when their stream dries up suddenly (near-identical frames after
                           varied ones); on the streams below, 0 of 4,500 chunks of 50 queries (at 95%, under .09%).
 Does not see              uniform noise (every point is far, so growth is perfectly steady), natural pools
                           (Knockoff), 40 accounts of 80 queries, an attack from the first row on,
@@ -54,8 +54,8 @@ class Growth:
 
 @dataclass(frozen=True, kw_only=True)
 class Prada(Detector[Growth]):
-    threshold: float = 4.0  # delta: the ratio of growth that is an alarm; lower is faster and less patient
-    window: int = 30  # w: queries in each of the two windows compared; larger is slower and steadier
+    threshold: float = 4.0  # delta: the ratio of growth that is an alarm; lower alarms sooner and more often falsely
+    window: int = 30  # w: queries in each of the two windows compared; larger alarms later and more reliably
     kappa: float = 0.05  # keeps the ratio finite where growth nears 0; in accepted rows per query
     symmetric: bool = False  # also alarm when growth restarts as suddenly as it may stop
     cap: int = 2_000  # rows kept of each class; bounds memory and time

@@ -1,4 +1,4 @@
-"""Extraction attacks: each takes an oracle and brings home a copy."""
+"""Extraction attacks: each takes an oracle and returns a copy."""
 
 from portcullis_ml.catalog import Catalog
 

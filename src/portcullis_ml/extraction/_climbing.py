@@ -42,7 +42,7 @@ class Climber:
             points, numbers = _uncovered(points, numbers, boxes)
 
     def _seen_from(self, point: Ints, number: int) -> Box:
-        """As little as one knows before searching: the point itself."""
+        """The box known before any search: the point itself."""
         box = Box.whole(self.grid, point)
         masks = {j: np.arange(len(mask)) == point[j] for j, mask in box.allowed.items()}
         return replace(box, low=point, high=point, allowed=masks, number=int(number))

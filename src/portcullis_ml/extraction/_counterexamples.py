@@ -19,7 +19,7 @@ FIRST = 256  # new points of the first test
 MOST = 4096  # of a later one
 BATCH = (16, 512)  # counterexamples followed at a time: about twice the steps that the last batch brought
 SHARE = 0.2  # of the bill goes to new points at least; where the game ends early, they are what there is to learn from
-POOL = 20_000  # counterexamples kept in mind
+POOL = 20_000  # counterexamples kept at most
 
 
 class Builder:
@@ -68,7 +68,7 @@ class Builder:
         self.complete = True
 
     def notes(self) -> dict[str, Any]:
-        """What is to be said of the result."""
+        """The attack's notes about its result."""
         return {
             "bill": self.bill,
             "complete": self.complete,
@@ -78,7 +78,7 @@ class Builder:
         }
 
     def _ask(self, points: Ints) -> tuple[Array, Array]:
-        """(n, k) what the copy lacks there, (n,) noise; everything that is wrong is kept in mind."""
+        """(n, k) what the copy lacks there, (n,) noise; every row that the copy has wrong is kept."""
         paid = self.sums.harvest.paid
         try:
             answered, noise = self.sums.ask(points)

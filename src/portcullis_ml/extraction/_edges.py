@@ -1,4 +1,4 @@
-"""Edges of bins to the last bit: a quantile is a value of somebody's table, or halfway between two: a short decimal."""
+"""Exact edges of bins: a quantile is a value of a table or halfway between two, and so mostly a short decimal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def snap(ask: Callable[[Ints, Array], Ints], left: Array, right: Array, before: 
     A wrong guess costs two answers and leaves the bracket as wide as it was, or less.
     """
 
-    def tell(which: NDArray[np.bool_], value: Array) -> None:
+    def narrow(which: NDArray[np.bool_], value: Array) -> None:
         n = np.flatnonzero(which & (left < value) & (value < right))
         if len(n):
             seen = ask(n, value[n])
@@ -43,11 +43,11 @@ def snap(ask: Callable[[Ints, Array], Ints], left: Array, right: Array, before: 
             left[below], right[above] = value[below], value[above]
 
     guess = np.array([shortest(a, b) for a, b in zip(left, right, strict=True)])
-    tell(np.ones(len(guess), bool), guess)
+    narrow(np.ones(len(guess), bool), guess)
     outward = np.where(left == guess, np.inf, -np.inf)
-    tell((left == guess) | (right == guess), np.nextafter(np.nextafter(guess, outward), outward))
+    narrow((left == guess) | (right == guess), np.nextafter(np.nextafter(guess, outward), outward))
     middle = np.nextafter(left, np.inf)
-    tell(np.nextafter(middle, np.inf) == right, middle)
+    narrow(np.nextafter(middle, np.inf) == right, middle)
 
 
 def edges_of(left: Array, right: Array) -> Array:

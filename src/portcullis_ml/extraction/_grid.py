@@ -21,7 +21,7 @@ DIGITS = 12  # decimals of a score that belong to a leaf's identity; beyond lies
 
 
 class GameOver(Exception):
-    """Not every row was answered; the attack goes home with what it has."""
+    """Not every row was answered; the attack returns the copy that its answers allow."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from portcullis_ml.core.types import Array, Labels
 
 __all__ = ["Asker", "Segments", "bisect", "label_asker", "seek_classes"]
 
-Asker = Callable[[Array], Labels]  # (n, d) -> (m,) labels of the first m <= n rows, m < n when the game is over
+Asker = Callable[
+    [Array], Labels
+]  # (n, d) -> (m,) labels of the first m <= n rows, m < n when the budget or the guard ended the attack
 
 
 def label_asker(harvest: Harvest) -> Asker:
-    """Labels out of an oracle. A row whose label is withheld ends the game, as a refusal does."""
+    """Labels out of an oracle. A row whose label is withheld ends the attack, as a refusal does."""
 
     def ask(x: Array) -> Labels:
         labels = harvest.ask(x).labels

@@ -1,4 +1,4 @@
-"""Copycat: the same theft from labels alone, which every prediction API gives away.
+"""Copycat: Knockoff's theft from labels alone, which every prediction API gives.
 
 Correia-Silva, Berriel, Badue, De Souza, Oliveira-Santos. "Copycat CNN: Stealing Knowledge by Persuading
 Confession with Random Non-Labeled Data", IJCNN 2018, section III.
@@ -9,8 +9,8 @@ Query cost     one per pool row. When the pool is used up, rows repeat.
 
 Pictures from elsewhere get labels from the victim, and a fresh network learns them as if they were true. They
 fall into a few classes and leave others nearly empty, so the copy may learn to ignore those: `balance` repeats the
-rare ones and `cap` drops the surplus of the frequent ones, both at training time, where rows are free. Beside
-Knockoff it tells what the probabilities were worth.
+rare ones and `cap` drops the surplus of the frequent ones, both at training time, where rows are free. The
+difference to Knockoff shows what the probabilities are worth.
 """
 
 from __future__ import annotations

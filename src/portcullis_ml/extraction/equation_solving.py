@@ -74,21 +74,21 @@ class EquationSolving(ExtractionAttack):
                 f"equation_solving needs {encoding.width + 1} queries for {encoding.width} inputs; the budget is "
                 f"{harvest.left}. Raise it, or take an attack that learns from fewer answers."
             )
-        theft = _Theft(self, harvest, interface, encoding, rng)
+        solver = _EquationSolver(self, harvest, interface, encoding, rng)
         if self.route == "auto":
-            model = theft.auto()
+            model = solver.auto()
         elif self.route == "log_ratio":
-            model = theft.log_ratio()
-            theft.hold_out()
-            theft.tells(model)
+            model = solver.log_ratio()
+            solver.hold_out()
+            solver.explains_held_out(model)
         else:
-            theft.top_up()
-            theft.hold_out()
-            model = theft.best({"cross_entropy": "softmax"}.get(self.route, self.route))
+            solver.top_up()
+            solver.hold_out()
+            model = solver.best({"cross_entropy": "softmax"}.get(self.route, self.route))
         return of_inputs(encoding, model)
 
 
-class _Theft:
+class _EquationSolver:
     """One run: every answer is kept, the held-out ones are never fitted to, and all hypotheses share them."""
 
     def __init__(
@@ -113,7 +113,7 @@ class _Theft:
             model = self.log_ratio()
             if not self._rounded():
                 self.hold_out()
-                if self.tells(model):
+                if self.explains_held_out(model):
                     return model
         self.top_up()
         self.hold_out()
@@ -150,7 +150,7 @@ class _Theft:
         self._held = np.arange(before, len(self._harvest))
         self._pay("held_out")
 
-    def tells(self, model: Model) -> bool:
+    def explains_held_out(self, model: Model) -> bool:
         """Whether the log-ratios of the held-out answers are the model's own; true where saturation leaves none."""
         z, scores = self._rows(held=True)
         good = usable(scores)

@@ -68,28 +68,28 @@ class FeatureExtraction(ExtractionAttack):
         check(self, "held_out", "an int, at least 0", lambda v: isinstance(v, int) and v >= 0)
 
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
-        theft = _Theft(harvest, interface, self.eps, rng)
+        prober = _FeatureProber(harvest, interface, self.eps, rng)
         spare = min(self.held_out, max(harvest.left - 1, 0))
         try:
-            theft.base(self.omit and interface.missing)
-            theft.single_values()
-            theft.numbers(self.grid)
+            prober.base(self.omit and interface.missing)
+            prober.single_values()
+            prober.numbers(self.grid)
             if self.snap:
-                theft.snap()
+                prober.snap()
         except GameOver:
             spare = 0
         if not len(harvest):
             raise AttackFailed("feature_extraction had no answer to start from. Raise the budget, or see who refuses.")
-        theft.pay("edges" if theft.bracketed else "bins")
-        model = theft.model(interface.input_shape)
-        bins = [len(block.edges) for j, block in enumerate(model.blocks) if theft.grid.numeric[j]]
-        harvest.notes |= {"edges": bins, "linear": [int(j) for j in np.flatnonzero(theft.linear)]}
+        prober.pay("edges" if prober.bracketed else "bins")
+        model = prober.model(interface.input_shape)
+        bins = [len(block.edges) for j, block in enumerate(model.blocks) if prober.grid.numeric[j]]
+        harvest.notes |= {"edges": bins, "linear": [int(j) for j in np.flatnonzero(prober.linear)]}
         if spare and harvest.open:
-            theft.verify(model, spare)
+            prober.verify(model, spare)
         return model
 
 
-class _Theft:
+class _FeatureProber:
     """One run. Every probe is the base with one input changed, and is kept as (input, position, log-ratios)."""
 
     def __init__(self, harvest: Harvest, interface: Interface, eps: float, rng: np.random.Generator) -> None:

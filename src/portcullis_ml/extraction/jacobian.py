@@ -88,7 +88,7 @@ class Jacobian(ExtractionAttack):
         while harvest.open and done != self.rounds:
             held = len(harvest)
             harvest.ask(self._synthesise(model, harvest, interface, done, rng))
-            if len(harvest) == held:  # the door closed on the first row: nothing new to learn
+            if len(harvest) == held:  # not one new row was answered: nothing to learn
                 break
             model = self._train(harvest, learner, model if self.warm_start else None, rng)
             done += 1
@@ -126,7 +126,7 @@ class Jacobian(ExtractionAttack):
         """x after the gradient steps, in the unit box and back, so that eps is a share of every input's range."""
         low, high = (b.reshape(x.shape[1:]) for b in (interface.low, interface.high))
         codes = [f.categorical for f in interface.features or ()]
-        free = (low < high) & ~np.array(codes or [False])  # half a category is no question
+        free = (low < high) & ~np.array(codes or [False])  # a category cannot be moved part of the way
         width = np.where(low < high, high - low, 1.0)
         how: dict[str, Any] = {"eps": self.eps, "steps": self.steps, "step": self.step, "of": self.of}
         unit = _InUnitBox(model, low, width, free)
@@ -160,7 +160,7 @@ def _whole(value: Any, least: int) -> bool:
 
 
 class _InUnitBox:
-    """The copy, seen by someone who measures every input in units of its own range and moves the free ones only."""
+    """The copy as a function of inputs scaled to their ranges, with gradient 0 for inputs that may not move."""
 
     def __init__(self, model: Differentiable, low: Array, width: Array, free: NDArray[np.bool_]) -> None:
         self.input_shape, self.n_classes = model.input_shape, model.n_classes

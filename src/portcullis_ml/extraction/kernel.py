@@ -77,7 +77,7 @@ class Kernel(ExtractionAttack):
         return model if len(interface.input_shape) == 1 else Encoded(Encoding.flat(interface), model)
 
     def _random(self, gamma: float, classes: int, interface: Interface, rng: np.random.Generator) -> KernelRegression:
-        """Representers drawn like queries, never from data; weights that say nothing yet."""
+        """Representers drawn like uniform queries, never from data, with small random weights."""
         centres = interface.uniform(self.representers, rng).reshape(self.representers, -1)
         return KernelRegression(centres, rng.normal(0, 0.1, (self.representers, classes)), np.zeros(classes), gamma)
 

@@ -166,7 +166,7 @@ def _pairs(zeros: Array, ones: Array, n: int, rng: np.random.Generator) -> Segme
 
 
 class _Game:
-    """One theft in progress, in the box [-1, 1]^d: who answers, what has been paid for what."""
+    """The state of one run, in the box [-1, 1]^d: the answers so far, and what was paid for which step."""
 
     def __init__(self, harvest: Harvest, encoding: Encoding, ask: Asker, rng: np.random.Generator) -> None:
         self.harvest = harvest

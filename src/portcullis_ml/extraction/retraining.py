@@ -69,18 +69,18 @@ class Retraining(ExtractionAttack):
             )
         if self.surrogate == "learner" and knowledge.learner is None:
             raise NotApplicable("retraining with surrogate='learner' needs a learner; this attacker has none.")
-        theft = _Theft(self, harvest, interface, knowledge, rng)
+        retrainer = _Retrainer(self, harvest, interface, knowledge, rng)
         budget = harvest.left
         if self.alpha is not None:
-            kind = unknowns(self.surrogate, theft.encoding.width, interface.n_classes)
+            kind = unknowns(self.surrogate, retrainer.encoding.width, interface.n_classes)
             budget = min(budget, max(1, round(self.alpha * kind)))
-        getattr(theft, self.strategy)(harvest.paid + budget)
-        harvest.notes["classes_seen"] = theft.classes_seen() / interface.n_classes
-        return theft.fit(1.0)
+        getattr(retrainer, self.strategy)(harvest.paid + budget)
+        harvest.notes["classes_seen"] = retrainer.classes_seen() / interface.n_classes
+        return retrainer.fit(1.0)
 
 
-class _Theft:
-    """One run: the notebook, the settings, and what the thief fits."""
+class _Retrainer:
+    """One run: the answers so far (`harvest`), the settings, and the surrogate that is fitted."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Tree path finding: walk a decision tree from outside, leaf by leaf or from its root, and bring home its boxes.
+"""Tree path finding: walk a decision tree from outside, leaf by leaf or from its root, and return its leaves as boxes.
 
 Tramèr, Zhang, Juels, Reiter, Ristenpart. "Stealing Machine Learning Models via Prediction APIs",
 USENIX Security 2016, section 4.2 (algorithm 1, and the top-down variant).
@@ -49,7 +49,7 @@ SAMPLE = 2000  # points on which the share outside all boxes is estimated; asked
 
 @dataclass(frozen=True, kw_only=True)
 class _Leaves(Needs):
-    """What an API gives that tells leaves apart."""
+    """An API's answers, by which leaves are distinguished."""
 
     def lacking(self, interface: Interface, knowledge: Knowledge, name: str) -> str | None:
         if interface.task == "classification" and interface.reveals < self.answers:
@@ -113,7 +113,7 @@ class TreePaths(ExtractionAttack):
                 while len(lost):
                     climber.run(lost)
                     bill["lines"] = harvest.paid
-                    # Where leaves answer alike some may be in nobody's sight; looking for the gaps is free.
+                    # Where leaves answer alike, some may be missing; looking for gaps between the boxes asks nothing.
                     lost = outside(grid.uniform(SAMPLE, rng), climber.leaves) if self.probes else lost[:0]
                 if not self.probes:
                     return climber.leaves, 0

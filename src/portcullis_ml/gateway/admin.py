@@ -2,7 +2,7 @@
 
 Server-rendered pages, one script of forty lines and one stylesheet, all from here: nothing is built and
 nothing is fetched from another host. Everything but /healthz and /readyz needs an operator's token, and
-what an operator does to a client is written down with his name.
+what an operator does to a client is written down with the operator's name.
 """
 
 from __future__ import annotations

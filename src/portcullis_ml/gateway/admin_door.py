@@ -1,7 +1,7 @@
 """The operators' door: uvicorn's connection, bounded before there is a request as the gate's own is (`door`).
 
 The parser has no limit of its own: without one, a head of a gigabyte is read into memory before anybody is asked who
-he is, and a few thousand connections that say nothing keep everybody else out for as long as they like.
+they are, and a few thousand connections that say nothing keep everybody else out for as long as they like.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A header in which a trusted proxy names the client: his account, or the subject of his certificate."""
+    """A header in which a trusted proxy names the client: its account, or the subject of its certificate."""
 
     header: str
     trusted: tuple[str, ...] = ("127.0.0.1/32", "::1/128")  # addresses of the proxy

@@ -262,7 +262,7 @@ class Door(asyncio.Protocol):
     # Limits.
 
     def _flow(self) -> None:
-        """Read on, unless he asks ahead of his answers or does not take them."""
+        """Read on, unless the client asks ahead of its answers or does not take them."""
         read = not self._full and len(self._asked) < 2
         if read != self._reading and not self._transport.is_closing():
             self._reading = read
@@ -277,7 +277,7 @@ class Door(asyncio.Protocol):
     def _look(self) -> None:
         """Now and then: is what is waited for late? A clock for each request would cost as much as reading its head."""
         limits = self._doors.limits()
-        if self._transport.is_closing():  # since the last look, and he has not taken what he was sent
+        if self._transport.is_closing():  # since the last look, and the client has not taken what it was sent
             self._transport.abort()
             return
         if self._due and self._loop.time() >= self._due:

@@ -1,4 +1,4 @@
-"""Events: what happened to a client, in order, from which everything that the guard knows of him follows.
+"""Events: what happened to a client, in order, from which everything that the guard knows of it follows.
 
     admit    rows asked at a time; the event's place in the client's journal is the request's sequence number
     release  the model's undefended answer to the admitted request `of`

@@ -39,7 +39,7 @@ Outcome = None | Refused | Released | Failed
 
 @dataclass
 class Stream:
-    """One client as this process has folded him so far."""
+    """One client as this process has folded it so far."""
 
     client: str
     position: int = 0  # in the journal

@@ -38,7 +38,7 @@ def described(policy: Policy) -> dict[str, Any]:
 
 
 def _ways(policy: Policy) -> dict[str, Any]:
-    """How a client says who he is; what a proxy says of him is no client's business."""
+    """How a client says who it is; what a proxy says of it is no client's business."""
     clients, found = policy.clients, {}
     if clients.keys:
         found["key"] = {"type": "apiKey", "in": "header", "name": clients.key_header}

@@ -1,8 +1,8 @@
 """Replay: a recorded log through a guard, the same one or another, with the decisions side by side.
 
 The log must hold queries (`[log] queries = true`). A client's requests are replayed in the order of their places
-in his journal, whichever replica wrote them down, so the same policy gives the same decisions bit for bit; a log
-that begins in the middle of a client's life is replayed as if he began there.
+in its journal, whichever replica wrote them down, so the same policy gives the same decisions bit for bit; a log
+that begins in the middle of a client's life is replayed as if it began there.
 """
 
 from __future__ import annotations

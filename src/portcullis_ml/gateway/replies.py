@@ -1,4 +1,4 @@
-"""What a client is told where he gets no answer: one sentence in his protocol, and nothing of how the gate judges."""
+"""What a client is told where it gets no answer: one sentence in its protocol, and nothing of how the gate judges."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ class Admin:
 
     host: str = "127.0.0.1"
     port: int = 8001
-    tokens: tuple[tuple[str, str], ...] = ()  # (operator, SHA-256 of his token)
+    tokens: tuple[tuple[str, str], ...] = ()  # (operator, SHA-256 of the token)
 
     def __post_init__(self) -> None:
         check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)

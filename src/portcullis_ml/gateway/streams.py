@@ -170,7 +170,7 @@ class Streams:
             stream.busy -= 1
 
     async def look(self, client: str) -> Stream:
-        """The client as the journal knows him."""
+        """The client as the journal knows it."""
         stream = await self.shelf.take(client)
         stream.busy -= 1
         return stream

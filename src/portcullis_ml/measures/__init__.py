@@ -2,7 +2,7 @@
 
 agreement         how much of the victim the copy is (Exam, Closeness)
 transferability   whether what fools the copy fools the victim (Transfer)
-detection         how soon a detector speaks, and how often it cries wolf
+detection         how soon a detector raises an alarm, and how often a false one
 utility           what a guard costs honest clients (honest_cost)
 statistics        the intervals themselves
 """

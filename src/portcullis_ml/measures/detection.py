@@ -1,4 +1,4 @@
-"""Detection: how soon a detector speaks, how much has left by then, and how often it cries wolf.
+"""Detection: how soon a detector alarms, how many answers were given by then, and how often it alarms falsely.
 
 Juuti, Szyller, Dmitrenko, Marchal, Asokan. "PRADA: Protecting against DNN Model Stealing Attacks",
 arXiv:1805.02628v1: streams are fed in the order in which they were made; a benign stream is cut into chunks
@@ -46,7 +46,7 @@ def run_detector(
 ) -> Array:
     """(n,) suspicions of one client's stream x (n, *input_shape) with its undefended answers, in order.
 
-    batch  rows a request holds; a detector that keeps the law gives the same for any
+    batch  rows a request holds; the result is the same for any
     rate   queries a second, from which the time of a request follows
     """
     if len(x) != len(answer):

@@ -11,8 +11,8 @@ Positive Counts Estimated from Survey Data", Survey Methodology 24, 1998 (`clust
     median_iqr        a median with its quartiles, as papers plot it (level 0.5); infinities allowed
     bootstrap         anything else, by resampling rows
 
-What one observation cannot tell is said so: the interval of a mean of one value is `within`, the whole range
-that the value could have had (everything, unless the caller knows better); of no value, the value is NaN too.
+One observation shows no spread, so the interval of a mean of one value is `within`, the whole range that the value
+could have had (unbounded unless the caller says otherwise). Of no values, the mean is NaN with the same interval.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def bootstrap(
 def from_draws(
     value: float, draws: Array, n: int, *, level: float = 0.95, unit: str = "rows", within: Range = ANYWHERE
 ) -> Estimate:
-    """The value between the percentiles of its resampled selves; those that are undefined (NaN) have no say.
+    """The value with the percentiles of its resampled draws as its interval; NaN draws are left out.
 
     The value itself always lies inside: resampling a small or lopsided sample can move all draws to one side.
     """

@@ -30,14 +30,14 @@ from portcullis_ml.core.oracle import LocalOracle, checked_answer
 from portcullis_ml.core.types import WITHHELD, Answer, Array, Estimate, Interface, Labels, Model
 from portcullis_ml.measures.statistics import UNIT, bootstrap, clopper_pearson, clustered, clustered_mean, mean_of
 
-__all__ = ["HonestCost", "Served", "calibration_error", "honest_cost", "serve", "shown_distance"]
+__all__ = ["ClientAnswers", "HonestCost", "calibration_error", "honest_cost", "serve", "shown_distance"]
 
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Served:
-    """One honest client's day: what it got (withheld where refused), what it would have got, who was alarmed."""
+class ClientAnswers:
+    """One honest client's answers (withheld where refused), those without the guard, and whether it was alarmed."""
 
     answer: Answer
     clean: Answer
@@ -110,7 +110,7 @@ def honest_cost(
 
 
 def _with_truth(
-    cost: HonestCost, served: Sequence[Served], truths: Sequence[Labels], rng: np.random.Generator
+    cost: HonestCost, served: Sequence[ClientAnswers], truths: Sequence[Labels], rng: np.random.Generator
 ) -> HonestCost:
     pairs = list(zip(served, truths, strict=True))
     clean = [_labels(s.clean) == true for s, true in pairs]
@@ -125,7 +125,7 @@ def _with_truth(
     )
 
 
-def serve(guard: Guard, model: Model, interface: Interface, x: Array, *, client: str) -> Served:
+def serve(guard: Guard, model: Model, interface: Interface, x: Array, *, client: str) -> ClientAnswers:
     """Send x (n, *input_shape) row by row, as one client, and go on asking after a refusal."""
     full = checked_answer(model, x, interface)
     recorded = _Recorded(full, interface.input_shape)
@@ -143,7 +143,7 @@ def serve(guard: Guard, model: Model, interface: Interface, x: Array, *, client:
             labels[i] = answer.labels[0]
         if scores is not None and answer.scores is not None:
             scores[i] = answer.scores[0]
-    return Served(Answer(labels, scores), clean, bool(oracle.alarms))
+    return ClientAnswers(Answer(labels, scores), clean, bool(oracle.alarms))
 
 
 class _Recorded:
@@ -192,12 +192,12 @@ def calibration_error(
             continue
         labels = _labels(answer)
         own = answer.scores[np.arange(len(answer)), np.maximum(labels, 0)]
-        told = (labels != WITHHELD) & ~np.isnan(own)
-        confidence.append(own[told])
-        right.append(labels[told] == true[told])
-    told_at = np.concatenate([np.empty(0), *confidence])
-    gap = np.concatenate([np.empty(0), *right]) - told_at
-    place = np.clip(np.ceil(told_at * bins) - 1, 0, bins - 1).astype(np.int64)
+        scored = (labels != WITHHELD) & ~np.isnan(own)
+        confidence.append(own[scored])
+        right.append(labels[scored] == true[scored])
+    scores = np.concatenate([np.empty(0), *confidence])
+    gap = np.concatenate([np.empty(0), *right]) - scores
+    place = np.clip(np.ceil(scores * bins) - 1, 0, bins - 1).astype(np.int64)
 
     def error(rows: NDArray[np.int64]) -> float:
         return float(abs(np.bincount(place[rows], weights=gap[rows], minlength=bins)).sum() / len(rows))
@@ -206,7 +206,7 @@ def calibration_error(
 
 
 def _labels(answer: Answer) -> Labels:
-    assert answer.labels is not None  # a classifier's: honest_cost has turned the others away
+    assert answer.labels is not None  # a classifier's: honest_cost refuses other tasks
     return answer.labels
 
 

@@ -16,7 +16,7 @@ from portcullis_ml.core.types import Array
 
 __all__ = ["Divergence", "fit_softmax", "minimise"]
 
-PATIENCE, PROGRESS = 100, 1e-4  # a fit whose loss falls by less than this share in so many steps has arrived
+PATIENCE, PROGRESS = 100, 1e-4  # a fit whose loss falls by less than this share in so many steps has converged
 
 
 def minimise(

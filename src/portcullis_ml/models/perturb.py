@@ -1,4 +1,4 @@
-"""Perturbation: move inputs a little, inside an L-infinity ball, so that a model we hold changes its mind.
+"""Perturbation: move inputs a little, inside an L-infinity ball, so that a model we hold changes its answer.
 
 Goodfellow, Shlens, Szegedy. "Explaining and Harnessing Adversarial Examples", ICLR 2015, section 4 (FGSM);
 Madry, Makelov, Schmidt, Tsipras, Vladu. "Towards Deep Learning Models Resistant to Adversarial Attacks",
@@ -70,7 +70,7 @@ def pgd(
     result = start.copy()
     for rows in (slice(i, i + batch) for i in range(0, len(x) if eps else 0, batch)):
         weights = np.zeros((len(start[rows]), model.n_classes))
-        weights[np.arange(len(weights)), labels[rows]] = 1.0 if targeted else -1.0  # we always climb
+        weights[np.arange(len(weights)), labels[rows]] = 1.0 if targeted else -1.0  # a step raises the sum
         floor = np.maximum(start[rows] - eps, low)  # ball and box are both intervals, so one cut does for both
         ceiling = np.minimum(start[rows] + eps, high)
         for _ in range(steps):
@@ -80,8 +80,8 @@ def pgd(
 
 
 def noise_like(x: Array, *, eps: float, bounds: Bounds, rng: np.random.Generator) -> Array:
-    """(n, *input_shape) x with +eps or -eps in every input by a coin, cut to the box: as far as FGSM goes,
-    and blind. What this does to a victim, an attack has to beat."""
+    """(n, *input_shape) x with +eps or -eps in every input by a coin, cut to the box: a step as
+    long as FGSM's in a random direction, the control that a transfer attack has to beat."""
     if not (math.isfinite(eps) and eps >= 0):
         raise ParameterError("eps", "a finite number, at least 0", eps)
     low, high = (np.reshape(b, x.shape[1:]) if np.ndim(b) else float(b) for b in bounds)

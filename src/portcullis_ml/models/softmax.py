@@ -1,4 +1,4 @@
-"""Softmax regression in numpy: what equation solving brings home, and a model that needs no framework."""
+"""Softmax regression in numpy: the model that equation solving returns, without any framework."""
 
 from __future__ import annotations
 

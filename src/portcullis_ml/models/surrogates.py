@@ -7,13 +7,13 @@ class only there is nothing to fit, and the surrogate is the constant that they 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from portcullis_ml.core.types import Array, Labels, Model
+from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.encoding import Encoded, Encoding
 from portcullis_ml.models.lbfgs import fit_softmax
 from portcullis_ml.models.mlp import Mlp, fit_mlp
@@ -21,36 +21,21 @@ from portcullis_ml.models.ovr import OneVsRest, fit_one_vs_rest
 from portcullis_ml.models.sklearn import SklearnModel
 from portcullis_ml.models.softmax import SoftmaxRegression
 
-__all__ = ["SURROGATES", "Constant", "fit_surrogate", "of_inputs", "unknowns"]
+__all__ = ["SURROGATES", "fit_surrogate", "of_inputs", "unknowns"]
 
 HIDDEN = 20  # tanh units of the network, as in the victims of Tramèr et al.
 FLAT = 1e-6  # the penalty of a regression on labels: separable classes have no finite best weights without one
-HARD = 1e5  # C of the SVM: the labels are noiseless, so nothing is forgiven
+HARD = 1e5  # C of the SVM: the labels are noiseless, so every error is penalised hard
 GAMMAS = 2.0 ** np.arange(-15, 4, 2)
 FOLDS = 5  # splits into 80% and 20% that choose gamma
-FOLD_ROWS = 1000  # rows at most for choosing gamma; libsvm is quadratic
-
-
-@dataclass(eq=False)
-class Constant:
-    """The same scores p (c,) everywhere."""
-
-    p: Array
-    width: int
-
-    def __post_init__(self) -> None:
-        self.input_shape: tuple[int, ...] = (self.width,)
-        self.n_classes = len(self.p)
-
-    def scores(self, x: Array) -> Array:
-        return np.tile(self.p, (len(x), 1))
+FOLD_ROWS = 1000  # rows at most for choosing gamma; libsvm takes time quadratic in the rows
 
 
 def fit_surrogate(kind: str, z: Array, targets: Array, *, rng: np.random.Generator, effort: float = 1.0) -> Model:
-    """A model of that kind; `effort` scales the iterations, for the rounds whose copy is only a guide."""
+    """A model of that kind; `effort` scales the iterations, for rounds whose copy only chooses the next queries."""
     labels = targets.argmax(axis=1)
     if (targets[:, labels[:1]] == 1.0).all():
-        return Constant(targets[0].copy(), z.shape[1])
+        return ConstantModel((z.shape[1],), targets[0].copy())
     return SURROGATES[kind](z, targets, labels, rng, effort)
 
 
@@ -98,7 +83,7 @@ def _svm(z: Array, targets: Array, labels: Labels, rng: np.random.Generator, eff
 
 
 def _fitted_svm(gamma: float | str, z: Array, labels: Labels) -> SVC:
-    return SVC(C=HARD, gamma=gamma, random_state=0).fit(z, labels)  # without a seed it would draw a global one
+    return SVC(C=HARD, gamma=gamma, random_state=0).fit(z, labels)  # None is numpy's global generator
 
 
 def _tree(z: Array, targets: Array, labels: Labels, rng: np.random.Generator, effort: float) -> Model:

@@ -110,9 +110,9 @@ class TableOnnx(OnnxModel):
             self._groups.append((i, rest[:width]))
             del rest[:width]
         if any(kinds.values()) or any(len(g) != w for (_, g), w in zip(self._groups, widths, strict=True)):
-            told = ", ".join(f"{i.name} {i.type} of {w}" for i, w in zip(inputs, widths, strict=True))
+            takes = ", ".join(f"{i.name} {i.type} of {w}" for i, w in zip(inputs, widths, strict=True))
             raise InputError(
-                f"The ONNX model takes {told}; the table's columns do not add up to that. Correct it with --schema."
+                f"The ONNX model takes {takes}; the table's columns do not add up to that. Correct it with --schema."
             )
 
     def _feeds(self, x: Array) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The report: one HTML file that says, in words first, how cheaply the model can be stolen.
 
-The only room that draws. It reads records as `bench/records.py` describes them, plain dicts, and nothing else of ours.
+The only package that draws. It reads records, plain dicts as `bench/records.py` describes them, and nothing else of
+ours.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def write_policy(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
 
     None, and no file of an earlier run left behind, where nothing can be recommended."""
     from portcullis_ml.report.policy import HEAD, policy
-    from portcullis_ml.report.reading import read
+    from portcullis_ml.report.results import read
 
     target, text = Path(path), policy(read(records), meta)
     if text is None:
@@ -57,6 +58,6 @@ def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None 
     notes       sentences for the end of the page
     """
     from portcullis_ml.report.page import page
-    from portcullis_ml.report.reading import read
+    from portcullis_ml.report.results import read
 
     return page(read(records), meta or {})

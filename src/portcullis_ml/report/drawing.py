@@ -15,11 +15,11 @@ from portcullis_ml.report.markup import Html, el
 
 __all__ = ["DASHES", "FAINT", "MARKERS", "PLAIN", "STRONG", "SURFACE", "draw", "series"]
 
-# Colors that are no colors: each stands for a variable of page.css.
+# Placeholder colors: `ink` replaces each with a variable of page.css.
 STRONG, PLAIN, FAINT, SURFACE = "#010203", "#010204", "#010205", "#010206"
 VARIABLES = {STRONG: "--ink", PLAIN: "--quiet", FAINT: "--line", SURFACE: "--paper"}
 COLORS = 6
-MARKERS = "os^DvPXp"  # shape and dash say again what the color says
+MARKERS = "os^DvPXp"  # marker and dash repeat what the color says, for those who cannot tell colors
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -84,7 +84,7 @@ def draw(
 
 
 def ink(svg: str, name: str) -> tuple[Html, str]:
-    """What stands inside matplotlib's <svg>, dressed for a page, and its viewBox."""
+    """The inside of matplotlib's <svg>, adapted to the page, and its viewBox."""
     box = re.search(r'viewBox="([^"]+)"', svg)
     assert box is not None
     inside = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]

@@ -9,7 +9,7 @@ from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import drawing as ink
 from portcullis_ml.report.markup import Html, el
 from portcullis_ml.report.numbers import count, percent, points
-from portcullis_ml.report.reading import NONE, Audit
+from portcullis_ml.report.results import NONE, Audit
 
 __all__ = ["curves", "key", "pareto", "recovery", "timeline"]
 
@@ -27,7 +27,7 @@ def curves(audit: Audit, defense: str, name: str) -> Html:
     lines = [(i, a, _curve(audit, a, defense)) for i, a in enumerate(audit.thieves)]
     lines = [(i, a, c) for i, a, c in lines if c]
     base = audit.baseline.measures[audit.measure] if audit.baseline else None
-    said = "; ".join(f"{a} reaches {percent(c[-1][1])} after {count(c[-1][0], 'query')}" for _, a, c in lines)
+    summary = "; ".join(f"{a} reaches {percent(c[-1][1])} after {count(c[-1][0], 'query')}" for _, a, c in lines)
 
     def paint(axes: Any) -> None:
         for i, attack, curve in lines:
@@ -44,7 +44,7 @@ def curves(audit: Audit, defense: str, name: str) -> Html:
         _thousands(axes)
 
     return ink.draw(
-        name, f"{audit.measure} against queries, {_undefended(defense)}: {said or 'no copy'}.", WIDTH, 236, paint
+        name, f"{audit.measure} against queries, {_undefended(defense)}: {summary or 'no copy'}.", WIDTH, 236, paint
     )
 
 
@@ -119,8 +119,8 @@ def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None
                           va="center", fontsize=12, fontweight="bold", color=ink.STRONG,
                           arrowprops={"arrowstyle": "-", "color": ink.FAINT, "shrinkA": 2, "shrinkB": 5})  # fmt: skip
 
-    said = "; ".join(f"{letters.get(d, '')} {d}: {percent(e)} stolen for {points(c)}" for d, c, e in spots)
-    return ink.draw(name, f"Theft against cost. {said}.", WIDTH, 290, paint, right=34), [
+    summary = "; ".join(f"{letters.get(d, '')} {d}: {percent(e)} stolen for {points(c)}" for d, c, e in spots)
+    return ink.draw(name, f"Theft against cost. {summary}.", WIDTH, 290, paint, right=34), [
         (letters.get(d, ""), d) for d, _, _ in spots
     ]
 
@@ -146,9 +146,9 @@ def recovery(audit: Audit, defenses: Sequence[str], labels: Sequence[str], name:
         axes.set_xlim(-0.6, classes - 0.4)
         axes.set_xlabel("class")
 
-    said = "; ".join(f"{_undefended(d)}, from {_range(c)}" for d, c in shown)
+    summary = "; ".join(f"{_undefended(d)}, from {_range(c)}" for d, c in shown)
     below = 42 if longest <= 3 else 36 + 7 * longest
-    return ink.draw(name, f"Recovery of every class. {said}.", width, 208 + below, paint, below=below)
+    return ink.draw(name, f"Recovery of every class. {summary}.", width, 208 + below, paint, below=below)
 
 
 def _range(recovered: Sequence[Estimate | None]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from portcullis_ml.report.markup import Html, el, join
 from portcullis_ml.report.numbers import count
-from portcullis_ml.report.reading import NONE, Audit
+from portcullis_ml.report.results import NONE, Audit
 
 __all__ = ["leaks"]
 
@@ -29,8 +29,8 @@ def leaks(audit: Audit) -> Html | None:
             parts.append(_gallery(f"{attack}, {'no defense' if defense == NONE else defense}", leak))
     if not parts:
         return None
-    told = "A kernel model is a sum over rows that it was trained on, and whoever copies it holds them. "
-    return join([el("p", told + "The best matched are shown, of the first seed."), *parts])
+    sentence = "A kernel model is a sum over rows that it was trained on, and whoever copies it holds them. "
+    return join([el("p", sentence + "The best matched are shown, of the first seed."), *parts])
 
 
 def _gallery(title: str, leak: Mapping[str, Any]) -> Html:

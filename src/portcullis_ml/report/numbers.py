@@ -1,4 +1,4 @@
-"""Numbers with their intervals: drawn together over seeds, and written for people."""
+"""Numbers with their intervals: combined over seeds, and written for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from portcullis_ml.core.types import Estimate
 
-__all__ = ["across", "apart", "count", "duration", "percent", "points", "span"]
+__all__ = ["across", "clearly_below", "count", "duration", "percent", "points", "span"]
 
 
 def across(estimates: Sequence[Estimate]) -> Estimate:
@@ -34,8 +34,8 @@ def across(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def apart(lower: Estimate, higher: Estimate) -> bool:
-    """Whether the intervals do not touch, and in this order."""
+def clearly_below(lower: Estimate, higher: Estimate) -> bool:
+    """Whether the first interval ends before the second begins."""
     return lower.high < higher.low
 
 
@@ -46,7 +46,7 @@ def percent(e: Estimate, digits: int = 0) -> str:
 
 
 def span(e: Estimate, digits: int = 0) -> str:
-    """ "[81, 87]", which no line break tears apart."""
+    """ "[81, 87]", with a no-break space, so that no line ends inside."""
     low, high = (_round(100 * v, digits) if _fraction(e) else _plain(v) for v in (e.low, e.high))
     return f"[{low},\N{NO-BREAK SPACE}{high}]"
 
@@ -81,7 +81,7 @@ def _fraction(e: Estimate) -> bool:
 
 
 def _bounds(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """Where nothing is below 0, or above 1, no mean is."""
+    """Bounds of the mean: 0 if no estimate reaches below it, 1 if none reaches above it; else infinite."""
     floor = 0.0 if all(e.low >= 0 for e in estimates) else -math.inf
     return floor, 1.0 if all(e.high <= 1 for e in estimates) else math.inf
 

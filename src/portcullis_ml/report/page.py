@@ -1,4 +1,4 @@
-"""The page: the answer first, then what it stands on, in one HTML file that needs no network."""
+"""The page: the verdict first, then the evidence, in one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from portcullis_ml.report import sections
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.numbers import count, duration, percent
-from portcullis_ml.report.reading import NONE, Audit, estimate
 from portcullis_ml.report.recommend import settings
-from portcullis_ml.report.words import Said, answer, listed, threat
+from portcullis_ml.report.results import NONE, Audit, estimate
+from portcullis_ml.report.verdict import Verdict, listed, threat, verdict_of
 
 __all__ = ["page"]
 
 
 def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     """The whole document."""
-    said = answer(audit)
+    verdict = verdict_of(audit)
     body = [
         ("speed", "How fast it is stolen", sections.speed(audit)),
         ("matrix", "Attack by defense", sections.matrix(audit)),
@@ -45,7 +45,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     )
     main = el(
         "main",
-        _top(audit, meta, said, title),
+        _top(audit, meta, verdict, title),
         [el("section", el("h2", title), part, id=anchor) for anchor, title, part in there],
     )
     contents = el("nav", [el("a", title, href=f"#{a}") for a, title, _ in there], aria_label="Sections")
@@ -53,9 +53,9 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     return f"<!doctype html>\n{el('html', head, shown, lang='en')}\n"
 
 
-def _top(audit: Audit, meta: Mapping[str, Any], said: Said, title: str) -> Html:
+def _top(audit: Audit, meta: Mapping[str, Any], verdict: Verdict, title: str) -> Html:
     """The answer in words, every defense in a line, and the settings to take along."""
-    notes = [el("li", c) for c in said.caveats]
+    notes = [el("li", c) for c in verdict.caveats]
     if meta.get("quick"):
         notes.insert(0, el("li", "This was a quick look, with fewer seeds and rows than a claim needs."))
     raised = {f["id"] for f in _raised(audit, meta)}
@@ -65,9 +65,9 @@ def _top(audit: Audit, meta: Mapping[str, Any], said: Said, title: str) -> Html:
     return el(
         "header",
         el("p", title, class_="title"),
-        el("h1", _quiet(said.headline)),
-        el("p", _quiet(said.lead), class_="lead") if said.lead else None,
-        el("p", join(said.detail, " "), class_="detail") if said.detail else None,
+        el("h1", _quiet(verdict.headline)),
+        el("p", _quiet(verdict.lead), class_="lead") if verdict.lead else None,
+        el("p", join(verdict.detail, " "), class_="detail") if verdict.detail else None,
         el("ul", notes, class_="caveats") if notes else None,
         sections.glance(audit, meta.get("deployed")) if any(p.done for p in audit.pairs.values()) else None,
         _recommended(audit, meta),
@@ -120,11 +120,11 @@ def _flags(audit: Audit, meta: Mapping[str, Any]) -> Html:
 def _flag(name: str, found: Sequence[tuple[str, str]], text: Mapping[str, Any]) -> Html:
     seen = dict.fromkeys(found)
     items = [el("li", el("b", where), f": {detail}" if detail else None) for where, detail in seen]
-    told = [("Raised if", "raised_if"), ("Why it matters", "why"), ("What to do", "what_to_do")]
+    terms = [("Raised if", "raised_if"), ("Why it matters", "why"), ("What to do", "what_to_do")]
     return el(
         "article",
         el("h3", el("span", "⚑ ", aria_hidden="true"), str(text.get("title") or name.replace("_", " "))),
-        el("dl", [[el("dt", word), el("dd", text[key])] for word, key in told if text.get(key)]),
+        el("dl", [[el("dt", word), el("dd", text[key])] for word, key in terms if text.get(key)]),
         el("ul", items) if len(items) <= 4 else disclosure(f"Raised in {count(len(items), 'place')}", el("ul", items)),
         class_="flag",
     )

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from portcullis_ml.report.reading import Audit
 from portcullis_ml.report.recommend import inline, settings
+from portcullis_ml.report.results import Audit
 
 __all__ = ["HEAD", "policy"]
 

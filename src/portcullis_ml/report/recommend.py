@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from portcullis_ml.report.numbers import count, percent, points
-from portcullis_ml.report.reading import NONE, Audit
+from portcullis_ml.report.results import NONE, Audit
 
 __all__ = ["inline", "settings", "toml"]
 

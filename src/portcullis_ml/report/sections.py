@@ -9,9 +9,9 @@ from typing import Any
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import figures
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
-from portcullis_ml.report.numbers import apart, count, percent, points, span
-from portcullis_ml.report.reading import NONE, Audit, Pair
-from portcullis_ml.report.words import CONTROLS, listed, measure_word
+from portcullis_ml.report.numbers import clearly_below, count, percent, points, span
+from portcullis_ml.report.results import NONE, Audit, Pair
+from portcullis_ml.report.verdict import CONTROLS, listed, measure_word
 
 __all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "recovery", "speed"]
 
@@ -19,8 +19,8 @@ Section = Html | None
 
 
 def glance(audit: Audit, deployed: str | None = None) -> Section:
-    """One line for every defense: who fares best behind it, how far he gets, what it costs, when it noticed."""
-    head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "Alarm on him"]
+    """One line for every defense: who fares best behind it, how far they get, what it costs, when it noticed."""
+    head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "First alarm"]
     rows = []
     for defense in audit.defenses:
         worst = audit.worst(defense)
@@ -74,7 +74,7 @@ def matrix(audit: Audit) -> Section:
     return join([
         el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}. "
            f"{_over(audit)} The attacker who fares best behind a defense is framed and "
-           "marked ▲: a defense is worth what it does to him."),
+           "marked ▲: a defense is worth what it does to them."),
         table(["Defense", *audit.attacks], rows, "Attack by defense", class_="matrix"),
         el("ul", notes, class_="notes") if notes else None,
         _everything(audit),
@@ -164,11 +164,11 @@ def controls(audit: Audit) -> Section:
         [name, what if defense == NONE else f"{what}, behind {defense}", _grade(audit, p), f"{p.queries:,}"]
         for name, what, defense, p in rows
     ]  # fmt: skip
-    said = "A theft counts only above these rows. They were run by themselves, with the same data and learner."
+    sentence = "A theft counts only above these rows. They were run by themselves, with the same data and learner."
     if not audit.controls:
-        said = "No control was run: whether the API taught the thief anything cannot be told from this page."
+        sentence = "No control was run: whether the API taught the thief anything cannot be told from this page."
     head = ["Row", "What it is", measure_word(audit).capitalize(), "Queries"]
-    return join([el("p", said), table(head, cells, "Controls", class_="stack")])
+    return join([el("p", sentence), table(head, cells, "Controls", class_="stack")])
 
 
 def _grade(audit: Audit, pair: Pair) -> str:
@@ -197,11 +197,11 @@ def _notes(audit: Audit) -> list[tuple[str, str]]:
         if p.outcome != "done":
             why.setdefault((attack, f"{p.outcome}. {p.reason}"), []).append(_words(defense))
         elif p.ended_by_guard:
-            told = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what he had by then."
-            why.setdefault((attack, told), []).append(_words(defense))
+            note = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what they had then."
+            why.setdefault((attack, note), []).append(_words(defense))
         for queries, e in _peak(audit, p):
-            told = f"had a better copy earlier, {percent(e)} after {count(queries, 'query')}: stopping then pays."
-            why.setdefault((attack, told), []).append(_words(defense))
+            note = f"had a better copy earlier, {percent(e)} after {count(queries, 'query')}: stopping then pays."
+            why.setdefault((attack, note), []).append(_words(defense))
     everywhere = len(audit.defenses) if len(audit.defenses) > 1 else 0
     return [
         (attack if len(where) == everywhere else f"{attack}, {listed(where)}", what)
@@ -213,7 +213,7 @@ def _peak(audit: Audit, pair: Pair) -> list[tuple[int, Estimate]]:
     """Where on its way this attack had a clearly better copy than at its end: one point or none."""
     curve = pair.curve(audit.measure)
     best = max(curve, key=lambda point: point[1].value, default=None)
-    return [best] if best and apart(curve[-1][1], best[1]) else []
+    return [best] if best and clearly_below(curve[-1][1], best[1]) else []
 
 
 def _cell(audit: Audit, pair: Pair | None, worst: Pair | None) -> Html:

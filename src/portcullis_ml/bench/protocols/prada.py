@@ -4,7 +4,7 @@ Juuti, Szyller, Dmitrenko, Marchal, Asokan. "PRADA: Protecting against DNN Model
 arXiv 1805.02628v1, sections 4.1 to 4.3 (agreement, transferability) and 5.3 (Table 2, false positives).
 
 Threat model   answers: probabilities (p) or labels; data: a few natural images of the domain; its own network.
-Query cost     the budget of the protocol for every cell; transfer queries are counted apart.
+Query cost     the budget of the protocol for every cell; transfer queries are counted separately.
 
 Every setting stands in prada_mnist.toml and prada_gtsrb.toml. A cell is one attack, one training strategy and one
 repetition; detectors read its queries in the order in which they were made, with the undefended answers. Their
@@ -26,7 +26,7 @@ import numpy as np
 from portcullis_ml.bench.cell import Cell, fingerprint
 from portcullis_ml.bench.protocols.tables import attack_table, detector_table, document
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Desk, Event, run_cells
+from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.oracle import LocalOracle
@@ -43,7 +43,7 @@ from portcullis_ml.models.victims import train_victim
 
 __all__ = ["gtsrb", "mnist"]
 
-MARGIN = 1.1  # a threshold lies this much above the loudest honest calibration stream
+MARGIN = 1.1  # a threshold is this many times the highest suspicion on honest calibration streams
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ def play(
     quick: bool = False,
     jobs: int = 2,
     device: str = "cpu",
-    progress: Callable[[Event], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
     setting = Setting(plan, data, out, device)
     out.mkdir(parents=True, exist_ok=True)
-    victim, thresholds = stage(setting).fingerprint, calibrate(setting)
+    victim, thresholds = load(setting).fingerprint, calibrate(setting)
     cells = [*attack_cells(setting, victim, thresholds), *stream_cells(setting, victim, thresholds)]
     records = run_cells(cells, partial(work, setting=setting), out=out, jobs=jobs, progress=progress, keep=True)
-    facts = {**stage(setting).facts, "quick": quick}
+    facts = {**load(setting).facts, "quick": quick}
     return document(plan, facts, attack_table(plan, records), detector_table(plan, records))
 
 
@@ -110,8 +110,8 @@ def shortened(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The victim and everybody's rows. Thief, victim and examiner have none in common."""
+class VictimAndData:
+    """The victim, and the rows of victim, thief and test, which have none in common."""
 
     dataset: Dataset
     interface: Interface
@@ -123,7 +123,7 @@ class Stage:
 
 
 @lru_cache(maxsize=1)
-def stage(setting: Setting) -> Stage:
+def load(setting: Setting) -> VictimAndData:
     """Load the data, and train the victim or load the one kept in `out`."""
     plan = setting.plan
     dataset = load_dataset(plan["dataset"], setting.data)
@@ -145,7 +145,7 @@ def stage(setting: Setting) -> Stage:
         "test_rows": len(right),
     }
     mark = fingerprint(dataset.x[own[:256]], repr(sorted(plan["victim"].items())))
-    return Stage(dataset, interface, victim, adversary, (rows, given), mark, facts)
+    return VictimAndData(dataset, interface, victim, adversary, (rows, given), mark, facts)
 
 
 def trained(setting: Setting, x: Array, y: Labels, n_classes: int) -> Model:
@@ -202,7 +202,7 @@ def learner_of(setting: Setting, row: Mapping[str, Any]) -> Any:
 
 
 def stream_cells(setting: Setting, victim: str, thresholds: Mapping[str, float]) -> list[Cell]:
-    """Honest clients, and thieves that no distance betrays."""
+    """Honest clients, and thieves whose queries a detector of distances does not see."""
     streams = setting.plan["streams"]
     kinds = [(source, "honest") for source in streams["benign"]] + [(source, "control") for source in streams["blind"]]
     return [
@@ -222,59 +222,72 @@ def stream_cells(setting: Setting, victim: str, thresholds: Mapping[str, float])
     ]
 
 
-def work(cell: Cell, desk: Desk, *, setting: Setting) -> Record:
-    here = stage(setting)
+def work(cell: Cell, workspace: Workspace, *, setting: Setting) -> Record:
+    loaded = load(setting)
     if cell.attack["unit"] == "stream":
         return watched(cell, setting, stream(setting, cell.data["name"], cell.budget, cell.rng("stream")))
-    loot = steal(cell, desk, here, setting.plan["seeds_per_class"])
-    x, given = here.exam
-    said = [(queries, copy.scores(x).argmax(axis=1)) for queries, copy in loot.history]
-    curve = tuple((q, {"macro_f": _macro_f(cell, here, given, g), "agreement": agreement(given, g)}) for q, g in said)
-    record = watched(cell, setting, (loot.x, loot.answer))
+    extraction = steal(cell, workspace, loaded, setting.plan["seeds_per_class"])
+    x, given = loaded.exam
+    predicted = [(queries, copy.scores(x).argmax(axis=1)) for queries, copy in extraction.history]
+    curve = tuple(
+        (q, {"macro_f": _macro_f(cell, loaded, given, g), "agreement": agreement(given, g)}) for q, g in predicted
+    )
+    record = watched(cell, setting, (extraction.x, extraction.answer))
     measures = {"macro_f": curve[-1][1]["macro_f"], "agreement": curve[-1][1]["agreement"]}
-    measures |= {"macro_f_seeds": curve[0][1]["macro_f"], **transfer(cell, setting, loot), **record.measures}
-    if here.exam[0] is not here.dataset.x_test:
-        held = here.victim.scores(here.dataset.x_test).argmax(axis=1)
-        measures["macro_f_held_out"] = _macro_f(cell, here, held, loot.model.scores(here.dataset.x_test).argmax(axis=1))
-    return replace(record, measures=measures, curve=curve, queries=loot.queries, notes=loot.notes, stopped=loot.stopped)
+    measures |= {"macro_f_seeds": curve[0][1]["macro_f"], **transfer(cell, setting, extraction), **record.measures}
+    if loaded.exam[0] is not loaded.dataset.x_test:
+        held = loaded.victim.scores(loaded.dataset.x_test).argmax(axis=1)
+        measures["macro_f_held_out"] = _macro_f(
+            cell, loaded, held, extraction.model.scores(loaded.dataset.x_test).argmax(axis=1)
+        )
+    return replace(
+        record,
+        measures=measures,
+        curve=curve,
+        queries=extraction.queries,
+        notes=extraction.notes,
+        stopped=extraction.stopped,
+    )
 
 
-def _macro_f(cell: Cell, here: Stage, given: Labels, said: Labels) -> Estimate:
-    return macro_f(given, said, here.interface.n_classes, rng=cell.rng("bootstrap"))
+def _macro_f(cell: Cell, loaded: VictimAndData, given: Labels, predicted: Labels) -> Estimate:
+    return macro_f(given, predicted, loaded.interface.n_classes, rng=cell.rng("bootstrap"))
 
 
-def steal(cell: Cell, desk: Desk, here: Stage, seeds_per_class: int) -> Extraction:
+def steal(cell: Cell, workspace: Workspace, loaded: VictimAndData, seeds_per_class: int) -> Extraction:
     """The attack, with seeds drawn in equal numbers from every class of the adversary set."""
     from portcullis_ml.models.torch import TorchLearner
 
     attack: ExtractionAttack = EXTRACTION.build(cell.attack)
     learner = TorchLearner(**{k: v for k, v in (cell.learner or {}).items() if k != "unit"})
     rng = cell.rng("seeds")
-    x, classes = here.adversary
-    # A thief without synthesis spends his whole budget on natural rows.
+    x, classes = loaded.adversary
+    # A thief without synthesis spends the whole budget on natural rows.
     natural = cell.attack["unit"] == "knockoff"
-    per_class = cell.budget // here.interface.n_classes if natural else seeds_per_class
-    own = [rng.permutation(np.flatnonzero(classes == c))[:per_class] for c in range(here.interface.n_classes)]
+    per_class = cell.budget // loaded.interface.n_classes if natural else seeds_per_class
+    own = [rng.permutation(np.flatnonzero(classes == c))[:per_class] for c in range(loaded.interface.n_classes)]
     chosen = x[np.concatenate(own)]
-    interface = here.interface.revealing(reveals=Reveals.parse(str(cell.interface["reveals"])))
-    oracle = LocalOracle(here.victim, interface, budget=cell.budget, ledger=desk.ledger(columns=interface.n_classes))
+    interface = loaded.interface.revealing(reveals=Reveals.parse(str(cell.interface["reveals"])))
+    oracle = LocalOracle(
+        loaded.victim, interface, budget=cell.budget, ledger=workspace.ledger(columns=interface.n_classes)
+    )
     knowledge = Knowledge(pool=chosen, seeds=chosen, learner=learner)
-    return attack(oracle, knowledge, rng=cell.rng("attack"), watch=desk.tell)
+    return attack(oracle, knowledge, rng=cell.rng("attack"), watch=workspace.report)
 
 
-def transfer(cell: Cell, setting: Setting, loot: Extraction) -> dict[str, Estimate]:
+def transfer(cell: Cell, setting: Setting, extraction: Extraction) -> dict[str, Estimate]:
     """Targeted and untargeted transferability, each with its control; of the seeds alone where that was published."""
-    here, plan = stage(setting), dict(setting.plan["transfer"])
+    loaded, plan = load(setting), dict(setting.plan["transfer"])
     groups = GTSRB_GROUPS if plan.pop("macro_classes", False) else None
-    x, _ = here.adversary
-    labels = here.victim.scores(x).argmax(axis=1)
+    x, _ = loaded.adversary
+    labels = loaded.victim.scores(x).argmax(axis=1)
     found: dict[str, Estimate] = {}
-    wanted = [("transfer", loot.model, "targeted"), ("untargeted", loot.model, "untargeted")]
+    wanted = [("transfer", extraction.model, "targeted"), ("untargeted", extraction.model, "untargeted")]
     if cell.extra["transfer_of_seeds"]:
-        wanted.append(("transfer_seeds", loot.history[0][1], "targeted"))
+        wanted.append(("transfer_seeds", extraction.history[0][1], "targeted"))
     for name, copy, goal in wanted:
         protocol = Transfer(**plan, goal=goal, groups=groups)  # type: ignore[arg-type]
-        report = protocol(copy, here.victim, x, labels, bounds=here.interface.bounds, rng=cell.rng("transfer"))  # type: ignore[arg-type]
+        report = protocol(copy, loaded.victim, x, labels, bounds=loaded.interface.bounds, rng=cell.rng("transfer"))  # type: ignore[arg-type]
         found |= {name: report.rate, f"{name}_noise": report.noise}
     return found
 
@@ -284,15 +297,15 @@ def transfer(cell: Cell, setting: Setting, loot: Extraction) -> dict[str, Estima
 
 def stream(setting: Setting, source: str, rows: int, rng: np.random.Generator) -> tuple[Array, Answer]:
     """`rows` queries of one kind in random order, with the victim's answers."""
-    here = stage(setting)
+    loaded = load(setting)
     name, _, part = source.partition(":")
     if name == "uniform":
-        x = here.interface.uniform(rows, rng)
+        x = loaded.interface.uniform(rows, rng)
     else:
-        data = here.dataset if name == setting.plan["dataset"] else load_dataset(name, setting.data)
+        data = loaded.dataset if name == setting.plan["dataset"] else load_dataset(name, setting.data)
         pool = data.x_test if part == "test" else data.x
-        x = fitted(pool[rng.permutation(len(pool))[:rows]], here.interface.input_shape)
-    return x, Answer.of(here.victim.scores(x), here.interface)
+        x = fitted(pool[rng.permutation(len(pool))[:rows]], loaded.interface.input_shape)
+    return x, Answer.of(loaded.victim.scores(x), loaded.interface)
 
 
 def fitted(x: Array, shape: tuple[int, ...]) -> Array:
@@ -307,7 +320,7 @@ def fitted(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def calibrate(setting: Setting) -> dict[str, float]:
-    """For each detector, the loudest suspicion of honest calibration streams, with a margin."""
+    """For each detector, the highest suspicion on honest calibration streams, times a margin."""
     streams = setting.plan["streams"]
     thresholds = {}
     for name, spec in setting.plan["detectors"].items():

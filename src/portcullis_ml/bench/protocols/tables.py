@@ -73,10 +73,10 @@ TITLES = {
 
 
 def detector_table(plan: Mapping[str, Any], records: Records) -> str:
-    """When each detector spoke: queries until the first alarm, and chunks of 50 with an alarm."""
+    """When each detector raised its alarm: queries until the first alarm, and chunks of 50 with an alarm."""
     detectors = list(plan["detectors"])
     thresholds = next(r["cell"]["extra"]["thresholds"] for r in records)
-    said = ", ".join(f"{d} {thresholds[d]:g}" for d in detectors)
+    limits = ", ".join(f"{d} {thresholds[d]:g}" for d in detectors)
     head = [
         "stream",
         "streams",
@@ -85,7 +85,7 @@ def detector_table(plan: Mapping[str, Any], records: Records) -> str:
         "40 accounts flagged",
     ]
     lines = [
-        f"Detection. Thresholds ({said}) were set on {plan['streams']['count']} honest streams from "
+        f"Detection. Thresholds ({limits}) were set on {plan['streams']['count']} honest streams from "
         f"{plan['streams']['calibration']} alone, a tenth above the loudest. First alarm: median [quartiles] in "
         "queries; chunks: share of chunks of 50 queries with an alarm, 95% Clopper-Pearson.",
         "",

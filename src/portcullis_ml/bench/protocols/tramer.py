@@ -29,7 +29,7 @@ from portcullis_ml.bench.protocols.ensembles import distinct_thresholds
 from portcullis_ml.bench.protocols.tramer_tables import document
 from portcullis_ml.bench.protocols.tramer_victims import Victim, api_of, dataset_of, victim_of
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Desk, Event, run_cells
+from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import NotApplicable, ParameterError
 from portcullis_ml.core.oracle import LocalOracle
@@ -93,7 +93,7 @@ def run(
     quick: bool = False,
     jobs: int = 2,
     device: str = "cpu",
-    progress: Callable[[Event], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again. `device` is not used."""
     plan = tomllib.loads((resources.files(__package__) / file).read_text())
@@ -173,7 +173,7 @@ def _exam(spec: str, folder: str | None, points: int) -> Exam:
     return Exam.of(v.model, v.x, np.asarray(v.y, np.int64), interface=v.interface, rng=derive(0, "exam"), points=points)
 
 
-def work(cell: Cell, desk: Desk, *, folder: str | None) -> Record:
+def work(cell: Cell, workspace: Workspace, *, folder: str | None) -> Record:
     """Steal, and compare the copy with the victim on held-out rows and on uniform points."""
     if cell.attack["unit"] == "absent":
         raise NotApplicable(f"{cell.attack['word'].partition('(')[0]} is not part of this installation")
@@ -181,25 +181,27 @@ def work(cell: Cell, desk: Desk, *, folder: str | None) -> Record:
     victim = _victim(spec, folder)
     shown = {k: Reveals.parse(v) if k == "reveals" else v for k, v in cell.interface.items()}
     interface = victim.interface.revealing(**shown)
-    ledger = desk.ledger(columns=max(interface.n_classes, 1))
+    ledger = workspace.ledger(columns=max(interface.n_classes, 1))
     oracle = LocalOracle(victim.model, interface, budget=cell.budget, ledger=ledger)
     before = time.perf_counter()
-    loot = EXTRACTION.build(cell.attack)(oracle, Knowledge(), rng=cell.rng("attack"), watch=desk.tell)
-    notes = loot.notes | {"seconds": round(time.perf_counter() - before, 2), "d": interface.n_inputs}
+    extraction = EXTRACTION.build(cell.attack)(oracle, Knowledge(), rng=cell.rng("attack"), watch=workspace.report)
+    notes = extraction.notes | {"seconds": round(time.perf_counter() - before, 2), "d": interface.n_inputs}
     notes |= {"classes": interface.n_classes, "trained_on": victim.trained_on}
     if hasattr(victim.model, "leaves"):
         notes["victim_leaves"] = victim.model.leaves
     if thresholds := distinct_thresholds(victim.model):
         notes["victim_thresholds"] = thresholds
     if interface.task == "regression":
-        measures = same_values(victim, loot.model, points)
-        notes["explained"] = explained(victim, loot.model, points)
+        measures = same_values(victim, extraction.model, points)
+        notes["explained"] = explained(victim, extraction.model, points)
     else:
-        close = _exam(spec, folder, points).grade(loot.model, rng=cell.rng("grade"))
+        close = _exam(spec, folder, points).grade(extraction.model, rng=cell.rng("grade"))
         measures = {k: v for k, v in close.measures().items() if k in MEASURED}
         notes["classes_on_uniform"] = int(np.count_nonzero(close.histogram_uniform))
     finite = {k: v for k, v in measures.items() if np.isfinite(v.value)}
-    return Record(cell=cell, measures=finite, queries=loot.queries, stopped=loot.stopped, notes=json_of(notes))
+    return Record(
+        cell=cell, measures=finite, queries=extraction.queries, stopped=extraction.stopped, notes=json_of(notes)
+    )
 
 
 def same_values(victim: Victim, copy: Model, points: int) -> dict[str, Estimate]:

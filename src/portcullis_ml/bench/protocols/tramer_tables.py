@@ -38,8 +38,8 @@ def _table(plan: Mapping[str, Any], records: Records) -> str:
             repetitions = row.get("repetitions", plan["repetitions"])
             for i, size in enumerate(sizes):
                 same = own[i * repetitions : (i + 1) * repetitions]
-                told = row.get("published", {}).get(name, [])
-                lines.append(_row(plan, row, name, size, same, told[i] if i < len(told) else {}))
+                remarks = row.get("published", {}).get(name, [])
+                lines.append(_row(plan, row, name, size, same, remarks[i] if i < len(remarks) else {}))
     return "\n".join(lines)
 
 
@@ -105,27 +105,27 @@ def _told(figure: Any, pattern: str, scale: float = 1) -> str:
 
 def _remarks(done: Records, records: Records) -> str:
     notes = done[0]["notes"]
-    told = []
+    remarks = []
     if notes.get("classes_on_uniform") == 1:
-        told.append("the victim is constant on uniform points")
+        remarks.append("the victim is constant on uniform points")
     if "victim_leaves" in notes:
-        told.append(f"{notes['victim_leaves']} leaves")
+        remarks.append(f"{notes['victim_leaves']} leaves")
     if "victim_thresholds" in notes:
-        told.append(f"{notes['victim_thresholds']:,} thresholds")
+        remarks.append(f"{notes['victim_thresholds']:,} thresholds")
     if "explained" in notes:
         held_out, uniform = (median_iqr([r["notes"]["explained"][i] for r in done]).value for i in (0, 1))
-        told.append(f"R^2 {held_out:.4f} held-out, {uniform:.4f} uniform")
+        remarks.append(f"R^2 {held_out:.4f} held-out, {uniform:.4f} uniform")
     if any(r["notes"].get("complete") for r in done):
         steps = median_iqr([r["notes"]["steps"] for r in done if r["notes"].get("complete")]).value
-        told.append(f"complete in {sum(r['notes']['complete'] for r in done)} of {len(done)}, {steps:,.0f} steps")
+        remarks.append(f"complete in {sum(r['notes']['complete'] for r in done)} of {len(done)}, {steps:,.0f} steps")
     if "family" in notes:
-        told.append(f"told as {notes['family']}")
+        remarks.append(f"told as {notes['family']}")
     if stopped := {r["stopped"] for r in done} - {"done", "budget"}:
-        told.append(f"stopped: {', '.join(sorted(stopped))}")
+        remarks.append(f"stopped: {', '.join(sorted(stopped))}")
     if len(done) < len(records):
         bad = next(r for r in records if r["outcome"] != "done")
-        told.append(f"{len(records) - len(done)} of {len(records)} {bad['outcome']}: {bad['reason']}")
-    return "; ".join(told)
+        remarks.append(f"{len(records) - len(done)} of {len(records)} {bad['outcome']}: {bad['reason']}")
+    return "; ".join(remarks)
 
 
 def _line(cells: Sequence[str]) -> str:

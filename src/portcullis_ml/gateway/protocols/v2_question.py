@@ -71,7 +71,7 @@ def form_of(served: Served, header: bytes, raw: bytes) -> tuple[Form, Array | No
             return _formed(served, loads(header)), None
         form = _formed(served, tree)
         if len(rest) <= LONGEST:
-            if len(known) >= FORMS:  # a client who marks his questions makes a new one each time
+            if len(known) >= FORMS:  # a client that marks its questions makes a new one each time
                 known.clear()
             known[key] = form
     return form, row

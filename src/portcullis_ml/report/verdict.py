@@ -1,4 +1,4 @@
-"""The answer in words: what a stranger gets, what the best defense changes, and what must not be concluded."""
+"""The audit's verdict in sentences: what a thief gets, what the best defense changes, what must not be concluded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.numbers import count, percent, points
-from portcullis_ml.report.reading import GRADES, NONE, Audit, Pair
+from portcullis_ml.report.results import GRADES, NONE, Audit, Pair
 
-__all__ = ["CONTROLS", "Said", "answer", "listed", "measure_word", "threat"]
+__all__ = ["CONTROLS", "Verdict", "listed", "measure_word", "threat", "verdict_of"]
 
 MEASURES = {
     "agreement": "agreement",
@@ -28,19 +28,19 @@ CONTROLS = {
 
 
 @dataclass(frozen=True)
-class Said:
-    """The answer. `verdict` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
+class Verdict:
+    """The audit's verdict. `kind` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
     "withheld" or "nothing"; `caveats` are what the reader must know with it."""
 
-    verdict: str
+    kind: str
     headline: str
     lead: str = ""
     detail: Sequence[str] = ()
     caveats: Sequence[str] = ()
 
 
-def answer(audit: Audit) -> Said:
-    """The answer to: how cheaply can this model be stolen, and what does the best defense change?"""
+def verdict_of(audit: Audit) -> Verdict:
+    """How cheaply this model can be stolen, and what the best defense changes."""
     strongest = audit.worst(NONE)
     if strongest is None:
         return _nothing(audit)
@@ -53,16 +53,16 @@ def answer(audit: Audit) -> Said:
         f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
         f"{_interval(copy)}."
     )
-    return Said("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
+    return Verdict("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
 
 
-def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Said:
+def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Verdict:
     """No theft is claimed where the same data with its own labels makes as good a copy without the API."""
     copy, free = strongest.measures[audit.measure], own.measures[audit.measure]
     defended = _defended(audit)
-    return Said(
+    return Verdict(
         "no gain",
-        f"The API adds nothing measurable: whoever labels the same data himself reaches {_share(audit, free)} "
+        f"The API adds nothing measurable: whoever labels the same data by hand reaches {_share(audit, free)} "
         f"{_interval(free)} without a query.",
         f"With {count(strongest.queries, 'query')} a stranger reaches {percent(copy)}, not clearly more. This "
         "shows no theft, and no defense takes away what the data gives by itself.",
@@ -86,8 +86,8 @@ def threat(tag: Any) -> str:
     if not isinstance(tag, Mapping):
         return str(tag or "not stated")
     words = {"answers": "sees {}", "data": "has {}", "queries": "pays for {} queries"}
-    told = {k: v for k, v in tag.items() if k not in ("accounts", "knows_defense", "authorised_by")}
-    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in told.items()]
+    stated = {k: v for k, v in tag.items() if k not in ("accounts", "knows_defense", "authorised_by")}
+    parts = [words.get(k, k.replace("_", " ") + ": {}").format(v) for k, v in stated.items()]
     if "accounts" in tag:
         parts.append(count(int(tag["accounts"]), "account"))
     if "knows_defense" in tag:
@@ -105,12 +105,12 @@ def _defended(audit: Audit) -> str:
     left = audit.worst_copy(best)
     assert left is not None
     if not audit.helps:
-        several = f"None of the {len(tried)} defenses tried holds him back: the best, {best}, leaves"
-        one = f"The one defense tried, {best}, does not hold him back: it leaves"
-        return f"{several if len(tried) > 1 else one} him at {percent(left)}."
+        several = f"None of the {len(tried)} defenses tried holds them back: the best, {best}, leaves"
+        one = f"The one defense tried, {best}, does not hold them back: it leaves"
+        return f"{several if len(tried) > 1 else one} them at {percent(left)}."
     cost = audit.cost(best)
     price = f"costs honest clients {_price(cost)} and" if cost else "(what it costs honest clients was not measured)"
-    return f"The best defense here, {best}, {price} holds him at {percent(left)}."
+    return f"The best defense here, {best}, {price} holds them at {percent(left)}."
 
 
 def _price(cost: Estimate) -> str:
@@ -133,7 +133,7 @@ def _details(audit: Audit) -> Iterable[str]:
 
 
 def _half_way(audit: Audit, attack: str) -> str:
-    """After how few queries he had nine tenths of what he gained."""
+    """After how few queries the attack had nine tenths of what it gained."""
     curve = audit.pairs[attack, NONE].curve(audit.measure)
     if len(curve) < 3 or not audit.baseline:
         return ""
@@ -165,12 +165,12 @@ def _caveats(audit: Audit) -> Iterable[str]:
         yield f"{count(len(failed), 'cell')} failed ({where}{more}): what they hide is unknown."
 
 
-def _withheld(audit: Audit) -> Said:
+def _withheld(audit: Audit) -> Verdict:
     strongest, blind = audit.worst(NONE), audit.baseline
     assert strongest is not None
     assert blind is not None
     copy, base = strongest.measures[audit.measure], blind.measures[audit.measure]
-    return Said(
+    return Verdict(
         "withheld",
         "Verdict withheld: undefended, the attacks do not steal.",
         f"With {count(strongest.queries, 'query')} the best of them, {strongest.attack}, reaches {_share(audit, copy)} "
@@ -181,25 +181,25 @@ def _withheld(audit: Audit) -> Said:
     )  # fmt: skip
 
 
-def _nothing(audit: Audit) -> Said:
+def _nothing(audit: Audit) -> Verdict:
     ran = [p for p in audit.pairs.values() if p.defense == NONE] or list(audit.pairs.values())
     if not ran:
-        return Said("nothing", "No attack was run, so there is nothing to say.")
+        return Verdict("nothing", "No attack was run, so there is nothing to say.")
     if audit.worst(NONE) is None and any(audit.worst(d) for d in audit.defenses):
-        return Said(
+        return Verdict(
             "withheld",
             "Verdict withheld: no attack left a copy of the undefended model.",
             "There is nothing to compare the defended ones with.",
             [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
         )
     if any(p.done for p in ran):
-        return Said(
+        return Verdict(
             "nothing",
             "The copies that were made could not be graded.",
             f"None of the records holds one of {listed(GRADES, 'or')}.",
         )
     outcomes = listed(sorted({p.outcome for p in ran}))
-    return Said(
+    return Verdict(
         "nothing",
         f"No attack left a copy of this model: {outcomes}.",
         "That is no proof that it cannot be stolen.",

@@ -8,45 +8,45 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from portcullis_ml.bench.conduct import Wish, conduct, plan_of
+from portcullis_ml.bench.experiment import ExperimentSpec
 from portcullis_ml.bench.rows import read_rows
-from portcullis_ml.bench.scene import Scene
+from portcullis_ml.bench.run_audit import AuditOptions, plan_of, run_audit
 from portcullis_ml.core.errors import InputError, ParameterError
 
-from .stages import __name__ as STAGES
-from .stages import scene, truth, write
+from .experiments import __name__ as HELPERS
+from .experiments import spec, truth, write
 
 
 def test_the_rows_of_files_are_kept_apart(tmp_path):
-    stage = scene(tmp_path).stage()
-    assert (len(stage.test_x), len(stage.pool), stage.overlap) == (120, 150, 0)
-    assert stage.interface.input_shape == (4,)
-    assert stage.interface.n_classes == 3
-    assert "Nobody but you knows where they come from" in stage.splits
+    experiment = spec(tmp_path).load()
+    assert (len(experiment.test_x), len(experiment.pool), experiment.overlap) == (120, 150, 0)
+    assert experiment.interface.input_shape == (4,)
+    assert experiment.interface.n_classes == 3
+    assert "Nobody but you knows where they come from" in experiment.splits
 
 
 def test_the_embedded_digits_are_split_three_ways(tmp_path, monkeypatch):
-    monkeypatch.setattr("portcullis_ml.bench.scene.has_torch", lambda: False)
-    stage = Scene(data="digits", cache=str(tmp_path)).stage()
-    rows = [{row.tobytes() for row in part} for part in (stage.pool, stage.test_x)]
+    monkeypatch.setattr("portcullis_ml.bench.experiment.has_torch", lambda: False)
+    experiment = ExperimentSpec(data="digits", cache=str(tmp_path)).load()
+    rows = [{row.tobytes() for row in part} for part in (experiment.pool, experiment.test_x)]
     assert not rows[0] & rows[1]
-    assert len(stage.classes) == 10
-    assert stage.names["victim"]["name"] == "logistic on digits"
-    assert (stage.model.scores(stage.test_x).argmax(axis=1) == stage.test_y).mean() > 0.9
+    assert len(experiment.classes) == 10
+    assert experiment.names["victim"]["name"] == "logistic on digits"
+    assert (experiment.model.scores(experiment.test_x).argmax(axis=1) == experiment.test_y).mean() > 0.9
 
 
 def test_a_victim_of_yours_on_a_data_set(tmp_path):
     """The thief gets the training rows, and whether the victim saw them is not known."""
     x = np.random.default_rng(0).uniform(size=(60, 4))
     np.savez(tmp_path / "d.npz", x_train=x[:40], y_train=truth(x[:40]), x_test=x[40:], y_test=truth(x[40:]))
-    stage = Scene(victim=f"{STAGES}:victim", data=str(tmp_path / "d.npz")).stage()
-    assert (len(stage.pool), len(stage.test_x), stage.overlap) == (40, 20, None)
-    assert "the thief holds the 40 training rows" in stage.splits
+    experiment = ExperimentSpec(victim=f"{HELPERS}:victim", data=str(tmp_path / "d.npz")).load()
+    assert (len(experiment.pool), len(experiment.test_x), experiment.overlap) == (40, 20, None)
+    assert "the thief holds the 40 training rows" in experiment.splits
 
 
 def test_seeds_are_shared_out_among_the_classes(tmp_path):
     pool = np.random.default_rng(3).uniform(size=(300, 4))
-    labelled = scene(tmp_path, pool_x=pool, pool_y=np.repeat([0, 1, 2], 100)).stage()
+    labelled = spec(tmp_path, pool_x=pool, pool_y=np.repeat([0, 1, 2], 100)).load()
     order = {row.tobytes(): label for row, label in zip(pool, labelled.pool_labels, strict=True)}
     seeds = labelled.draw_seeds(30, np.random.default_rng(0))
     assert np.bincount([order[row.tobytes()] for row in seeds]).tolist() == [10, 10, 10]
@@ -75,7 +75,7 @@ X = np.random.default_rng(0).uniform(size=(20, 4))
 )  # fmt: skip
 def test_rows_that_do_not_fit_get_a_sentence(tmp_path, changes, sentence):
     with pytest.raises(InputError, match=sentence):
-        scene(tmp_path, **changes).stage()
+        spec(tmp_path, **changes).load()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_rows_that_do_not_fit_get_a_sentence(tmp_path, changes, sentence):
 )
 def test_a_victim_that_cannot_answer_is_found_out_before_the_audit(tmp_path, victim, sentence):
     with pytest.raises(InputError, match=sentence):
-        scene(tmp_path, victim=f"{STAGES}:{victim}").stage()
+        spec(tmp_path, victim=f"{HELPERS}:{victim}").load()
 
 
 def test_files_that_are_not_what_they_say(tmp_path):
@@ -133,30 +133,30 @@ def test_arrays_and_tables_are_read(tmp_path):
 
 def test_a_table_without_a_schema_gets_the_range_of_every_column(tmp_path):
     x = np.random.default_rng(0).uniform([0, -5, 0, 100], [1, 5, 1, 200], size=(50, 4))
-    stage = scene(tmp_path, test_x=x, test_y=None, pool_x=x + 0.0).stage()
-    assert stage.interface.low.tolist() == x.min(axis=0).tolist()
-    assert stage.interface.high.tolist() == x.max(axis=0).tolist()
+    experiment = spec(tmp_path, test_x=x, test_y=None, pool_x=x + 0.0).load()
+    assert experiment.interface.low.tolist() == x.min(axis=0).tolist()
+    assert experiment.interface.high.tolist() == x.max(axis=0).tolist()
 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(InputError, match="A victim needs rows to be judged on; got none"):
-        Scene(victim=f"{STAGES}:victim").stage()
+        ExperimentSpec(victim=f"{HELPERS}:victim").load()
 
 
 def test_a_pool_that_overlaps_the_training_set_is_flagged_and_an_unchecked_one_too(tmp_path):
     paths = write(tmp_path, pool_x=X, train_x=np.concatenate([X[:6], X[:6] + 1]))
-    overlapping = Scene(victim=f"{STAGES}:victim", **paths)
+    overlapping = ExperimentSpec(victim=f"{HELPERS}:victim", **paths)
     settings = {"attacks": ("knockoff",), "defenses": (), "budgets": (10,), "seeds": 1}
-    _, meta = conduct(Wish(scene=overlapping, **settings), out=tmp_path / "a", jobs=0)
+    _, meta = run_audit(AuditOptions(spec=overlapping, **settings), out=tmp_path / "a", jobs=0)
     told = {f["id"]: f["detail"] for f in meta["flags"] if f["where"] == "audit"}
     assert told["pool_overlaps_training"] == "6 of 20 rows"
-    _, meta = conduct(Wish(scene=replace(overlapping, train=None), **settings), out=tmp_path / "b", jobs=0)
+    _, meta = run_audit(AuditOptions(spec=replace(overlapping, train=None), **settings), out=tmp_path / "b", jobs=0)
     assert "pool_not_checked" in {f["id"] for f in meta["flags"]}
     assert set(meta["flag_texts"]) >= {f["id"] for f in meta["flags"]}
 
 
 def test_a_wish_is_checked_before_anything_is_loaded(tmp_path):
-    nowhere = Scene(victim="no.such:thing")
+    nowhere = ExperimentSpec(victim="no.such:thing")
     for settings, sentence in (
         ({"budgets": (0,)}, "budget must be at least 1 query; got 0"),
         ({"attacks": ("knokoff",)}, "Did you mean knockoff"),
@@ -165,18 +165,18 @@ def test_a_wish_is_checked_before_anything_is_loaded(tmp_path):
         ({"seeds": 0}, "seeds must be at least 1; got 0"),
     ):
         with pytest.raises(ParameterError, match=sentence):
-            Wish(scene=nowhere, **settings)
+            AuditOptions(spec=nowhere, **settings)
 
 
 def test_what_is_not_said_is_chosen(tmp_path):
-    here = scene(tmp_path)
-    plan = plan_of(Wish(scene=here), here.stage())
+    here = spec(tmp_path)
+    plan = plan_of(AuditOptions(spec=here), here.load())
     assert plan.budgets == (12, 33, 100)  # 150 rows of a pool, rounded down to one digit
     assert list(plan.seeds) == [0, 1, 2]
     assert plan.attacks[:4] == ("equation_solving", "retraining", "retraining(surrogate=tree)", "knockoff")
-    quick = plan_of(Wish(scene=here, quick=True), here.stage())
+    quick = plan_of(AuditOptions(spec=here, quick=True), here.load())
     assert (max(quick.budgets), list(quick.seeds)) == (50, [0])
-    assert plan_of(Wish(scene=here, budgets=(7, 9)), here.stage()).budgets == (7, 9)
-    assert Wish(scene=here).in_use == "watch(detector=prada_normality, then=block)"
-    assert Wish(scene=here, defenses=()).in_use == "none"
-    assert Wish(scene=here, defenses=("top_k",), deployed="rounding").guards == ("top_k", "rounding")
+    assert plan_of(AuditOptions(spec=here, budgets=(7, 9)), here.load()).budgets == (7, 9)
+    assert AuditOptions(spec=here).in_use == "watch(detector=prada_normality, then=block)"
+    assert AuditOptions(spec=here, defenses=()).in_use == "none"
+    assert AuditOptions(spec=here, defenses=("top_k",), deployed="rounding").guards == ("top_k", "rounding")

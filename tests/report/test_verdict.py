@@ -11,16 +11,16 @@ from tests.report.fakes import audit, control, estimate, honest, record, without
 from portcullis_ml.catalog import Catalog, resolve
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.reading import NONE, read
 from portcullis_ml.report.recommend import settings, toml
-from portcullis_ml.report.words import Said, answer, threat
+from portcullis_ml.report.results import NONE, read
+from portcullis_ml.report.verdict import Verdict, threat, verdict_of
 
 
-def said(records: list[dict[str, Any]]) -> Said:
-    return answer(read(records))
+def judged(records: list[dict[str, Any]]) -> Verdict:
+    return verdict_of(read(records))
 
 
-def whole(s: Said) -> str:
+def whole(s: Verdict) -> str:
     return " ".join([s.headline, s.lead, *s.detail, *s.caveats]).replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -39,21 +39,21 @@ def test_the_answer_names_queries_theft_best_defense_and_its_price() -> None:
         control("no_api", 0.1),
         honest("label_only", 0.003),
     ]
-    s = said(records)
-    assert s.verdict == "stolen"
+    s = judged(records)
+    assert s.kind == "stolen"
     assert whole(s).startswith(
         "With 1,600 queries a stranger reaches 84% agreement with your model [81, 87]. The best defense here, "
-        "label_only, costs honest clients 0.3 points of accuracy [0.1, 0.5] and holds him at 41% [38, 44]."
+        "label_only, costs honest clients 0.3 points of accuracy [0.1, 0.5] and holds them at 41% [38, 44]."
     )
     assert "Behind label_only the worst attacker is knockoff." in s.detail
 
 
 def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     records = [exact("knockoff", NONE, 0.95), exact("knockoff", "label_only", 0.6), control("no_api", 0.1)]
-    s = said([*records, control("own_labels", 0.96)])
-    assert s.verdict == "no gain"
+    s = judged([*records, control("own_labels", 0.96)])
+    assert s.kind == "no gain"
     assert whole(s).startswith(
-        "The API adds nothing measurable: whoever labels the same data himself reaches 96% agreement [93, 99] "
+        "The API adds nothing measurable: whoever labels the same data by hand reaches 96% agreement [93, 99] "
         "without a query. With 1,600 queries a stranger reaches 95% [93, 97], not clearly more. This shows no theft,"
     )
     assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
@@ -62,12 +62,12 @@ def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
 @pytest.mark.parametrize(("own", "verdict"), [(0.90, "stolen"), (0.93, "no gain"), (1.0, "no gain")])
 def test_own_labels_count_as_soon_as_the_intervals_touch(own: float, verdict: str) -> None:
     records = [exact("a", NONE, 0.96), control("no_api", 0.1), control("own_labels", own)]
-    assert said(records).verdict == verdict
+    assert judged(records).kind == verdict
 
 
 def test_an_exact_theft_stands_beside_good_labels() -> None:
     records = [exact("equation_solving", NONE, 1.0, 0.0), control("no_api", 0.1), control("own_labels", 0.95)]
-    assert said(records).verdict == "stolen"
+    assert judged(records).kind == "stolen"
 
 
 def test_a_defense_is_as_good_as_its_worst_attacker() -> None:
@@ -91,16 +91,16 @@ def test_a_rough_but_low_figure_does_not_lose_to_a_high_one_that_helps_nobody() 
 
 
 def test_no_defense_was_tried() -> None:
-    s = said([exact("knockoff", NONE, 0.84), control("no_api", 0.1)])
+    s = judged([exact("knockoff", NONE, 0.84), control("no_api", 0.1)])
     assert s.lead == "No defense was tried."
     assert settings(read([exact("knockoff", NONE, 0.84)])) is None
 
 
 def test_a_defense_within_the_error_holds_nobody_back() -> None:
-    s = said([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82), exact("knockoff", "top_k", 0.83)])
-    assert "None of the 2 defenses tried holds him back: the best, rounding, leaves him at 82%" in whole(s)
-    s = said([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82)])
-    assert "The one defense tried, rounding, does not hold him back" in whole(s)
+    s = judged([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82), exact("knockoff", "top_k", 0.83)])
+    assert "None of the 2 defenses tried holds them back: the best, rounding, leaves them at 82%" in whole(s)
+    s = judged([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82)])
+    assert "The one defense tried, rounding, does not hold them back" in whole(s)
 
 
 def test_a_sure_difference_that_is_worth_nothing_holds_nobody_back() -> None:
@@ -112,8 +112,8 @@ def test_a_sure_difference_that_is_worth_nothing_holds_nobody_back() -> None:
 @pytest.mark.parametrize("blind", ["no_api", "shuffled"])
 def test_the_verdict_is_withheld_where_nothing_is_stolen(blind: str) -> None:
     records = [exact("knockoff", NONE, 0.2), exact("knockoff", "label_only", 0.1), control(blind, 0.19)]
-    s = said(records)
-    assert s.verdict == "withheld"
+    s = judged(records)
+    assert s.kind == "withheld"
     assert whole(s).startswith(
         "Verdict withheld: undefended, the attacks do not steal. With 1,600 queries the best of them, knockoff, "
         "reaches 20% agreement [18, 22], and a thief who learns nothing from the API 19% [16, 22]."
@@ -122,64 +122,66 @@ def test_the_verdict_is_withheld_where_nothing_is_stolen(blind: str) -> None:
 
 
 def test_an_attack_that_steals_nothing_undefended_is_named_beside_those_that_do() -> None:
-    s = said([exact("a", NONE, 0.9), exact("b", NONE, 0.1), exact("a", "x", 0.5), control("no_api", 0.1)])
-    assert s.verdict == "stolen"
+    s = judged([exact("a", NONE, 0.9), exact("b", NONE, 0.1), exact("a", "x", 0.5), control("no_api", 0.1)])
+    assert s.kind == "stolen"
     assert any(c.startswith("b does not steal even undefended") for c in s.caveats)
 
 
 @pytest.mark.parametrize("outcome", ["not applicable", "refused", "failed"])
 def test_no_attack_left_a_copy(outcome: str) -> None:
     records = [without_copy(record("a", d), outcome, "It wanted more.") for d in (NONE, "label_only")]
-    s = said(records)
-    assert s.verdict == "nothing"
+    s = judged(records)
+    assert s.kind == "nothing"
     assert s.headline == f"No attack left a copy of this model: {outcome}."
     assert s.lead == "That is no proof that it cannot be stolen."
     assert s.detail == [f"a: {outcome}. It wanted more."]
 
 
 def test_nothing_was_run() -> None:
-    assert said([]).headline == "No attack was run, so there is nothing to say."
+    assert judged([]).headline == "No attack was run, so there is nothing to say."
 
 
 def test_copies_of_defended_models_alone_are_not_compared_with_nothing() -> None:
-    s = said([without_copy(record("a", NONE), "failed", "A crash."), exact("a", "x", 0.5)])
-    assert s.verdict == "withheld"
+    s = judged([without_copy(record("a", NONE), "failed", "A crash."), exact("a", "x", 0.5)])
+    assert s.kind == "withheld"
     assert "no attack left a copy of the undefended model" in s.headline
 
 
 def test_behind_the_only_defense_nobody_left_a_copy() -> None:
-    s = said([exact("a", NONE, 0.9), without_copy(record("a", "x"), "refused", "Quota.")])
+    s = judged([exact("a", NONE, 0.9), without_copy(record("a", "x"), "refused", "Quota.")])
     assert s.lead == "Behind x no attack left a copy to measure."
 
 
 def test_copies_without_a_grade_are_said_to_be_without() -> None:
     made = record("equation_solving", NONE) | {"measures": {"worst_error": estimate(0.1)}, "curve": []}
-    s = said([made])
+    s = judged([made])
     assert s.headline == "The copies that were made could not be graded."
     assert "agreement, r2" in s.lead
 
 
 def test_a_regression_is_told_in_its_own_measure() -> None:
     made = record("equation_solving", NONE) | {"measures": {"r2": estimate(0.93)}, "curve": []}
-    assert said([made]).headline.startswith("With 1,600 queries a stranger reaches 93% of the variance with your model")
+    assert judged([made]).headline.startswith(
+        "With 1,600 queries a stranger reaches 93% of the variance with your model"
+    )
 
 
 def test_few_seeds_are_owned_up_to() -> None:
-    assert any("One seed was run" in c for c in said(audit(seeds=1)).caveats)
-    assert any(c.startswith("3 seeds were run") for c in said(audit(seeds=3)).caveats)
-    assert not any("seeds were run" in c for c in said(audit(seeds=5)).caveats)
+    assert any("One seed was run" in c for c in judged(audit(seeds=1)).caveats)
+    assert any(c.startswith("3 seeds were run") for c in judged(audit(seeds=3)).caveats)
+    assert not any("seeds were run" in c for c in judged(audit(seeds=5)).caveats)
 
 
 def test_an_attacker_who_does_not_know_the_defense_is_owned_up_to() -> None:
     records = [exact("a", NONE, 0.9), exact("a", "x", 0.5)]
-    assert "No attacker here knew the defense; one who does may fare better." in said(records).caveats
+    assert "No attacker here knew the defense; one who does may fare better." in judged(records).caveats
     records[1]["threat_model"] = {"knows_defense": True}
-    assert not any("knew the defense" in c for c in said(records).caveats)
+    assert not any("knew the defense" in c for c in judged(records).caveats)
 
 
 def test_a_failed_cell_is_no_success_of_the_defense() -> None:
     records = [exact("a", NONE, 0.9), exact("a", "x", 0.5), without_copy(record("b", "x"), "failed", "A crash.")]
-    assert any(c.startswith("1 cell failed (b against x)") for c in said(records).caveats)
+    assert any(c.startswith("1 cell failed (b against x)") for c in judged(records).caveats)
 
 
 def test_settings_are_toml_that_holds_every_stage() -> None:

@@ -11,7 +11,7 @@ from tests.report.fakes import estimate, record
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.numbers import across, count, duration, percent, points
-from portcullis_ml.report.reading import NONE, read
+from portcullis_ml.report.results import NONE, read
 
 
 def plain(text: str) -> str:

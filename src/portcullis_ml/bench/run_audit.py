@@ -1,4 +1,4 @@
-"""Conducts an audit from the wish to the records: fills in what was not said, runs the grid, gathers the flags.
+"""Runs an audit from the options to the records: fills in what was not given, runs the grid, gathers the flags.
 
 Nothing is printed or drawn here; `portcullis audit` does that with what comes back.
 """
@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from portcullis_ml.bench.audit import audit_cell
+from portcullis_ml.bench.audit_cell import audit_cell
+from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
 from portcullis_ml.bench.grid import NONE, Plan, attack_named, defense_named
 from portcullis_ml.bench.records import versions
-from portcullis_ml.bench.run import Event, run_cells
-from portcullis_ml.bench.scene import Scene, Stage, has_torch, learner_for
+from portcullis_ml.bench.run import Progress, run_cells
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 
-__all__ = ["Wish", "conduct", "shown_as"]
+__all__ = ["AuditOptions", "run_audit", "shown_as"]
 
 EPOCHS = 50  # of every copy, unless said otherwise
 MOST = 3_000  # queries, where nobody says how many
@@ -31,10 +31,10 @@ DEFENSES = ("rounding(decimals=1)", "top_k(k=1)", "watch(detector=prada_normalit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class AuditOptions:
     """What a person asked for; None and empty mean "choose for me"."""
 
-    scene: Scene
+    spec: ExperimentSpec
     attacks: tuple[str, ...] = ()
     defenses: tuple[str, ...] | None = None
     deployed: str | None = None  # the defense in use; the last of `defenses` if not said
@@ -75,45 +75,45 @@ class Wish:
         return self.deployed or (self.guards[-1] if self.guards else NONE)
 
 
-def conduct(
-    wish: Wish, *, out: Path, jobs: int = 2, progress: Callable[[Event], None] | None = None
+def run_audit(
+    options: AuditOptions, *, out: Path, jobs: int = 2, progress: Callable[[Progress], None] | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Run what was wished; the records of all cells and the meta data of the run, which also lie in `out`."""
+    """Run the audit that the options describe: its records and the meta data of the run, both also written to `out`."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    stage = wish.scene.stage()
-    plan = plan_of(wish, stage)
-    records = run_cells(plan.cells(), partial(audit_cell, scene=wish.scene), out=out, jobs=jobs, progress=progress)
+    experiment = options.spec.load()
+    plan = plan_of(options, experiment)
+    records = run_cells(plan.cells(), partial(audit_cell, spec=options.spec), out=out, jobs=jobs, progress=progress)
     meta = {
-        **_about(wish, stage, plan, records),
+        **_about(options, experiment, plan, records),
         "started": started,
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs,
         "versions": versions(),
-        "flags": [*_of_stage(stage), *of_run(records)],
+        "flags": [*_flags_of(experiment), *of_run(records)],
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
     return records, meta
 
 
-def plan_of(wish: Wish, stage: Stage) -> Plan:
+def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     """The grid, with everything filled in that was not said."""
-    top = max(wish.budgets) if wish.budgets else _usual_budget(stage, wish.quick)
-    epochs = wish.epochs or (EPOCHS // 2 if wish.quick else EPOCHS)
-    learner = learner_for(stage.interface.input_shape, epochs=epochs, device=wish.scene.device)
-    extra: dict[str, Any] = {"seeds": min(10 * stage.interface.n_classes, max(top // 4, 1))}
-    if wish.transfer:
+    top = max(options.budgets) if options.budgets else _usual_budget(experiment, options.quick)
+    epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
+    learner = learner_for(experiment.interface.input_shape, epochs=epochs, device=options.spec.device)
+    extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
+    if options.transfer:
         extra["transfer"] = True
     return Plan(
-        victim={k: v for k, v in stage.names["victim"].items() if k in ("name", "sha256")},
-        data=stage.names["data"],
-        interface=wish.shown | ({"missing": True} if stage.interface.missing else {}),
-        attacks=wish.attacks or _usual_attacks(stage, wish.quick),
-        defenses=wish.guards,
-        budgets=wish.budgets if len(wish.budgets) > 1 else _ladder(top),
-        seeds=range(wish.seeds or (1 if wish.quick else 3)),
+        victim={k: v for k, v in experiment.names["victim"].items() if k in ("name", "sha256")},
+        data=experiment.names["data"],
+        interface=options.shown | ({"missing": True} if experiment.interface.missing else {}),
+        attacks=options.attacks or _usual_attacks(experiment, options.quick),
+        defenses=options.guards,
+        budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
+        seeds=range(options.seeds or (1 if options.quick else 3)),
         learner=describe(learner),
-        own_labels=stage.pool_labels is not None,
+        own_labels=experiment.pool_labels is not None,
         extra=extra,
     )
 
@@ -121,7 +121,7 @@ def plan_of(wish: Wish, stage: Stage) -> Plan:
 def shown_as(
     answers: str, *, k: int = 1, decimals: int | None = None, precision: str | None = None, missing: bool = False
 ) -> dict[str, Any]:
-    """What an API shows, as a cell writes it: only what is out of the ordinary."""
+    """What an API shows, as a cell writes it; settings at their defaults are left out."""
     if precision not in (None, "float64", "float32"):
         raise ParameterError("--precision", "float64 or float32", precision)
     unusual = {"decimals": decimals, "precision": precision, "missing": missing or None}
@@ -129,9 +129,9 @@ def shown_as(
     return shown | {name: value for name, value in unusual.items() if value is not None}
 
 
-def _usual_budget(stage: Stage, quick: bool) -> int:
+def _usual_budget(experiment: Experiment, quick: bool) -> int:
     """No more than the pool holds, rounded down to one digit: 629 rows give 600 queries."""
-    most = min(MOST, MOST if stage.pool is None else len(stage.pool))
+    most = min(MOST, MOST if experiment.pool is None else len(experiment.pool))
     most = most // 3 if quick else most
     unit = int(10 ** (len(str(most)) - 1))
     return most // unit * unit
@@ -142,45 +142,52 @@ def _ladder(top: int) -> tuple[int, ...]:
     return tuple(sorted({b for b in (top // 8, top // 3, top) if b >= 1}))
 
 
-def _usual_attacks(stage: Stage, quick: bool) -> tuple[str, ...]:
-    """One of every kind: exact, from natural inputs, from synthetic ones (two, as one is seen and one is not).
+def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
+    """One of every kind: exact, from natural inputs, from synthetic ones (two: detectors miss one of them).
 
     Rows of numbers may come from a linear model or from trees, and whoever holds no pool still asks about points of
-    his own, of labels too: without retraining, an API that hides its scores would look safe.
+    their own, also where only labels are shown: without retraining, an API that hides its scores would look safe.
     """
-    flat = len(stage.interface.input_shape) == 1
-    chosen = ["equation_solving"] if flat or stage.pool is None or not has_torch() else []
+    flat = len(experiment.interface.input_shape) == 1
+    chosen = ["equation_solving"] if flat or experiment.pool is None or not has_torch() else []
     chosen += ["retraining", "retraining(surrogate=tree)"] if flat else []
-    if stage.pool is not None:
+    if experiment.pool is not None:
         chosen.append("knockoff")
         if not has_torch():
-            chosen.append("copycat")  # nothing else there can follow gradients
+            chosen.append("copycat")  # without torch no copy has the gradients that a Jacobian attack needs
         else:
             chosen += ["jb_top3"] if quick else ["jb_top3", "papernot"]
     return tuple(chosen)
 
 
-def _about(wish: Wish, stage: Stage, plan: Plan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _about(
+    options: AuditOptions, experiment: Experiment, plan: Plan, records: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Who was attacked, with whose rows, through which interface."""
     honest = next((r for r in records if r["role"] == "honest" and r["outcome"] == "done"), None)
-    pool = 0 if stage.pool is None else len(stage.pool)
-    title = stage.names["data"]["name"] if wish.scene.victim is None else stage.names["victim"]["name"]
-    rows = {"split": stage.splits, "test": len(stage.test_x), "pool": pool, "seeds": min(plan.extra["seeds"], pool)}
+    pool = 0 if experiment.pool is None else len(experiment.pool)
+    title = experiment.names["data"]["name"] if options.spec.victim is None else experiment.names["victim"]["name"]
+    rows = {
+        "split": experiment.splits,
+        "test": len(experiment.test_x),
+        "pool": pool,
+        "seeds": min(plan.extra["seeds"], pool),
+    }
     return {
         "title": title,
-        "command": wish.command,
-        "victim": stage.names["victim"] | {"accuracy": honest["measures"].get("accuracy") if honest else None},
-        "data": stage.names["data"] | rows,
+        "command": options.command,
+        "victim": experiment.names["victim"] | {"accuracy": honest["measures"].get("accuracy") if honest else None},
+        "data": experiment.names["data"] | rows,
         "interface": dict(plan.interface)
-        | {"input_shape": list(stage.interface.input_shape), "n_classes": stage.interface.n_classes}
-        | {"bounds": list(stage.interface.bounds)}
-        | {"features": [asdict(f) for f in stage.interface.features] if stage.interface.features else None}
-        | {"classes": list(stage.classes) if stage.classes else None},
-        "deployed": wish.in_use,
-        "quick": wish.quick,
+        | {"input_shape": list(experiment.interface.input_shape), "n_classes": experiment.interface.n_classes}
+        | {"bounds": list(experiment.interface.bounds)}
+        | {"features": [asdict(f) for f in experiment.interface.features] if experiment.interface.features else None}
+        | {"classes": list(experiment.classes) if experiment.classes else None},
+        "deployed": options.in_use,
+        "quick": options.quick,
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
-        "device": wish.scene.device,
+        "device": options.spec.device,
         "notes": [_thief(plan)],
     }
 
@@ -191,11 +198,11 @@ def _thief(plan: Plan) -> str:
     return f"Every thief trains {kind}" + (f" for {learner['epochs']} epochs." if "epochs" in learner else ".")
 
 
-def _of_stage(stage: Stage) -> list[dict[str, str]]:
+def _flags_of(experiment: Experiment) -> list[dict[str, str]]:
     """Flags that hold for the whole audit, whatever the cells say."""
-    if stage.pool is not None and stage.overlap is None:
+    if experiment.pool is not None and experiment.overlap is None:
         return [{**raised("pool_not_checked"), "where": "audit"}]
-    if stage.pool is not None and stage.overlap:
-        told = f"{stage.overlap:,} of {len(stage.pool):,} rows"
-        return [{**raised("pool_overlaps_training", told), "where": "audit"}]
+    if experiment.pool is not None and experiment.overlap:
+        detail = f"{experiment.overlap:,} of {len(experiment.pool):,} rows"
+        return [{**raised("pool_overlaps_training", detail), "where": "audit"}]
     return []

@@ -1,8 +1,9 @@
-"""The scene of an audit: which victim, whose rows, and how they are kept apart.
+"""What an audit attacks: which victim, whose rows, and how they are kept apart.
 
-A `Scene` is what a person asked for (names, paths); `stage()` loads it, once in every process. Without a
-victim one is trained on the spot on the victim's share of the data and kept in a cache. The victim's,
-the thief's and the examiner's rows are disjoint where Portcullis draws them, and compared where a person brings them.
+An `ExperimentSpec` is what a person asked for (names, paths); its `load()` makes an `Experiment` of it, once in every
+process. Without a victim, one is trained on the victim's share of the data and kept in a cache. Where Portcullis draws
+the rows, those that train the victim, those that the thief holds and those that test the copy have none in common; rows
+that a person brings are compared instead, and common ones are counted.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.cell import fingerprint
-from portcullis_ml.bench.rows import Rows, as_taken, one_table, read_rows
+from portcullis_ml.bench.rows import LabelledRows, as_taken, one_table, read_rows
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
 
-__all__ = ["Scene", "Stage", "has_torch", "learner_for"]
+__all__ = ["Experiment", "ExperimentSpec", "has_torch", "learner_for"]
 
 LARGE = 16  # an image with a side of at least this many pixels gets the larger network
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What a scene is once it is loaded.
+class Experiment:
+    """The victim, the rows and what is known of them, loaded.
 
     pool_labels  (n,) the pool's own labels in the victim's classes, or None
     overlap      rows of the pool that the victim was trained on; None when nobody could check
@@ -67,7 +68,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class ExperimentSpec:
     """What to load, as a person names it. Hashable, small, and sent to every worker."""
 
     victim: str | None = None  # FILE or module:object; None trains one on `data`
@@ -91,8 +92,8 @@ class Scene:
         if self.device != "cpu" and not _on(self.device):
             raise ParameterError("--device", "cpu, or cuda where PyTorch finds a GPU", self.device)
 
-    def stage(self) -> Stage:
-        return _stage(self)
+    def load(self) -> Experiment:
+        return _load(self)
 
 
 def _on(device: str) -> bool:
@@ -117,7 +118,7 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
         return SklearnLearner()
     from portcullis_ml.models.torch import TorchLearner
 
-    network = "table_mlp"  # columns differ in range, and nobody scales a thief's rows for him
+    network = "table_mlp"  # columns differ in range, and no API tells a thief how to scale them
     if len(input_shape) > 1:
         colour = len(input_shape) == 3 and input_shape[2] > 1
         network = "digits_cnn" if min(input_shape[:2]) < LARGE else "prada_gtsrb" if colour else "prada_mnist"
@@ -125,25 +126,26 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
 
 
 @lru_cache(maxsize=2)
-def _stage(scene: Scene) -> Stage:
-    stage = _own(scene) if scene.victim is None else _given(scene, scene.victim)
-    checked_answer(stage.model, stage.test_x[:256], stage.interface)  # a victim that cannot answer is found out first
-    if scene.victim is not None:
-        _must_vary(stage, scene.victim)
-    return stage
+def _load(spec: ExperimentSpec) -> Experiment:
+    experiment = _own(spec) if spec.victim is None else _given(spec, spec.victim)
+    # A victim that cannot answer is an error now, before anything is asked or paid.
+    checked_answer(experiment.model, experiment.test_x[:256], experiment.interface)
+    if spec.victim is not None:
+        _must_vary(experiment, spec.victim)
+    return experiment
 
 
-def _own(scene: Scene) -> Stage:
+def _own(spec: ExperimentSpec) -> Experiment:
     """A victim trained here, on a share of a data set."""
     from portcullis_ml.data.datasets import load_dataset
     from portcullis_ml.data.splits import split
     from portcullis_ml.models.victims import train_victim
 
-    dataset = load_dataset(scene.data or "digits", scene.folder, target=scene.target)
+    dataset = load_dataset(spec.data or "digits", spec.folder, target=spec.target)
     if not dataset.classes:
         raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
     parts = split(dataset, rng=derive(0, "split"))
-    learner = learner_for(dataset.input_shape, epochs=60, device=scene.device)
+    learner = learner_for(dataset.input_shape, epochs=60, device=spec.device)
     writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
     model = train_victim(
         parts.victim.x,
@@ -151,13 +153,13 @@ def _own(scene: Scene) -> Stage:
         dataset.n_classes,
         learner,
         rng=derive(0, "victim"),
-        cache=scene.cache if writable else None,
+        cache=spec.cache if writable else None,
     )
-    keep = slice(scene.rows)
+    keep = slice(spec.rows)
     pool, labels = parts.attacker.x[keep], parts.attacker.y[keep].astype(np.int64)
     mark = fingerprint(model.scores(parts.test.x[:200]).round(6))
     name = getattr(learner, "network", None) or getattr(learner, "estimator", "?")
-    return Stage(
+    return Experiment(
         model=model,
         interface=dataset.interface,
         test_x=parts.test.x,
@@ -175,10 +177,10 @@ def _own(scene: Scene) -> Stage:
     )
 
 
-def _given(scene: Scene, victim: str) -> Stage:
+def _given(spec: ExperimentSpec, victim: str) -> Experiment:
     """A victim that somebody brought, with rows from a data set or from files."""
-    test, pool, train, bounds, told = _rows(scene)
-    model = _loaded(scene, victim, test)
+    test, pool, train, bounds, sentence = _rows(spec)
+    model = _loaded(spec, victim, test)
     test = as_taken(test, model)
     pool, train = (None if part is None else as_taken(part, model) for part in (pool, train))
     shape = test.x.shape[1:]
@@ -202,76 +204,80 @@ def _given(scene: Scene, victim: str) -> Stage:
         bounds=bounds,
         features=test.features,
         precision=getattr(model, "precision", "float64"),
-        missing=scene.incomplete,
+        missing=spec.incomplete,
     )
-    pool_x = None if pool is None else pool.x[slice(scene.rows)]
+    pool_x = None if pool is None else pool.x[slice(spec.rows)]
     known = pool is not None and pool.y is not None and pool.y.max() < model.n_classes
-    return Stage(
+    return Experiment(
         model=model,
         interface=interface,
         test_x=test.x,
         test_y=test.y,
         pool=pool_x,
-        pool_labels=pool.y[slice(scene.rows)] if known else None,  # type: ignore[union-attr, index]
+        pool_labels=pool.y[slice(spec.rows)] if known else None,  # type: ignore[union-attr, index]
         overlap=None if train is None or pool_x is None else _overlap(train.x, pool_x),
         names={
             "victim": {"name": Path(victim).name, "sha256": fingerprint(model.scores(test.x[:200]).round(6))},
-            "data": {"name": _name(scene), "sha256": fingerprint(test.x, test.y, pool_x)},
+            "data": {"name": _name(spec), "sha256": fingerprint(test.x, test.y, pool_x)},
         },
-        splits=told,
+        splits=sentence,
         classes=test.classes,
         train=None if train is None else train.x,
     )
 
 
-def _rows(scene: Scene) -> tuple[Rows, Rows | None, Rows | None, tuple[float, float], str]:
+def _rows(
+    spec: ExperimentSpec,
+) -> tuple[LabelledRows, LabelledRows | None, LabelledRows | None, tuple[float, float], str]:
     """Test rows, pool, training rows, bounds of an input, and the sentence about them."""
     test = pool = train = None
-    told = ""
-    if scene.data is not None:
+    sentence = ""
+    if spec.data is not None:
         from portcullis_ml.data.datasets import load_dataset
 
-        d = load_dataset(scene.data, scene.folder, target=scene.target)
-        test = Rows(x=d.x_test, y=d.y_test.astype(np.int64), features=d.features, classes=d.classes or None)
-        pool = Rows(x=d.x, y=d.y.astype(np.int64), features=d.features, classes=d.classes or None)
-        told = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
-    if scene.test is not None:
-        test = read_rows("test set", Path(scene.test), target=scene.target)
-    if scene.pool is not None:
-        pool = read_rows("pool", Path(scene.pool), target=scene.target, part="train")
-    if scene.train is not None:
-        train = read_rows("training set", Path(scene.train), target=scene.target, part="train")
+        d = load_dataset(spec.data, spec.folder, target=spec.target)
+        test = LabelledRows(x=d.x_test, y=d.y_test.astype(np.int64), features=d.features, classes=d.classes or None)
+        pool = LabelledRows(x=d.x, y=d.y.astype(np.int64), features=d.features, classes=d.classes or None)
+        sentence = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
+    if spec.test is not None:
+        test = read_rows("test set", Path(spec.test), target=spec.target)
+    if spec.pool is not None:
+        pool = read_rows("pool", Path(spec.pool), target=spec.target, part="train")
+    if spec.train is not None:
+        train = read_rows("training set", Path(spec.train), target=spec.target, part="train")
     if test is None:
         raise InputError(
             "A victim needs rows to be judged on; got none. Give --test FILE (.npz or .csv) or --data NAME."
         )
-    test, pool, train = one_table((test, pool, train), None if scene.schema is None else Path(scene.schema))
+    test, pool, train = one_table((test, pool, train), None if spec.schema is None else Path(spec.schema))
     assert test is not None
     if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
         shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
         raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
-    if not told or scene.test or scene.pool:
+    if not sentence or spec.test or spec.pool:
         held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
-        told = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."
+        sentence = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."
     every = test.x if pool is None else np.concatenate([test.x.reshape(len(test), -1), pool.x.reshape(len(pool), -1)])
     least, greatest = float(every.min()), float(every.max())
     if test.features is None and test.x.ndim == 2 and not (least >= 0 and greatest <= 1):
         test = _with_columns(test, every.reshape(len(every), -1))
     bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
-    return test, pool, train, bounds, told
+    return test, pool, train, bounds, sentence
 
 
-def _with_columns(rows: Rows, every: Array) -> Rows:
-    """A table without a schema: its columns differ in range, and a thief knows about what is usual."""
+def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:
+    """A table without a schema, with each column's range as its feature: a thief knows the usual ranges."""
     spans = zip(every.min(axis=0), every.max(axis=0), strict=True)
     features = tuple(Feature(f"x{j}", float(low), float(high)) for j, (low, high) in enumerate(spans))
-    return Rows(x=rows.x, y=rows.y, features=features, classes=rows.classes)
+    return LabelledRows(x=rows.x, y=rows.y, features=features, classes=rows.classes)
 
 
-def _must_vary(stage: Stage, victim: str) -> None:
-    """A victim that says the same of everything is mostly one that was given the wrong columns."""
-    everywhere = np.concatenate([stage.test_x[:1000], stage.interface.uniform(100, derive(0, "does it vary"))])
-    scores = stage.model.scores(everywhere)
+def _must_vary(experiment: Experiment, victim: str) -> None:
+    """Raise InputError if the victim gives every row the same answer, mostly because it was given the wrong columns."""
+    everywhere = np.concatenate(
+        [experiment.test_x[:1000], experiment.interface.uniform(100, derive(0, "does it vary"))]
+    )
+    scores = experiment.model.scores(everywhere)
     if (scores == scores[0]).all():
         raise InputError(
             f"{victim} gives the same answer to every one of {len(everywhere)} rows, so any constant is a perfect "
@@ -279,20 +285,20 @@ def _must_vary(stage: Stage, victim: str) -> None:
         )
 
 
-def _loaded(scene: Scene, victim: str, test: Rows) -> Model:
+def _loaded(spec: ExperimentSpec, victim: str, test: LabelledRows) -> Model:
     from portcullis_ml.models.load import load_model
 
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
     n = len(test.classes) if test.classes else None
-    model = load_model(victim, input_shape=test.x.shape[1:], n_classes=n, features=table, softmax=scene.softmax)
-    if scene.device != "cpu" and hasattr(model, "module"):
+    model = load_model(victim, input_shape=test.x.shape[1:], n_classes=n, features=table, softmax=spec.softmax)
+    if spec.device != "cpu" and hasattr(model, "module"):
         from portcullis_ml.models.torch import TorchModel
 
-        return TorchModel(model.module, model.input_shape, model.n_classes, device=scene.device)
-    if scene.incomplete or scene.leaves:
+        return TorchModel(model.module, model.input_shape, model.n_classes, device=spec.device)
+    if spec.incomplete or spec.leaves:
         from portcullis_ml.models.incomplete import answering_nodes
 
-        return answering_nodes(model, victim, leaves=scene.leaves)
+        return answering_nodes(model, victim, leaves=spec.leaves)
     return model
 
 
@@ -302,6 +308,6 @@ def _overlap(train: Array, pool: Array) -> int:
     return overlap(train, pool)
 
 
-def _name(scene: Scene) -> str:
-    given = [Path(p).name for p in (scene.test, scene.pool) if p]
-    return " and ".join(filter(None, [scene.data, *given])) or "?"
+def _name(spec: ExperimentSpec) -> str:
+    given = [Path(p).name for p in (spec.test, spec.pool) if p]
+    return " and ".join(filter(None, [spec.data, *given])) or "?"

@@ -1,6 +1,6 @@
-"""What one cell of an audit does: set the stage, let the attack play, grade what it brings home.
+"""What one cell of an audit does: load the experiment, run the attack, grade the copy that it makes.
 
-The thief gets an oracle and his own rows, nothing more. The examiner, who owns the victim, compares the
+The thief gets an oracle and rows of their own, nothing more. The examiner, who owns the victim, compares the
 copy with it on test rows that neither has trained on and on uniform points. The guard's key is
 derived from the cell, so that a run can be repeated to the bit; it is no secret, and a served guard
 must never use it.
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.controls import Constant, own_labels
+from portcullis_ml.bench.controls import most_frequent, own_labels
+from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.leak import leaked
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Desk
-from portcullis_ml.bench.scene import Scene, Stage
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
@@ -44,40 +44,42 @@ HONEST = 150  # rows that one honest client asks
 CURVE = 24  # points of a curve at most
 
 
-def audit_cell(cell: Cell, desk: Desk, *, scene: Scene, keep: Callable[[Extraction], None] | None = None) -> Record:
-    """The record of one cell; `scene` says where the victim and the rows lie on this machine.
+def audit_cell(
+    cell: Cell, workspace: Workspace, *, spec: ExperimentSpec, keep: Callable[[Extraction], None] | None = None
+) -> Record:
+    """The record of one cell; `spec` says where the victim and the rows lie on this machine.
 
-    keep(extraction) may store what was brought home before it is graded.
+    keep(extraction) may store what the attack returned before it is graded.
     """
-    stage = scene.stage()
+    experiment = spec.load()
     if cell.role == "honest":
-        return _honest(cell, stage)
+        return _honest(cell, experiment)
     if cell.budget == 0:
-        return _unpaid(cell, stage, scene)
+        return _unpaid(cell, experiment, spec)
     attack: ExtractionAttack = ATTACKS.build(cell.attack)
-    answered = _asked_for(cell, stage)
+    answered = _asked_for(cell, experiment)
     guard = guard_of(cell, answered)
     interface = answered if guard is None else guard.shown(answered)
-    knowledge = knowledge_of(cell, stage)
-    with desk.ledger(columns=max(interface.n_classes, 1)) as ledger:
-        oracle = LocalOracle(stage.model, interface, budget=cell.budget, guard=guard, ledger=ledger)
-        loot = attack(oracle, knowledge, rng=cell.rng("attack"), watch=desk.tell)
+    knowledge = knowledge_of(cell, experiment)
+    with workspace.ledger(columns=max(interface.n_classes, 1)) as ledger:
+        oracle = LocalOracle(experiment.model, interface, budget=cell.budget, guard=guard, ledger=ledger)
+        extraction = attack(oracle, knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
-        keep(loot)
-    measures, classes, notes = _graded(loot.model, cell, stage, _exam(scene))
-    if leak := leaked(loot.model, stage, cell.rng("leak")):
+        keep(extraction)
+    measures, classes, notes = _graded(extraction.model, cell, experiment, _exam(spec))
+    if leak := leaked(extraction.model, experiment, cell.rng("leak")):
         notes["leak"] = leak
     return Record(
         cell=cell,
         measures=measures,
         classes=classes,
-        curve=_curve(loot, stage, _exam(scene)),
-        queries=loot.queries,
-        stopped=loot.stopped,
+        curve=_curve(extraction, experiment, _exam(spec)),
+        queries=extraction.queries,
+        stopped=extraction.stopped,
         alarms=tuple({"stage": a.stage, "row": a.row, "suspicion": _finite(a.suspicion)} for a in oracle.alarms),
-        flags=tuple(_flags(cell, loot, stage, guard)),
+        flags=tuple(_flags(cell, extraction, experiment, guard)),
         threat_model=_threat_model(cell, interface, knowledge),
-        notes=_plain(loot.notes | notes),
+        notes=_plain(extraction.notes | notes),
     )
 
 
@@ -89,85 +91,94 @@ def guard_of(cell: Cell, interface: Interface) -> Guard | None:
     return Guard(*(DEFENSES.build(stage) for stage in cell.defense), key=key, interface=interface)
 
 
-def knowledge_of(cell: Cell, stage: Stage) -> Knowledge:
+def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     """What this cell's thief has: the pool, a few seeds drawn anew for every seed of the grid, and a learner."""
     learner = None if cell.learner is None else ATTACKS.build(cell.learner)
-    seeds = stage.draw_seeds(int(cell.extra.get("seeds", 10 * stage.interface.n_classes)), derive(cell.seed, "seeds"))
-    return Knowledge(pool=stage.pool, pool_groups=stage.pool_labels, seeds=seeds, learner=learner)
+    seeds = experiment.draw_seeds(
+        int(cell.extra.get("seeds", 10 * experiment.interface.n_classes)), derive(cell.seed, "seeds")
+    )
+    return Knowledge(pool=experiment.pool, pool_groups=experiment.pool_labels, seeds=seeds, learner=learner)
 
 
-def _asked_for(cell: Cell, stage: Stage) -> Interface:
+def _asked_for(cell: Cell, experiment: Experiment) -> Interface:
     changes = {k: v for k, v in cell.interface.items() if k in ("k", "decimals", "precision", "missing")}
-    return stage.interface.revealing(reveals=Reveals.parse(cell.interface["reveals"]), **changes)
+    return experiment.interface.revealing(reveals=Reveals.parse(cell.interface["reveals"]), **changes)
 
 
 @lru_cache(maxsize=4)
-def _exam(scene: Scene) -> Exam:
-    stage = scene.stage()
+def _exam(spec: ExperimentSpec) -> Exam:
+    experiment = spec.load()
     rng = derive(0, "exam")
-    return Exam.of(stage.model, stage.test_x, stage.test_y, interface=stage.interface, rng=rng, points=UNIFORM)
+    return Exam.of(
+        experiment.model, experiment.test_x, experiment.test_y, interface=experiment.interface, rng=rng, points=UNIFORM
+    )
 
 
 def _graded(
-    copy: Model, cell: Cell, stage: Stage, exam: Exam
+    copy: Model, cell: Cell, experiment: Experiment, exam: Exam
 ) -> tuple[dict[str, Estimate], tuple[Any, ...], dict[str, Any]]:
     closeness = exam.grade(copy, rng=cell.rng("grade"))
     measures = closeness.measures()
     if cell.extra.get("transfer") and isinstance(copy, Differentiable):
-        measures |= _transfer(copy, cell, stage, exam)
+        measures |= _transfer(copy, cell, experiment, exam)
     return measures, closeness.per_class, {"grading": list(closeness.notes)} if closeness.notes else {}
 
 
-def _transfer(copy: Differentiable, cell: Cell, stage: Stage, exam: Exam) -> dict[str, Estimate]:
+def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Exam) -> dict[str, Estimate]:
     labels = exam.victim.argmax(axis=1)
     found: dict[str, Estimate] = {}
     protocols = {"targeted": Transfer(goal="targeted"), "untargeted": Transfer(goal="untargeted")}
     for goal, protocol in protocols.items():
         report = protocol(
-            copy, stage.model, stage.test_x, labels, bounds=stage.interface.bounds, rng=cell.rng("transfer", goal)
+            copy,
+            experiment.model,
+            experiment.test_x,
+            labels,
+            bounds=experiment.interface.bounds,
+            rng=cell.rng("transfer", goal),
         )
         found |= {f"transfer_{goal}": report.rate, f"transfer_{goal}_noise": report.noise}
     return found
 
 
-def _curve(loot: Extraction, stage: Stage, exam: Exam) -> tuple[tuple[int, dict[str, Estimate]], ...]:
+def _curve(extraction: Extraction, experiment: Experiment, exam: Exam) -> tuple[tuple[int, dict[str, Estimate]], ...]:
     """Agreement after every round that the attack noted, thinned to what a reader can see."""
-    step = max(1, -(-len(loot.history) // CURVE))
-    rounds = loot.history[::-1][::step][::-1]  # the last round stays
+    step = max(1, -(-len(extraction.history) // CURVE))
+    rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
     victim = exam.victim.argmax(axis=1)
-    return tuple((q, {"agreement": agreement(victim, m.scores(stage.test_x).argmax(axis=1))}) for q, m in rounds)
+    return tuple((q, {"agreement": agreement(victim, m.scores(experiment.test_x).argmax(axis=1))}) for q, m in rounds)
 
 
-def _unpaid(cell: Cell, stage: Stage, scene: Scene) -> Record:
-    """The controls that never ask."""
-    exam = _exam(scene)
+def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
+    """The record of a control that asks the API nothing."""
+    exam = _exam(spec)
     copy: Model
     if cell.attack["unit"] == "own_labels":
         rng = cell.rng("attack")
-        copy = own_labels(knowledge_of(cell, stage), stage.pool_labels, stage.interface.n_classes, rng)
+        copy = own_labels(knowledge_of(cell, experiment), experiment.pool_labels, experiment.interface.n_classes, rng)
     else:
-        copy = Constant.most_frequent(exam.victim.argmax(axis=1), stage.interface)
-    measures, classes, _ = _graded(copy, replace(cell, extra={}), stage, exam)
+        copy = most_frequent(exam.victim.argmax(axis=1), experiment.interface)
+    measures, classes, _ = _graded(copy, replace(cell, extra={}), experiment, exam)
     return Record(cell=cell, measures=measures, classes=classes, threat_model={"answers": "none", "accounts": 0})
 
 
-def _honest(cell: Cell, stage: Stage) -> Record:
+def _honest(cell: Cell, experiment: Experiment) -> Record:
     """What the guard costs clients who mean well: the test rows, shared out among a few of them."""
-    order = cell.rng("honest order").permutation(len(stage.test_x))
+    order = cell.rng("honest order").permutation(len(experiment.test_x))
     shares = np.array_split(order, max(1, len(order) // HONEST))
-    streams = [stage.test_x[rows] for rows in shares]
-    truths = None if stage.test_y is None else [stage.test_y[rows] for rows in shares]
-    interface = _asked_for(cell, stage)
+    streams = [experiment.test_x[rows] for rows in shares]
+    truths = None if experiment.test_y is None else [experiment.test_y[rows] for rows in shares]
+    interface = _asked_for(cell, experiment)
 
     def fresh() -> Guard:
         return guard_of(cell, interface) or Guard(key=bytes(16))
 
-    cost = honest_cost(fresh, stage.model, interface, streams, truths, rng=cell.rng("honest"))
-    measures = cost.measures() | _false_alarms(cell, stage, streams)
+    cost = honest_cost(fresh, experiment.model, interface, streams, truths, rng=cell.rng("honest"))
+    measures = cost.measures() | _false_alarms(cell, experiment, streams)
     flags = []
     if not cost.agreement.value == 1:
         flags.append(raised("labels_changed", f"{1 - cost.agreement.value:.1%} of honest rows"))
-    if moved := _unsteady(fresh(), stage, interface):
+    if moved := _unsteady(fresh(), experiment, interface):
         flags.append(raised("randomised_answers", f"{moved} of {min(len(order), 20)} questions"))
     asked = sum(map(len, streams))
     return Record(
@@ -175,23 +186,23 @@ def _honest(cell: Cell, stage: Stage) -> Record:
     )
 
 
-def _false_alarms(cell: Cell, stage: Stage, streams: list[Array]) -> dict[str, Estimate]:
+def _false_alarms(cell: Cell, experiment: Experiment, streams: list[Array]) -> dict[str, Estimate]:
     """Chunks of 50 honest rows with an alarm, for the first detector of the guard."""
-    guard = guard_of(cell, _asked_for(cell, stage))
+    guard = guard_of(cell, _asked_for(cell, experiment))
     if guard is None or not guard.detectors():
         return {}
     detector = guard.detectors()[0]
-    answers = [checked_answer(stage.model, x, stage.interface) for x in streams]
+    answers = [checked_answer(experiment.model, x, experiment.interface) for x in streams]
     suspicions = [
         run_detector(detector, x, a, client=str(i)) for i, (x, a) in enumerate(zip(streams, answers, strict=True))
     ]
     return {"false_alarm": false_positives([detector.alarms(s) for s in suspicions])}
 
 
-def _unsteady(guard: Guard, stage: Stage, interface: Interface) -> int:
-    """How many of 20 questions met another answer when one client asked again, or another client asked."""
-    x = stage.test_x[:20]
-    clean = checked_answer(stage.model, x, interface)
+def _unsteady(guard: Guard, experiment: Experiment, interface: Interface) -> int:
+    """How many of 20 questions get a different answer when the same client asks again, or another client asks."""
+    x = experiment.test_x[:20]
+    clean = checked_answer(experiment.model, x, interface)
     answers = []
     for client in ("first", "first", "second"):
         request = Request(client, x)
@@ -206,13 +217,13 @@ def _unsteady(guard: Guard, stage: Stage, interface: Interface) -> int:
     return int(differs.sum())
 
 
-def _flags(cell: Cell, loot: Extraction, stage: Stage, guard: Guard | None) -> list[dict[str, str]]:
+def _flags(cell: Cell, extraction: Extraction, experiment: Experiment, guard: Guard | None) -> list[dict[str, str]]:
     found = []
-    if loot.stopped == "done" and loot.queries < 0.9 * cell.budget:
-        found.append(raised("budget_not_spent", f"{loot.queries:,} of {cell.budget:,} queries"))
-    test = {row.tobytes() for row in np.ascontiguousarray(stage.test_x)}
-    if queried := sum(row.tobytes() in test for row in np.ascontiguousarray(loot.x)):
-        found.append(raised("test_was_queried", f"{queried} of {len(loot.x):,} rows"))
+    if extraction.stopped == "done" and extraction.queries < 0.9 * cell.budget:
+        found.append(raised("budget_not_spent", f"{extraction.queries:,} of {cell.budget:,} queries"))
+    test = {row.tobytes() for row in np.ascontiguousarray(experiment.test_x)}
+    if queried := sum(row.tobytes() in test for row in np.ascontiguousarray(extraction.x)):
+        found.append(raised("test_was_queried", f"{queried} of {len(extraction.x):,} rows"))
     if guard and any(s.start() is not None for s in guard.stages):
         found.append(raised("one_account"))
     return found

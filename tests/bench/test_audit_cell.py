@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench import controls
-from portcullis_ml.bench.audit import audit_cell, guard_of
+from portcullis_ml.bench.audit_cell import audit_cell, guard_of
 from portcullis_ml.bench.grid import attack_named, defense_named
 from portcullis_ml.bench.single import extract_to
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
@@ -17,7 +17,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.types import Answer, Reveals
 from portcullis_ml.models.load import load_model
 
-from .stages import cell_for, desk, scene, truth, victim
+from .experiments import cell_for, spec, truth, victim, workspace
 
 RANDOM = {"unit": "portcullis_ml.bench.controls:RandomQueries"}
 
@@ -33,12 +33,12 @@ class Live(Defense[None]):
 
 @pytest.fixture
 def here(tmp_path):
-    return scene(tmp_path)
+    return spec(tmp_path)
 
 
 def run(here, tmp_path, attack, defense="none", **changes):
     cell = cell_for(here, attack, defense=tuple(defense_named(defense)), **changes)
-    return audit_cell(cell, desk(tmp_path / cell.id), scene=here)
+    return audit_cell(cell, workspace(tmp_path / cell.id), spec=here)
 
 
 def test_equation_solving_makes_a_perfect_copy(here, tmp_path):
@@ -75,20 +75,20 @@ def test_what_an_attack_lacks_is_said_before_it_asks(here, tmp_path):
 
 
 def test_a_thief_reads_off_what_the_guard_shows(here):
-    stage = here.stage()
+    experiment = here.load()
     for word, reveals, k in (
         ("label_only", Reveals.LABELS, 1),
         ("top_k(k=2)", Reveals.TOP_K, 2),
         ("rounding(decimals=3)", Reveals.PROBS, 1),
     ):
-        guard = guard_of(cell_for(here, RANDOM, defense=tuple(defense_named(word))), stage.interface)
-        seen = guard.shown(stage.interface)
+        guard = guard_of(cell_for(here, RANDOM, defense=tuple(defense_named(word))), experiment.interface)
+        seen = guard.shown(experiment.interface)
         assert (seen.reveals, seen.k) == (reveals, k)
 
 
 def test_controls_that_never_ask(here, tmp_path):
     nothing = run(here, tmp_path, {"unit": "no_api"}, budget=0, role="control")
-    share = np.bincount(truth(here.stage().test_x)).max() / 120
+    share = np.bincount(truth(here.load().test_x)).max() / 120
     assert nothing.measures["agreement"].value == pytest.approx(share)
     assert nothing.queries == 0
     with pytest.raises(NotApplicable, match="own_labels needs a pool with labels"):
@@ -97,7 +97,7 @@ def test_controls_that_never_ask(here, tmp_path):
 
 def test_own_labels_learn_from_the_pool_alone(tmp_path):
     pool = np.random.default_rng(1).uniform(size=(150, 4))
-    labelled = scene(tmp_path, pool_x=pool, pool_y=truth(pool))
+    labelled = spec(tmp_path, pool_x=pool, pool_y=truth(pool))
     record = run(labelled, tmp_path, {"unit": "own_labels"}, budget=0, role="control")
     assert record.measures["agreement"].value > 0.85
     assert record.queries == 0
@@ -113,7 +113,7 @@ def test_shuffled_answers_teach_nothing(here, tmp_path):
 
 
 def test_shuffled_needs_what_its_attack_needs(tmp_path):
-    here = scene(tmp_path)
+    here = spec(tmp_path)
     bare = here.__class__(**{**here.__dict__, "pool": None})
     shuffled = {"unit": "portcullis_ml.bench.controls:Shuffled", "of": attack_named("knockoff")}
     with pytest.raises(NotApplicable, match="knockoff needs a pool"):
@@ -121,7 +121,7 @@ def test_shuffled_needs_what_its_attack_needs(tmp_path):
 
 
 def test_constant_is_the_most_frequent_class(here):
-    model = controls.Constant.most_frequent(np.array([2, 2, 0]), here.stage().interface)
+    model = controls.most_frequent(np.array([2, 2, 0]), here.load().interface)
     assert model.scores(np.zeros((2, 4))).tolist() == [[0, 0, 1], [0, 0, 1]]
 
 
@@ -137,9 +137,9 @@ def test_honest_clients_pay_what_the_guard_costs(here, tmp_path):
 
 
 def test_flags_of_a_cell(here, tmp_path):
-    test_x = here.stage().test_x
+    test_x = here.load().test_x
     (tmp_path / "leaky").mkdir()
-    leaky = scene(tmp_path / "leaky", pool_x=np.concatenate([test_x[:30], test_x[:30] + 1e-3]))
+    leaky = spec(tmp_path / "leaky", pool_x=np.concatenate([test_x[:30], test_x[:30] + 1e-3]))
     flags = {f["id"]: f["detail"] for f in run(leaky, tmp_path, attack_named("knockoff")).flags}
     assert flags == {"test_was_queried": "30 of 60 rows"}
     unspent = run(here, tmp_path, attack_named("equation_solving"), budget=50)
@@ -151,7 +151,7 @@ def test_flags_of_a_cell(here, tmp_path):
 def test_a_guard_that_draws_live_noise_and_changes_labels_is_flagged(here, tmp_path):
     defense = ({"unit": f"{__name__}:Live"},)
     cell = cell_for(here, {"unit": "honest"}, defense=defense, budget=0, role="honest", learner=None)
-    flags = {f["id"] for f in audit_cell(cell, desk(tmp_path), scene=here).flags}
+    flags = {f["id"] for f in audit_cell(cell, workspace(tmp_path), spec=here).flags}
     assert flags == {"labels_changed", "randomised_answers"}
 
 
@@ -163,6 +163,6 @@ def test_an_extraction_is_kept_as_files(here, tmp_path):
     with np.load(files["transfer_set"]) as kept:
         assert kept["x"].shape == (40, 4)
         np.testing.assert_allclose(kept["scores"], victim.scores(kept["x"]), atol=1e-12)
-    x = here.stage().test_x
+    x = here.load().test_x
     assert (copy.scores(x).argmax(axis=1) == truth(x)).mean() == pytest.approx(record["measures"]["agreement"]["value"])
     assert extract_to(cell, here, tmp_path / "out") == (record, files)

@@ -1,4 +1,4 @@
-"""From records to what the page speaks of: attacks, defenses, controls and honest clients, drawn together over seeds.
+"""What the report shows, from the records: attacks, defenses, controls and honest clients, combined over seeds.
 
 The format of a record stands in `bench/records.py`; this file is the only one that knows it.
 """
@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import across, apart
+from portcullis_ml.report.numbers import across, clearly_below
 
 __all__ = ["GRADES", "NONE", "Audit", "Pair", "estimate", "read"]
 
@@ -22,7 +22,7 @@ NONE = "none"  # the defense of an undefended cell
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 BLIND = ("no_api", "shuffled")  # controls that learn nothing from the API
 ENDED_BY_ITSELF = ("done", "budget")
-WORTH = 0.01  # a defense that costs the thief less is no help, however sure the difference
+WORTH = 0.01  # a smaller loss of agreement is not called a help, even where it is certain
 
 
 @dataclass(frozen=True)
@@ -168,18 +168,18 @@ class Audit:
         if copy is None:
             return None
         blind = [p.measures[self.measure] for p in self.controls if p.attack in BLIND and self.measure in p.measures]
-        return all(apart(e, copy) for e in blind)
+        return all(clearly_below(e, copy) for e in blind)
 
     def control(self, name: str) -> Pair | None:
         return next((p for p in self.controls if p.attack == name and self.measure in p.measures), None)
 
     @property
     def free(self) -> Pair | None:
-        """The control that labels the data itself, where the best undefended attack is not clearly above it."""
+        """The control own_labels, where the best undefended attack is not clearly above it; otherwise None."""
         own, strongest = self.control("own_labels"), self.worst(NONE)
         if own is None or strongest is None:
             return None
-        return None if apart(own.measures[self.measure], strongest.measures[self.measure]) else own
+        return None if clearly_below(own.measures[self.measure], strongest.measures[self.measure]) else own
 
     def cost(self, defense: str) -> Estimate | None:
         """Accuracy that an honest client loses behind this defense, as a fraction.
@@ -216,13 +216,13 @@ class Audit:
 
     @property
     def helps(self) -> bool:
-        """Whether the best defense clearly holds its worst attacker below what he gets undefended."""
+        """Whether the best defense clearly holds its worst attacker below what the worst attacker gets undefended."""
         held = self.worst_copy(self.best) if self.best else None
         return held is not None and self._helps(held)
 
     def _helps(self, held: Estimate) -> bool:
         free = self.worst_copy(NONE)
-        return free is not None and apart(held, free) and free.value - held.value >= WORTH
+        return free is not None and clearly_below(held, free) and free.value - held.value >= WORTH
 
     def _value(self, key: tuple[str, str], default: float = -1.0) -> float:
         e = self.stolen(*key)
@@ -259,7 +259,7 @@ def _points(record: Mapping[str, Any], rounds: bool) -> dict[int, dict[str, Esti
     """Queries -> measures at the end of the run, and along it where `rounds` is true.
 
     Where an attack was run with several budgets, each run's end is a point and its rounds are not: a
-    thief plans for what he can pay, so half of a long run is another thing than a run of half the length.
+    thief plans for what they can pay, so half of a long run is not the same as a run of half the length.
     """
     points = [(p["queries"], p["measures"]) for p in (record.get("curve") or () if rounds else ())]
     points.append((record.get("queries", 0), record.get("measures", {})))

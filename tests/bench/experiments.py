@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.run import Desk
-from portcullis_ml.bench.scene import Scene
+from portcullis_ml.bench.experiment import ExperimentSpec
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.settings import describe
 from portcullis_ml.models.sklearn import SklearnLearner
 from portcullis_ml.models.softmax import SoftmaxRegression
@@ -52,12 +52,12 @@ def write(folder: Path, **changes: np.ndarray | None) -> dict[str, str]:
     return {name: str(folder / f"{name}.npz") for name in ("test", "pool", "train")}
 
 
-def scene(folder: Path, victim: str = f"{__name__}:victim", **changes: np.ndarray | None) -> Scene:
-    return Scene(victim=victim, **write(folder, **changes))
+def spec(folder: Path, victim: str = f"{__name__}:victim", **changes: np.ndarray | None) -> ExperimentSpec:
+    return ExperimentSpec(victim=victim, **write(folder, **changes))
 
 
-def cell_for(scene: Scene, attack: dict, **changes: object) -> Cell:
-    names = scene.stage().names
+def cell_for(spec: ExperimentSpec, attack: dict, **changes: object) -> Cell:
+    names = spec.load().names
     settings = {
         "victim": names["victim"], "data": names["data"], "interface": {"reveals": "probs"}, "attack": attack,
         "budget": 60, "learner": describe(SklearnLearner()),
@@ -65,5 +65,5 @@ def cell_for(scene: Scene, attack: dict, **changes: object) -> Cell:
     return Cell(**{**settings, **changes})
 
 
-def desk(folder: Path) -> Desk:
-    return Desk(folder, lambda paid, budget: None)
+def workspace(folder: Path) -> Workspace:
+    return Workspace(folder, lambda paid, budget: None)
