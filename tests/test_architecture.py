@@ -150,6 +150,9 @@ def test_a_front_door_lists_exactly_the_files_of_its_folder(wing: str) -> None:
     assert {entry.partition(":")[0] for entry in catalog.values()} <= {f"portcullis_ml.{wing}.{f}" for f in files}
     assert {e.partition(":")[0].rpartition(".")[2] for e in catalog.values()} == files, "a file is missing or extra"
     assert list(catalog) == sorted(catalog)
+    assert not set(catalog) & set(catalog.presets)
+    for preset, words in catalog.presets.items():
+        assert catalog.build(preset).name == words.partition("(")[0]
     for name in catalog:
         assert catalog.load(name).name == name == catalog[name].partition(":")[0].rpartition(".")[2]
 

@@ -14,7 +14,7 @@ from typing import Any
 from portcullis_ml.bench.cell import Cell, Role
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.extraction import ExtractionAttack
-from portcullis_ml.core.settings import Catalog, describe, resolve
+from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
@@ -106,12 +106,6 @@ class Plan:
 
 def attack_named(word: str) -> dict[str, Any]:
     """The description of "knockoff", "jacobian(k=7)", "my_package.module:Class" or a preset such as "jb_top3"."""
-    presets: Mapping[str, ExtractionAttack] = resolve("portcullis_ml.extraction.jacobian:PRESETS")
-    if word.strip() in presets:
-        return describe(presets[word.strip()])
-    known = Catalog("extraction", {**ATTACKS, **dict.fromkeys(presets, "portcullis_ml.extraction.jacobian:Jacobian")})
-    if "(" not in word:
-        known.load(word.strip())  # offers presets, too, for a name that nobody knows
     unit = ATTACKS.build(word)
     if not isinstance(unit, ExtractionAttack):
         raise ParameterError("an attack", "an ExtractionAttack", type(unit).__name__)
