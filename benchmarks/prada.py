@@ -98,7 +98,7 @@ def filled(rows: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray, int], 
         state.sets.near.add(label, x.astype(float))
         state.sets.joining[label] = Joining(threshold=math.inf)
     for label, x in zip(labels.tolist(), rows, strict=True):
-        if state.sets.near.classes[label]._sketches is None:
+        if label not in state.sets.near._sketches:
             state.sets.near.distance(label, x.astype(float))
     return lambda x, label: detector.update(state, Request("a", x[None]), Answer(np.array([label])))
 

@@ -38,7 +38,7 @@ from portcullis_ml.core.oracle import LocalOracle, MeteredOracle
 from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.detectors import CATALOG as DETECTORS
-from portcullis_ml.extraction.jacobian import PRESETS
+from portcullis_ml.extraction import CATALOG
 from portcullis_ml.gateway.clients import hashed
 from portcullis_ml.gateway.demo import MlpLearner
 from portcullis_ml.gateway.oracle import HttpOracle
@@ -189,7 +189,7 @@ def stolen(name: str, oracle: MeteredOracle, here: Rows, seed: int, thief: str) 
     x, y = here.thief
     rng = np.random.default_rng(seed)
     own = np.concatenate([rng.choice(np.flatnonzero(y == c), 10, replace=False) for c in range(10)])
-    found: Extraction = PRESETS[name](oracle, Knowledge(seeds=x[own], learner=THIEVES[thief]), rng=rng)
+    found: Extraction = CATALOG.build(name)(oracle, Knowledge(seeds=x[own], learner=THIEVES[thief]), rng=rng)
     return found
 
 

@@ -43,10 +43,14 @@ def resolve(path: str) -> Any:
 
 
 class Catalog(Mapping[str, str]):
-    """The front door of a wing: sorted names, each standing for "module:Class"."""
+    """The front door of a wing: sorted names, each standing for "module:Class".
 
-    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+    `presets` are further names for `build` only, each standing for an entry with settings: "jacobian(k=7)".
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, str], presets: Mapping[str, str] | None = None) -> None:
         self.kind = kind
+        self.presets = dict(presets or {})
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> str:
@@ -66,7 +70,8 @@ class Catalog(Mapping[str, str]):
             return resolve(self._entries[name])
         if ":" in name:
             return resolve(name)
-        near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.4) or sorted(self._entries)
+        known = [*self._entries, *self.presets]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
         raise ParameterError(
             f"{self.kind} name",
             f"one of those in `portcullis list {self.kind}`",
@@ -75,9 +80,15 @@ class Catalog(Mapping[str, str]):
         )
 
     def build(self, spec: str | Mapping[str, Any], *, folder: Path = Path()) -> Any:
-        """A unit from its description, or from a word with settings. Artifacts' relative paths start from `folder`."""
+        """A unit from its description, or from a word with settings. Artifacts' relative paths start from `folder`.
+
+        Settings beside a preset's name come before its own.
+        """
         if isinstance(spec, str):
             spec = _parse(spec)
+        if spec["unit"] in self.presets:
+            preset = _parse(self.presets[spec["unit"]])
+            spec = {**preset, **spec, "unit": preset["unit"]}
         unit = self.load(spec["unit"])
         types = {f.name: str(f.type) for f in fields(unit)} if is_dataclass(unit) else {}
         given = {name: value for name, value in spec.items() if name != "unit"}

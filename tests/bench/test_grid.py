@@ -10,7 +10,7 @@ from portcullis_ml.bench.grid import Plan, attack_named, defense_named
 from portcullis_ml.catalog import split_outside
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
-from portcullis_ml.extraction.jacobian import PRESETS
+from portcullis_ml.extraction import CATALOG
 
 PLAN = Plan(
     victim={"name": "v"},
@@ -64,7 +64,7 @@ def test_shuffled_takes_the_transfer_set_of_the_first_attack_that_trains():
 
 
 def test_units_are_named_as_people_write_them():
-    assert attack_named("jb_top3") == describe(PRESETS["jb_top3"])
+    assert attack_named("jb_top3") == describe(CATALOG.build("jb_top3"))
     assert attack_named("jacobian(k=7)")["k"] == 7
     assert defense_named("none") == []
     assert [d["unit"] for d in defense_named("top_k(k=1) + label_only")] == ["top_k", "label_only"]

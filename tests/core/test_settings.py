@@ -67,6 +67,22 @@ def test_a_wrong_name_offers_the_nearest() -> None:
         DEFENSES.load("roundin")
 
 
+PRESET = Catalog("things", {"thing": f"{__name__}:Thing"}, presets={"large": "thing(size=12, inner=rounding)"})
+
+
+def test_a_preset_is_a_name_for_an_entry_with_settings() -> None:
+    assert PRESET.build("large") == PRESET.build({"unit": "large"}) == PRESET.build("thing(size=12, inner=rounding)")
+    assert PRESET.build(" large (size=11)") == PRESET.build("thing(size=11, inner=rounding)")
+    assert list(PRESET) == ["thing"]
+
+
+def test_presets_are_offered_for_a_wrong_name() -> None:
+    with pytest.raises(ParameterError, match=r"Did you mean large\?"):
+        PRESET.build("larg")
+    with pytest.raises(ParameterError, match=r"Did you mean large or thing\?"):
+        PRESET.build("xyz")
+
+
 def test_a_wrong_setting_lists_the_right_ones() -> None:
     with pytest.raises(ParameterError, match="decimals"):
         DEFENSES.build("rounding(digits=2)")

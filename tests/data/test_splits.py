@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.data.datasets import Dataset
+from portcullis_ml.data.dataset import Dataset
 from portcullis_ml.data.splits import overlap, split
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from portcullis_ml.core.randomness import canonical
 from portcullis_ml.core.state import pack, unpack
 from portcullis_ml.core.types import Answer, Array, Request
-from portcullis_ml.detectors import CATALOG, _compiled, _sketches
+from portcullis_ml.detectors import CATALOG, _compiled, _rounding, _sketches
 from portcullis_ml.detectors._growing_sets import rows_by_class
 from portcullis_ml.detectors._nearest import Nearest
 from portcullis_ml.detectors._sketches import Compiled, Plain
@@ -80,8 +80,8 @@ def test_the_bits_of_numpy_and_of_a_loop(form: str, d: int, monkeypatch: pytest.
         slow.add(0, x)
         fast.add(0, x)
         kept.append(x)
-    assert isinstance(fast.classes[0]._sketches, Compiled)
-    assert isinstance(slow.classes[0]._sketches, Plain)
+    assert isinstance(fast._sketches[0], Compiled)
+    assert isinstance(slow._sketches[0], Plain)
     assert pack(fast) == pack(slow)
 
 
@@ -153,7 +153,7 @@ def test_a_sketch_is_as_exact_as_the_bound_assumes(d: int, left: float) -> None:
         exact = np.append(along, np.linalg.norm(centred - along @ directions))
         block, lane = divmod(i, sketches._coarse.shape[2])
         found = np.append(sketches._coarse[block, :-1, lane], sketches._fine[i])
-        assert np.linalg.norm(found - exact) <= _sketches.LOOSE * np.linalg.norm(centred)
+        assert np.linalg.norm(found - exact) <= _rounding.LOOSE * np.linalg.norm(centred)
 
 
 def test_rows_of_any_length_are_searched_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> N
     for x in attack(60, 0):
         near.add(0, x)
     assert math.isfinite(near.distance(0, np.zeros(64)) or math.nan)
-    assert isinstance(near.classes[0]._sketches, Plain)
+    assert isinstance(near._sketches[0], Plain)
 
 
 def test_an_audit_never_imports_numba() -> None:

@@ -10,8 +10,10 @@ from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import NotApplicable, ParameterError
 from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Feature, Interface, Reveals
-from portcullis_ml.extraction.jacobian import PRESETS, Jacobian, likeliest_others, repeated
+from portcullis_ml.extraction import CATALOG
+from portcullis_ml.extraction.jacobian import Jacobian, likeliest_others, repeated
 
 from .toys import ToyLearner, ToySoftmax, WatchedOracle, inputs, toy_victim
 
@@ -88,9 +90,9 @@ class TestSizes:
 
 
 class TestWhereThePointsLie:
-    @pytest.mark.parametrize("preset", sorted(PRESETS))
+    @pytest.mark.parametrize("preset", sorted(CATALOG.presets))
     def test_within_eps_of_a_parent_and_in_the_box_with_the_originals_intact(self, preset: str) -> None:
-        attack = dataclasses.replace(PRESETS[preset], rounds=2, steps=3 if preset.startswith("jb") else 1)
+        attack = dataclasses.replace(CATALOG.build(preset), rounds=2, steps=3 if preset.startswith("jb") else 1)
         seeds = inputs(9, 1)
         kept = seeds.copy()
         result = thieve(attack, seeds=seeds)
@@ -241,7 +243,23 @@ class TestLearning:
 class TestSettings:
     def test_what_is_left_open_is_filled_in_as_published(self) -> None:
         assert Jacobian(direction="away") == Jacobian(direction="away", eps=0.1, steps=1, tau=3)
-        assert Jacobian() == Jacobian(direction="top_k", k=3, eps=0.25, steps=40, tau=0) == PRESETS["jb_top3"]
+        assert Jacobian() == Jacobian(direction="top_k", k=3, eps=0.25, steps=40, tau=0) == CATALOG.build("jb_top3")
+
+    def test_a_preset_means_what_it_meant_in_older_records(self) -> None:
+        """Cells are known by these descriptions, so any difference would make every recorded cell another."""
+        away = {"direction": "away", "k": 3, "eps": 0.1, "steps": 1, "tau": 3}
+        towards = {"direction": "top_k", "k": 3, "eps": 0.25, "steps": 40, "tau": 0}
+        expected: dict[str, dict[str, Any]] = {
+            "papernot": {**away, "sigma": None},
+            "papernot_reservoir": {**away, "sigma": 3},
+            "jb_top3": {**towards, "sigma": None},
+            "jb_top7": {**towards, "k": 7, "sigma": None},
+            "jb_self": {**towards, "direction": "own_class", "sigma": None},
+        }
+        common = {"step": None, "of": "log_probs", "kappa": 400, "rounds": None, "warm_start": False}
+        assert {name: describe(CATALOG.build(name)) for name in CATALOG.presets} == {
+            name: {"unit": "jacobian", **settings, **common} for name, settings in expected.items()
+        }
 
     @pytest.mark.parametrize(
         "settings",

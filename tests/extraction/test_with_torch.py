@@ -12,8 +12,8 @@ from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
+from portcullis_ml.extraction import CATALOG
 from portcullis_ml.extraction.copycat import Copycat
-from portcullis_ml.extraction.jacobian import PRESETS
 from portcullis_ml.extraction.knockoff import Knockoff
 from portcullis_ml.models.torch import TorchLearner
 
@@ -48,20 +48,20 @@ def test_a_jacobian_copy_is_good_and_is_the_same_twice(
     victim: Model, images: tuple[Array, np.ndarray], preset: str
 ) -> None:
     x, _ = images
-    result = thieve(victim, PRESETS[preset], x[900:950], 170)
-    again = thieve(victim, PRESETS[preset], x[900:950], 170)
+    result = thieve(victim, CATALOG.build(preset), x[900:950], 170)
+    again = thieve(victim, CATALOG.build(preset), x[900:950], 170)
     assert result.queries == 170
     assert agreement(victim, result.model, x[1300:]) > 0.6
     np.testing.assert_array_equal(result.x, again.x)
     np.testing.assert_array_equal(result.model.scores(x[1300:]), again.model.scores(x[1300:]))
     steps = np.abs(result.x[50:, None] - result.x[None, :]).max(axis=(2, 3))
     steps[np.arange(120), 50 + np.arange(120)] = np.inf  # not itself
-    assert steps.min(axis=1).max() <= (PRESETS[preset].eps or 0) + 1e-12
+    assert steps.min(axis=1).max() <= CATALOG.build(preset).eps + 1e-12
 
 
 def test_synthesis_beats_the_seeds_alone(victim: Model, images: tuple[Array, np.ndarray]) -> None:
     x, _ = images
-    result = thieve(victim, PRESETS["jb_top7"], x[900:950], 400)
+    result = thieve(victim, CATALOG.build("jb_top7"), x[900:950], 400)
     (_, first), *_, (_, last) = result.history
     assert agreement(victim, last, x[1300:]) > agreement(victim, first, x[1300:]) + 0.03
 

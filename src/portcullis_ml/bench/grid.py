@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portcullis_ml.bench.cell import Cell, Role
-from portcullis_ml.catalog import Catalog, resolve, split_outside
+from portcullis_ml.catalog import split_outside
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import describe
@@ -107,12 +107,6 @@ class Plan:
 
 def attack_named(word: str) -> dict[str, Any]:
     """The description of "knockoff", "jacobian(k=7)", "my_package.module:Class" or a preset such as "jb_top3"."""
-    presets: Mapping[str, ExtractionAttack] = resolve("portcullis_ml.extraction.jacobian:PRESETS")
-    if word.strip() in presets:
-        return describe(presets[word.strip()])
-    known = Catalog("extraction", {**ATTACKS, **dict.fromkeys(presets, "portcullis_ml.extraction.jacobian:Jacobian")})
-    if "(" not in word:
-        known.load(word.strip())  # raises for an unknown name, and suggests presets too
     unit = ATTACKS.build(word)
     if not isinstance(unit, ExtractionAttack):
         raise ParameterError("an attack", "an ExtractionAttack", type(unit).__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,31 +64,35 @@ def _unknown(wing: str) -> None:
 
 def entries(wing: str) -> list[dict[str, Any]]:
     """One dict for every name: what it is, what it needs; presets after the attack that they are settings of."""
-    from portcullis_ml.catalog import resolve
+    from portcullis_ml.catalog import Catalog, resolve
 
-    catalog: Mapping[str, str] = resolve(WINGS[wing])
-    return [row for name in catalog for row in _entry(wing, name, catalog[name])]
+    catalog: Catalog = resolve(WINGS[wing])
+    found = []
+    for name, path in catalog.items():
+        row = _entry(wing, name, path)
+        presets = [p for p, words in catalog.presets.items() if words.partition("(")[0] == name]
+        found += [row, *(row | {"name": p, "what": f"{name} with published settings"} for p in presets)]
+    return found
 
 
-def _entry(wing: str, name: str, path: str) -> list[dict[str, Any]]:
+def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
     from portcullis_ml.catalog import resolve
     from portcullis_ml.core.errors import MissingExtra
 
     row: dict[str, Any] = {"name": name, "what": _sentence(path.partition(":")[0], name)}
     if wing in ("networks", "bench"):
         row["what"] = "" if wing == "networks" else row["what"]
-        return [row]
+        return row
     try:
         unit = resolve(path)
     except MissingExtra as error:
-        return [row | {"missing": str(error)}]
+        return row | {"missing": str(error)}
     if wing == "extraction":
         row |= _needs(unit.needs)
     elif wing == "defenses":
         keeps = getattr(unit, "keeps_labels", False)
         row["keeps_labels"] = keeps if isinstance(keeps, bool) else "as its consequence does"
-    presets = resolve(path.partition(":")[0] + ":PRESETS") if name == "jacobian" else {}
-    return [row, *(row | {"name": p, "what": f"{name} with published settings"} for p in presets)]
+    return row
 
 
 def _needs(needs: Any) -> dict[str, Any]:

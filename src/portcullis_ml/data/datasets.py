@@ -16,7 +16,6 @@ import difflib
 import json
 import os
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,64 +23,14 @@ from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Array, Feature, Interface, Labels
+from portcullis_ml.core.types import Array, Labels
+from portcullis_ml.data.dataset import Dataset
+from portcullis_ml.data.tables import from_csv, from_openml
 
-__all__ = ["Dataset", "available", "load_dataset"]
+__all__ = ["available", "load_dataset"]
 
 LIMIT = 2 * 2**30  # bytes, unpacked
 SUFFIXES = (".npz", ".csv.gz", ".csv")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Rows with their true labels, in the order of the source.
-
-    x, x_test            (n, *input_shape) float64
-    y, y_test            (n,) int64, or float64 for regression
-    classes              the names of the labels; empty for regression
-    bounds               least and greatest value of an input, where there are no features
-    features             the columns of a table
-    groups, groups_test  (n,) what belongs together (frames of one object), or None
-    dropped              rows of the source left out because a value was missing
-    split                whether the source itself says which rows are for testing
-    """
-
-    name: str
-    x: Array
-    y: NDArray[np.int64] | Array
-    x_test: Array
-    y_test: NDArray[np.int64] | Array
-    classes: tuple[str, ...]
-    bounds: tuple[float, float] = (0.0, 1.0)
-    features: tuple[Feature, ...] | None = None
-    groups: Labels | None = None
-    groups_test: Labels | None = None
-    dropped: int = 0
-    split: bool = False
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return tuple(self.x.shape[1:])
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.classes)
-
-    @property
-    def interface(self) -> Interface:
-        """The interface of an API that serves a model of this data, showing everything."""
-        return Interface(
-            input_shape=self.input_shape,
-            n_classes=self.n_classes,
-            task="classification" if self.classes else "regression",
-            bounds=self.bounds,
-            features=self.features,
-        )
-
-    def __str__(self) -> str:
-        lost = f", {self.dropped} rows with missing values dropped" if self.dropped else ""
-        rows = f"{len(self.x)} + {len(self.x_test)} rows of {self.input_shape}"
-        return f"{self.name}: {rows}, {self.n_classes} classes{lost}"
 
 
 def load_dataset(
@@ -91,16 +40,12 @@ def load_dataset(
     if name == "digits":
         return _digits()
     if name.startswith("openml:"):
-        from portcullis_ml.data.tables import from_openml
-
         return from_openml(name.removeprefix("openml:"), target)
     path = _find(name, folder)
     if path.stat().st_size > limit:
         raise InputError(f"{path} has {path.stat().st_size:,} bytes; at most {limit:,} are read. Take a part of it.")
     if path.name.endswith(".npz"):
         return _images(path, limit)
-    from portcullis_ml.data.tables import from_csv
-
     return from_csv(path, target, limit)
 
 

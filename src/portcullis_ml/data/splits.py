@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import canonical
 from portcullis_ml.core.types import Array, Labels
-from portcullis_ml.data.datasets import Dataset
+from portcullis_ml.data.dataset import Dataset
 
 __all__ = ["Part", "Splits", "overlap", "split"]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Feature
-from portcullis_ml.data.datasets import Dataset
+from portcullis_ml.data.dataset import Dataset
 
 __all__ = ["from_columns", "from_csv", "from_openml"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numba import boolean, float32, float64, int32, intp, types, uint8, void
 
 from portcullis_ml.detectors._forms import FORMS
-from portcullis_ml.detectors._sketches import LOOSE, STEP, TINY
+from portcullis_ml.detectors._rounding import LOOSE, STEP, TINY
 
 __all__ = ["BLOCK", "nearest", "put", "steps"]
 

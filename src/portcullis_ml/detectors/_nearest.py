@@ -14,83 +14,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Array
-from portcullis_ml.detectors._forms import FORMS, decode, encode, stored
-from portcullis_ml.detectors._sketches import Basis, Compiled, Plain, longer, squares
+from portcullis_ml.detectors._forms import FORMS, encode, stored
+from portcullis_ml.detectors._rows import StoredRows, squares
+from portcullis_ml.detectors._sketches import Basis, Compiled, Plain
 
-__all__ = ["Nearest", "StoredRows"]
+__all__ = ["Nearest"]
 
 FIRST_FIT = 32  # stored rows before there is a basis; below, all are compared
 REFIT = 8  # the basis is fitted anew when the rows have multiplied by this
 SAMPLE = 256  # rows that a fit looks at, at most
-
-
-@dataclass
-class StoredRows:
-    """The rows of one class: `values` (n, d) in `form`, `added` so far, the newest over the oldest beyond the cap."""
-
-    values: NDArray[Any]
-    form: str
-    added: int = 0
-    buffer: NDArray[Any] = field(init=False, repr=False, compare=False)  # (room, d), of which values are the first
-    _sketches: Plain | Compiled | None = field(init=False, repr=False, compare=False, default=None)
-
-    def __post_init__(self) -> None:
-        self.buffer = self.values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def room(self) -> int:
-        return len(self.buffer)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held in memory, spare room and sketches included."""
-        return self.buffer.nbytes + (self._sketches.nbytes if self._sketches else 0)
-
-    def exact(self, which: Any = slice(None)) -> Array:
-        """(m, d) float64: the rows as they came."""
-        return decode(self.values[which], self.form)
-
-    def put(self, x: Array, cap: int) -> None:
-        row = encode(x, self.form)
-        if row is None:
-            row = self._widen(x)
-        slot = self.added % cap
-        if slot == len(self.values) == self.room:
-            room = min(cap, slot + max(8, slot // 8))  # an eighth to spare: memory matters more than copies
-            self.buffer = longer(self.buffer, room)
-            if self._sketches:
-                self._sketches.grow(room)
-        self.buffer[slot] = row
-        self.added += 1
-        self.values = self.buffer[: min(self.added, cap)]
-        if self._sketches:
-            self._sketches.put(slot, x)
-
-    def _widen(self, x: Array) -> NDArray[Any]:
-        """x in the next form that holds it and every row so far; the rows are moved to that form."""
-        rows = self.exact()
-        wider = FORMS[FORMS.index(self.form) + 1 :]
-        self.form = next(f for f in wider if encode(rows, f) is not None and encode(x, f) is not None)
-        self.values = stored(rows, self.form)
-        self.buffer = longer(self.values, self.room)
-        return stored(x, self.form)
-
-    def nearest(self, x: Array, basis: Basis | None) -> float:
-        """The L2 distance from x (d,) to the closest row: exactly the least of all of them."""
-        if basis is None or len(self) <= FIRST_FIT:
-            return math.sqrt(squares(self.exact(), x).min())
-        if self._sketches is None or self._sketches.basis is not basis:
-            self._sketches = basis.sketches(self)
-        return self._sketches.nearest(self, x)
 
 
 @dataclass
@@ -99,6 +35,7 @@ class Nearest:
 
     cap: int
     classes: dict[int, StoredRows] = field(default_factory=dict)
+    _sketches: dict[int, Plain | Compiled] = field(init=False, repr=False, compare=False, default_factory=dict)
     _basis: Basis | None = field(init=False, repr=False, compare=False, default=None)
     _held: int = field(init=False, repr=False, compare=False)
 
@@ -106,18 +43,31 @@ class Nearest:
         self._held = sum(len(rows) for rows in self.classes.values())
 
     def distance(self, label: int, x: Array) -> float | None:
-        """From x (d,) to the nearest row of that class; None if there is none."""
+        """From x (d,) to the nearest row of that class, exactly the least of all of them; None if there is none."""
         rows = self.classes.get(label)
-        return None if rows is None else rows.nearest(x, self._current(len(rows)))
+        if rows is None:
+            return None
+        basis = self._current(len(rows))
+        if basis is None or len(rows) <= FIRST_FIT:
+            return math.sqrt(squares(rows.exact(), x).min())
+        sketches = self._sketches.get(label)
+        if sketches is None or sketches.basis is not basis:
+            sketches = self._sketches[label] = basis.sketches(rows)
+        return sketches.nearest(rows, x)
 
     def add(self, label: int, x: Array) -> None:
         if label not in self.classes:
             form = next(f for f in FORMS if encode(x, f) is not None)
             self.classes[label] = StoredRows(stored(x[None][:0], form), form)
         rows = self.classes[label]
-        before = len(rows)
-        rows.put(x, self.cap)
+        before, room = len(rows), rows.room
+        slot = rows.put(x, self.cap)
         self._held += len(rows) - before
+        sketches = self._sketches.get(label)
+        if sketches is not None:
+            if rows.room > room:
+                sketches.grow(rows.room)
+            sketches.put(slot, x)
 
     def __len__(self) -> int:
         return self._held
@@ -126,7 +76,7 @@ class Nearest:
     def nbytes(self) -> int:
         """Bytes held in memory for rows, spare room, sketches and the basis."""
         basis = self._basis.nbytes if self._basis else 0
-        return basis + sum(rows.nbytes for rows in self.classes.values())
+        return basis + sum(kept.nbytes for kept in (*self.classes.values(), *self._sketches.values()))
 
     def _current(self, wanted: int) -> Basis | None:
         """The basis, fitted anew when the client's rows have multiplied since; none is made before it is wanted."""

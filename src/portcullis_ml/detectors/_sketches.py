@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,38 +15,15 @@ from numpy.typing import NDArray
 from portcullis_ml.core.types import Array
 from portcullis_ml.detectors import _compiled
 from portcullis_ml.detectors._forms import FORMS, SCALES
+from portcullis_ml.detectors._rounding import TINY, slack
+from portcullis_ml.detectors._rows import StoredRows, longer, squares
 
-if TYPE_CHECKING:
-    from portcullis_ml.detectors._nearest import StoredRows
-
-__all__ = ["Basis", "Compiled", "Plain", "longer", "squares"]
+__all__ = ["Basis", "Compiled", "Plain"]
 
 RANK = 47  # directions in a basis; with two residuals or a residual and a norm, 196 bytes of sketch a row
 COARSE = 32  # of them are looked at in every row by the compiled search: memory read in order is the cheapest
 CHUNK = 64  # candidates compared at a time
-SLACK = 1e-4  # float32 rounding of a bound, relative to the squared norms: twice what a sum of 784 squares can lose
-STEP = 256  # inputs that the compiled search adds up in float32, in whatever order; the sums of such in float64
-LOOSE = 5e-4  # of a sketch summed like that, relative to a length; see `Compiled`
-TINY = 1e-18  # more than the root of all squares that fade below float32's normal numbers
 FAST = np.float32
-
-
-def squares(rows: Array, x: Array) -> Array:
-    """(m,) squared distances. The sum along a contiguous last axis is the same for one row and for many."""
-    away = rows - x
-    return np.asarray((away * away).sum(axis=1))
-
-
-def longer(rows: NDArray[Any], room: int) -> NDArray[Any]:
-    """A copy with room for so many; what is beyond the given rows is not set."""
-    grown = np.empty((room, *rows.shape[1:]), rows.dtype)
-    grown[: len(rows)] = rows
-    return grown
-
-
-def _slack(d: int) -> float:
-    """The slack for rows of d inputs: the rounding of a sum grows with its length."""
-    return SLACK * max(1.0, d / 784)
 
 
 def _dot(rows: NDArray[Any]) -> NDArray[Any]:
@@ -94,7 +71,7 @@ class Basis:
             sketch = np.empty((*along.shape[:-1], along.shape[-1] + 1), FAST)
             sketch[..., :-1] = along
             sketch[..., -1] = np.sqrt(_dot(across))
-            return sketch, FAST(1 - _slack(centred.shape[-1])) * _dot(centred)
+            return sketch, FAST(1 - slack(centred.shape[-1])) * _dot(centred)
 
 
 class Plain:
@@ -152,7 +129,7 @@ def _close(rows: StoredRows, which: NDArray[np.intp], x: Array, best: float) -> 
     with np.errstate(all="ignore"):  # what overflows float32 becomes infinite or a NaN, and is kept
         away = rows.values[which].astype(FAST)
         away -= (x * scale).astype(FAST)
-        shortest = np.sqrt(_dot(away)) * FAST((1 - _slack(len(x))) / scale)
+        shortest = np.sqrt(_dot(away)) * FAST((1 - slack(len(x))) / scale)
         far = math.sqrt(best) + 2.0**-21 * math.sqrt(x @ x) + TINY
         ruled_out: NDArray[np.bool_] = (shortest > far) & (shortest < math.inf)
     return which[~ruled_out]

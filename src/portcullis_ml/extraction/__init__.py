@@ -18,4 +18,11 @@ CATALOG = Catalog(
         "tree_ensembles": "portcullis_ml.extraction.tree_ensembles:TreeEnsembles",
         "tree_paths": "portcullis_ml.extraction.tree_paths:TreePaths",
     },
+    presets={
+        "papernot": "jacobian(direction=away)",  # JbDA: the set doubles every round, the sign flips every third
+        "papernot_reservoir": "jacobian(direction=away, sigma=3, kappa=400)",  # linear growth after round 3
+        "jb_top3": "jacobian(direction=top_k, k=3)",
+        "jb_top7": "jacobian(direction=top_k, k=7)",
+        "jb_self": "jacobian(direction=own_class)",
+    },
 )

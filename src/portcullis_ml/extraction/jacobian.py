@@ -34,14 +34,14 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Differentiable, Interface, Labels, Learner, Model
 from portcullis_ml.models.perturb import pgd
 
-__all__ = ["PRESETS", "Jacobian"]
+__all__ = ["Jacobian"]
 
 IN_CACHE = 256  # images differentiated at a time: a quarter less CPU time than 512 on PRADA's MNIST network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jacobian(ExtractionAttack):
-    """Settings left at None are those published with the direction; `PRESETS` has the attacks by name."""
+    """Settings left at None are those published with the direction; the catalog's presets are the attacks by name."""
 
     direction: Literal["away", "top_k", "own_class"] = "top_k"  # where a point moves, see above
     k: int = 3  # top_k: how many other classes each point moves to
@@ -178,12 +178,4 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "away": {"eps": 0.1, "steps": 1, "tau": 3},
     "top_k": {"eps": 0.25, "steps": 40, "tau": 0},
     "own_class": {"eps": 0.25, "steps": 40, "tau": 0},
-}
-
-PRESETS = {
-    "papernot": Jacobian(direction="away"),  # JbDA: the set doubles every round, the sign flips every third
-    "papernot_reservoir": Jacobian(direction="away", sigma=3, kappa=400),  # the same with linear growth after round 3
-    "jb_top3": Jacobian(direction="top_k", k=3),
-    "jb_top7": Jacobian(direction="top_k", k=7),
-    "jb_self": Jacobian(direction="own_class"),
 }

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from portcullis_ml.gateway.intake import Intake
+from portcullis_ml.gateway.intake import Intake, Visit
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import Reply
 from portcullis_ml.gateway.settings import Limits
-
-if TYPE_CHECKING:
-    from portcullis_ml.gateway.app import Gate
 
 __all__ = ["Receive", "Scope", "Send", "answer"]
 
@@ -24,7 +21,22 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-async def answer(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+class Handler(Protocol):
+    """The part of a gate that these functions call."""
+
+    intake: Intake
+
+    def enter(self, scope: Scope, then: Callable[[Reply, str], None]) -> Visit | None:
+        """Take in a request's head; None if that is answered already."""
+
+    def go_on(self, visit: Visit, body: bytes) -> None:
+        """The body is there."""
+
+    def give_up(self, visit: Visit, error: BaseException) -> None:
+        """End the request with what went wrong."""
+
+
+async def answer(gate: Handler, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "http":
@@ -33,7 +45,7 @@ async def answer(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None
         await send({"type": "websocket.close", "code": 1008})
 
 
-async def _http(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+async def _http(gate: Handler, scope: Scope, receive: Receive, send: Send) -> None:
     done: asyncio.Future[tuple[Reply, str]] = asyncio.get_running_loop().create_future()
     visit = gate.enter(scope, lambda *reply: None if done.done() else done.set_result(reply))
     if visit is not None:

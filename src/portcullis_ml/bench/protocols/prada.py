@@ -33,7 +33,8 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Labels, Model, Reveals
-from portcullis_ml.data.datasets import Dataset, load_dataset
+from portcullis_ml.data.dataset import Dataset
+from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.detectors import CATALOG as DETECTORS
 from portcullis_ml.extraction import CATALOG as EXTRACTION
 from portcullis_ml.measures.agreement import agreement, macro_f

@@ -21,7 +21,8 @@ from portcullis_ml.bench.protocols import ensembles
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
-from portcullis_ml.data.datasets import Dataset, load_dataset
+from portcullis_ml.data.dataset import Dataset
+from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.models.encoding import Encoding
 from portcullis_ml.models.sklearn import SklearnModel
 from portcullis_ml.models.softmax import SoftmaxRegression

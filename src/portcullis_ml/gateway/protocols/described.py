@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from portcullis_ml.gateway.protocols.wire import Served
+from portcullis_ml.core.types import Interface
 
 __all__ = ["Described", "const", "just", "rows", "scores", "some"]
 
@@ -41,15 +40,15 @@ def const(*words: Any) -> dict[str, Any]:
     return {"enum": list(words)}
 
 
-def rows(served: Served) -> dict[str, Any]:
+def rows(interface: Interface, max_rows: int) -> dict[str, Any]:
     """1 to `max_rows` rows of the model's input."""
-    found: dict[str, Any] = {"type": ["number", "null"] if served.interface.missing else "number"}
-    for width in reversed(served.interface.input_shape):
+    found: dict[str, Any] = {"type": ["number", "null"] if interface.missing else "number"}
+    for width in reversed(interface.input_shape):
         found = some(found, width, width)
-    return some(found, 1, served.max_rows)
+    return some(found, 1, max_rows)
 
 
-def scores(served: Served) -> dict[str, Any]:
+def scores(interface: Interface) -> dict[str, Any]:
     """One row of scores for every row asked; a score that is not shown is null."""
-    columns = max(served.interface.n_classes, 1)
+    columns = max(interface.n_classes, 1)
     return some(some({"type": ["number", "null"]}, columns, columns))

@@ -39,7 +39,7 @@ class Invocations(Wire):
         return "ready" if path in ("/ping", "/health") and method == "GET" else None
 
     def routes(self, served: Served) -> tuple[Described, ...]:
-        asked = rows(served)
+        asked = rows(served.interface, served.max_rows)
         width = served.interface.input_shape[-1]
         split = {"columns": some({}, width, width), "data": asked, "index": {}}
         ways = [just((key,), **{key: asked}) for key in ("inputs", "instances")]
@@ -47,7 +47,7 @@ class Invocations(Wire):
         if served.interface.features is not None:
             record = just((), **{f.name: asked["items"]["items"] for f in served.interface.features})
             ways.append(just(("dataframe_records",), dataframe_records=some(record, 1, served.max_rows)))
-        answer = just(("predictions",), predictions={"anyOf": [scores(served), some({"type": "number"})]})
+        answer = just(("predictions",), predictions={"anyOf": [scores(served.interface), some({"type": "number"})]})
         table = {"text/csv": {"type": "string"}}
         return (
             Described("get", "/ping", "Whether the gate is up"),

@@ -48,7 +48,7 @@ class JsonPath(Wire):
         return "infer" if method == "POST" and path == _option(served, "path") else None
 
     def routes(self, served: Served) -> tuple[Described, ...]:
-        body: dict[str, Any] = rows(served)
+        body: dict[str, Any] = rows(served.interface, served.max_rows)
         for key in reversed(steps(_option(served, "rows"))):
             body = just((key,), **{key: body})
         return (Described("post", _option(served, "path"), "Ask the model", {"type": "object"}, body),)

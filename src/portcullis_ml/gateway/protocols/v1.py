@@ -53,7 +53,8 @@ class Predict(Wire):
         return what if method == ("POST" if what == "infer" else "GET") else None
 
     def routes(self, served: Served) -> tuple[Described, ...]:
-        model, asked, signature = f"/v1/models/{served.name}", rows(served), const("", "serving_default")
+        model, signature = f"/v1/models/{served.name}", const("", "serving_default")
+        asked = rows(served.interface, served.max_rows)
         rowwise = some(just((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
         columns = {"anyOf": [asked, just((served.input,), **{served.input: asked})]}
         body = {
@@ -62,7 +63,7 @@ class Predict(Wire):
                 just(("inputs",), inputs=columns, signature_name=signature),
             ]
         }
-        answers = {"anyOf": [scores(served), some({"type": "number"})]}
+        answers = {"anyOf": [scores(served.interface), some({"type": "number"})]}
         answer = {"oneOf": [just((key,), **{key: answers}) for key in ("predictions", "outputs")]}
         state = just(("name",), name=const(served.name), ready=const(True), model_version_status={"type": "array"})
         return (

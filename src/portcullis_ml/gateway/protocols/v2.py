@@ -170,9 +170,8 @@ def _question(served: Served) -> dict[str, Any]:
     shape = {"prefixItems": lengths, **some({"type": "integer"}, len(lengths), len(lengths))}
     rest = {"name": const(served.input), "parameters": hints}
     must = ("name", "shape", "datatype", "data")
-    single = just(
-        must, shape=const([1, *widths]), datatype=const("FP64"), data=some(rows(served)["items"], 1, 1), **rest
-    )
+    row = rows(served.interface, served.max_rows)["items"]
+    single = just(must, shape=const([1, *widths]), datatype=const("FP64"), data=some(row, 1, 1), **rest)
     tensor = just(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
     return just(
         ("inputs",),
