@@ -5,7 +5,7 @@ import pytest
 from tests.core.test_oracle import API, CloseAt, Sigmoid, points
 
 from portcullis_ml.core.attack import Harvest, Knowledge, Needs
-from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
+from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
@@ -53,17 +53,6 @@ def test_a_harvest_asks_for_less_where_a_quota_has_room_for_less() -> None:
     assert len(book.ask(points(9))) == 2
     assert (len(book), book.paid, book.open) == (6, 6, False)
     assert "quota" in book.stopped
-
-
-def test_demand_sends_all_or_nothing() -> None:
-    book = harvest(5)
-    with pytest.raises(BudgetExhausted):
-        book.demand(points(6))
-    assert book.paid == 0
-    assert len(book.demand(points(5))) == 5
-    blocked = harvest(9, Guard(CloseAt(), key=b"k" * 16))
-    with pytest.raises(Refused):
-        blocked.demand(np.array([[0.1, 0], [0.9, 0]]))
 
 
 def test_an_empty_harvest_teaches_nothing() -> None:

@@ -28,6 +28,9 @@ import pytest
 from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, Softmax, gate, policy_of, policy_text, running, served_of
 
+from portcullis_ml.defenses.rounding import Rounding
+from portcullis_ml.defenses.watch import Watch
+from portcullis_ml.detectors.prada import Prada
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy import read_policy
 from portcullis_ml.gateway.querylog import read_log
@@ -396,8 +399,12 @@ def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
 
 def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector() -> None:
     before, asked = gc.get_freeze_count(), []
-    detector = SimpleNamespace(warm=lambda: asked.append("warm"))
-    policy: Any = SimpleNamespace(stages=[object(), SimpleNamespace(detector=detector), SimpleNamespace(detector=1)])
+
+    class Compiled(Prada):
+        def warm(self) -> None:
+            asked.append("warm")
+
+    policy: Any = SimpleNamespace(stages=[Rounding(), Watch(Compiled())])
     try:
         settle(policy)
         assert asked == ["warm"]
