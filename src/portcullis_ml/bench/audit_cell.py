@@ -25,6 +25,7 @@ from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle, checked_answer
@@ -51,9 +52,9 @@ def audit_cell(
 
     keep(extraction) may store what the attack returned before it is graded.
     """
-    experiment = spec.load()
+    experiment = spec.load(_hardened(cell))
     if cell.role == "honest":
-        return _honest(cell, experiment)
+        return _honest(cell, experiment, spec)
     if cell.budget == 0:
         return _unpaid(cell, experiment, spec)
     attack: ExtractionAttack = ATTACKS.build(cell.attack)
@@ -66,14 +67,15 @@ def audit_cell(
         extraction = attack(oracle, knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
         keep(extraction)
-    measures, classes, notes = _graded(extraction.model, cell, experiment, _exam(spec))
+    exam = _exam(spec, _hardened(cell))
+    measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
     if leak := leaked(extraction.model, experiment, cell.rng("leak")):
         notes["leak"] = leak
     return Record(
         cell=cell,
         measures=measures,
         classes=classes,
-        curve=_curve(extraction, experiment, _exam(spec)),
+        curve=_curve(extraction, experiment, exam),
         queries=extraction.queries,
         stopped=extraction.stopped,
         alarms=tuple({"stage": a.stage, "row": a.row, "suspicion": _finite(a.suspicion)} for a in oracle.alarms),
@@ -81,6 +83,19 @@ def audit_cell(
         threat_model=_threat_model(cell, interface, knowledge),
         notes=_plain(extraction.notes | notes),
     )
+
+
+def _hardened(cell: Cell) -> str | None:
+    """The folder of the hardened victim that this cell serves, or None."""
+    if cell.hardening is None:
+        return None
+    if "artifact" not in cell.hardening:
+        name = cell.hardening["unit"]
+        raise InputError(
+            f"{name} must have trained a victim before anything is attacked; it has not. Run `portcullis prepare "
+            f"{name} ...` and give its folder as --victim."
+        )
+    return str(cell.hardening["artifact"])
 
 
 def guard_of(cell: Cell, interface: Interface) -> Guard | None:
@@ -106,8 +121,8 @@ def _asked_for(cell: Cell, experiment: Experiment) -> Interface:
 
 
 @lru_cache(maxsize=4)
-def _exam(spec: ExperimentSpec) -> Exam:
-    experiment = spec.load()
+def _exam(spec: ExperimentSpec, hardened: str | None = None) -> Exam:
+    experiment = spec.load(hardened)
     rng = derive(0, "exam")
     return Exam.of(
         experiment.model, experiment.test_x, experiment.test_y, interface=experiment.interface, rng=rng, points=UNIFORM
@@ -162,8 +177,11 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     return Record(cell=cell, measures=measures, classes=classes, threat_model={"answers": "none", "accounts": 0})
 
 
-def _honest(cell: Cell, experiment: Experiment) -> Record:
-    """What the guard costs clients who mean well: the test rows, shared out among a few of them."""
+def _honest(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
+    """What the guard costs clients who mean well: the test rows, shared out among a few of them.
+
+    Where a hardened victim is served, beside the plain one's answers, so that the hardening's cost is part of it.
+    """
     order = cell.rng("honest order").permutation(len(experiment.test_x))
     shares = np.array_split(order, max(1, len(order) // HONEST))
     streams = [experiment.test_x[rows] for rows in shares]
@@ -173,7 +191,8 @@ def _honest(cell: Cell, experiment: Experiment) -> Record:
     def fresh() -> Guard:
         return guard_of(cell, interface) or Guard(key=bytes(16))
 
-    cost = honest_cost(fresh, experiment.model, interface, streams, truths, rng=cell.rng("honest"))
+    plain = None if cell.hardening is None else spec.load().model
+    cost = honest_cost(fresh, experiment.model, interface, streams, truths, rng=cell.rng("honest"), plain=plain)
     measures = cost.measures() | _false_alarms(cell, experiment, streams)
     flags = []
     if not cost.agreement.value == 1:

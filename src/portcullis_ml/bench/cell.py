@@ -24,6 +24,8 @@ __all__ = ["MEASURES", "Cell", "Role", "fingerprint"]
 
 MEASURES = 1  # the version of how cells are measured; a new one makes every cell a new cell
 
+LATER = ("hardening", "regime")  # fields that older cells do not have: at their default they are not in the id
+
 Role = Literal["attack", "control", "honest"]
 
 
@@ -39,6 +41,9 @@ class Cell:
     budget     rows that may be paid for
     seed       of everything that the attacker draws; the victim stays the same
     learner    the description of the thief's training procedure, or None
+    hardening  how the victim was trained that is really served, {"unit": ..., "artifact": "PATH@sha256:HEX"}; or None
+    regime     where the outside rows come from that something in this cell was trained with: "matched" (the source of
+               the thief's pool) or "held_out" (another source); "" where there are none
     role       "attack"; "control" for a row that only puts others into proportion; "honest" for a client who means well
     extra      whatever else a protocol varies
     names      {"attack": ..., "defense": ...} as people write them; not part of the identity
@@ -52,6 +57,8 @@ class Cell:
     budget: int = 1
     seed: int = 0
     learner: Mapping[str, Any] | None = None
+    hardening: Mapping[str, Any] | None = None
+    regime: str = ""
     role: Role = "attack"
     measures: int = MEASURES
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -68,7 +75,7 @@ class Cell:
     @property
     def id(self) -> str:
         """16 hex digits of the content's hash."""
-        content = {k: v for k, v in asdict(self).items() if k != "names"}
+        content = {k: v for k, v in asdict(self).items() if k != "names" and (v or k not in LATER)}
         text = json.dumps(identity(content), sort_keys=True, separators=(",", ":"))
         text = text.replace('"portcullis_ml.', '"portcullis.')  # ids were made under the package's former name
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
