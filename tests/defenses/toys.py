@@ -1,16 +1,23 @@
-"""Answers, and a detector that counts, for the tests of defenses."""
+"""Answers, a detector that counts and a filter of what is foreign, for the tests of defenses."""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.models.artifacts import pack_arrays, write_artifact
 
-__all__ = ["API", "Count", "Tally", "answer_to", "noise", "rows", "same"]
+__all__ = ["API", "Count", "Tally", "answer_to", "noise", "rows", "same", "toy_filter"]
 
 API = Interface(input_shape=(4,), n_classes=5)
 
@@ -25,6 +32,20 @@ def answer_to(x: Array) -> Answer:
     logits = (x[:, :, None] * weights).sum(axis=1)  # a matrix product's last bits depend on the batch
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Answer.of(scores / scores.sum(axis=1, keepdims=True), API)
+
+
+@functools.cache
+def toy_filter() -> Artifact:
+    """A filter that takes rows for foreign whose inputs sum to more than 2: about half of `rows`."""
+    arrays = {
+        "mean": np.full(4, 0.5),
+        "deviation": np.ones(4),
+        "w0": np.array([np.full(4, -8.0), np.full(4, 8.0)]),
+        "b0": np.zeros(2),
+    }
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(Contents({"filter.safetensors": pack_arrays(arrays)}), folder / "filter")
 
 
 def noise(key: bytes = b"k" * 32) -> Noise:

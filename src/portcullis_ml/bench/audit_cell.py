@@ -166,7 +166,7 @@ def _curve(extraction: Extraction, experiment: Experiment, exam: Exam) -> tuple[
 
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     """The record of a control that asks the API nothing."""
-    exam = _exam(spec)
+    exam = _exam(spec, _hardened(cell))
     copy: Model
     if cell.attack["unit"] == "own_labels":
         rng = cell.rng("attack")

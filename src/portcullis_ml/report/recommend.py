@@ -21,7 +21,8 @@ def settings(audit: Audit) -> str | None:
     if audit.best is None or not audit.helps or strongest is None or not audit.steals(strongest.attack):
         return None
     held = audit.worst(audit.best)
-    cell = next((r["cell"] for r in audit.records if r["defense"] == audit.best), {})
+    cells = (r["cell"] for r in audit.records if r["defense"] == audit.best)
+    cell: Mapping[str, Any] = next(cells, {})
     stages, hardening = cell.get("defense") or (), cell.get("hardening")
     if held is None or not (stages or hardening):
         return None

@@ -204,8 +204,8 @@ class Audit:
     @cached_property
     def twins(self) -> set[str]:
         """Defenses trained on the thief's own source that also stand here trained on another: those are judged."""
-        names = {d for _, d in self.pairs}
-        return {d for d in names if d.endswith(MATCHED) and d.removesuffix(MATCHED) + HELD_OUT in names}
+        matched = [d for d in self.defenses if d.endswith(MATCHED)]
+        return {d for d in matched if self.worst(d.removesuffix(MATCHED) + HELD_OUT)}
 
     @cached_property
     def best(self) -> str | None:
