@@ -36,6 +36,7 @@ class Experiment:
     pool_labels  (n,) the pool's own labels in the victim's classes, or None
     overlap      rows of the pool that the victim was trained on; None when nobody could check
     train        rows that the victim was trained on, where they are known; no thief and no learner sees them
+    train_y      (n,) their true classes, where those are known too
     names        {"victim": {...}, "data": {...}} with fingerprints, as a cell wants them
     splits       a sentence: whose rows are whose
     """
@@ -51,6 +52,7 @@ class Experiment:
     splits: str
     classes: tuple[str, ...] | None = None
     train: Array | None = None
+    train_y: Labels | None = None
 
     def draw_seeds(self, n: int, rng: np.random.Generator) -> Array | None:
         """(<= n, *input_shape) pool rows, shared out evenly among its classes where it has labels."""
@@ -174,6 +176,7 @@ def _own(spec: ExperimentSpec) -> Experiment:
         splits=parts.describe(),
         classes=dataset.classes,
         train=parts.victim.x,
+        train_y=parts.victim.y.astype(np.int64),
     )
 
 
@@ -223,6 +226,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         splits=sentence,
         classes=test.classes,
         train=None if train is None else train.x,
+        train_y=None if train is None else train.y,
     )
 
 

@@ -130,6 +130,10 @@ class Scheme(ABC, Generic[K]):
         """The stage of a guard that marks, where answers are marked as they are served."""
         raise NotApplicable(f"{self.name} marks models, not answers: train one with it.")
 
+    def log(self, state: Any) -> MarkLog:
+        """What a served mark has written down of one client, from the state of its stage."""
+        return MarkLog()
+
     @abstractmethod
     def examine(
         self, key: K, suspect: Harvest, interface: Interface, log: MarkLog, rng: np.random.Generator
