@@ -59,7 +59,7 @@ def follow(
     for number, description in enumerate(cell.then):
         unit = LINKS.build(description)
         rng = cell.rng("then", str(number))
-        name = str(description.get("unit", "?")).rpartition(":")[2]
+        name = _name(str(description["unit"]))
         try:
             if isinstance(unit, ExtractionAttack):
                 oracle = LocalOracle(copy, _bare(interface), budget=cell.budget)
@@ -122,6 +122,11 @@ def _evasion(
     labels, bounds = exam.victim.argmax(axis=1), experiment.interface.bounds
     report = protocol(copy, victim, experiment.test_x, labels, bounds=bounds, rng=rng)
     return _link(name, "evasion", {"fooled": report.rate, "noise": report.noise}, {"goal": protocol.goal})
+
+
+def _name(unit: str) -> str:
+    """The word for a unit: "evasion" has a name as a link only."""
+    return next((word for word, path in LINKS.items() if unit in (word, path)), unit.rpartition(":")[2])
 
 
 def _bare(interface: Interface) -> Interface:
