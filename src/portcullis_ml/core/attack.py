@@ -10,7 +10,6 @@ import numpy as np
 
 from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
 from portcullis_ml.core.oracle import Oracle
-from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Answer, Array, Interface, Learner, Model, Reveals
 
 __all__ = ["Attack", "Harvest", "Knowledge", "Needs", "Watch"]
@@ -201,6 +200,3 @@ class Attack:
         if reason := self.needs.lacking(oracle.interface, knowledge, self.name or type(self).__name__):
             raise NotApplicable(reason)
         return Harvest(oracle, watch)
-
-    def describe(self) -> dict[str, Any]:
-        return describe(self)
