@@ -24,9 +24,10 @@ __all__ = ["MEASURES", "Cell", "Role", "fingerprint"]
 
 MEASURES = 1  # the version of how cells are measured; a new one makes every cell a new cell
 
-LATER = ("hardening", "regime")  # fields that older cells do not have: at their default they are not in the id
+# Fields added since ids were first made: left out of an id where empty.
+LATER = ("hardening", "knows_defense", "mark", "regime", "then")
 
-Role = Literal["attack", "control", "honest"]
+Role = Literal["attack", "control", "honest", "privacy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,11 @@ class Cell:
     hardening  how the victim was trained that is really served, {"unit": ..., "artifact": "PATH@sha256:HEX"}; or None
     regime     where the outside rows come from that something in this cell was trained with: "matched" (the source of
                the thief's pool) or "held_out" (another source); "" where there are none
-    role       "attack"; "control" for a row that only puts others into proportion; "honest" for a client who means well
+    role       "attack"; "control" for a row that only puts others into proportion; "honest" for a client who means
+               well; "privacy" for an attack on the training data through the same API
+    knows_defense  whether the attacker is told the guard's settings, all but its key
+    mark       the description of an ownership scheme with which the victim or its answers are marked, or None
+    then       further units, in order: the copy that one link makes is the victim of the next (see `links.py`)
     extra      whatever else a protocol varies
     names      {"attack": ..., "defense": ...} as people write them; not part of the identity
     """
@@ -63,6 +68,9 @@ class Cell:
     measures: int = MEASURES
     extra: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    knows_defense: bool = False
+    mark: Mapping[str, Any] | None = None
+    then: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget < 0:
@@ -96,14 +104,14 @@ class Cell:
         return derive(self.seed, self.id, *words)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"defense": [dict(d) for d in self.defense]}
+        return asdict(self) | {"defense": [dict(d) for d in self.defense], "then": [dict(u) for u in self.then]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise InputError(f"A cell has the keys {', '.join(sorted(known))}; this one also has {unknown[0]!r}.")
-        return cls(**{**data, "defense": tuple(data.get("defense", ()))})
+        return cls(**{**data, "defense": tuple(data.get("defense", ())), "then": tuple(data.get("then", ()))})
 
 
 def fingerprint(*parts: Path | np.ndarray | str | None) -> str:

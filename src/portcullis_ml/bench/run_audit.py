@@ -16,7 +16,16 @@ from typing import Any
 
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
-from portcullis_ml.bench.grid import NONE, Plan, attack_named, defense_named, hardening_named
+from portcullis_ml.bench.grid import (
+    NONE,
+    Plan,
+    attack_named,
+    defense_named,
+    hardening_named,
+    mark_named,
+    privacy_named,
+)
+from portcullis_ml.bench.links import link_named
 from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
@@ -47,6 +56,9 @@ class AuditOptions:
     precision: str | None = None  # of answers; the victim's own if not said
     seeds: int | None = None
     epochs: int | None = None  # of every copy
+    privacy: tuple[str, ...] = ()  # attacks on the training data
+    marks: tuple[str, ...] = ()  # ownership schemes
+    then: tuple[str, ...] = ()  # what is done with every copy
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
     regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
@@ -60,6 +72,9 @@ class AuditOptions:
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
         for attack in self.attacks:  # a wrong name is found out before anything is trained
             attack_named(attack)
+        for words, named in ((self.privacy, privacy_named), (self.marks, mark_named), (self.then, link_named)):
+            for word in words:
+                named(word)
         regimes = checked_regimes(self.regimes or (("held_out",) if self.spec.outside else ("matched",)))
         object.__setattr__(self, "regimes", regimes)
         wanted = [needs_outside([*defense_named(guard), hardening_named(guard)]) for guard in self.guards]
@@ -131,6 +146,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         seeds=range(options.seeds or (1 if options.quick else 3)),
         learner=describe(learner),
         own_labels=experiment.pool_labels is not None,
+        privacy=options.privacy,
+        marks=options.marks,
+        then=options.then,
         extra=extra,
     )
 
