@@ -54,6 +54,9 @@ def test_a_recipe_is_trained_and_an_audit_and_a_policy_take_its_words(files):
     assert audit.exit_code == 0, audit.output
     rows = {row["defense"]: row["outcome"] for row in json.loads(audit.stdout)["rows"]}
     assert rows[shlex.split(option)[1]] == "done"
+    records = [json.loads(line) for line in Path("portcullis-audit/records.jsonl").read_text().splitlines()]
+    said = {r["threat_model"].get("outside_rows") for r in records if r["defense"] == shlex.split(option)[1]}
+    assert said == {"outside.npz, used before this audit and not compared with the pool"}
 
 
 def test_the_same_seed_writes_the_same_and_another_seed_another(files):

@@ -128,14 +128,25 @@ def prepared_cell(cell: Cell, workspace: Workspace, *, spec: ExperimentSpec, lac
     if cell.id in lacking:
         raise NotApplicable(lacking[cell.id])
     record = audit_cell(cell, workspace, spec=spec)
-    if not cell.regime:
-        return record
-    return replace(record, threat_model={**record.threat_model, "outside_rows": SAID[cell.regime]})
+    used = SAID[cell.regime] if cell.regime else ", ".join(dict.fromkeys(_outside_of(cell.defense)))
+    return replace(record, threat_model={**record.threat_model, "outside_rows": used}) if used else record
 
 
 def needs_outside(description: Any) -> bool:
     """Whether something in this description of units is to be trained with outside rows."""
     return any(unit.needs_outside for unit in _trained(description))
+
+
+def _outside_of(description: Any) -> Iterator[str]:
+    """What is known of the outside rows with which the artifacts in this description were trained."""
+    if isinstance(description, Mapping):
+        description = list(description.values())
+    if isinstance(description, list | tuple):
+        for part in description:
+            yield from _outside_of(part)
+    elif isinstance(description, str) and "@sha256:" in description:
+        if rows := Artifact.at(description).read().about.get("outside"):
+            yield f"{rows['name']}, used before this audit and not compared with the pool"
 
 
 def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:

@@ -108,7 +108,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
 
 def _needs(needs: Any) -> dict[str, Any]:
     """What an attack cannot do without, in words."""
-    things = ("pool", "seeds", "learner", "missing", "features")
+    things = ("pool", "seeds", "learner", "missing", "features", "model")
     wanted = [thing for thing in things if getattr(needs, thing)]
     return {"answers": needs.answers.word, "task": needs.task, "needs": wanted}
 

@@ -32,7 +32,9 @@ __all__ = ["OutlierExposure"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutlierExposure(Hardening):
-    weight: float = 0.5  # of the loss on outside rows; more makes the victim surer of what is foreign, and less exact
+    weight: float = (
+        0.5  # of the loss on outside rows; more makes answers on foreign rows flatter, and those on own rows less exact
+    )
 
     name: ClassVar[str] = "outlier_exposure"
 

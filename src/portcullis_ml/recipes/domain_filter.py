@@ -7,8 +7,8 @@ Threat model   the thief asks about natural rows that are not of the victim's do
 Cost           one training; serving it is one pass of a network with two hidden layers of 128 units, without torch.
 
 Outside rows are drawn until there are as many as own rows, so that a probability of one half is the fair line. A tenth
-of either side is set aside, and the notes say how many of those rows the filter puts on the right side. Whoever asks
-with rows like the victim's own is not seen, nor is a source that looks like neither side sure to be.
+of either side is set aside, and the notes say how many of those rows the filter puts on the right side. A thief whose
+rows are like the victim's own is not recognised, and rows that are like neither side may fall on either.
 """
 
 from __future__ import annotations
