@@ -32,9 +32,7 @@ __all__ = ["OutlierExposure"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutlierExposure(Hardening):
-    weight: float = (
-        0.5  # of the loss on outside rows; more makes answers on foreign rows flatter, and those on own rows less exact
-    )
+    weight: float = 0.5  # of the loss on outside rows; more makes answers there flatter, and own ones less exact
 
     name: ClassVar[str] = "outlier_exposure"
 
