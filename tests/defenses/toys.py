@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Request
 
-__all__ = ["API", "Count", "Tally", "answer_to", "noise", "rows", "same"]
+__all__ = ["API", "Count", "Tally", "answer_to", "explained", "noise", "rows", "same"]
 
 API = Interface(input_shape=(4,), n_classes=5)
 
@@ -25,6 +25,11 @@ def answer_to(x: Array) -> Answer:
     logits = (x[:, :, None] * weights).sum(axis=1)  # a matrix product's last bits depend on the batch
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Answer.of(scores / scores.sum(axis=1, keepdims=True), API)
+
+
+def explained(x: Array) -> Answer:
+    """The same answer with an explanation of shape (2, 2) for each row."""
+    return replace(answer_to(x), explanation=np.sin(x + answer_to(x).labels[:, None]).reshape(len(x), 2, 2))
 
 
 def noise(key: bytes = b"k" * 32) -> Noise:
