@@ -61,7 +61,7 @@ def audit_cell(
     guard = guard_of(cell, answered)
     interface = answered if guard is None else guard.shown(answered)
     knowledge = knowledge_of(cell, experiment)
-    with workspace.ledger(columns=max(interface.n_classes, 1)) as ledger:
+    with workspace.ledger(columns=_columns(experiment, interface)) as ledger:
         oracle = LocalOracle(experiment.model, interface, budget=cell.budget, guard=guard, ledger=ledger)
         extraction = attack(oracle, knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
@@ -100,8 +100,19 @@ def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     return Knowledge(pool=experiment.pool, pool_groups=experiment.pool_labels, seeds=seeds, learner=learner)
 
 
+def _columns(experiment: Experiment, interface: Interface) -> int:
+    """How many numbers an answer shows for a row, at most."""
+    scores = max(interface.n_classes, 1)
+    if not interface.explains:
+        return scores
+    explanation = checked_answer(experiment.model, experiment.test_x[:1], interface).explanation
+    return scores + (0 if explanation is None else explanation.size)
+
+
 def _asked_for(cell: Cell, experiment: Experiment) -> Interface:
+    """What this cell's API shows. An experiment that explains also runs cells of an API that does not."""
     changes = {k: v for k, v in cell.interface.items() if k in ("k", "decimals", "precision", "missing")}
+    changes["explains"] = bool(cell.interface.get("explains"))
     return experiment.interface.revealing(reveals=Reveals.parse(cell.interface["reveals"]), **changes)
 
 
@@ -210,7 +221,12 @@ def _unsteady(guard: Guard, experiment: Experiment, interface: Interface) -> int
         answers.append(guard.release(request, clean).answer)
     differs = np.zeros(len(x), bool)
     for other in answers[1:]:
-        for a, b in ((answers[0].labels, other.labels), (answers[0].scores, other.scores)):
+        first = answers[0]
+        for a, b in (
+            (first.labels, other.labels),
+            (first.scores, other.scores),
+            (first.explanation, other.explanation),
+        ):
             if a is not None and b is not None:
                 same = (a == b) | (np.isnan(a) & np.isnan(b)) if a.dtype.kind == "f" else a == b
                 differs |= ~same.reshape(len(x), -1).all(axis=1)
@@ -233,7 +249,7 @@ def _threat_model(cell: Cell, interface: Interface, knowledge: Knowledge) -> dic
     held = [f"a pool of {len(knowledge.pool):,}"] if knowledge.pool is not None else []
     held += [f"{len(knowledge.seeds):,} seeds"] if knowledge.seeds is not None else []
     return {
-        "answers": interface.reveals.word,
+        "answers": interface.reveals.word + (" and explanations" if interface.explains else ""),
         "data": " and ".join(held) or "none",
         "queries": cell.budget,
         "accounts": 1,

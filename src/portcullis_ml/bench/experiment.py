@@ -9,7 +9,7 @@ that a person brings are compared instead, and common ones are counted.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
+from portcullis_ml.models.explain import Explainer, explainer_named
 
 __all__ = ["Experiment", "ExperimentSpec", "has_torch", "learner_for"]
 
+PROBED = 256  # test rows with which explanations are tried
 LARGE = 16  # an image with a side of at least this many pixels gets the larger network
 
 
@@ -83,6 +85,7 @@ class ExperimentSpec:
     schema: str | None = None  # FILE.toml that corrects what tables say of their columns
     incomplete: bool = False  # the API answers rows of a table with inputs left out
     leaves: bool = False  # a tree shows the confidence of its leaf, as BigML's did
+    explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
     softmax: bool = False  # an ONNX victim gives logits
     device: str = "cpu"
@@ -127,12 +130,23 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
+    explainer = None if spec.explain is None else explainer_named(spec.explain)  # a wrong name costs no training
     experiment = _own(spec) if spec.victim is None else _given(spec, spec.victim)
+    if explainer is not None:
+        experiment = _explained(experiment, explainer, spec)
     # A victim that cannot answer is an error now, before anything is asked or paid.
     checked_answer(experiment.model, experiment.test_x[:256], experiment.interface)
     if spec.victim is not None:
         _must_vary(experiment, spec.victim)
     return experiment
+
+
+def _explained(experiment: Experiment, explainer: Explainer, spec: ExperimentSpec) -> Experiment:
+    """The same experiment, with a victim that explains. InputError where it cannot be explained."""
+    if spec.incomplete or spec.leaves:
+        raise InputError("--explain explains answers to whole rows; leave out --incomplete and --answers leaves.")
+    model = explainer(experiment.model, like=experiment.test_x[:PROBED])
+    return replace(experiment, model=model, interface=experiment.interface.revealing(explains=True))
 
 
 def _own(spec: ExperimentSpec) -> Experiment:

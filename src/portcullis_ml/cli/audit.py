@@ -30,6 +30,7 @@ def audit(
     decimals: o.DecimalsOption = None,
     precision: o.PrecisionOption = None,
     incomplete: o.IncompleteOption = False,
+    explain: o.ExplainOption = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option(help="Comma-separated, or given again; see `portcullis list extraction`.", rich_help_panel=THIEF),
@@ -108,7 +109,7 @@ def audit(
 
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
+        softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,

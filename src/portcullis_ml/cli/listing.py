@@ -16,6 +16,7 @@ WINGS = {
     "extraction": "portcullis_ml.extraction:CATALOG",
     "defenses": "portcullis_ml.defenses:CATALOG",
     "detectors": "portcullis_ml.detectors:CATALOG",
+    "explainers": "portcullis_ml.models.explain:EXPLAINERS",
     "networks": "portcullis_ml.models.networks:NETWORKS",
     "bench": "portcullis_ml.bench.protocols:PROTOCOLS",
 }
@@ -80,7 +81,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
     from portcullis_ml.core.errors import MissingExtra
 
     row: dict[str, Any] = {"name": name, "what": _sentence(path.partition(":")[0], name)}
-    if wing in ("networks", "bench"):
+    if wing in ("explainers", "networks", "bench"):
         row["what"] = "" if wing == "networks" else row["what"]
         return row
     try:
@@ -97,7 +98,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
 
 def _needs(needs: Any) -> dict[str, Any]:
     """What an attack cannot do without, in words."""
-    things = ("pool", "seeds", "learner", "missing", "features")
+    things = ("pool", "seeds", "learner", "missing", "features", "explains")
     wanted = [thing for thing in things if getattr(needs, thing)]
     return {"answers": needs.answers.word, "task": needs.task, "needs": wanted}
 
