@@ -18,12 +18,14 @@ from attack_curves import measured
 
 from portcullis_ml.bench.flags import FLAGS
 from portcullis_ml.catalog import Catalog, resolve
+from portcullis_ml.cli.listing import WINGS as CATALOGS
 
 DOCS = Path(__file__).parent.parent / "docs"
 WINGS = {
     "extraction": "Extraction attacks",
     "defenses": "Defenses",
     "detectors": "Detectors",
+    "explainers": "Explainers",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
 VERBS = ["audit", "extract", "serve", "check", "replay", "demo", "list", "bench"]
@@ -33,7 +35,7 @@ def catalog() -> str:
     parts = ["# Catalog\n\nEvery unit by name: the file, the word on the command line and the label in reports.\n"]
     for wing, title in WINGS.items():
         parts.append(f"\n## {title}\n")
-        entries: Catalog = resolve(f"portcullis_ml.{wing}:CATALOG")
+        entries: Catalog = resolve(CATALOGS[wing])
         for name in entries:
             parts.append(unit(name, entries.load(name), entries[name]))
     return HEAD + "".join(parts)
@@ -97,7 +99,7 @@ def readme() -> str:
     """The README with its table of units brought up to date; everything else in it is written by hand."""
     rows = ["| | units |", "| --- | --- |"]
     for wing, title in WINGS.items():
-        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(f"portcullis_ml.{wing}:CATALOG"))
+        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(CATALOGS[wing]))
         rows.append(f"| {title} | {names} |")
     text = (DOCS.parent / "README.md").read_text()
     table = "\n".join(rows)
