@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench.audit_cell import audit_cell
-from portcullis_ml.bench.grid import attack_named, defense_named
+from portcullis_ml.bench.grid import attack_named, defense_named, mark_named, privacy_named
 from portcullis_ml.bench.ledger import OVERHEAD, FileLedger
 from portcullis_ml.bench.run_audit import AuditOptions, plan_of, shown_as
 from portcullis_ml.bench.single import extract_to
@@ -19,8 +19,10 @@ from portcullis_ml.core.errors import InputError, NotApplicable, ParameterError
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.settings import describe
 from portcullis_ml.models.constant import ConstantModel
-from portcullis_ml.models.explain import ExplainedModel, explainer_named
+from portcullis_ml.models.explain import ExplainedModel, Explainer, explainer_named
+from portcullis_ml.models.sklearn import SklearnLearner
 
 from .experiments import cell_for, spec, victim, workspace
 from .toys import INTERFACE, Counting, questions
@@ -49,6 +51,14 @@ class Unsteady(Defense[None]):
 
     def release(self, request, answer, clean, state, noise):
         return replace(answer, explanation=np.random.default_rng().normal(size=answer.explanation.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halves(Explainer):
+    """Half of a row, whatever the model."""
+
+    def prepare(self, model):
+        return lambda x, classes: x / 2
 
 
 @pytest.fixture
@@ -127,6 +137,30 @@ def test_a_cell_that_explains_needs_a_victim_that_does(here, tmp_path):
     cell = cell_for(here, {"unit": f"{__name__}:Reader"}, interface=SHOWN)
     with pytest.raises(InputError, match="said to explain its answers, and the model cannot"):
         audit_cell(cell, workspace(tmp_path / "w"), spec=replace(here, explain=None))
+
+
+def test_a_victim_that_was_trained_with_a_mark_explains_too(tmp_path):
+    rng = np.random.default_rng(3)
+    labelled = spec(tmp_path, train_x=rng.uniform(size=(200, 4)), train_y=rng.integers(3, size=200))
+    own = replace(labelled, explain=f"{__name__}:Halves")
+    cell = cell_for(
+        own,
+        {"unit": f"{__name__}:Reader"},
+        interface=shown_as("probs", explain=own.explain),
+        mark=mark_named("tests.ownership.toys:Trained"),
+        learner=describe(SklearnLearner(estimator="tree")),
+    )
+    record = audit_cell(cell, workspace(tmp_path / "w"), spec=own)
+    assert record.queries == 60
+    assert [link["kind"] for link in record.then] == ["ownership"]
+
+
+def test_an_attack_on_the_training_data_of_an_api_that_explains(tmp_path):
+    rng = np.random.default_rng(3)
+    train = {"train_x": rng.uniform(size=(200, 4)), "train_y": rng.integers(3, size=200)}
+    own = replace(spec(tmp_path, **train, test_y=rng.integers(3, size=120)), explain=WORD)
+    cell = cell_for(own, privacy_named("loss_threshold"), role="privacy", interface=SHOWN)
+    assert audit_cell(cell, workspace(tmp_path / "w"), spec=own).queries == 60
 
 
 def test_behind_label_only_nothing_is_explained(here, tmp_path):

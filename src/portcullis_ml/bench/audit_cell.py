@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,14 +20,20 @@ from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.controls import most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
-from portcullis_ml.bench.leak import leaked
+from portcullis_ml.bench.leakage import candidates_of, leakage_measures
+from portcullis_ml.bench.ledger import FileLedger
+from portcullis_ml.bench.links import court, follow
+from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle, checked_answer
+from portcullis_ml.core.ownership import MarkLog
+from portcullis_ml.core.privacy import Candidates, PrivacyAttack
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Differentiable, Estimate, Interface, Model, Request, Reveals
 from portcullis_ml.defenses import CATALOG as DEFENSES
@@ -36,12 +42,14 @@ from portcullis_ml.measures.agreement import Exam, agreement
 from portcullis_ml.measures.detection import false_positives, run_detector
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.measures.utility import honest_cost
+from portcullis_ml.privacy import CATALOG as PRIVACY
 
 __all__ = ["audit_cell", "guard_of", "knowledge_of"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
 HONEST = 150  # rows that one honest client asks
 CURVE = 24  # points of a curve at most
+THIEF = "thief"  # the client name under which an attack asks
 
 
 def audit_cell(
@@ -53,42 +61,79 @@ def audit_cell(
     """
     experiment = spec.load()
     if cell.role == "honest":
-        return _honest(cell, experiment)
+        return _honest(cell, experiment, mark_of(cell, spec))
     if cell.budget == 0:
         return _unpaid(cell, experiment, spec)
+    scene = _scene(cell, spec)
+    if cell.role == "privacy":
+        return _privacy(cell, workspace, scene)
     attack: ExtractionAttack = ATTACKS.build(cell.attack)
-    answered = _asked_for(cell, experiment)
-    guard = guard_of(cell, answered)
-    interface = answered if guard is None else guard.shown(answered)
-    knowledge = knowledge_of(cell, experiment)
-    with workspace.ledger(columns=_columns(experiment, interface)) as ledger:
-        oracle = LocalOracle(experiment.model, interface, budget=cell.budget, guard=guard, ledger=ledger)
-        extraction = attack(oracle, knowledge, rng=cell.rng("attack"), watch=workspace.report)
+    with workspace.ledger(columns=scene.columns) as ledger:
+        oracle = scene.oracle(cell, ledger)
+        extraction = attack(oracle, scene.knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
         keep(extraction)
-    measures, classes, notes = _graded(extraction.model, cell, experiment, _exam(spec))
-    if leak := leaked(extraction.model, experiment, cell.rng("leak")):
+    exam = _exam(spec, scene.mark)
+    measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
+    if leak := representers_note(extraction.model, experiment, cell):
         notes["leak"] = leak
     return Record(
         cell=cell,
         measures=measures,
         classes=classes,
-        curve=_curve(extraction, experiment, _exam(spec)),
+        curve=_curve(extraction, experiment, exam),
         queries=extraction.queries,
         stopped=extraction.stopped,
-        alarms=tuple({"stage": a.stage, "row": a.row, "suspicion": _finite(a.suspicion)} for a in oracle.alarms),
-        flags=tuple(_flags(cell, extraction, experiment, guard)),
-        threat_model=_threat_model(cell, interface, knowledge),
+        alarms=_alarms(oracle),
+        flags=tuple(_flags(cell, extraction, experiment, scene.guard)),
+        threat_model=_threat_model(cell, scene.interface, scene.knowledge),
         notes=_plain(extraction.notes | notes),
+        then=tuple(_plain_link(link) for link in _links(cell, extraction.model, scene, exam)),
     )
 
 
-def guard_of(cell: Cell, interface: Interface) -> Guard | None:
+@dataclass(frozen=True)
+class _Scene:
+    """What an attacker meets in one cell: the served model, its guard, what it shows, and what the attacker has."""
+
+    experiment: Experiment
+    model: Model
+    guard: Guard | None
+    interface: Interface
+    knowledge: Knowledge
+    mark: Mark | None
+
+    @property
+    def columns(self) -> int:
+        """How many numbers an answer shows for a row, at most."""
+        scores = max(self.interface.n_classes, 1)
+        if not self.interface.explains:
+            return scores
+        explanation = checked_answer(self.model, self.experiment.test_x[:1], self.interface).explanation
+        return scores + (0 if explanation is None else explanation.size)
+
+    def oracle(self, cell: Cell, ledger: FileLedger) -> LocalOracle:
+        return LocalOracle(self.model, self.interface, budget=cell.budget, guard=self.guard, ledger=ledger)
+
+
+def _scene(cell: Cell, spec: ExperimentSpec) -> _Scene:
+    experiment, mark = spec.load(), mark_of(cell, spec)
+    answered = _asked_for(cell, experiment)
+    guard = guard_of(cell, answered, mark)
+    interface = answered if guard is None else guard.shown(answered)
+    model = experiment.model if mark is None else mark.model
+    return _Scene(experiment, model, guard, interface, knowledge_of(cell, experiment), mark)
+
+
+def guard_of(cell: Cell, interface: Interface, mark: Mark | None = None) -> Guard | None:
     """The cell's guard as it meets its first client, bound to the undefended API; None for no defense."""
-    if not cell.defense:
+    stages = [DEFENSES.build(stage) for stage in cell.defense]
+    if mark is not None and mark.stage is not None:
+        stages.append(mark.stage)
+    if not stages:
         return None
     key = derive(cell.seed, "guard key, not a secret", json.dumps(identity(cell.defense), sort_keys=True)).bytes(32)
-    return Guard(*(DEFENSES.build(stage) for stage in cell.defense), key=key, interface=interface)
+    return Guard(*stages, key=key, interface=interface)
 
 
 def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
@@ -97,16 +142,75 @@ def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     seeds = experiment.draw_seeds(
         int(cell.extra.get("seeds", 10 * experiment.interface.n_classes)), derive(cell.seed, "seeds")
     )
-    return Knowledge(pool=experiment.pool, pool_groups=experiment.pool_labels, seeds=seeds, learner=learner)
+    return Knowledge(
+        pool=experiment.pool,
+        pool_groups=experiment.pool_labels,
+        seeds=seeds,
+        learner=learner,
+        defense=identity(cell.defense) if cell.knows_defense else None,
+    )
 
 
-def _columns(experiment: Experiment, interface: Interface) -> int:
-    """How many numbers an answer shows for a row, at most."""
-    scores = max(interface.n_classes, 1)
-    if not interface.explains:
-        return scores
-    explanation = checked_answer(experiment.model, experiment.test_x[:1], interface).explanation
-    return scores + (0 if explanation is None else explanation.size)
+def _privacy(cell: Cell, workspace: Workspace, scene: _Scene) -> Record:
+    """An attack on the training data through the API as it is defended."""
+    attack: PrivacyAttack = PRIVACY.build(cell.attack)
+    candidates, member = candidates_of(scene.experiment, cell.rng("candidates"), most=cell.budget)
+    with workspace.ledger(columns=scene.columns) as ledger:
+        oracle = scene.oracle(cell, ledger)
+        rng, watch = cell.rng("attack"), workspace.report
+        leakage = attack(oracle, scene.knowledge, candidates, rng=rng, watch=watch)
+    measures, notes = leakage_measures(leakage, member, scene.experiment, cell.rng("leak"))
+    return Record(
+        cell=cell,
+        measures=measures,
+        queries=leakage.queries,
+        stopped=leakage.stopped,
+        alarms=_alarms(oracle),
+        threat_model=_threat_model(cell, scene.interface, scene.knowledge),
+        notes=_plain(notes | {"candidates": len(candidates), "members": int(member.sum())}),
+    )
+
+
+def _links(cell: Cell, copy: Model, scene: _Scene, exam: Exam) -> list[dict[str, Any]]:
+    """What is done with the copy: the cell's links, and the examination of a marked victim's copy."""
+    done = follow(
+        cell,
+        copy,
+        scene.model,
+        interface=scene.interface,
+        experiment=scene.experiment,
+        knowledge=scene.knowledge,
+        exam=exam,
+    )
+    if scene.mark is not None:
+        log = MarkLog()
+        if scene.guard is not None and scene.mark.stage is not None:
+            log = scene.mark.scheme.log(scene.guard.store.load((THIEF, scene.guard.names[-1])))
+        innocents = _innocents(cell, scene)
+        done.append(court(cell, scene.mark, log, copy, scene.interface, innocents))
+    return done
+
+
+def _innocents(cell: Cell, scene: _Scene) -> list[Model]:
+    """Models that owe the mark nothing: the thief's own, from their own labels, where they could train one."""
+    experiment = scene.experiment
+    try:
+        own = own_labels(scene.knowledge, experiment.pool_labels, experiment.interface.n_classes, cell.rng("innocent"))
+    except NotApplicable:
+        return []
+    return [own]
+
+
+def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[str, Any] | None:
+    """What a copy that is a kernel model gives away of the training set, as a record's note."""
+    oracle = LocalOracle(copy, experiment.interface, budget=1)
+    nobody = Candidates(experiment.test_x[:0])
+    try:
+        leakage = PRIVACY.build("representers")(oracle, Knowledge(model=copy), nobody, rng=cell.rng("leak"))
+    except NotApplicable:
+        return None
+    note: dict[str, Any] = leakage_measures(leakage, np.empty(0, bool), experiment, cell.rng("leak"))[1]["leak"]
+    return note
 
 
 def _asked_for(cell: Cell, experiment: Experiment) -> Interface:
@@ -116,13 +220,20 @@ def _asked_for(cell: Cell, experiment: Experiment) -> Interface:
     return experiment.interface.revealing(reveals=Reveals.parse(cell.interface["reveals"]), **changes)
 
 
+def _exam(spec: ExperimentSpec, mark: Mark | None = None) -> Exam:
+    """What a copy is compared with: the model that is served, marked or not."""
+    return _plain_exam(spec) if mark is None or mark.stage is not None else _exam_of(spec.load(), mark.model)
+
+
 @lru_cache(maxsize=4)
-def _exam(spec: ExperimentSpec) -> Exam:
-    experiment = spec.load()
+def _plain_exam(spec: ExperimentSpec) -> Exam:
+    return _exam_of(spec.load(), spec.load().model)
+
+
+def _exam_of(experiment: Experiment, model: Model) -> Exam:
     rng = derive(0, "exam")
-    return Exam.of(
-        experiment.model, experiment.test_x, experiment.test_y, interface=experiment.interface, rng=rng, points=UNIFORM
-    )
+    rows = experiment.test_x, experiment.test_y
+    return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=UNIFORM)
 
 
 def _graded(
@@ -173,7 +284,7 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     return Record(cell=cell, measures=measures, classes=classes, threat_model={"answers": "none", "accounts": 0})
 
 
-def _honest(cell: Cell, experiment: Experiment) -> Record:
+def _honest(cell: Cell, experiment: Experiment, mark: Mark | None) -> Record:
     """What the guard costs clients who mean well: the test rows, shared out among a few of them."""
     order = cell.rng("honest order").permutation(len(experiment.test_x))
     shares = np.array_split(order, max(1, len(order) // HONEST))
@@ -182,9 +293,10 @@ def _honest(cell: Cell, experiment: Experiment) -> Record:
     interface = _asked_for(cell, experiment)
 
     def fresh() -> Guard:
-        return guard_of(cell, interface) or Guard(key=bytes(16))
+        return guard_of(cell, interface, mark) or Guard(key=bytes(16))
 
-    cost = honest_cost(fresh, experiment.model, interface, streams, truths, rng=cell.rng("honest"))
+    model = experiment.model if mark is None else mark.model
+    cost = honest_cost(fresh, model, interface, streams, truths, rng=cell.rng("honest"))
     measures = cost.measures() | _false_alarms(cell, experiment, streams)
     flags = []
     if not cost.agreement.value == 1:
@@ -253,9 +365,17 @@ def _threat_model(cell: Cell, interface: Interface, knowledge: Knowledge) -> dic
         "data": " and ".join(held) or "none",
         "queries": cell.budget,
         "accounts": 1,
-        "knows_defense": False,
+        "knows_defense": cell.knows_defense,
         "authorised_by": "the victim is a model of the person who runs this audit",
     }
+
+
+def _alarms(oracle: LocalOracle) -> tuple[dict[str, Any], ...]:
+    return tuple({"stage": a.stage, "row": a.row, "suspicion": _finite(a.suspicion)} for a in oracle.alarms)
+
+
+def _plain_link(link: dict[str, Any]) -> dict[str, Any]:
+    return {**link, "notes": _plain(link["notes"])}
 
 
 def _finite(value: float) -> float | None:

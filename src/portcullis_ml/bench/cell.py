@@ -24,7 +24,9 @@ __all__ = ["MEASURES", "Cell", "Role", "fingerprint"]
 
 MEASURES = 1  # the version of how cells are measured; a new one makes every cell a new cell
 
-Role = Literal["attack", "control", "honest"]
+LATER = ("knows_defense", "mark", "then")  # fields added since ids were first made: left out of an id where empty
+
+Role = Literal["attack", "control", "honest", "privacy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,11 @@ class Cell:
     budget     rows that may be paid for
     seed       of everything that the attacker draws; the victim stays the same
     learner    the description of the thief's training procedure, or None
-    role       "attack"; "control" for a row that only puts others into proportion; "honest" for a client who means well
+    role       "attack"; "control" for a row that only puts others into proportion; "honest" for a client who means
+               well; "privacy" for an attack on the training data through the same API
+    knows_defense  whether the attacker is told the guard's settings, all but its key
+    mark       the description of an ownership scheme with which the victim or its answers are marked, or None
+    then       further units, in order: the copy that one link makes is the victim of the next (see `links.py`)
     extra      whatever else a protocol varies
     names      {"attack": ..., "defense": ...} as people write them; not part of the identity
     """
@@ -56,6 +62,9 @@ class Cell:
     measures: int = MEASURES
     extra: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    knows_defense: bool = False
+    mark: Mapping[str, Any] | None = None
+    then: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget < 0:
@@ -68,7 +77,7 @@ class Cell:
     @property
     def id(self) -> str:
         """16 hex digits of the content's hash."""
-        content = {k: v for k, v in asdict(self).items() if k != "names"}
+        content = {k: v for k, v in asdict(self).items() if k != "names" and (v or k not in LATER)}
         text = json.dumps(identity(content), sort_keys=True, separators=(",", ":"))
         text = text.replace('"portcullis_ml.', '"portcullis.')  # ids were made under the package's former name
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
@@ -89,14 +98,14 @@ class Cell:
         return derive(self.seed, self.id, *words)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"defense": [dict(d) for d in self.defense]}
+        return asdict(self) | {"defense": [dict(d) for d in self.defense], "then": [dict(u) for u in self.then]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise InputError(f"A cell has the keys {', '.join(sorted(known))}; this one also has {unknown[0]!r}.")
-        return cls(**{**data, "defense": tuple(data.get("defense", ()))})
+        return cls(**{**data, "defense": tuple(data.get("defense", ())), "then": tuple(data.get("then", ()))})
 
 
 def fingerprint(*parts: Path | np.ndarray | str | None) -> str:

@@ -23,9 +23,9 @@ from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
-from portcullis_ml.models.explain import Explainer, explainer_named
+from portcullis_ml.models.explain import explainer_named
 
-__all__ = ["Experiment", "ExperimentSpec", "has_torch", "learner_for"]
+__all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for"]
 
 PROBED = 256  # test rows with which explanations are tried
 LARGE = 16  # an image with a side of at least this many pixels gets the larger network
@@ -38,6 +38,7 @@ class Experiment:
     pool_labels  (n,) the pool's own labels in the victim's classes, or None
     overlap      rows of the pool that the victim was trained on; None when nobody could check
     train        rows that the victim was trained on, where they are known; no thief and no learner sees them
+    train_y      (n,) their true classes, where those are known too
     names        {"victim": {...}, "data": {...}} with fingerprints, as a cell wants them
     splits       a sentence: whose rows are whose
     """
@@ -53,6 +54,7 @@ class Experiment:
     splits: str
     classes: tuple[str, ...] | None = None
     train: Array | None = None
+    train_y: Labels | None = None
 
     def draw_seeds(self, n: int, rng: np.random.Generator) -> Array | None:
         """(<= n, *input_shape) pool rows, shared out evenly among its classes where it has labels."""
@@ -130,10 +132,12 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
-    explainer = None if spec.explain is None else explainer_named(spec.explain)  # a wrong name costs no training
+    if spec.explain is not None:
+        explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
     experiment = _own(spec) if spec.victim is None else _given(spec, spec.victim)
-    if explainer is not None:
-        experiment = _explained(experiment, explainer, spec)
+    if spec.explain is not None:
+        model = explaining(experiment.model, spec, experiment.test_x)
+        experiment = replace(experiment, model=model, interface=experiment.interface.revealing(explains=True))
     # A victim that cannot answer is an error now, before anything is asked or paid.
     checked_answer(experiment.model, experiment.test_x[:256], experiment.interface)
     if spec.victim is not None:
@@ -141,12 +145,16 @@ def _load(spec: ExperimentSpec) -> Experiment:
     return experiment
 
 
-def _explained(experiment: Experiment, explainer: Explainer, spec: ExperimentSpec) -> Experiment:
-    """The same experiment, with a victim that explains. InputError where it cannot be explained."""
+def explaining(model: Model, spec: ExperimentSpec, rows: Array) -> Model:
+    """The model as its API serves it: with explanations where the spec wants them, tried on these rows.
+
+    InputError where it cannot be explained.
+    """
+    if spec.explain is None:
+        return model
     if spec.incomplete or spec.leaves:
         raise InputError("--explain explains answers to whole rows; leave out --incomplete and --answers leaves.")
-    model = explainer(experiment.model, like=experiment.test_x[:PROBED])
-    return replace(experiment, model=model, interface=experiment.interface.revealing(explains=True))
+    return explainer_named(spec.explain)(model, like=rows[:PROBED])
 
 
 def _own(spec: ExperimentSpec) -> Experiment:
@@ -188,6 +196,7 @@ def _own(spec: ExperimentSpec) -> Experiment:
         splits=parts.describe(),
         classes=dataset.classes,
         train=parts.victim.x,
+        train_y=parts.victim.y.astype(np.int64),
     )
 
 
@@ -237,6 +246,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         splits=sentence,
         classes=test.classes,
         train=None if train is None else train.x,
+        train_y=None if train is None else train.y,
     )
 
 

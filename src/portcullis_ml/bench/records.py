@@ -7,7 +7,7 @@ A record:
 
     id            the cell's hash, 16 hex digits
     cell          the cell itself (see cell.py): victim, data, interface, attack, defense, budget, seed, ...
-    role          "attack" | "control" | "honest"
+    role          "attack" | "control" | "honest" | "privacy"
     attack        the attack as people write it: "knockoff", "jb_top3"; controls are named "no_api",
                   "own_labels", "random_queries", "shuffled"; an honest client is "honest"
     defense       the guard as people write it: "none", "label_only", "rounding(decimals=2) + top_k(k=1)"
@@ -16,6 +16,7 @@ A record:
     measures      name -> estimate, {"value", "low", "high", "n", "level", "unit"}; a fraction in [0, 1] unless said.
                   attack, control  agreement, macro_f_agreement, accuracy, agreement_uniform (R_unif on uniform
                                    points), tv_natural, tv_uniform, and, where they were asked for, transfer_*
+                  privacy          auc, tpr_at_1_percent, tpr_at_0.1_percent (members found at that false positive rate)
                   honest           utility (accuracy kept behind the guard), accuracy (without the guard), tv (how far
                                    probabilities move), labels_changed, false_alarm (chunks of 50 rows with an alarm)
     classes       list, one estimate of recovery for every class (None where a class is not in the test set)
@@ -28,6 +29,8 @@ A record:
     threat_model  {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False, ...}
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
     notes         what the attack reports of its run
+    then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",
+                  "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]
     final         False when another run may fare better (a crash, an unreachable host): such a cell is run again
 
 A measure without a value (NaN) is left out, an infinite bound is null: every line is strict JSON.
@@ -89,6 +92,7 @@ class Record:
     threat_model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    then: tuple[Mapping[str, Any], ...] = ()
     final: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -99,6 +103,7 @@ class Record:
             "curve": [{"queries": q, "measures": _measured(m)} for q, m in self.curve],
             "alarms": [dict(a) for a in self.alarms],
             "flags": [dict(f) for f in self.flags],
+            "then": [{**link, "measures": _measured(link["measures"])} for link in self.then],
         }
         rest = ("outcome", "reason", "queries", "seconds", "stopped", "threat_model", "versions", "notes", "final")
         copied = {name: getattr(self, name) for name in rest}

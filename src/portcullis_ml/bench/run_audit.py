@@ -17,7 +17,8 @@ from typing import Any
 from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
-from portcullis_ml.bench.grid import NONE, Plan, attack_named, defense_named
+from portcullis_ml.bench.grid import NONE, Plan, attack_named, defense_named, mark_named, privacy_named
+from portcullis_ml.bench.links import link_named
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Progress, run_cells
 from portcullis_ml.core.errors import ParameterError
@@ -46,6 +47,9 @@ class AuditOptions:
     precision: str | None = None  # of answers; the victim's own if not said
     seeds: int | None = None
     epochs: int | None = None  # of every copy
+    privacy: tuple[str, ...] = ()  # attacks on the training data
+    marks: tuple[str, ...] = ()  # ownership schemes
+    then: tuple[str, ...] = ()  # what is done with every copy
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
     command: str = "portcullis audit"
@@ -60,6 +64,9 @@ class AuditOptions:
             attack_named(attack)
         for defense in (*(self.defenses or ()), self.deployed or NONE):
             defense_named(defense)
+        for words, named in ((self.privacy, privacy_named), (self.marks, mark_named), (self.then, link_named)):
+            for word in words:
+                named(word)
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -117,6 +124,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         seeds=range(options.seeds or (1 if options.quick else 3)),
         learner=describe(learner),
         own_labels=experiment.pool_labels is not None,
+        privacy=options.privacy,
+        marks=options.marks,
+        then=options.then,
         extra=extra,
     )
 

@@ -67,6 +67,26 @@ def audit(
             rich_help_panel=RESULT,
         ),
     ] = None,
+    privacy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Attacks on the training data to measure behind every defense; see `portcullis list privacy`.",
+            rich_help_panel=THIEF,
+        ),
+    ] = None,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is done with every copy, comma-separated in order: a privacy attack, evasion, another attack.",
+            rich_help_panel=THIEF,
+        ),
+    ] = None,
+    marks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ownership marks to examine the copies for; see `portcullis list ownership`.", rich_help_panel=GRID
+        ),
+    ] = None,
     transfer: Annotated[
         bool,
         typer.Option("--transfer", help="Also measure how well adversarial examples transfer.", rich_help_panel=RESULT),
@@ -100,7 +120,6 @@ def audit(
     It can be stopped at any time; the same command goes on from where it stood.
     """
     from portcullis_ml.bench.run_audit import AuditOptions, run_audit
-    from portcullis_ml.catalog import split_outside
     from portcullis_ml.cli.outcome import Outcome
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.cli.schema import show_schema
@@ -113,8 +132,8 @@ def audit(
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,
-        attacks=tuple(split_outside(",".join(attacks or ()), ",")),
-        defenses=None if defenses is None else tuple(split_outside(",".join(defenses), ",")),
+        attacks=_words(attacks),
+        defenses=None if defenses is None else _words(defenses),
         deployed=deployed,
         budgets=_numbers(budget),
         answers="probs" if answers == "leaves" else answers,
@@ -123,6 +142,9 @@ def audit(
         precision=precision,
         seeds=seeds,
         epochs=epochs,
+        privacy=_words(privacy),
+        then=_words(then),
+        marks=_words(marks),
         transfer=transfer,
         quick=quick,
         command=o.command_line(),
@@ -143,6 +165,13 @@ def audit(
     outcome.check()
     if outcome.fails:
         raise typer.Exit(3)
+
+
+def _words(given: list[str] | None) -> tuple[str, ...]:
+    """Every unit named, whether separated by commas or given one by one."""
+    from portcullis_ml.catalog import split_outside
+
+    return tuple(split_outside(",".join(given or ()), ","))
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
 from portcullis_ml.core.oracle import Oracle
-from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Answer, Array, Interface, Learner, Model, Reveals
 
 __all__ = ["Attack", "Harvest", "Knowledge", "Needs", "Watch"]
 
-R = TypeVar("R")
 Watch = Callable[[int, int], None]  # (rows paid, budget)
 
 
@@ -131,6 +129,11 @@ class Harvest:
     def left(self) -> int:
         return self._oracle.left if self.stopped == "done" else 0
 
+    @property
+    def ended(self) -> str:
+        """Why it is over: "done", "budget" or the guard's reason."""
+        return "budget" if self.stopped == "done" and self._oracle.left == 0 else self.stopped
+
     def ask(self, x: Array) -> Answer:
         """Query as many rows at the head of x as can be paid for; the answer to those that were answered."""
         answer = self._ask(x[: self.left])
@@ -192,18 +195,8 @@ class Attack:
     name: ClassVar[str] = ""
     needs: ClassVar[Needs] = Needs()
 
-    def _run(
-        self, oracle: Oracle, knowledge: Knowledge, play: Callable[[Harvest], R], watch: Watch | None
-    ) -> tuple[R, Harvest, str]:
-        """What `play` returns, what was asked, and why it ended: "done", "budget" or the guard's reason.
-
-        Raises NotApplicable before the first query when `needs` are not met.
-        """
+    def _begin(self, oracle: Oracle, knowledge: Knowledge, watch: Watch | None) -> Harvest:
+        """What the attack asks through. Raises NotApplicable, before the first query, when `needs` are not met."""
         if reason := self.needs.lacking(oracle.interface, knowledge, self.name or type(self).__name__):
             raise NotApplicable(reason)
-        harvest = Harvest(oracle, watch)
-        result = play(harvest)
-        return result, harvest, "budget" if harvest.stopped == "done" and oracle.left == 0 else harvest.stopped
-
-    def describe(self) -> dict[str, Any]:
-        return describe(self)
+        return Harvest(oracle, watch)

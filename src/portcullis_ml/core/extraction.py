@@ -56,13 +56,10 @@ class ExtractionAttack(Attack, ABC):
         watch(paid, budget) is called after every batch, for progress bars. Raises NotApplicable before
         the first query when `needs` are not met, AttackFailed when no copy could be made.
         """
-
-        def play(harvest: Harvest) -> Model:
-            return self.steal(harvest, oracle.interface, knowledge, rng)
-
-        model, harvest, stopped = self._run(oracle, knowledge, play, watch)
+        harvest = self._begin(oracle, knowledge, watch)
+        model = self.steal(harvest, oracle.interface, knowledge, rng)
         if not harvest.history or harvest.history[-1][1] is not model:
             harvest.keep(model)
         return Extraction(
-            model, harvest.x, harvest.answer, harvest.paid, tuple(harvest.history), stopped, harvest.notes
+            model, harvest.x, harvest.answer, harvest.paid, tuple(harvest.history), harvest.ended, harvest.notes
         )

@@ -33,7 +33,7 @@ class Detector(ABC, Generic[S]):
 
     `update` is called with the *undefended* answer. A row is alarming when its suspicion is
     greater than `threshold`; NaN means that there is no verdict yet. Cutting a stream into other
-    batches changes nothing. What is not abstract has a default that says "nothing of the kind".
+    batches changes nothing.
     """
 
     name: ClassVar[str] = ""
@@ -83,7 +83,6 @@ class Defense(ABC, Generic[S]):
     """One stage of a guard. Settings are its fields; what it remembers of a client is `S` (None if nothing).
 
     `keeps_labels` promises that `release` never changes a label, and the contract tests hold it to that.
-    What is not abstract has a default that says "nothing of the kind".
     """
 
     name: ClassVar[str] = ""

@@ -1,7 +1,7 @@
 """Proof of ownership: a secret key, a commitment published before, and an examination that a stranger can repeat.
 
-A `Scheme` marks a model or its answers. Whoever owns the model publishes `key.commit()`; later they reveal the key, and
-anyone can check that it is the committed one and what a suspect behind an API answers to the marked questions.
+A `Scheme` marks a model or its answers. Its owner publishes `key.commit()`; later they reveal the key, and anyone can
+check that it is the committed one, and what a suspect behind an API answers to the marked questions.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import numpy as np
 
-from portcullis_ml.core.attack import Harvest, Watch
+from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.errors import NotApplicable, ParameterError, ProofError
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.oracle import LocalOracle, Oracle
 from portcullis_ml.core.recipes import OwnRows
-from portcullis_ml.core.settings import describe
 from portcullis_ml.core.state import pack
 from portcullis_ml.core.types import Array, Interface, Learner, Model
 
@@ -57,7 +56,7 @@ class Key:
 
 @dataclass(frozen=True)
 class MarkLog:
-    """What a served mark has written down, entry by entry, each bound to all before it by a chain of SHA-256."""
+    """What a served mark has written down, each entry bound to all before it by a chain of SHA-256."""
 
     entries: tuple[bytes, ...] = ()
     head: str = hashlib.sha256(b"").hexdigest()  # the chain's last link; publish it to date the entries
@@ -82,10 +81,10 @@ def _link(head: str, entry: bytes) -> str:
 class Evidence:
     """What an examination found.
 
-    matches, n      marked questions that the suspect answers as marked, and how many were asked
+    matches, n      marked questions that the suspect answers as marked, of how many asked
     null            in words, what an innocent model is taken to do, from which the p-value follows
     p_value         of so many matches or more under that null
-    accused, tried  of the innocent reference models put to the same examination: convicted at `level`, and in all
+    accused, tried  of the innocent reference models under the same examination: convicted, and in all
     """
 
     matches: int
@@ -107,13 +106,10 @@ K = TypeVar("K", bound=Key)
 
 
 class Scheme(ABC, Generic[K]):
-    """A way to mark and to prove. Settings are fields of the frozen dataclass that inherits it.
-
-    `marks` says what carries the mark: "model" (trained in, by `embed`) or "answers" (served, by `defense`).
-    """
+    """A way to mark and to prove; a frozen dataclass that inherits it holds the settings."""
 
     name: ClassVar[str] = ""
-    marks: ClassVar[Literal["model", "answers"]] = "model"
+    marks: ClassVar[Literal["model", "answers"]] = "model"  # trained in by `embed`, or served by `defense`
     level: ClassVar[float] = 1e-3  # the p-value below which a model is convicted
 
     @abstractmethod
@@ -130,11 +126,15 @@ class Scheme(ABC, Generic[K]):
         """The stage of a guard that marks, where answers are marked as they are served."""
         raise NotApplicable(f"{self.name} marks models, not answers: train one with it.")
 
+    def log(self, state: Any) -> MarkLog:
+        """What a served mark has written down of one client, from the state of its stage."""
+        return MarkLog()
+
     @abstractmethod
     def examine(
         self, key: K, suspect: Harvest, interface: Interface, log: MarkLog, rng: np.random.Generator
     ) -> Evidence:
-        """Ask the suspect about the marked questions: matches, n, null and p-value. Touches nothing but answers."""
+        """Ask the suspect about the marked questions: matches, n, null and p-value, from its answers alone."""
 
     @final
     def __call__(
@@ -146,21 +146,17 @@ class Scheme(ABC, Generic[K]):
         commitment: Commitment,
         rng: np.random.Generator,
         log: MarkLog = MarkLog(),
-        watch: Watch | None = None,
     ) -> Evidence:
         """Check key and log against what was published, examine the suspect, then every innocent reference model.
 
-        Raises ProofError where a link does not hold; then nothing was asked.
+        Raises ProofError, before anything is asked, where a link does not hold.
         """
         commitment.verify(key)
         log.verify()
-        harvest = Harvest(suspect, watch)
+        harvest = Harvest(suspect)
         found = self.examine(key, harvest, suspect.interface, log, rng)
         convicted = 0
         for model in reference:
             innocent = Harvest(LocalOracle(model, suspect.interface, budget=max(harvest.paid, 1)))
             convicted += self.examine(key, innocent, suspect.interface, log, rng).p_value < self.level
         return replace(found, accused=convicted, tried=len(reference), queries=harvest.paid)
-
-    def describe(self) -> dict[str, Any]:
-        return describe(self)

@@ -33,10 +33,8 @@ class Leakage:
 
     membership  (n,) for every candidate, greater means more likely trained on; None for an attack that rebuilds rows
     recovered   (m, *input_shape) rows that it rebuilt, or None
-    queries     rows paid for, the refused ones included
-    stopped     why it ended: "done", "budget" or the guard's reason
-    measures    what it measured of itself, with intervals; who knows the truth adds to them
-    notes       what it has to say for itself, JSON
+    measures    what it measured of itself; whoever knows the truth adds to them
+    queries, stopped and notes are those of `extraction.Extraction`
     """
 
     membership: Array | None = None
@@ -73,9 +71,6 @@ class PrivacyAttack(Attack, ABC):
         watch: Watch | None = None,
     ) -> Leakage:
         """Run the attack. Raises NotApplicable before the first query when `needs` are not met."""
-
-        def play(harvest: Harvest) -> Leakage:
-            return self.infer(harvest, oracle.interface, knowledge, candidates, rng)
-
-        leakage, harvest, stopped = self._run(oracle, knowledge, play, watch)
-        return replace(leakage, queries=harvest.paid, stopped=stopped, notes={**leakage.notes, **harvest.notes})
+        harvest = self._begin(oracle, knowledge, watch)
+        leakage = self.infer(harvest, oracle.interface, knowledge, candidates, rng)
+        return replace(leakage, queries=harvest.paid, stopped=harvest.ended, notes={**leakage.notes, **harvest.notes})

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.settings import check
 
 __all__ = [
     "Answer",
@@ -103,18 +104,17 @@ class Interface:
     missing: bool = False
 
     def __post_init__(self) -> None:
-        if not self.input_shape or any(s < 1 for s in self.input_shape):
-            raise ParameterError("Interface.input_shape", "a tuple of positive ints", self.input_shape)
-        if self.task == "classification" and self.n_classes < 2:
-            raise ParameterError("Interface.n_classes", "at least 2 for classification", self.n_classes)
-        if self.task == "regression" and self.n_classes:
-            raise ParameterError("Interface.n_classes", "0 for regression", self.n_classes)
-        if not self.bounds[0] < self.bounds[1]:
-            raise ParameterError("Interface.bounds", "(low, high) with low < high", self.bounds)
-        if self.decimals is not None and not 0 <= self.decimals <= 12:
-            raise ParameterError("Interface.decimals", "an int in [0, 12]", self.decimals)
-        if self.k < 1:
-            raise ParameterError("Interface.k", "at least 1", self.k)
+        classified = self.task == "classification"
+        check(self, "input_shape", "a tuple of positive ints", lambda v: len(v) > 0 and all(s >= 1 for s in v))
+        check(
+            self,
+            "n_classes",
+            "at least 2 for classification, 0 for regression",
+            lambda v: v >= 2 if classified else v == 0,
+        )
+        check(self, "bounds", "(low, high) with low < high", lambda v: v[0] < v[1])
+        check(self, "decimals", "None or an int in [0, 12]", lambda v: v is None or 0 <= v <= 12)
+        check(self, "k", "at least 1", lambda v: v >= 1)
         if self.features is not None:
             names = [f.name for f in self.features]
             twice = sorted({n for n in names if names.count(n) > 1})

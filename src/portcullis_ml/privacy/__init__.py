@@ -4,4 +4,10 @@ from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 
-CATALOG = Catalog("privacy", {})
+CATALOG = Catalog(
+    "privacy",
+    {
+        "loss_threshold": "portcullis_ml.privacy.loss_threshold:LossThreshold",
+        "representers": "portcullis_ml.privacy.representers:Representers",
+    },
+)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from portcullis_ml.report import sections
+from portcullis_ml.report import aftermath, sections
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.numbers import count, duration, percent
@@ -28,6 +28,9 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
         ("detection", "When the alarm came", sections.detection(audit)),
         ("recovery", "Class by class", sections.recovery(audit, _classes(meta))),
         ("leaks", "Training data that leaked", leaks(audit)),
+        ("privacy", "What the API gives away of its data", aftermath.privacy(audit)),
+        ("copies", "What the copy is good for", aftermath.copies(audit)),
+        ("marks", "Proof of ownership", aftermath.marks(audit)),
         ("controls", "Controls", sections.controls(audit)),
         ("flags", "Flags", _flags(audit, meta)),
         ("ran", "What was run", _ran(audit, meta)),

@@ -48,6 +48,11 @@ class Pair:
         return next((r["reason"] for r in self.records if r.get("reason")), "")
 
     @property
+    def marked(self) -> bool:
+        """Whether the victim, or its answers, carried an ownership mark."""
+        return bool(self.records[0]["cell"].get("mark"))
+
+    @property
     def seeds(self) -> list[int]:
         return sorted({int(r["cell"].get("seed", 0)) for r in self.done or self.records})
 
@@ -100,6 +105,8 @@ class Audit:
     pairs: Mapping[tuple[str, str], Pair] = field(default_factory=dict)
     controls: Sequence[Pair] = ()
     honest: Mapping[str, Pair] = field(default_factory=dict)
+    privacy: Mapping[tuple[str, str], Pair] = field(default_factory=dict)  # (privacy attack, defense)
+    marked: Mapping[tuple[str, str], Pair] = field(default_factory=dict)  # (attack, ownership mark)
     records: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
@@ -236,8 +243,11 @@ def read(records: Iterable[Mapping[str, Any]]) -> Audit:
     for r in records:
         groups.setdefault((r.get("role", "attack"), str(r["attack"]), str(r["defense"])), []).append(r)
     pairs = {key: _pair(key[1], key[2], group) for key, group in groups.items()}
+    thefts = {(a, d): p for (role, a, d), p in pairs.items() if role == "attack"}
     return Audit(
-        pairs={(a, d): p for (role, a, d), p in pairs.items() if role == "attack"},
+        pairs={key: p for key, p in thefts.items() if not p.marked},
+        privacy={(a, d): p for (role, a, d), p in pairs.items() if role == "privacy"},
+        marked={key: p for key, p in thefts.items() if p.marked},
         controls=[p for (role, _, _), p in pairs.items() if role == "control"],
         honest={d: p for (role, _, d), p in pairs.items() if role == "honest"},
         records=records,

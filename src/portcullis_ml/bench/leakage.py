@@ -1,0 +1,48 @@
+"""What a privacy attack is asked about, and how what it says is judged by whoever knows the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portcullis_ml.bench.experiment import Experiment
+from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.privacy import Candidates, Leakage
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.measures.membership import membership_measures
+from portcullis_ml.measures.recovered import match_recovered
+
+__all__ = ["candidates_of", "leakage_measures"]
+
+CANDIDATES = 1_000  # of each kind, members and others, at most
+
+
+def candidates_of(
+    experiment: Experiment, rng: np.random.Generator, *, most: int = 2 * CANDIDATES
+) -> tuple[Candidates, NDArray[np.bool_]]:
+    """Training rows and as many test rows, in a random order, at most `most` in all; and which are training rows."""
+    if experiment.train is None:
+        raise NotApplicable("Privacy is measured on rows that the victim was trained on. Give them with --train FILE.")
+    n = min(len(experiment.train), len(experiment.test_x), CANDIDATES, max(most // 2, 1))
+    ours = rng.permutation(len(experiment.train))[:n]
+    others = rng.permutation(len(experiment.test_x))[:n]
+    order = rng.permutation(2 * n)
+    x = np.concatenate([experiment.train[ours], experiment.test_x[others]])[order]
+    known = experiment.train_y is not None and experiment.test_y is not None
+    y = np.concatenate([experiment.train_y[ours], experiment.test_y[others]])[order] if known else None  # type: ignore[index]
+    return Candidates(x, y), (np.arange(2 * n) < n)[order]
+
+
+def leakage_measures(
+    leakage: Leakage, member: NDArray[np.bool_], experiment: Experiment, rng: np.random.Generator
+) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """Measures and notes of a record, from what an attack said and what is true."""
+    measures, notes = dict(leakage.measures), dict(leakage.notes)
+    if leakage.membership is not None:
+        measures |= membership_measures(leakage.membership, member)
+    if leakage.recovered is not None and len(leakage.recovered):
+        rows = leakage.recovered, experiment.train, experiment.test_x
+        notes["leak"] = match_recovered(*rows, experiment.interface, rng=rng)
+    return measures, notes

@@ -1,0 +1,61 @@
+"""Marks in an audit: the victim, or its guard, as an ownership scheme marks it in one cell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.experiment import ExperimentSpec, explaining
+from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.ownership import Key, Scheme
+from portcullis_ml.core.randomness import derive
+from portcullis_ml.core.recipes import OwnRows
+from portcullis_ml.core.types import Model
+from portcullis_ml.extraction import CATALOG as ATTACKS
+from portcullis_ml.ownership import CATALOG as SCHEMES
+
+__all__ = ["Mark", "mark_of"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A scheme at work: its key, the model that is served, and the stage that marks answers, if one does."""
+
+    scheme: Scheme[Any]
+    key: Key
+    model: Model
+    stage: Defense[Any] | None = None
+
+
+def mark_of(cell: Cell, spec: ExperimentSpec) -> Mark | None:
+    """The cell's mark, or None. Its secret is derived from the cell's seed, so that a run can be repeated: it is no
+    secret, and a served mark must never use it."""
+    if cell.mark is None:
+        return None
+    scheme: Scheme[Any] = SCHEMES.build(cell.mark)
+    secret = derive(cell.seed, "mark key, not a secret", json.dumps(cell.mark, sort_keys=True)).bytes(32)
+    experiment = spec.load()
+    key = scheme.mint(secret, experiment.interface)
+    if scheme.marks == "answers":
+        return Mark(scheme, key, experiment.model, scheme.defense(key))
+    marked = _trained(spec, json.dumps(cell.mark), json.dumps(cell.learner), cell.seed, secret)
+    return Mark(scheme, key, marked)
+
+
+@lru_cache(maxsize=2)
+def _trained(spec: ExperimentSpec, mark: str, learner: str, seed: int, secret: bytes) -> Model:
+    """The victim trained anew with its mark: once in a process for every mark and seed."""
+    experiment, scheme = spec.load(), SCHEMES.build(json.loads(mark))
+    if experiment.train is None or experiment.train_y is None:
+        raise NotApplicable(f"{scheme.name} is trained in; it needs the victim's rows and classes. Give --train FILE.")
+    if json.loads(learner) is None:
+        raise NotApplicable(f"{scheme.name} is trained in; it needs a learner, and there is none here.")
+    rows = OwnRows(experiment.train, experiment.train_y)
+    key = scheme.mint(secret, experiment.interface)
+    rng = derive(seed, "marked victim", mark)
+    model: Model = scheme.embed(key, ATTACKS.build(json.loads(learner)), rows, None, rng=rng)
+    return explaining(model, spec, experiment.test_x)

@@ -1,0 +1,61 @@
+"""Loss threshold: a model is surer of rows that it was trained on.
+
+Yeom, Giacomelli, Fredrikson, Jha. "Privacy Risk in Machine Learning: Analyzing the Connection to Overfitting",
+IEEE CSF 2018, section 3 (the membership adversary that thresholds the loss).
+
+Threat model   answers: any; labels say only whether a row is answered right. data: the candidates' true classes.
+Query cost     one query for each candidate.
+
+The suspicion is minus the cross-entropy of the candidate's true class. Where to put the threshold is left to whoever
+judges: the measures read the whole curve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
+from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.privacy import Candidates, Leakage, PrivacyAttack
+from portcullis_ml.core.settings import check
+from portcullis_ml.core.types import Interface
+
+__all__ = ["LossThreshold"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossThreshold(PrivacyAttack):
+    floor: float = 1e-12  # a probability shown as 0 has no logarithm
+    batch: int = 256  # rows sent at a time
+
+    name: ClassVar[str] = "loss_threshold"
+    needs: ClassVar[Needs] = Needs()
+
+    def __post_init__(self) -> None:
+        check(self, "floor", "in (0, 1)", lambda v: 0 < v < 1)
+        check(self, "batch", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def infer(
+        self,
+        harvest: Harvest,
+        interface: Interface,
+        knowledge: Knowledge,
+        candidates: Candidates,
+        rng: np.random.Generator,
+    ) -> Leakage:
+        if candidates.y is None:
+            raise NotApplicable("loss_threshold needs the candidates' true classes; they are not known here.")
+        membership = np.full(len(candidates), np.nan)
+        for start in range(0, len(candidates), self.batch):
+            rows = slice(start, start + self.batch)
+            answer = harvest.ask(candidates.x[rows])
+            shown = slice(start, start + len(answer))
+            true = candidates.y[shown, None]
+            share = np.take_along_axis(answer.soft(interface.n_classes), true, axis=1)[:, 0]
+            membership[shown] = np.log(np.maximum(share, self.floor))
+            if not harvest.open:
+                break
+        return Leakage(membership=membership)

@@ -1,0 +1,121 @@
+"""What the API gives away of its training data, what the copies are good for, and what marks prove of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.report.markup import Child, Html, el, join, table
+from portcullis_ml.report.numbers import across, percent
+from portcullis_ml.report.results import NONE, Audit, Pair, estimate
+
+__all__ = ["copies", "marks", "privacy"]
+
+WORDS = {
+    "agreement": "agrees with the victim",
+    "auc": "area under the curve",
+    "tpr_at_1_percent": "members found at 1% false accusations",
+    "tpr_at_0.1_percent": "members found at 0.1% false accusations",
+    "fooled": "examples that fool the victim",
+    "noise": "noise of the same size that does",
+    "matches": "marked questions answered as marked",
+    "false_claims": "innocent models convicted",
+}
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One link of the chain behind an attack and a defense, over all seeds."""
+
+    name: str
+    kind: str
+    found: Sequence[Mapping[str, Any]]
+
+    @property
+    def measures(self) -> dict[str, Estimate]:
+        names = dict.fromkeys(name for link in self.found for name in link["measures"])
+        lists = {n: [e for link in self.found if (e := estimate(link["measures"].get(n)))] for n in names}
+        return {n: across(es) for n, es in lists.items() if es}
+
+    @property
+    def reason(self) -> str:
+        return next((link["reason"] for link in self.found if link["reason"]), "")
+
+
+def privacy(audit: Audit) -> Html | None:
+    """Attacks on the training data through the API, behind every defense."""
+    if not audit.privacy:
+        return None
+    rows: list[list[Child]] = [
+        [attack, _words(defense), _measures(pair.measures) or pair.reason, f"{pair.queries:,}", len(pair.done)]
+        for (attack, defense), pair in audit.privacy.items()
+    ]
+    sentence = (
+        "Candidates are rows that the victim was trained on and as many that it was not; an attack says of each how "
+        "likely it is a member. Chance finds 1% of the members at 1% false accusations, and an area of 50%."
+    )
+    head = ["Attack", "Defense", "Measured", "Queries", "Seeds"]
+    return join([el("p", sentence), table(head, rows, "What the API gives away of its data", class_="stack")])
+
+
+def copies(audit: Audit) -> Html | None:
+    """Every link of every chain."""
+    rows: list[list[Child]] = [
+        [attack, _words(defense), link.name, _measures(link.measures) or link.reason, len(link.found)]
+        for (attack, defense), pair in audit.pairs.items()
+        for link in _links(pair)
+    ]
+    if not rows:
+        return None
+    sentence = "The copy is asked without limits, and costs no further queries: the bill is that of the theft."
+    head = ["Theft", "Defense", "Then", "Measured", "Seeds"]
+    return join([el("p", sentence), table(head, rows, "What the copy is good for", class_="stack")])
+
+
+def marks(audit: Audit) -> Html | None:
+    """What the examination of copies proves, for every mark and attack."""
+    rows: list[list[Child]] = []
+    for (attack, mark), pair in audit.marked.items():
+        courts = [link for link in _links(pair) if link.kind == "ownership"]
+        proof = [child for link in courts for child in _proof(link)] or [pair.reason, ""]
+        copy = pair.measures.get(audit.measure)
+        cost = audit.cost(mark)
+        lost = "?" if cost is None else f"{100 * cost.value:.1f} points"
+        rows.append([attack, mark, percent(copy, 1) if copy else pair.outcome, *proof, lost])
+    if not rows:
+        return None
+    sentence = (
+        "A copy is examined by its answers alone. The p-value is the chance that a model that owes the mark nothing "
+        "answers as many marked questions as marked; of several seeds the largest is shown."
+    )
+    head = ["Theft", "Mark", "Copy", "Measured", "p-value", "Honest clients lose"]
+    return join([el("p", sentence), table(head, rows, "What the marks prove", class_="stack")])
+
+
+def _links(pair: Pair) -> list[_Link]:
+    chains = [r.get("then") or () for r in pair.done]
+    longest = max(chains, key=len, default=())
+    return [
+        _Link(link["name"], link["kind"], [chain[i] for chain in chains if len(chain) > i])
+        for i, link in enumerate(longest)
+    ]
+
+
+def _proof(link: _Link) -> list[Child]:
+    values = [link_["notes"]["p_value"] for link_ in link.found if "p_value" in link_["notes"]]
+    return [_measures(link.measures), f"{max(values):.2g}" if values else "?"]
+
+
+def _measures(measures: Mapping[str, Estimate]) -> list[Html]:
+    """A line for each measure."""
+    return [
+        el("div", f"{WORDS.get(name, name.replace('_', ' '))}: {percent(e, 1)}, n = {e.n:,} {e.unit}")
+        for name, e in measures.items()
+        if name in WORDS or len(measures) <= 4
+    ]
+
+
+def _words(defense: str) -> str:
+    return "no defense" if defense == NONE else defense

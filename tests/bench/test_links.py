@@ -1,0 +1,174 @@
+"""What is done with the copy, what attacks know, and what marks prove: cells of an audit beyond the theft itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from portcullis_ml.bench.audit_cell import audit_cell
+from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.grid import Plan, attack_named, defense_named, mark_named, privacy_named
+from portcullis_ml.bench.links import link_named
+from portcullis_ml.core.attack import Needs
+from portcullis_ml.core.errors import NotApplicable, ParameterError
+from portcullis_ml.core.extraction import ExtractionAttack
+from portcullis_ml.core.settings import describe
+from portcullis_ml.models.sklearn import SklearnLearner
+from portcullis_ml.report import render
+from portcullis_ml.report.results import read
+
+from .experiments import cell_for, spec, workspace
+from .test_grid import PLAN
+
+TREE = describe(SklearnLearner(estimator="tree"))
+KNOWING = "tests.bench.test_links:Knowing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowing(ExtractionAttack):
+    """Made for rounding: notes what it was told of the guard."""
+
+    name: ClassVar[str] = KNOWING
+    needs: ClassVar[Needs] = Needs(learner=True, pool=True, defense=("rounding",))
+
+    def steal(self, harvest, interface, knowledge, rng):
+        harvest.notes["told"] = list(knowledge.defense)
+        harvest.ask(knowledge.pool)
+        return knowledge.learner.fit(harvest.x, harvest.targets(), rng=rng)
+
+
+@pytest.fixture
+def here(tmp_path):
+    rng = np.random.default_rng(3)
+    x = rng.uniform(size=(200, 4))
+    return spec(tmp_path, train_x=x, train_y=rng.integers(3, size=200), test_y=rng.integers(3, size=120))
+
+
+def run(here, tmp_path, cell: Cell):
+    return audit_cell(cell, workspace(tmp_path / cell.id), spec=here)
+
+
+def test_a_chain_is_one_cell_with_one_bill(here, tmp_path):
+    links = tuple(link_named(w) for w in ("knockoff(batch=20)", "loss_threshold", "evasion(per_class=2, steps=2)"))
+    record = run(here, tmp_path, cell_for(here, attack_named("equation_solving"), budget=60, then=links))
+    assert [(x["name"], x["kind"], x["outcome"]) for x in record.then] == [
+        ("knockoff", "extraction", "done"),
+        ("loss_threshold", "privacy", "done"),
+        ("evasion", "?", "not applicable"),  # the second copy cannot be differentiated
+    ]
+    assert record.queries <= 60
+    assert 0.3 < record.then[1]["measures"]["auc"].value < 0.7
+    assert record.then[0]["measures"]["agreement"].value > 0.5
+    json.dumps(record.to_json(), allow_nan=False)
+
+
+def test_the_copy_of_one_link_is_the_victim_of_the_next(here, tmp_path):
+    first = cell_for(here, attack_named("equation_solving"), budget=60, then=(link_named("equation_solving"),))
+    assert run(here, tmp_path, first).then[0]["measures"]["agreement"].value == 1
+    poor = replace(first, attack=attack_named("knockoff"), budget=20, learner=TREE)
+    assert run(here, tmp_path, poor).then[0]["measures"]["agreement"].value < 1
+
+
+def test_a_link_that_fails_says_why_and_the_next_goes_on(here, tmp_path):
+    links = (link_named("representers"), link_named("loss_threshold"))
+    record = run(here, tmp_path, cell_for(here, attack_named("equation_solving"), then=links))
+    assert record.then[0]["outcome"] == "not applicable"
+    assert "reads kernel models" in record.then[0]["reason"]
+    assert record.then[1]["outcome"] == "done"
+
+
+def test_a_privacy_attack_meets_the_guard_and_pays(here, tmp_path):
+    cell = cell_for(here, privacy_named("loss_threshold"), role="privacy", defense=tuple(defense_named("label_only")))
+    record = run(here, tmp_path, cell)
+    assert record.queries == 60 == record.notes["candidates"]
+    assert record.threat_model["answers"] == "labels"
+    assert {"auc"} <= set(record.measures)
+
+
+def test_without_training_rows_nothing_is_said_of_privacy(tmp_path):
+    bare = replace(spec(tmp_path), train=None)
+    cell = cell_for(bare, privacy_named("loss_threshold"), role="privacy")
+    with pytest.raises(NotApplicable, match="--train FILE"):
+        run(bare, tmp_path, cell)
+
+
+def test_an_attacker_who_knows_is_told_the_settings_and_never_the_key(here, tmp_path):
+    cell = cell_for(here, attack_named(KNOWING), defense=tuple(defense_named("rounding(decimals=1)")))
+    with pytest.raises(NotApplicable, match="made for a guard with rounding; this attacker knows of none"):
+        run(here, tmp_path, cell)
+    record = run(here, tmp_path, replace(cell, knows_defense=True))
+    assert record.notes["told"] == [{"unit": "rounding", "decimals": 1, "renormalise": False}]
+    assert record.threat_model["knows_defense"] is True
+
+
+def test_an_attacker_who_knows_runs_beside_the_defenses_that_it_is_made_for():
+    plan = replace(PLAN, attacks=["knockoff", KNOWING], defenses=["rounding", "watch(detector=prada, then=rounding)"])
+    found = {(c.defense_name, c.knows_defense) for c in plan.cells() if c.attack_name == KNOWING}
+    assert found == {("rounding", True), ("watch(detector=prada, then=rounding)", True)}
+
+
+def test_new_fields_leave_the_ids_of_other_cells_alone():
+    (cell,) = [c for c in PLAN.cells() if c.seed == 0 and c.role == "honest" and c.defense_name == "none"]
+    assert replace(cell, knows_defense=False, then=(), mark=None).id == cell.id
+    others = {replace(cell, knows_defense=True).id, replace(cell, then=({"unit": "x"},)).id}
+    assert len({cell.id, *others, replace(cell, mark={"unit": "m"}).id}) == 4
+    assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell
+
+
+@pytest.mark.parametrize("word", ["tests.ownership.toys:Trained", "tests.ownership.toys:Served"])
+def test_a_marked_victims_copy_is_examined(here, tmp_path, word):
+    cell = cell_for(here, attack_named("knockoff"), budget=150, learner=TREE, mark=mark_named(word))
+    record = run(here, tmp_path, cell)
+    (court,) = record.then
+    assert court["kind"] == "ownership"
+    assert court["measures"]["matches"].n > 0
+    if word.endswith("Served"):  # its wrong answers are in the transfer set
+        assert court["notes"]["p_value"] < 1e-6
+    honest = run(here, tmp_path, replace(cell, role="honest", attack={"unit": "honest"}, budget=0))
+    assert (honest.measures["labels_changed"].value > 0) == word.endswith("Served")
+
+
+def test_a_plan_crosses_marks_and_privacy_with_the_rest():
+    plan = replace(
+        PLAN, marks=["tests.ownership.toys:Served"], privacy=["loss_threshold"], then=["loss_threshold"], seeds=[0]
+    )
+    cells = plan.cells()
+    assert {c.attack_name for c in cells if c.mark and c.role == "attack"} == {"knockoff", "jb_top3"}
+    assert {c.defense_name for c in cells if c.role == "privacy"} == {"none", "label_only", "rounding(decimals=2)"}
+    assert {c.budget for c in cells if c.then} == {40}
+    assert all(c.role == "attack" for c in cells if c.then)
+
+
+@pytest.mark.parametrize(
+    ("named", "word"), [(privacy_named, "knockoff2"), (mark_named, "portcullis_ml.defenses.block:Block")]
+)
+def test_a_wrong_word_is_refused(named, word):
+    with pytest.raises(ParameterError):
+        named(word)
+
+
+def test_the_report_shows_what_came_of_it(here, tmp_path):
+    links = (link_named("loss_threshold"), link_named("representers"))
+    cells = [
+        cell_for(here, attack_named("knockoff"), then=links),
+        cell_for(here, privacy_named("loss_threshold"), role="privacy"),
+        cell_for(here, attack_named("knockoff"), learner=TREE, mark=mark_named("tests.ownership.toys:Served"),
+                 names={"attack": "knockoff", "defense": "served toy"}),
+    ]  # fmt: skip
+    records = [json.loads(json.dumps(run(here, tmp_path, cell).to_json())) for cell in cells]
+    audit = read(records)
+    assert list(audit.marked) == [("knockoff", "served toy")]
+    assert list(audit.pairs) == [("knockoff", "none")]
+    page = render(records)
+    for words in ("What the copy is good for", "What the API gives away of its data", "What the marks prove",
+                  "area under the curve", "p-value", "representers reads kernel models"):  # fmt: skip
+        assert words in page
+
+
+def test_a_plan_needs_no_learner_for_a_served_mark():
+    plan = Plan(**{**PLAN.__dict__, "learner": None, "own_labels": False, "marks": ["tests.ownership.toys:Served"]})
+    assert all(c.learner is None for c in plan.cells())
