@@ -11,6 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CODE = [p for folder in ("src", "benchmarks", "scripts") for p in sorted((ROOT / folder).rglob("*.py"))]
+INSTALL = re.compile(
+    r"\b(?:pip3? install|pipx (?:install|run)|uv (?:add|tool install)|uvx|conda install)\b([^\n`#&;|]*)"
+)
+FROM_INDEX = re.compile(r"portcullis(?:[-_.]ml)?(?:[\[=<>~!@].*)?[.,:)]*", re.I)  # a file would end in .whl
+REQUIREMENT = re.compile(r"\bportcullis(?:[-_.]ml)?(?:\[[\w, -]*\]|\s?[=~>]=\s?\d)|pypi\.org/project/portcullis", re.I)
 
 
 def test_generated_pages_are_fresh() -> None:
@@ -55,3 +61,47 @@ def test_the_readme_starts_with_what_it_does_and_two_commands() -> None:
     top = (ROOT / "README.md").read_text()[:1200]
     assert "make audit" in top
     assert "make test" in top
+
+
+def from_an_index(text: str) -> list[str]:
+    """What in a text would have a reader install a distribution called portcullis, or portcullis-ml, from an index."""
+    words = [word for command in INSTALL.findall(text) for word in re.split(r"[\s'\"]+", command)]
+    return [*filter(FROM_INDEX.fullmatch, words), *REQUIREMENT.findall(text)]
+
+
+def test_nothing_sends_a_reader_to_an_index_for_portcullis() -> None:
+    """On PyPI `portcullis` is another project, and the name `portcullis-ml` is not held yet."""
+    files = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "Makefile", ROOT / ".ci" / "run", *CODE]
+    found = {str(path.relative_to(ROOT)): from_an_index(path.read_text()) for path in files}
+    assert not {name: hits for name, hits in found.items() if hits}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`pip install portcullis`",
+        "$ pip install -q 'portcullis[audit]'",
+        "RUN pip install --no-cache-dir portcullis-ml==0.2.0",
+        "pipx install Portcullis.",
+        "uv add portcullis_ml",
+        "with the extra `portcullis[fast]`",
+        "portcullis-ml[gateway]",
+        "portcullis>=0.2",
+        "https://pypi.org/project/portcullis/",
+    ],
+)
+def test_a_distribution_from_an_index_is_found(text: str) -> None:
+    assert from_an_index(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`pip install '.[audit]'`, then `portcullis audit`",
+        'RUN pip install --no-cache-dir "$(ls portcullis_ml-*.whl)[gateway]"',
+        "pip install ./portcullis_ml-0.2.0-py3-none-any.whl",
+        "pip install . && portcullis list",
+    ],
+)
+def test_a_checkout_and_a_wheel_are_no_index(text: str) -> None:
+    assert not from_an_index(text)

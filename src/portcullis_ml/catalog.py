@@ -17,9 +17,9 @@ from typing import Any
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 
-__all__ = ["Catalog", "resolve", "split_outside"]
+__all__ = ["Catalog", "absent", "resolve", "split_outside"]
 
-OPTIONAL = {"torch": "audit", "onnx": "audit", "onnxruntime": "audit", "skops": "audit", "safetensors": "audit"}
+OPTIONAL = ("onnx", "onnxruntime", "pandas", "safetensors", "skops", "torch")  # what the extra `audit` installs
 FORMER = "portcullis."  # how the names of our modules began until 0.2; it stands in older records and policies
 WORDS = ("str", "Literal")  # how the type of a setting begins whose value is a word
 NESTED = ("detectors", "defenses", "extraction", "recipes")  # the wings in which a setting that is a unit is looked up
@@ -33,13 +33,18 @@ def resolve(path: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in OPTIONAL:
-            raise MissingExtra(attribute or module, missing, OPTIONAL[missing]) from error
-        raise InputError(f"{path!r} was expected to be module:name; there is no module {error.name!r}.") from error
+        raise absent(path, error) from error
     except AttributeError as error:
         raise InputError(f"{path!r} was expected to be module:name; {module} has no {attribute!r}.") from error
     return found
+
+
+def absent(path: str, error: ModuleNotFoundError) -> MissingExtra | InputError:
+    """What to raise where the code at "module:name" imports a module that is not installed."""
+    package = (error.name or "").partition(".")[0]
+    if package in OPTIONAL:
+        return MissingExtra(path, package)
+    return InputError(f"{path!r} was expected to be module:name; there is no module {error.name!r}.")
 
 
 class Catalog(Mapping[str, str]):

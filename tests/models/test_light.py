@@ -20,20 +20,22 @@ def test_loading_and_victims_import_no_framework():
 
 
 @pytest.mark.parametrize(
-    ("code", "package"),
+    ("code", "package", "extra"),
     [
-        ("import portcullis_ml.models.torch", "torch"),
-        ("from portcullis_ml.models.networks import build_network; build_network('mlp', (4,), 2)", "torch"),
-        ("from portcullis_ml.models.onnx import OnnxModel; OnnxModel(b'')", "onnxruntime"),
+        ("import portcullis_ml.models.torch", "torch", "audit"),
+        ("from portcullis_ml.models.networks import build_network; build_network('mlp', (4,), 2)", "torch", "audit"),
+        ("from portcullis_ml.models.onnx import OnnxModel; OnnxModel(b'')", "onnxruntime", "audit"),
         (
             "from portcullis_ml.models.load import save_model; save_model(type('M', (), {'estimator': 1})(), 'x')",
             "skops",
+            "audit",
         ),
+        ("from portcullis_ml.gateway.guarded import Guarded", "orjson", "gateway"),
+        ("import portcullis_ml.gateway.server", "uvicorn", "gateway"),
     ],
 )
-def test_an_absent_package_names_its_extra(code, package):
+def test_an_absent_package_names_its_extra(code, package, extra):
     ran = python(f"import sys; sys.modules[{package!r}] = None\n{code}")
-    advice = (
-        "which is not installed. Install Portcullis with its extra 'audit': pip install '.[audit]' in its checkout."
-    )
-    assert f"needs {package}, {advice}" in ran.stderr
+    advice = f"needs {package}, which is not installed. Install Portcullis with its extra {extra!r}: "
+    how = f"pip install '.[{extra}]' in a checkout, or pip install 'FILE.whl[{extra}]' with its wheel."
+    assert f"{advice}{how}" in ran.stderr

@@ -57,7 +57,8 @@ class MissingExtra(PortcullisError, ImportError):
     def __init__(self, feature: str, package: str, extra: str = "audit") -> None:
         super().__init__(
             f"{feature} needs {package}, which is not installed. "
-            f"Install Portcullis with its extra {extra!r}: pip install '.[{extra}]' in its checkout."
+            f"Install Portcullis with its extra {extra!r}: pip install '.[{extra}]' in a checkout, "
+            f"or pip install 'FILE.whl[{extra}]' with its wheel."
         )
         self.extra = extra
 

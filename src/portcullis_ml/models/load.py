@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.catalog import resolve
+from portcullis_ml.catalog import absent, resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
@@ -241,11 +241,18 @@ def _from_object(
         columns = _columns(spec, found, input_shape) if n_classes is None else n_classes
         return FunctionModel(found, input_shape, columns)
     if callable(found) and not _required(found):
-        return _from_object(f"{spec}()", found(), input_shape, n_classes, features)
+        return _from_object(f"{spec}()", _made(spec, found), input_shape, n_classes, features)
     raise InputError(
         f"{spec} was expected to be a Model, a fitted scikit-learn estimator, a torch module or a callable; it is a "
         f"{type(found).__name__}. For a callable give input_shape."
     )
+
+
+def _made(spec: str, factory: Callable[[], Any]) -> Any:
+    try:
+        return factory()
+    except ModuleNotFoundError as error:
+        raise absent(spec, error) from error
 
 
 def _columns(spec: str, ask: Callable[[Array], Any], input_shape: tuple[int, ...]) -> int:
