@@ -26,16 +26,21 @@ WINGS = {
     "defenses": "Defenses",
     "detectors": "Detectors",
     "explainers": "Explainers",
+    "recipes": "Recipes",
+    "hardening": "Hardening",
+    "ownership": "Ownership",
+    "privacy": "Privacy attacks",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
-VERBS = ["audit", "extract", "serve", "check", "replay", "demo", "list", "bench"]
+VERBS = ["audit", "extract", "prepare", "serve", "check", "replay", "demo", "list", "bench"]
 
 
 def catalog() -> str:
     parts = ["# Catalog\n\nEvery unit by name: the file, the word on the command line and the label in reports.\n"]
     for wing, title in WINGS.items():
-        parts.append(f"\n## {title}\n")
         entries: Catalog = resolve(CATALOGS[wing])
+        if entries:
+            parts.append(f"\n## {title}\n")
         for name in entries:
             parts.append(unit(name, entries.load(name), entries[name]))
     return HEAD + "".join(parts)
@@ -45,7 +50,7 @@ def unit(name: str, cls: Any, path: str) -> str:
     module = sys.modules[path.partition(":")[0]]
     text = inspect.getdoc(module) or ""
     lines = [f"\n### {name}\n\n{cleaned(text)}\n"]
-    settings = fields(cls)
+    settings = [setting for setting in fields(cls) if setting.init]
     if settings:
         lines.append("\n| setting | default | meaning |\n| --- | --- | --- |\n")
         source = inspect.getsource(cls)
@@ -100,7 +105,8 @@ def readme() -> str:
     rows = ["| | units |", "| --- | --- |"]
     for wing, title in WINGS.items():
         names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(CATALOGS[wing]))
-        rows.append(f"| {title} | {names} |")
+        if names:
+            rows.append(f"| {title} | {names} |")
     text = (DOCS.parent / "README.md").read_text()
     table = "\n".join(rows)
     return re.sub(r"(<!-- catalog -->\n).*?(\n<!-- /catalog -->)", lambda m: m[1] + table + m[2], text, flags=re.S)

@@ -36,7 +36,7 @@ def small(folder: Path = Path()) -> list[str]:
 def test_version_and_help():
     assert call("--version").output == f"portcullis {portcullis_ml.__version__}\n"
     top = call("--help").output
-    for verb in ("audit", "extract", "list", "bench"):
+    for verb in ("audit", "extract", "prepare", "list", "bench"):
         assert verb in top
     assert "portcullis audit --victim model.onnx" in call("audit", "--help").output
 
@@ -212,9 +212,15 @@ def test_list_shows_what_things_need():
     assert "Did you mean defenses" in result.stderr
 
 
+def test_the_list_says_what_a_training_needs():
+    (row,) = json.loads(call("list", "hardening", "--json").stdout)["hardening"]
+    assert (row["name"], row["needs"]) == ("outlier_exposure", ["outside rows", "labels"])
+    assert "domain_filter" in call("list", "recipes").output
+
+
 def test_the_list_covers_every_catalog():
     found = json.loads(call("list", "--json").stdout)
-    for wing in ("extraction", "defenses", "detectors"):
+    for wing in ("extraction", "defenses", "detectors", "recipes", "hardening", "ownership", "privacy"):
         catalog = __import__(f"portcullis_ml.{wing}", fromlist=["CATALOG"]).CATALOG
         assert set(catalog) <= {row["name"] for row in found[wing]}
         assert all(row.get("what") or row.get("missing") for row in found[wing])

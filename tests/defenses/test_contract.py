@@ -26,11 +26,16 @@ from portcullis_ml.core.state import pack, unpack
 from portcullis_ml.core.types import Answer, Array, Request
 from portcullis_ml.defenses import CATALOG
 
-from .toys import API, Tally, answer_to, explained, noise, rows, same
+from .toys import API, Tally, answer_to, explained, noise, rows, same, toy_filter
 
 NAMES = list(CATALOG)
-REQUIRED: dict[str, dict[str, Any]] = {"watch": {"detector": Tally()}}  # settings without a default
+REQUIRED: dict[str, dict[str, Any]] = {  # settings without a default
+    "out_of_domain": {"filter": toy_filter()},
+    "watch": {"detector": Tally()},
+}
 VARIANTS: dict[str, dict[str, Any]] = {  # "name-what", beside every unit's defaults
+    "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
+    "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
     "rounding-none": {"decimals": 0},
     "rounding-renormalised": {"decimals": 1, "renormalise": True},
     "top_k-1": {"k": 1},
@@ -53,7 +58,7 @@ def defense(case: str) -> Defense[Any]:
 
 def build(case: str) -> Defense[Any]:
     name = case.partition("-")[0]
-    return CATALOG.load(name)(**VARIANTS.get(case, REQUIRED.get(name, {})))
+    return CATALOG.load(name)(**VARIANTS.get(case, REQUIRED.get(name, {}))).bind(API)
 
 
 def released(

@@ -1,16 +1,23 @@
-"""Answers, and a detector that counts, for the tests of defenses."""
+"""Answers, a detector that counts and a filter of what is foreign, for the tests of defenses."""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.models.artifacts import pack_arrays, write_artifact
 
-__all__ = ["API", "Count", "Tally", "answer_to", "explained", "noise", "rows", "same"]
+__all__ = ["API", "Count", "Tally", "answer_to", "explained", "noise", "rows", "same", "toy_filter"]
 
 API = Interface(input_shape=(4,), n_classes=5)
 
@@ -30,6 +37,20 @@ def answer_to(x: Array) -> Answer:
 def explained(x: Array) -> Answer:
     """The same answer with an explanation of shape (2, 2) for each row."""
     return replace(answer_to(x), explanation=np.sin(x + answer_to(x).labels[:, None]).reshape(len(x), 2, 2))
+
+
+@functools.cache
+def toy_filter() -> Artifact:
+    """A filter that takes rows for foreign whose inputs sum to more than 2: about half of `rows`."""
+    arrays = {
+        "mean": np.full(4, 0.5),
+        "deviation": np.ones(4),
+        "w0": np.array([np.full(4, -8.0), np.full(4, 8.0)]),
+        "b0": np.zeros(2),
+    }
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(Contents({"filter.safetensors": pack_arrays(arrays)}), folder / "filter")
 
 
 def noise(key: bytes = b"k" * 32) -> Noise:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.defenses.toys import answer_to, rows, toy_filter
 from tests.gateway.harness import SECRET
 
-from portcullis_ml.core.types import Reveals
+from portcullis_ml.core.types import Request, Reveals
 from portcullis_ml.gateway.clients import hashed, new_key
 from portcullis_ml.gateway.explain import explained, warnings
 from portcullis_ml.gateway.policy import PolicyError, parse_policy, read_policy
@@ -166,6 +168,23 @@ def test_a_short_secret_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         parse_policy(GOOD, folder=tmp_path)
     with pytest.raises(PolicyError, match="cannot be read"):
         read_policy(tmp_path / "nothing.toml")
+
+
+def test_what_a_recipe_has_trained_is_found_beside_the_policy_and_known_by_its_content(tmp_path: Path) -> None:
+    trained = toy_filter()
+    shutil.copytree(trained.path, tmp_path / "filter")
+    (tmp_path / "guard.key").write_text(SECRET.hex())
+    head = 'key_file = "guard.key"\n[model]\nname = "m"\ninput_shape = [4]\nclasses = 5\n'
+    text = head + '[[guard]]\nunit = "out_of_domain"\nfilter = "filter@sha256:{}"\n'
+    policy = parse_policy(text.format(trained.sha256), folder=tmp_path)
+    guard = policy.guard()
+    guard.bind(policy.served.interface)
+    assert guard.heavy
+    assert guard.release(Request("a", rows(60)), answer_to(rows(60))).altered.any()
+    with pytest.raises(PolicyError, match=r"line 6: .* was expected to hold what has the SHA-256"):
+        parse_policy(text.format("0" * 64), folder=tmp_path)
+    with pytest.raises(PolicyError, match=r"line 6: .*there is none\. Check the path"):
+        parse_policy(text.replace("@sha256:{}", "s"), folder=tmp_path)
 
 
 def test_a_new_key_matches_its_digest() -> None:

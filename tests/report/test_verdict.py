@@ -48,6 +48,42 @@ def test_the_answer_names_queries_theft_best_defense_and_its_price() -> None:
     assert "Behind label_only the worst attacker is knockoff." in s.detail
 
 
+def in_regime(made: dict[str, Any], regime: str, **cell: Any) -> dict[str, Any]:
+    return made | {"cell": {**made["cell"], "regime": regime, **cell}}
+
+
+BOTH = [
+    exact("knockoff", NONE, 0.84),
+    in_regime(exact("knockoff", "filter [matched]", 0.2), "matched"),
+    in_regime(exact("knockoff", "filter [held out]", 0.5), "held_out"),
+    exact("knockoff", "top_k", 0.8),
+    control("no_api", 0.1),
+]
+
+
+def test_where_both_regimes_were_run_the_one_from_elsewhere_is_judged() -> None:
+    audit_ = read(BOTH)
+    assert audit_.defenses[-1] == "filter [matched]"
+    assert audit_.best == "filter [held out]"
+    assert "which an owner seldom has" not in whole(judged(BOTH))
+    assert "# filter [held out]" in (settings(audit_) or "")
+
+
+def test_a_defense_trained_on_the_thiefs_own_source_only_has_its_caveat() -> None:
+    records = [r for r in BOTH if r["defense"] != "filter [held out]"]
+    assert "filter [matched] was trained with rows from the source of the thief's pool" in whole(judged(records))
+    assert read(records).best == "filter [matched]"
+
+
+def test_a_hardened_victim_is_recommended_with_or_without_a_guard() -> None:
+    hardening = {"unit": "outlier_exposure", "artifact": "there/it@sha256:00"}
+    for stages in ([], [{"unit": "top_k", "k": 1}]):
+        hard = in_regime(exact("knockoff", "hard", 0.3), "held_out", hardening=hardening, defense=stages)
+        text = settings(read([exact("knockoff", NONE, 0.84), hard, control("no_api", 0.1)])) or ""
+        assert "# the model to serve is the hardened one, in there/it@sha256:00" in text
+        assert len(tomllib.loads(text).get("guard", [])) == len(stages)
+
+
 def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     records = [exact("knockoff", NONE, 0.95), exact("knockoff", "label_only", 0.6), control("no_api", 0.1)]
     s = judged([*records, control("own_labels", 0.96)])

@@ -28,7 +28,7 @@ from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle, checked_answer
@@ -59,9 +59,9 @@ def audit_cell(
 
     keep(extraction) may store what the attack returned before it is graded.
     """
-    experiment = spec.load()
+    experiment = spec.load(_hardened(cell))
     if cell.role == "honest":
-        return _honest(cell, experiment, mark_of(cell, spec))
+        return _honest(cell, experiment, mark_of(cell, spec), spec)
     if cell.budget == 0:
         return _unpaid(cell, experiment, spec)
     scene = _scene(cell, spec)
@@ -73,7 +73,7 @@ def audit_cell(
         extraction = attack(oracle, scene.knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
         keep(extraction)
-    exam = _exam(spec, scene.mark)
+    exam = _exam(spec, scene.mark, _hardened(cell))
     measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
     if leak := representers_note(extraction.model, experiment, cell):
         notes["leak"] = leak
@@ -90,6 +90,19 @@ def audit_cell(
         notes=_plain(extraction.notes | notes),
         then=tuple(_plain_link(link) for link in _links(cell, extraction.model, scene, exam)),
     )
+
+
+def _hardened(cell: Cell) -> str | None:
+    """The folder of the hardened victim that this cell serves, or None."""
+    if cell.hardening is None:
+        return None
+    if "artifact" not in cell.hardening:
+        name = cell.hardening["unit"]
+        raise InputError(
+            f"{name} must have trained a victim before anything is attacked; it has not. Run `portcullis prepare "
+            f"{name} ...` and give its folder as --victim."
+        )
+    return str(cell.hardening["artifact"])
 
 
 @dataclass(frozen=True)
@@ -117,12 +130,16 @@ class _Scene:
 
 
 def _scene(cell: Cell, spec: ExperimentSpec) -> _Scene:
-    experiment, mark = spec.load(), mark_of(cell, spec)
+    experiment, mark = spec.load(_hardened(cell)), mark_of(cell, spec)
     answered = _asked_for(cell, experiment)
     guard = guard_of(cell, answered, mark)
     interface = answered if guard is None else guard.shown(answered)
-    model = experiment.model if mark is None else mark.model
-    return _Scene(experiment, model, guard, interface, knowledge_of(cell, experiment), mark)
+    return _Scene(experiment, _served(experiment, mark), guard, interface, knowledge_of(cell, experiment), mark)
+
+
+def _served(experiment: Experiment, mark: Mark | None) -> Model:
+    """The victim, or the one that was trained with a mark."""
+    return experiment.model if mark is None or mark.stage is not None else mark.model
 
 
 def guard_of(cell: Cell, interface: Interface, mark: Mark | None = None) -> Guard | None:
@@ -220,14 +237,17 @@ def _asked_for(cell: Cell, experiment: Experiment) -> Interface:
     return experiment.interface.revealing(reveals=Reveals.parse(cell.interface["reveals"]), **changes)
 
 
-def _exam(spec: ExperimentSpec, mark: Mark | None = None) -> Exam:
-    """What a copy is compared with: the model that is served, marked or not."""
-    return _plain_exam(spec) if mark is None or mark.stage is not None else _exam_of(spec.load(), mark.model)
+def _exam(spec: ExperimentSpec, mark: Mark | None = None, hardened: str | None = None) -> Exam:
+    """What a copy is compared with: the model that is served, hardened or marked or neither."""
+    if mark is None or mark.stage is not None:
+        return _plain_exam(spec, hardened)
+    return _exam_of(spec.load(), mark.model)
 
 
 @lru_cache(maxsize=4)
-def _plain_exam(spec: ExperimentSpec) -> Exam:
-    return _exam_of(spec.load(), spec.load().model)
+def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> Exam:
+    experiment = spec.load(hardened)
+    return _exam_of(experiment, experiment.model)
 
 
 def _exam_of(experiment: Experiment, model: Model) -> Exam:
@@ -273,7 +293,7 @@ def _curve(extraction: Extraction, experiment: Experiment, exam: Exam) -> tuple[
 
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     """The record of a control that asks the API nothing."""
-    exam = _exam(spec)
+    exam = _exam(spec, hardened=_hardened(cell))
     copy: Model
     if cell.attack["unit"] == "own_labels":
         rng = cell.rng("attack")
@@ -284,8 +304,11 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     return Record(cell=cell, measures=measures, classes=classes, threat_model={"answers": "none", "accounts": 0})
 
 
-def _honest(cell: Cell, experiment: Experiment, mark: Mark | None) -> Record:
-    """What the guard costs clients who mean well: the test rows, shared out among a few of them."""
+def _honest(cell: Cell, experiment: Experiment, mark: Mark | None, spec: ExperimentSpec) -> Record:
+    """What the guard costs clients who mean well: the test rows, shared out among a few of them.
+
+    Where a hardened victim is served, beside the plain one's answers, so that the hardening's cost is part of it.
+    """
     order = cell.rng("honest order").permutation(len(experiment.test_x))
     shares = np.array_split(order, max(1, len(order) // HONEST))
     streams = [experiment.test_x[rows] for rows in shares]
@@ -295,8 +318,10 @@ def _honest(cell: Cell, experiment: Experiment, mark: Mark | None) -> Record:
     def fresh() -> Guard:
         return guard_of(cell, interface, mark) or Guard(key=bytes(16))
 
-    model = experiment.model if mark is None else mark.model
-    cost = honest_cost(fresh, model, interface, streams, truths, rng=cell.rng("honest"))
+    plain = None if cell.hardening is None else spec.load().model
+    cost = honest_cost(
+        fresh, _served(experiment, mark), interface, streams, truths, rng=cell.rng("honest"), plain=plain
+    )
     measures = cost.measures() | _false_alarms(cell, experiment, streams)
     flags = []
     if not cost.agreement.value == 1:

@@ -24,7 +24,8 @@ __all__ = ["MEASURES", "Cell", "Role", "fingerprint"]
 
 MEASURES = 1  # the version of how cells are measured; a new one makes every cell a new cell
 
-LATER = ("knows_defense", "mark", "then")  # fields added since ids were first made: left out of an id where empty
+# Fields added since ids were first made: left out of an id where empty.
+LATER = ("hardening", "knows_defense", "mark", "regime", "then")
 
 Role = Literal["attack", "control", "honest", "privacy"]
 
@@ -41,6 +42,9 @@ class Cell:
     budget     rows that may be paid for
     seed       of everything that the attacker draws; the victim stays the same
     learner    the description of the thief's training procedure, or None
+    hardening  how the victim was trained that is really served, {"unit": ..., "artifact": "PATH@sha256:HEX"}; or None
+    regime     where the outside rows come from that something in this cell was trained with: "matched" (the source of
+               the thief's pool) or "held_out" (another source); "" where there are none
     role       "attack"; "control" for a row that only puts others into proportion; "honest" for a client who means
                well; "privacy" for an attack on the training data through the same API
     knows_defense  whether the attacker is told the guard's settings, all but its key
@@ -58,6 +62,8 @@ class Cell:
     budget: int = 1
     seed: int = 0
     learner: Mapping[str, Any] | None = None
+    hardening: Mapping[str, Any] | None = None
+    regime: str = ""
     role: Role = "attack"
     measures: int = MEASURES
     extra: Mapping[str, Any] = field(default_factory=dict)

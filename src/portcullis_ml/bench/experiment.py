@@ -9,7 +9,8 @@ that a person brings are compared instead, and common ones are counted.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.cell import fingerprint
+from portcullis_ml.bench.outside import Outside, read_outside
 from portcullis_ml.bench.rows import LabelledRows, as_taken, one_table, read_rows
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
@@ -24,6 +26,7 @@ from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
 from portcullis_ml.models.explain import explainer_named
+from portcullis_ml.models.load import model_folder
 
 __all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for"]
 
@@ -37,8 +40,10 @@ class Experiment:
 
     pool_labels  (n,) the pool's own labels in the victim's classes, or None
     overlap      rows of the pool that the victim was trained on; None when nobody could check
-    train        rows that the victim was trained on, where they are known; no thief and no learner sees them
-    train_y      (n,) their true classes, where those are known too
+    train        rows that the victim was trained on, where they are known; no thief and no learner of theirs sees them
+    train_y      (n,) the true classes of those rows, where they are known
+    together     (n,) which rows of the pool show one object and belong together, or None
+    outside      regime -> rows unlike the victim's that its owner has: see `outside.py`
     names        {"victim": {...}, "data": {...}} with fingerprints, as a cell wants them
     splits       a sentence: whose rows are whose
     """
@@ -55,6 +60,9 @@ class Experiment:
     classes: tuple[str, ...] | None = None
     train: Array | None = None
     train_y: Labels | None = None
+    together: Labels | None = None
+    source: str = ""  # the name of where the rows come from that the victim was trained on
+    outside: Mapping[str, Outside] = field(default_factory=dict)
 
     def draw_seeds(self, n: int, rng: np.random.Generator) -> Array | None:
         """(<= n, *input_shape) pool rows, shared out evenly among its classes where it has labels."""
@@ -80,9 +88,9 @@ class ExperimentSpec:
     folder: str | None = None  # where named data sets lie
     test: str | None = None  # FILE: rows (and labels) that judge
     pool: str | None = None  # FILE: the thief's natural inputs
-    train: str | None = (
-        None  # FILE: the victim's training set, compared with the pool and with what leaks, used for nothing else
-    )
+    train: str | None = None  # FILE: the victim's training set: compared with the pool, and trains what a recipe trains
+    outside: str | None = None  # FILE or a data set's name: rows unlike the victim's, for recipes and hardenings
+    divided: bool = False  # whether the owner holds one half of the pool as outside rows, and the thief the other
     target: str | None = None  # the label column of tables
     schema: str | None = None  # FILE.toml that corrects what tables say of their columns
     incomplete: bool = False  # the API answers rows of a table with inputs left out
@@ -97,8 +105,9 @@ class ExperimentSpec:
         if self.device != "cpu" and not _on(self.device):
             raise ParameterError("--device", "cpu, or cuda where PyTorch finds a GPU", self.device)
 
-    def load(self) -> Experiment:
-        return _load(self)
+    def load(self, hardened: str | None = None) -> Experiment:
+        """The experiment; `hardened` names the folder of a model that is served instead of the victim."""
+        return _load(self) if hardened is None else _hardened(self, hardened)
 
 
 def _on(device: str) -> bool:
@@ -134,7 +143,7 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
 def _load(spec: ExperimentSpec) -> Experiment:
     if spec.explain is not None:
         explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
-    experiment = _own(spec) if spec.victim is None else _given(spec, spec.victim)
+    experiment = _with_outside(spec, _own(spec) if spec.victim is None else _given(spec, spec.victim))
     if spec.explain is not None:
         model = explaining(experiment.model, spec, experiment.test_x)
         experiment = replace(experiment, model=model, interface=experiment.interface.revealing(explains=True))
@@ -155,6 +164,43 @@ def explaining(model: Model, spec: ExperimentSpec, rows: Array) -> Model:
     if spec.incomplete or spec.leaves:
         raise InputError("--explain explains answers to whole rows; leave out --incomplete and --answers leaves.")
     return explainer_named(spec.explain)(model, like=rows[:PROBED])
+
+
+@lru_cache(maxsize=4)
+def _hardened(spec: ExperimentSpec, folder: str) -> Experiment:
+    experiment = spec.load()
+    test = LabelledRows(x=experiment.test_x, features=experiment.interface.features, classes=experiment.classes)
+    model = explaining(_loaded(replace(spec, incomplete=False, leaves=False), folder, test), spec, experiment.test_x)
+    checked_answer(model, experiment.test_x[:256], experiment.interface)
+    return replace(experiment, model=model)
+
+
+def _with_outside(spec: ExperimentSpec, experiment: Experiment) -> Experiment:
+    """The experiment with outside rows from elsewhere, and with its pool divided where the spec says so."""
+    outside: dict[str, Outside] = {}
+    if spec.outside is not None:
+        interface = experiment.interface
+        found = read_outside(spec.outside, spec.folder, spec.target, interface.features, interface.input_shape)
+        outside["held_out"] = Outside(found.name, found.x[slice(spec.rows)])
+    pool, labels = experiment.pool, experiment.pool_labels
+    if not spec.divided or pool is None:
+        return replace(experiment, outside=outside)
+    from portcullis_ml.data.splits import halves
+
+    own, left = halves(len(pool), experiment.together, rng=derive(0, "outside rows"))
+    data = experiment.names["data"]
+    outside["matched"] = Outside(f"half of the pool of {data['name']}", pool[own])
+    return replace(
+        experiment,
+        pool=pool[left],
+        pool_labels=None if labels is None else labels[left],
+        together=None if experiment.together is None else experiment.together[left],
+        overlap=experiment.overlap and _overlap(experiment.train, pool[left]),
+        names=experiment.names | {"data": data | {"sha256": fingerprint(data["sha256"], pool[left])}},
+        splits=f"{experiment.splits} Of the pool the owner holds {len(own):,} rows as outside rows, the thief the "
+        f"other {len(left):,}.",
+        outside=outside,
+    )
 
 
 def _own(spec: ExperimentSpec) -> Experiment:
@@ -197,6 +243,8 @@ def _own(spec: ExperimentSpec) -> Experiment:
         classes=dataset.classes,
         train=parts.victim.x,
         train_y=parts.victim.y.astype(np.int64),
+        source=dataset.name,
+        together=None if dataset.groups is None else dataset.groups[parts.attacker.rows][keep],
     )
 
 
@@ -216,11 +264,13 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         raise InputError(
             f"{victim} takes inputs of {tuple(model.input_shape)}; the test rows are {shape}. Reshape them."
         )
-    if test.y is not None and not 0 <= test.y.min() <= test.y.max() < model.n_classes:
-        raise InputError(
-            f"Test labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
-            f"got {test.y.min()}..{test.y.max()}."
-        )
+    for what, part in (("Test", test), ("Training", train)):
+        y = None if part is None else part.y
+        if y is not None and not 0 <= y.min() <= y.max() < model.n_classes:
+            raise InputError(
+                f"{what} labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
+                f"got {y.min()}..{y.max()}."
+            )
     interface = Interface(
         input_shape=shape,
         n_classes=model.n_classes,
@@ -240,14 +290,22 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         pool_labels=pool.y[slice(spec.rows)] if known else None,  # type: ignore[union-attr, index]
         overlap=None if train is None or pool_x is None else _overlap(train.x, pool_x),
         names={
-            "victim": {"name": Path(victim).name, "sha256": fingerprint(model.scores(test.x[:200]).round(6))},
+            "victim": _identified(victim, model, test.x),
             "data": {"name": _name(spec), "sha256": fingerprint(test.x, test.y, pool_x)},
         },
         splits=sentence,
         classes=test.classes,
         train=None if train is None else train.x,
         train_y=None if train is None else train.y,
+        source=Path(spec.train).name if spec.train else "",
     )
+
+
+def _identified(victim: str, model: Model, x: Array) -> dict[str, Any]:
+    """A victim's name, and a fingerprint: of a folder the hash of its content, else that of the answers to x."""
+    if (folder := model_folder(victim)) is not None:
+        return {"name": Path(folder.path).name, "sha256": folder.sha256}
+    return {"name": Path(victim).name, "sha256": fingerprint(model.scores(x[:200]).round(6))}
 
 
 def _rows(
@@ -326,10 +384,10 @@ def _loaded(spec: ExperimentSpec, victim: str, test: LabelledRows) -> Model:
     return model
 
 
-def _overlap(train: Array, pool: Array) -> int:
+def _overlap(train: Array | None, pool: Array) -> int:
     from portcullis_ml.data.splits import overlap
 
-    return overlap(train, pool)
+    return 0 if train is None else overlap(train, pool)
 
 
 def _name(spec: ExperimentSpec) -> str:

@@ -67,6 +67,12 @@ FLAGS: dict[str, Flag] = {
         "A thief who spreads the same queries over many accounts shows each detector only a small part of them.",
         "Do not count on blocking alone; require accounts to cost something, and look at the label-only row.",
     ),
+    "outside_is_the_pool": Flag(
+        "The owner trained with rows of the thief's pool",
+        "at least one of the outside rows that a defense or a hardening was trained with is also in the thief's pool",
+        "The defense has seen the very questions that it is then judged by; no owner knows a thief's rows.",
+        "Give outside rows from another source with --outside, or remove those rows from the pool.",
+    ),
     "own_labels_as_good": Flag(
         "The thief's own labels are as good as the API",
         "training on the pool's own labels reaches the agreement of the best undefended attack, within the intervals",
@@ -77,7 +83,7 @@ FLAGS: dict[str, Flag] = {
         "Nobody could check the pool against the training set",
         "the victim's training set was not given",
         "If the pool overlaps it, the thief starts from rows that no real thief would have.",
-        "Give it with --train FILE; it is only compared, never used.",
+        "Give it with --train FILE; it is compared with the pool, and no thief sees it.",
     ),
     "pool_overlaps_training": Flag(
         "The pool holds rows that the victim was trained on",

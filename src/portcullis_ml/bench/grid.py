@@ -18,14 +18,25 @@ from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.ownership import Scheme
 from portcullis_ml.core.privacy import PrivacyAttack
+from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
+from portcullis_ml.hardening import CATALOG as HARDENING
 from portcullis_ml.ownership import CATALOG as SCHEMES
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["NONE", "Plan", "attack_named", "defense_named", "guard_stages", "mark_named", "privacy_named"]
+__all__ = [
+    "NONE",
+    "Plan",
+    "attack_named",
+    "defense_named",
+    "guard_stages",
+    "hardening_named",
+    "mark_named",
+    "privacy_named",
+]
 
 NONE = "none"
 CONTROLS = "portcullis_ml.bench.controls:"
@@ -135,6 +146,7 @@ class Plan:
             budget=budget,
             seed=seed,
             learner=None if role == "honest" and mark is None else self.learner,
+            hardening=hardening_named(defense),
             role=role,
             knows_defense=knows_defense,
             mark=mark,
@@ -177,12 +189,29 @@ def attack_named(word: str) -> dict[str, Any]:
 
 
 def defense_named(word: str) -> list[dict[str, Any]]:
-    """The descriptions of a guard's stages, in order: "none", "rounding(decimals=2)" or "a + b" for two stages."""
+    """The descriptions of a guard's stages, in order: "none", "rounding(decimals=2)" or "a + b" for two stages.
+
+    A hardening may stand at the head, as in "outlier_exposure + rounding": `hardening_named` gives it.
+    """
     return [describe(stage) for stage in guard_stages(word)]
 
 
 def guard_stages(word: str) -> list[Any]:
     """The stages themselves."""
+    return [unit for unit in _units(word) if not isinstance(unit, Hardening)]
+
+
+def hardening_named(word: str) -> dict[str, Any] | None:
+    """The description of the hardening at the head of a guard's word, or None."""
+    units = _units(word)
+    return describe(units[0]) if units and isinstance(units[0], Hardening) else None
+
+
+def _units(word: str) -> list[Any]:
     if word.strip() in ("", NONE):
         return []
-    return [DEFENSES.build(part) for part in split_outside(word, "+")]
+    parts = split_outside(word, "+")
+    units = [(HARDENING if part.partition("(")[0].strip() in HARDENING else DEFENSES).build(part) for part in parts]
+    if any(isinstance(unit, Hardening) for unit in units[1:]):
+        raise ParameterError("a hardening", "the first part of a guard, since the victim is trained first", word)
+    return units

@@ -26,7 +26,8 @@ A record:
     stopped       "done" | "budget" | the guard's reason
     alarms        [{"stage": "0-watch", "row": 71, "suspicion": 0.9}, ...]: first alarms, rows counted from 1
     flags         [{"id": "pool_overlaps_training", "detail": "12 of 400 rows"}, ...]: ids of flags.FLAGS
-    threat_model  {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False, ...}
+    threat_model  {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False, ...};
+                  "outside_rows" says where the rows come from that its defense was trained with (see outside.py)
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
     notes         what the attack reports of its run
     then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",

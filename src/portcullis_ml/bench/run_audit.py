@@ -8,21 +8,31 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
-from portcullis_ml.bench.grid import NONE, Plan, attack_named, defense_named, mark_named, privacy_named
+from portcullis_ml.bench.grid import (
+    NONE,
+    Plan,
+    attack_named,
+    defense_named,
+    hardening_named,
+    mark_named,
+    privacy_named,
+)
 from portcullis_ml.bench.links import link_named
+from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
+from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Progress, run_cells
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
+from portcullis_ml.data.splits import overlap
 from portcullis_ml.models.explain import explainer_named
 
 __all__ = ["AuditOptions", "run_audit", "shown_as"]
@@ -52,6 +62,7 @@ class AuditOptions:
     then: tuple[str, ...] = ()  # what is done with every copy
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
+    regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
     command: str = "portcullis audit"
 
     def __post_init__(self) -> None:
@@ -62,11 +73,14 @@ class AuditOptions:
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
         for attack in self.attacks:  # a wrong name is found out before anything is trained
             attack_named(attack)
-        for defense in (*(self.defenses or ()), self.deployed or NONE):
-            defense_named(defense)
         for words, named in ((self.privacy, privacy_named), (self.marks, mark_named), (self.then, link_named)):
             for word in words:
                 named(word)
+        regimes = checked_regimes(self.regimes or (("held_out",) if self.spec.outside else ("matched",)))
+        object.__setattr__(self, "regimes", regimes)
+        wanted = [needs_outside([*defense_named(guard), hardening_named(guard)]) for guard in self.guards]
+        if "matched" in regimes and any(wanted):
+            object.__setattr__(self, "spec", replace(self.spec, divided=True))
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -86,15 +100,26 @@ class AuditOptions:
 
 
 def run_audit(
-    options: AuditOptions, *, out: Path, jobs: int = 2, progress: Callable[[Progress], None] | None = None
+    options: AuditOptions,
+    *,
+    out: Path,
+    jobs: int = 2,
+    progress: Callable[[Progress], None] | None = None,
+    training: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Run the audit that the options describe: its records and the meta data of the run, both also written to `out`."""
+    """Run the audit that the options describe: its records and the meta data of the run, both also written to `out`.
+
+    training(what, steps done, steps in all) is called while something is trained that the cells need.
+    """
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     experiment = options.spec.load()
     plan = plan_of(options, experiment)
-    records = run_cells(plan.cells(), partial(audit_cell, spec=options.spec), out=out, jobs=jobs, progress=progress)
+    watch = training or (lambda what, done, steps: None)
+    prepared = prepare_cells(plan.cells(), options.spec, regimes=options.regimes, out=out, watch=watch)
+    work = partial(prepared_cell, spec=options.spec, lacking=prepared.lacking)
+    records = run_cells(prepared.cells, work, out=out, jobs=jobs, progress=progress)
     meta = {
-        **_about(options, experiment, plan, records),
+        **_about(options, experiment, plan, records, prepared),
         "started": started,
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs,
@@ -182,7 +207,11 @@ def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
 
 
 def _about(
-    options: AuditOptions, experiment: Experiment, plan: Plan, records: Sequence[Mapping[str, Any]]
+    options: AuditOptions,
+    experiment: Experiment,
+    plan: Plan,
+    records: Sequence[Mapping[str, Any]],
+    prepared: Prepared,
 ) -> dict[str, Any]:
     """Who was attacked, with whose rows, through which interface."""
     honest = next((r for r in records if r["role"] == "honest" and r["outcome"] == "done"), None)
@@ -204,13 +233,18 @@ def _about(
         | {"bounds": list(experiment.interface.bounds)}
         | {"features": [asdict(f) for f in experiment.interface.features] if experiment.interface.features else None}
         | {"classes": list(experiment.classes) if experiment.classes else None},
-        "deployed": options.in_use,
+        "deployed": _row_of(options.in_use, records),
         "quick": options.quick,
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [_thief(plan)],
+        "notes": [_thief(plan), *prepared.notes],
     }
+
+
+def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """The guard's name in the records: where it was run in both regimes, the one with outside rows from elsewhere."""
+    return guard if any(r["defense"] == guard for r in records) else guard + SHOWN["held_out"]
 
 
 def _thief(plan: Plan) -> str:
@@ -221,9 +255,13 @@ def _thief(plan: Plan) -> str:
 
 def _flags_of(experiment: Experiment) -> list[dict[str, str]]:
     """Flags that hold for the whole audit, whatever the cells say."""
-    if experiment.pool is not None and experiment.overlap is None:
-        return [{**raised("pool_not_checked"), "where": "audit"}]
-    if experiment.pool is not None and experiment.overlap:
-        detail = f"{experiment.overlap:,} of {len(experiment.pool):,} rows"
-        return [{**raised("pool_overlaps_training", detail), "where": "audit"}]
-    return []
+    if experiment.pool is None:
+        return []
+    found = [raised("pool_not_checked")] if experiment.overlap is None else []
+    if experiment.overlap:
+        found.append(raised("pool_overlaps_training", f"{experiment.overlap:,} of {len(experiment.pool):,} rows"))
+    for regime, outside in experiment.outside.items():
+        if same := overlap(experiment.pool, outside.x):
+            detail = f"{same:,} of {len(outside.x):,} outside rows, {SAID[regime]}"
+            found.append(raised("outside_is_the_pool", detail))
+    return [{**flag, "where": "audit"} for flag in found]

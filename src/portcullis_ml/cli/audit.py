@@ -22,6 +22,7 @@ def audit(
     test: o.TestOption = None,
     pool: o.PoolOption = None,
     train: o.TrainOption = None,
+    outside: o.OutsideOption = None,
     target: o.TargetOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
@@ -47,8 +48,17 @@ def audit(
     defenses: Annotated[
         list[str] | None,
         typer.Option(
-            help='Comma-separated, or given again; "a + b" is one guard of two stages. No defense and label-only are '
-            "always run.",
+            help='Comma-separated, or given again; "a + b" is one guard of two stages; a hardening may come first. No '
+            "defense and label-only are always run.",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    regimes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="matched,held_out",
+            help="Where outside rows come from: held_out from --outside, matched from half of the pool. held_out where "
+            "--outside is given, else matched.",
             rich_help_panel=GRID,
         ),
     ] = None,
@@ -116,6 +126,7 @@ def audit(
     portcullis audit --victim model.onnx --test test.npz --pool pool.npz --budget 3000
     portcullis audit --victim app:model --data mnist --defenses "rounding(decimals=2), top_k(k=1) + label_only"
     portcullis audit --victim model.skops --test adult.csv.gz --target income --fail-over 0.8
+    portcullis audit --outside other.npz --defenses "out_of_domain(filter=domain_filter), outlier_exposure + rounding"
 
     It can be stopped at any time; the same command goes on from where it stood.
     """
@@ -129,6 +140,7 @@ def audit(
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
+        outside=outside,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,
@@ -147,6 +159,7 @@ def audit(
         marks=_words(marks),
         transfer=transfer,
         quick=quick,
+        regimes=_words(regimes),
         command=o.command_line(),
     )
     with waiting("Loading the victim; without one of yours, training one ..."):
@@ -154,7 +167,7 @@ def audit(
     if not as_json:
         show_schema(experiment)
     with watching() as progress:
-        records, meta = run_audit(options, out=out, jobs=jobs, progress=progress)
+        records, meta = run_audit(options, out=out, jobs=jobs, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
     outcome = Outcome(read(records), meta, report, fail_over, policy)

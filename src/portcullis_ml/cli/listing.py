@@ -16,10 +16,17 @@ WINGS = {
     "extraction": "portcullis_ml.extraction:CATALOG",
     "defenses": "portcullis_ml.defenses:CATALOG",
     "detectors": "portcullis_ml.detectors:CATALOG",
+    "recipes": "portcullis_ml.recipes:CATALOG",
+    "hardening": "portcullis_ml.hardening:CATALOG",
+    "ownership": "portcullis_ml.ownership:CATALOG",
+    "privacy": "portcullis_ml.privacy:CATALOG",
     "explainers": "portcullis_ml.models.explain:EXPLAINERS",
     "networks": "portcullis_ml.models.networks:NETWORKS",
     "bench": "portcullis_ml.bench.protocols:PROTOCOLS",
 }
+
+
+TRAINED = ("recipes", "hardening")
 
 
 def listing(
@@ -51,7 +58,8 @@ def listing(
         typer.echo(json.dumps(found, indent=2))
         return
     for name, rows in found.items():
-        _print(name, rows)
+        if rows or wing:
+            _print(name, rows)
 
 
 def _unknown(wing: str) -> None:
@@ -88,8 +96,11 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
         unit = resolve(path)
     except MissingExtra as error:
         return row | {"missing": str(error)}
-    if wing == "extraction":
+    if wing in ("extraction", "privacy"):
         row |= _needs(unit.needs)
+    elif wing in TRAINED:
+        wanted = (("outside rows", unit.needs_outside), ("labels", unit.needs_labels))
+        row["needs"] = [words for words, needed in wanted if needed]
     elif wing == "defenses":
         keeps = getattr(unit, "keeps_labels", False)
         row["keeps_labels"] = keeps if isinstance(keeps, bool) else "as its consequence does"
@@ -98,7 +109,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
 
 def _needs(needs: Any) -> dict[str, Any]:
     """What an attack cannot do without, in words."""
-    things = ("pool", "seeds", "learner", "missing", "features", "explains")
+    things = ("pool", "seeds", "learner", "missing", "features", "explains", "model")
     wanted = [thing for thing in things if getattr(needs, thing)]
     return {"answers": needs.answers.word, "task": needs.task, "needs": wanted}
 
@@ -118,16 +129,20 @@ def _print(wing: str, rows: list[dict[str, Any]]) -> None:
 
     table = Table(title=wing, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("name", no_wrap=True, style="cyan")
-    if wing == "extraction":
+    attacks = wing in ("extraction", "privacy")
+    if attacks:
         table.add_column("answers", no_wrap=True)
+    if attacks or wing in TRAINED:
         table.add_column("needs")
     if wing == "defenses":
         table.add_column("keeps labels")
     table.add_column("what")
     for row in rows:
         cells = [row["name"]]
-        if wing == "extraction":
-            cells += [row.get("answers", "?"), ", ".join(row.get("needs", [])) or "nothing else"]
+        if attacks:
+            cells.append(row.get("answers", "?"))
+        if attacks or wing in TRAINED:
+            cells.append(", ".join(row.get("needs", [])) or "nothing else")
         if wing == "defenses":
             keeps = row.get("keeps_labels", "?")
             cells.append({True: "yes", False: "no"}.get(keeps, str(keeps)))

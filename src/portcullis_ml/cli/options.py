@@ -24,6 +24,7 @@ __all__ = [
     "IncompleteOption",
     "JobsOption",
     "KOption",
+    "OutsideOption",
     "PoolOption",
     "PrecisionOption",
     "SchemaOption",
@@ -45,7 +46,8 @@ VictimOption = Annotated[
     typer.Option(
         "--victim",
         metavar="FILE|MODULE:OBJECT",
-        help="Your model: .onnx, .skops, .safetensors@module:factory, or module:object. None trains one on --data.",
+        help="Your model: .onnx, .skops, .safetensors@module:factory, module:object, or the folder of a hardened one. "
+        "None trains one on --data.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -79,7 +81,16 @@ TrainOption = Annotated[
     typer.Option(
         "--train",
         metavar="FILE",
-        help="The victim's training rows; only compared, with the pool and with what leaks.",
+        help="The victim's training rows: no thief sees them; they train what a defense needs.",
+        rich_help_panel=WHAT,
+    ),
+]
+OutsideOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outside",
+        metavar="FILE|NAME",
+        help="Rows of yours that are unlike the victim's, for what is trained with such rows: a file or a data set.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -162,6 +173,7 @@ def spec_of(
     incomplete: bool = False,
     leaves: bool = False,
     explain: str | None = None,
+    outside: str | None = None,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
     from portcullis_ml.bench.experiment import ExperimentSpec
@@ -185,6 +197,7 @@ def spec_of(
         incomplete=incomplete,
         leaves=leaves,
         explain=explain,
+        outside=outside,
         rows=20_000,
         softmax=softmax,
         device=device,

@@ -52,6 +52,21 @@ class Watcher:
             line = f"{progress.finished} of {progress.total} cells, {left(progress.seconds_left)}. Now: {progress.cell}"
             print(line, file=sys.stderr, flush=True)
 
+    def training(self, what: str, done: int, steps: int) -> None:
+        """Show how far a training is that comes before the cells."""
+        if self._quiet:
+            return
+        if self._bars is None:
+            if done == steps or time.monotonic() - self._shown_at > EVERY:
+                self._shown_at = time.monotonic()
+                print(f"Training {what}: {done} of {steps} steps", file=sys.stderr, flush=True)
+            return
+        if what not in self._lines:
+            self._lines[what] = self._bars.add_task(f"training {what}", total=steps, note="")
+        self._bars.update(self._lines[what], completed=done, note=f"{done:,} of {steps:,} steps")
+        if done == steps:
+            self._bars.remove_task(self._lines.pop(what))
+
     def _draw(self, progress: Progress) -> None:
         bars, id = self._bars, progress.cell.id
         if self._all is None:

@@ -17,7 +17,7 @@ from portcullis_ml.core.randomness import canonical
 from portcullis_ml.core.types import Array, Labels
 from portcullis_ml.data.dataset import Dataset
 
-__all__ = ["Part", "Splits", "overlap", "split"]
+__all__ = ["Part", "Splits", "halves", "overlap", "split"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,13 @@ def overlap(a: Array, b: Array) -> int:
         return 0
     held = set(canonical(a))
     return sum(row in held for row in canonical(b))
+
+
+def halves(n: int, groups: Labels | None = None, *, rng: np.random.Generator) -> tuple[Labels, Labels]:
+    """Two disjoint sorted sets of rows, about half of n each, made of whole groups where there are some."""
+    if n < 2:
+        raise InputError(f"At least 2 rows were expected to be divided between two; got {n}. Give more.")
+    return _draw(n, groups, n // 2, n - n // 2, rng)
 
 
 def _count(who: str, size: int | float, n: int) -> int:

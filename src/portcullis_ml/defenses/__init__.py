@@ -11,6 +11,7 @@ CATALOG = Catalog(
         "label_only": "portcullis_ml.defenses.label_only:LabelOnly",
         "log": "portcullis_ml.defenses.log:Log",
         "other_class": "portcullis_ml.defenses.other_class:OtherClass",
+        "out_of_domain": "portcullis_ml.defenses.out_of_domain:OutOfDomain",
         "quota": "portcullis_ml.defenses.quota:Quota",
         "rounding": "portcullis_ml.defenses.rounding:Rounding",
         "top_k": "portcullis_ml.defenses.top_k:TopK",

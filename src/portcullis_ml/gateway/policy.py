@@ -184,7 +184,7 @@ class _Reader:
             where = ("guard", str(i))
             if "unit" not in table:
                 raise self._wrong(where, 'A [[guard]] table must say which unit it is, such as unit = "rounding".')
-            stages.append(self._built(where, catalog.build, table))
+            stages.append(self._built(where, catalog.build, table, folder=self.folder))
             if not isinstance(stages[-1], Defense):
                 raise self._wrong((*where, "unit"), f"{table['unit']!r} is not a defense; give it to a watch.")
         return tuple(stages)

@@ -4,4 +4,9 @@ from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 
-CATALOG = Catalog("hardening", {})
+CATALOG = Catalog(
+    "hardening",
+    {
+        "outlier_exposure": "portcullis_ml.hardening.outlier_exposure:OutlierExposure",
+    },
+)

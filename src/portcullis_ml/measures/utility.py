@@ -82,11 +82,13 @@ def honest_cost(
     truths: Sequence[Labels] | None = None,
     *,
     rng: np.random.Generator,
+    plain: Model | None = None,
 ) -> HonestCost:
     """Send one stream (n, *input_shape) for each honest client through one fresh guard, and add up the loss.
 
     truths   the true labels of each stream, or None
     rng      for the interval of the calibration error only
+    plain    whose answers stand for those without the guard; the model's own unless given
     """
     if interface.task != "classification":
         raise NotApplicable(f"The cost to honest clients compares labels; this API does {interface.task}.")
@@ -96,7 +98,7 @@ def honest_cost(
             + ("." if truths is None else f" and labels for {[len(t) for t in truths]} rows.")
         )
     guard = guard_factory()
-    served = [serve(guard, model, interface, x, client=f"honest-{i}") for i, x in enumerate(streams)]
+    served = [serve(guard, model, interface, x, client=f"honest-{i}", plain=plain) for i, x in enumerate(streams)]
     moved = [shown_distance(s.clean, s.answer, interface.n_classes) for s in served]
     alarmed = sum(s.alarmed for s in served)
     cost = HonestCost(
@@ -125,12 +127,15 @@ def _with_truth(
     )
 
 
-def serve(guard: Guard, model: Model, interface: Interface, x: Array, *, client: str) -> ClientAnswers:
+def serve(
+    guard: Guard, model: Model, interface: Interface, x: Array, *, client: str, plain: Model | None = None
+) -> ClientAnswers:
     """Send x (n, *input_shape) row by row, as one client, and go on asking after a refusal."""
     full = checked_answer(model, x, interface)
+    beside = full if plain is None else checked_answer(plain, x, interface)
     recorded = _Recorded(full, interface.input_shape)
     oracle = LocalOracle(recorded, interface, budget=max(len(x), 1), guard=guard, client=client)
-    clean = full.only(interface)
+    clean = beside.only(interface)
     got = clean.withhold(np.ones(len(x), bool))
     parts = got.labels, got.scores, got.explanation
     for i in range(len(x)):

@@ -5,6 +5,7 @@
     FILE.safetensors                        a surrogate that `save_model` wrote
     FILE.safetensors@module:factory         weights of your own module; also @NAME for a network of ours
     FILE.npz                                a softmax regression that `save_model` wrote
+    FOLDER                                  a model that `portcullis prepare` wrote; also FOLDER@sha256:HEX
     module:object                           a Model, a scikit-learn estimator, a torch module, a callable
 
 A pickle runs code when it is read, so pickles (and joblib files, and whole objects written by torch.save) are refused
@@ -23,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.catalog import absent, resolve
+from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.trusted import TRUSTED, inspect_trees
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "model_folder", "save_model"]
 
 LIMIT = 2 * 2**30  # bytes
 PICKLED = {".bin", ".ckpt", ".dill", ".joblib", ".p", ".pickle", ".pkl", ".pt", ".pth"}
@@ -38,6 +40,8 @@ INSTEAD = (
     "torch weights with safetensors.torch.save_file(module.state_dict(), 'model.safetensors'), any model as .onnx; "
     "or name a Python object as module:object."
 )
+
+IN_FOLDER = ("model.safetensors", "model.skops", "model.npz", "model.onnx")  # the first that can be read here is taken
 
 Shape = tuple[int, ...] | None
 
@@ -56,6 +60,8 @@ def load_model(
     `features` are the columns of a table: a scikit-learn pipeline, or an export of one, then takes rows of them, and
     says in its own `features` which, in which order and with which categories.
     """
+    if (folder := model_folder(spec)) is not None:
+        return _from_folder(folder, input_shape=input_shape, n_classes=n_classes, features=features, limit=limit)
     path, _, factory = spec.partition("@")
     suffix = Path(path).suffix.lower()
     if suffix in PICKLED:
@@ -79,8 +85,30 @@ def load_model(
     if ":" in spec:
         return _from_object(spec, resolve(spec), input_shape, n_classes, features)
     raise InputError(
-        f"{spec!r} was expected to be FILE.onnx, FILE.skops, FILE.safetensors@module:factory or module:object. "
+        f"{spec!r} was expected to be FILE.onnx, FILE.skops, FILE.safetensors@module:factory, a folder that "
+        "`portcullis prepare` wrote, or module:object. "
         "Rename the file to what it is, or name a Python object."
+    )
+
+
+def model_folder(spec: str) -> Artifact | None:
+    """The folder that `spec` names ("FOLDER" or "FOLDER@sha256:HEX"), or None. InputError for other content."""
+    return Artifact.at(spec) if Path(spec.partition("@sha256:")[0]).is_dir() else None
+
+
+def _from_folder(folder: Artifact, **known: Any) -> Model:
+    """The model in a folder: in its own format, or as ONNX where the library of that format is absent."""
+    missing: Exception | None = None
+    for name in IN_FOLDER:
+        path = Path(folder.path) / name
+        if path.is_file():
+            try:
+                return load_model(str(path), **known)
+            except MissingExtra as error:
+                missing = missing or error
+    raise missing or InputError(
+        f"{folder.path} was expected to hold one of {', '.join(IN_FOLDER)}; it holds none. "
+        "Write it with `portcullis prepare` and a hardening."
     )
 
 

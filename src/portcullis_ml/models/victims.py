@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -13,10 +14,10 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Array, Labels, Model
+from portcullis_ml.core.types import Array, Labels, Learner, Model
 from portcullis_ml.models.load import load_model, save_model
 
-__all__ = ["SavedLearner", "train_victim"]
+__all__ = ["SavedLearner", "fit_watched", "train_victim"]
 
 
 class SavedLearner(Protocol):
@@ -65,6 +66,14 @@ def train_victim(
         partial = save_model(model, path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}"))
         os.replace(partial, path)  # a killed run leaves no half-written victim
     return model
+
+
+def fit_watched(
+    learner: Learner, x: Array, targets: Array, *, rng: np.random.Generator, watch: Callable[[int, int], None]
+) -> Model:
+    """Train, and call watch(steps done, steps in all) where the learner says how far it is."""
+    told: dict[str, Any] = {"progress": watch} if "progress" in inspect.signature(learner.fit).parameters else {}
+    return learner.fit(x, targets, rng=rng, **told)
 
 
 def _digest(x: Array, y: Labels, about: list[Any]) -> str:

@@ -4,4 +4,9 @@ from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 
-CATALOG = Catalog("recipes", {})
+CATALOG = Catalog(
+    "recipes",
+    {
+        "domain_filter": "portcullis_ml.recipes.domain_filter:DomainFilter",
+    },
+)

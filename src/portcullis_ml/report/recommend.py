@@ -21,8 +21,10 @@ def settings(audit: Audit) -> str | None:
     if audit.best is None or not audit.helps or strongest is None or not audit.steals(strongest.attack):
         return None
     held = audit.worst(audit.best)
-    stages = next((r["cell"].get("defense") for r in audit.records if r["defense"] == audit.best), None)
-    if held is None or not stages:
+    cells = (r["cell"] for r in audit.records if r["defense"] == audit.best)
+    cell: Mapping[str, Any] = next(cells, {})
+    stages, hardening = cell.get("defense") or (), cell.get("hardening")
+    if held is None or not (stages or hardening):
         return None
     cost = audit.cost(audit.best)
     lines = [
@@ -33,6 +35,8 @@ def settings(audit: Audit) -> str | None:
         if cost
         else "# its cost to honest clients was not measured",
     ]
+    if hardening:
+        lines.append(f"# the model to serve is the hardened one, in {hardening.get('artifact', '?')}")
     comments = (" ".join(line.split()) for line in lines)  # a name with a line break must not end the comment
     return "\n".join([*comments, *("\n" + toml(stage) for stage in stages)])
 

@@ -20,6 +20,7 @@ __all__ = ["GRADES", "NONE", "Audit", "Pair", "estimate", "read"]
 
 NONE = "none"  # the defense of an undefended cell
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
+MATCHED, HELD_OUT = " [matched]", " [held out]"  # behind a defense's name: see `threat_model` of its records
 BLIND = ("no_api", "shuffled")  # controls that learn nothing from the API
 ENDED_BY_ITSELF = ("done", "budget")
 WORTH = 0.01  # a smaller loss of agreement is not called a help, even where it is certain
@@ -208,12 +209,18 @@ class Audit:
         return Estimate(loss, min(low, loss), max(high, loss), kept.n, level=kept.level, unit=kept.unit)
 
     @cached_property
+    def twins(self) -> set[str]:
+        """Defenses trained on the thief's own source that also stand here trained on another: those are judged."""
+        matched = [d for d in self.defenses if d.endswith(MATCHED)]
+        return {d for d in matched if self.worst(d.removesuffix(MATCHED) + HELD_OUT)}
+
+    @cached_property
     def best(self) -> str | None:
         """The defense to recommend, of those that clearly hold their worst attacker back if there are any.
 
         It has the lowest worst case, or is the cheapest of those within the interval of the lowest.
         """
-        held = {d: e for d in self.defenses if d != NONE and (e := self.worst_copy(d))}
+        held = {d: e for d in self.defenses if d != NONE and d not in self.twins and (e := self.worst_copy(d))}
         held = {d: e for d, e in held.items() if self._helps(e)} or held
         if not held:
             return None

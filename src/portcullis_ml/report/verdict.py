@@ -158,6 +158,12 @@ def _caveats(audit: Audit) -> Iterable[str]:
         tags = [r.get("threat_model") for r in audit.records]
         if not any(isinstance(t, Mapping) and t.get("knows_defense") for t in tags):
             yield "No attacker here knew the defense; one who does may fare better."
+    matched = {p.defense for p in audit.pairs.values() if p.records[0]["cell"].get("regime") == "matched"} - audit.twins
+    if matched:
+        yield (
+            f"{listed(sorted(matched))} {'was' if len(matched) == 1 else 'were'} trained with rows from the source of "
+            "the thief's pool, which an owner seldom has. Give others with --outside."
+        )
     failed = [p for p in audit.pairs.values() if any(r["outcome"] == "failed" for r in p.records)]
     if failed:
         where = listed(f"{p.attack} against {_guard(p.defense)}" for p in failed[:3])

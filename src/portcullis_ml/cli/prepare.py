@@ -1,0 +1,161 @@
+"""`portcullis prepare`: trains what a defense needs, or a victim that is harder to steal, into a folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from portcullis_ml.cli import options as o
+
+if TYPE_CHECKING:
+    from portcullis_ml.bench.experiment import ExperimentSpec
+    from portcullis_ml.bench.prepare import Training
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    unit: Annotated[
+        str,
+        typer.Argument(metavar="WORD", help="See `portcullis list recipes` and `hardening`; with settings, 'x(n=2)'."),
+    ],
+    victim: o.VictimOption = None,
+    data: o.DataOption = None,
+    data_folder: o.FolderOption = None,
+    train: o.TrainOption = None,
+    outside: o.OutsideOption = None,
+    target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
+    softmax: o.SoftmaxOption = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder for what is trained.")] = Path(
+        "portcullis-prepared"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: o.DeviceOption = "cpu",
+) -> None:
+    """Train what a defense needs, or a victim that is harder to steal, on your own rows.
+
+    \b
+    portcullis prepare domain_filter --victim model.onnx --train train.npz --outside other.npz --out filter
+    portcullis prepare outlier_exposure --data mnist --outside fashion_mnist --out hardened
+
+    It prints the words that an audit takes and the lines that a policy takes. --victim of audit and extract takes the
+    folder of a hardened victim, and any model server the model.onnx in it.
+    """
+    from portcullis_ml.cli.progress import waiting, watching
+    from portcullis_ml.core.recipes import Hardening
+
+    made = _named(unit)
+    _must_be_free(out)
+    spec = _spec(
+        victim=victim, data=data, folder=data_folder, train=train, outside=outside, target=target, schema=schema,
+        softmax=softmax, device=device,
+    )  # fmt: skip
+    with waiting("Loading the victim; without one of yours, training one ..."):
+        training = _training(made, spec, seed)
+    before = time.monotonic()
+    with watching(quiet=as_json) as progress:
+        artifact = training(out, _told(progress, made.name or "the unit"), key=training.key())
+    found = {
+        "unit": made.name,
+        "artifact": str(artifact),
+        "sha256": artifact.sha256,
+        "seconds": round(time.monotonic() - before, 1),
+        "use": _as_victim(out, artifact) if isinstance(made, Hardening) else _as_setting(made.name, str(artifact)),
+        "about": artifact.read().about,
+    }
+    typer.echo(json.dumps(found, indent=2)) if as_json else _show(found)
+
+
+def _named(word: str) -> Any:
+    """The recipe or hardening of that word; offers the nearest names on a miss."""
+    import difflib
+
+    from portcullis_ml.core.errors import ParameterError
+    from portcullis_ml.core.recipes import Hardening, Recipe
+    from portcullis_ml.hardening import CATALOG as HARDENING
+    from portcullis_ml.recipes import CATALOG as RECIPES
+
+    name = word.partition("(")[0].strip()
+    if name in RECIPES or name in HARDENING or ":" in name:
+        unit = (HARDENING if name in HARDENING else RECIPES).build(word)
+        if isinstance(unit, Recipe | Hardening):
+            return unit
+    known = [*RECIPES, *HARDENING]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+    expected = "one of those in `portcullis list recipes` or `portcullis list hardening`"
+    raise ParameterError("WORD", expected, name, f"Did you mean {' or '.join(near)}?")
+
+
+def _must_be_free(out: Path) -> None:
+    """Raise InputError before anything is trained for a folder that cannot be written."""
+    from portcullis_ml.core.errors import InputError
+
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"A new or an empty folder was expected at {out}; something is there. Choose another --out.")
+
+
+def _spec(*, victim: str | None, train: str | None, **rest: Any) -> ExperimentSpec:
+    """The spec of a victim and its own rows, which also stand where an audit has test rows."""
+    if victim is not None and train is not None:
+        from portcullis_ml.bench.rows import read_rows
+
+        read_rows("training set", Path(train), target=rest["target"], part="train")  # else called the test set
+    return o.spec_of(victim=victim, test=train, pool=None, train=train, **rest)
+
+
+def _training(unit: Any, spec: ExperimentSpec, seed: int) -> Training:
+    from portcullis_ml.bench.prepare import Training, victims_learner
+    from portcullis_ml.core.recipes import Hardening, OwnRows
+
+    experiment = spec.load()
+    return Training(
+        unit=unit,
+        given=victims_learner(experiment, spec.device) if isinstance(unit, Hardening) else experiment.model,
+        victim=experiment.names["victim"],
+        rows=None if experiment.train is None else OwnRows(experiment.train, experiment.train_y),
+        source=experiment.source,
+        outside=experiment.outside.get("held_out"),
+        seed=seed,
+    )
+
+
+def _told(progress: Any, what: str) -> Callable[[int, int], None]:
+    return lambda done, steps: progress.training(what, done, steps)
+
+
+def _as_victim(out: Path, artifact: Any) -> dict[str, str]:
+    """How a hardened victim is used."""
+    onnx = out / "model.onnx"
+    return {"audit": f"--victim '{artifact}'"} | ({"model server": str(onnx)} if onnx.is_file() else {})
+
+
+def _as_setting(recipe: str, artifact: str) -> dict[str, str]:
+    """How a trained artifact is used by the defenses that take it."""
+    from portcullis_ml.defenses import CATALOG as DEFENSES
+
+    for name in DEFENSES:
+        for setting in fields(DEFENSES.load(name)):
+            if setting.metadata.get("recipe") == recipe:
+                policy = f'[[guard]]\nunit = "{name}"\n{setting.name} = {json.dumps(artifact)}'
+                return {"audit": f"--defenses '{name}({setting.name}={json.dumps(artifact)})'", "policy": policy}
+    return {"audit": json.dumps(artifact), "policy": json.dumps(artifact)}
+
+
+def _show(found: dict[str, Any]) -> None:
+    about = found["about"]
+    other = f" and {about['outside']['n']:,} outside rows" if about["outside"] else ""
+    typer.echo(f"{found['unit']}: trained on {about['rows']['n']:,} own rows{other} in {found['seconds']} s.")
+    for name, note in about["notes"].items():
+        typer.echo(f"{name.replace('_', ' ')}: {note if isinstance(note, str) else json.dumps(note)}")
+    typer.echo(f"artifact: {found['artifact']}")
+    heads = {"audit": "In an audit", "policy": "In a policy", "model server": "For a model server"}
+    for where, words in found["use"].items():
+        typer.echo(f"\n{heads[where]}:\n{words}")

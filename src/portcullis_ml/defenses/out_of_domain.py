@@ -1,0 +1,104 @@
+"""Out of domain: answer questions that are not of the model's domain with less, with nonsense, or not at all.
+
+Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020,
+section 4 (a filter in front of the model; what it flags gets a shuffled probability vector).
+
+Costs the honest client   for the share of their rows that the filter takes for foreign: the scores (`label_only`), the
+                          right label (`shuffled`) or the answer (`block`).
+Does not stop             a thief whose rows are like the victim's own, or who learns from labels (`label_only`);
+                          steps made from seed rows are flagged only where they leave the domain.
+
+The shuffle is a permutation keyed by the question: who asks again gets the same nonsense, and there is no one
+permutation that undoes it. Audited with `block`, an attack ends at its first flagged row, as at any refusal; a thief
+who goes on asking keeps the rows that pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+
+from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.errors import InputError, NotApplicable
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.randomness import Noise
+from portcullis_ml.core.recipes import PREPARED, Recipe, prepared
+from portcullis_ml.core.settings import bound, check
+from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Labels, Request
+from portcullis_ml.models.artifacts import unpack_arrays
+from portcullis_ml.models.blocks import BlockModel
+from portcullis_ml.models.dense import DenseModel
+
+__all__ = ["OutOfDomain"]
+
+FILE = "filter.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfDomain(Defense[None]):
+    filter: Artifact | Recipe = field(metadata={"recipe": "domain_filter"})  # what `domain_filter` has trained
+    then: Literal["label_only", "shuffled", "block"] = "shuffled"  # what a flagged question gets
+    threshold: float = 0.5  # a question is flagged above this probability of being foreign; higher flags fewer
+    _model: BlockModel | None = field(default=None, init=False, compare=False, repr=False)  # the filter, once bound
+    _classes: int = field(default=0, init=False, compare=False, repr=False)  # of the API, once bound
+
+    name: ClassVar[str] = "out_of_domain"
+    heavy: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self, "filter", 'what domain_filter has trained: "FOLDER"', lambda v: isinstance(v, PREPARED))
+        check(self, "then", "one of label_only, shuffled, block", lambda v: v in ("label_only", "shuffled", "block"))
+        check(self, "threshold", "in (0, 1)", lambda v: 0 < v < 1)
+
+    @property
+    def keeps_labels(self) -> bool:  # type: ignore[override]  # it depends on a setting
+        return self.then == "label_only"
+
+    def bind(self, interface: Interface) -> Self:
+        if interface.task != "classification":
+            raise NotApplicable("out_of_domain needs an API that predicts classes; this one does regression.")
+        if interface.missing:
+            raise NotApplicable("out_of_domain needs whole rows; this API takes rows with inputs left out.")
+        files = prepared(self, "filter").files
+        if FILE not in files:
+            raise InputError(f"out_of_domain.filter must hold {FILE}, as domain_filter writes it; it does not.")
+        model = DenseModel(unpack_arrays(files[FILE]))
+        if model.input_shape != interface.input_shape or model.n_classes != 2:
+            raise InputError(
+                f"out_of_domain.filter must be a filter of rows {interface.input_shape}; this one is of "
+                f"{model.input_shape}. Prepare one for this model."
+            )
+        return bound(self, _model=BlockModel(model), _classes=interface.n_classes)
+
+    def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
+        if answer.labels is None:
+            raise NotApplicable("out_of_domain needs an API that predicts classes; this one does regression.")
+        assert self._model is not None  # the guard binds its stages
+        flagged = ~(self._model.scores(request.x)[:, 1] <= self.threshold)
+        if not flagged.any():
+            return answer
+        if self.then == "block":
+            return answer.withhold(flagged)
+        labels, scores, explanation = answer.labels.copy(), _copied(answer.scores), _copied(answer.explanation)
+        if explanation is not None:
+            explanation[flagged] = np.nan
+        if scores is not None and self.then == "label_only":
+            scores[flagged] = np.nan
+        if self.then == "shuffled":
+            goes_to = np.argsort(noise.uniform(request.x[flagged], self._classes), axis=1)
+            labels[flagged] = _exchanged(labels[flagged], goes_to)
+            if scores is not None:
+                np.put_along_axis(moved := scores[flagged], goes_to, scores[flagged], axis=1)
+                scores[flagged] = moved
+        return Answer(labels, scores, explanation)
+
+
+def _copied(values: Array | None) -> Array | None:
+    return None if values is None else values.copy()
+
+
+def _exchanged(labels: Labels, goes_to: Labels) -> Labels:
+    """Labels (n,) after class c of row i has become class goes_to[i, c]; withheld ones stay so."""
+    return np.where(labels == WITHHELD, WITHHELD, goes_to[np.arange(len(labels)), labels])

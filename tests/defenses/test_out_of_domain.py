@@ -1,0 +1,90 @@
+"""Out of domain: what flagged questions get, and that the others get what they would get without it."""
+
+import numpy as np
+import pytest
+
+from portcullis_ml.core.artifacts import Contents
+from portcullis_ml.core.errors import InputError, NotApplicable, ParameterError
+from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.types import Answer, Interface, Request
+from portcullis_ml.defenses import CATALOG
+from portcullis_ml.defenses.out_of_domain import OutOfDomain
+from portcullis_ml.models.artifacts import write_artifact
+
+from .toys import API, answer_to, rows, toy_filter
+
+X = rows(80)
+CLEAN = answer_to(X)
+FOREIGN = X.sum(axis=1) > 2
+
+
+def released(then, clean=CLEAN, **settings):
+    guard = Guard(OutOfDomain(filter=toy_filter(), then=then, **settings), key=b"k" * 32, interface=API)
+    return guard.release(Request("a", X), clean).answer
+
+
+@pytest.mark.parametrize("then", ["label_only", "shuffled", "block"])
+def test_rows_of_the_domain_are_left_as_they_are(then):
+    answer = released(then)
+    assert 20 < FOREIGN.sum() < 60
+    np.testing.assert_array_equal(answer.scores[~FOREIGN], CLEAN.scores[~FOREIGN])
+    np.testing.assert_array_equal(answer.labels[~FOREIGN], CLEAN.labels[~FOREIGN])
+
+
+def test_a_flagged_question_loses_its_scores_or_its_answer():
+    bare, nothing = released("label_only"), released("block")
+    assert np.isnan(bare.scores[FOREIGN]).all()
+    np.testing.assert_array_equal(bare.labels, CLEAN.labels)
+    assert np.isnan(nothing.scores[FOREIGN]).all()
+    assert (nothing.labels[FOREIGN] == -1).all()
+
+
+def test_a_shuffled_answer_is_a_permutation_whose_label_goes_along():
+    answer = released("shuffled")
+    np.testing.assert_array_equal(np.sort(answer.scores, axis=1), np.sort(CLEAN.scores, axis=1))
+    np.testing.assert_array_equal(answer.labels, answer.scores.argmax(axis=1))
+    kept = (answer.labels == CLEAN.labels)[FOREIGN].mean()
+    assert 0 < kept < 0.5  # a fifth of the permutations of five classes leave a class in its place
+    orders = {tuple(np.argsort(row)) for row in answer.scores[FOREIGN]}
+    assert len(orders) > 10
+
+
+def test_labels_are_shuffled_the_same_where_no_scores_are_shown():
+    bare = released("shuffled", Answer(CLEAN.labels))
+    np.testing.assert_array_equal(bare.labels, released("shuffled").labels)
+    assert bare.scores is None
+
+
+def test_explanations_of_flagged_questions_are_withheld():
+    explained = released("shuffled", Answer(CLEAN.labels, CLEAN.scores, np.ones((80, 2))))
+    assert np.isnan(explained.explanation[FOREIGN]).all()
+    assert (explained.explanation[~FOREIGN] == 1).all()
+
+
+def test_a_higher_threshold_flags_fewer():
+    def flagged(threshold):
+        return int(np.isnan(released("label_only", threshold=threshold).scores).all(axis=1).sum())
+
+    assert flagged(0.01) > flagged(0.5) > flagged(0.99)
+
+
+def test_it_is_built_from_words_and_keeps_labels_when_it_says_so():
+    word = f'out_of_domain(filter="{toy_filter()}", then=label_only)'
+    assert CATALOG.build(word) == OutOfDomain(filter=toy_filter(), then="label_only")
+    assert CATALOG.build(word).keeps_labels
+    assert not OutOfDomain(filter=toy_filter()).keeps_labels
+
+
+def test_a_filter_of_another_api_is_refused_in_a_sentence(tmp_path):
+    defense = OutOfDomain(filter=toy_filter())
+    with pytest.raises(InputError, match=r"must be a filter of rows \(7,\); this one is of \(4,\)"):
+        defense.bind(Interface(input_shape=(7,), n_classes=2))
+    with pytest.raises(NotApplicable, match="needs whole rows"):
+        defense.bind(API.revealing(missing=True))
+    with pytest.raises(NotApplicable, match="needs an API that predicts classes"):
+        defense.bind(Interface(input_shape=(4,), task="regression"))
+    other = write_artifact(Contents({"weights.safetensors": b"1"}), tmp_path / "other")
+    with pytest.raises(InputError, match=r"must hold filter\.safetensors, as domain_filter writes it"):
+        OutOfDomain(filter=other).bind(API)
+    with pytest.raises(ParameterError, match=r"OutOfDomain\.filter must be what domain_filter has trained"):
+        OutOfDomain(filter="filter")

@@ -1,0 +1,54 @@
+"""Toys for the tests of recipes and hardenings: rows of two domains, and one set-up for each unit.
+
+A new recipe gets its line in `RECIPES`, a new hardening in `HARDENINGS`, and with it the whole contract of
+recipes/test_contract.py or hardening/test_contract.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.recipes import Hardening, OwnRows, Recipe
+from portcullis_ml.core.types import Array, Interface
+from portcullis_ml.defenses.out_of_domain import OutOfDomain
+from portcullis_ml.hardening.outlier_exposure import OutlierExposure
+from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.recipes.domain_filter import DomainFilter
+
+API = Interface(input_shape=(4,), n_classes=3)
+VICTIM = SoftmaxRegression(np.random.default_rng(7).normal(size=(3, 4)) * 4, np.array([0.5, -1.0, 0.0]))
+LEARNER = TorchLearner(network="mlp", epochs=30)
+
+
+def own(n: int = 120, seed: int = 1) -> OwnRows:
+    """Rows of the victim's domain, the box [0, 0.6)."""
+    x = 0.6 * np.random.default_rng(seed).random((n, 4))
+    return OwnRows(x, VICTIM.scores(x).argmax(axis=1))
+
+
+def foreign(n: int = 100, seed: int = 2) -> Array:
+    """Rows of another domain, the box [0.6, 1)."""
+    return 0.6 + 0.4 * np.random.default_rng(seed).random((n, 4))
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """One recipe, and the defense that takes what it has trained."""
+
+    recipe: Recipe
+    defense: Callable[[Artifact | Recipe], Defense[Any]]
+
+
+RECIPES: dict[str, Callable[[], SetUp]] = {
+    "domain_filter": lambda: SetUp(DomainFilter(epochs=15), lambda trained: OutOfDomain(filter=trained)),
+}
+HARDENINGS: dict[str, Callable[[], Hardening]] = {
+    "outlier_exposure": lambda: OutlierExposure(weight=0.5),
+}
