@@ -23,6 +23,9 @@ STAGES = {
     "blocked": WATCH + 'then = { unit = "block" }\n' + ROUNDING,
     "labels": WATCH + 'then = { unit = "label_only" }\n',
     "quota": '[[guard]]\nunit = "quota"\nrows = 250\n' + WATCH + 'then = { unit = "label_only" }\n',
+    "a model's": '[[guard]]\nunit = "tests.gateway.units:Slow"\nseconds = 0.0\n'
+    + WATCH
+    + 'then = { unit = "block" }\n',
     "other class": WATCH + 'then = { unit = "other_class" }\n',
 }
 

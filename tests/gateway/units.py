@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from portcullis_ml.core.guard import Defense, Detector
+from portcullis_ml.core.types import Answer
 
 
 @dataclass
@@ -45,3 +48,94 @@ class Broken(Defense[None]):
 
     def release(self, request, answer, clean, state, noise):  # type: ignore[no-untyped-def]
         raise ZeroDivisionError("a bug in a stage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Defense[Count]):
+    """Runs a model, or so it says: sleeps in `release` for one client's requests. What it lets out depends on the order
+    in which the client's requests came."""
+
+    client: str = "thief"
+    seconds: float = 0.2
+    heavy: ClassVar[bool] = True
+    name: ClassVar[str] = "tests.gateway.units:Slow"
+
+    def start(self) -> Count:
+        return Count()
+
+    def release(self, request, answer, clean, state, noise):  # type: ignore[no-untyped-def]
+        if request.client == self.client:
+            time.sleep(self.seconds)
+        scores = answer.scores.copy()
+        for row, x in zip(scores, request.x, strict=True):
+            state.rows += 1
+            state.suspicion = 0.5 * state.suspicion + float(x.sum())
+            row[:] = np.round(row, 1 + (state.rows + int(8 * state.suspicion)) % 4)
+        return Answer(answer.labels, scores)
+
+
+class Door:
+    """Where a `Waits` stands until a test opens it."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(20), "nobody opened the door: the stage runs where the test runs"
+
+
+DOORS: dict[str, Door] = {}  # by the word for a step: "admit", "undo", "release"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits(Defense[Count]):
+    """Counts one client's rows, and waits at the doors that a test has put up."""
+
+    client: str = "thief"
+    extra: int = 0
+    heavy: ClassVar[bool] = True
+    name: ClassVar[str] = "tests.gateway.units:Waits"
+
+    def start(self) -> Count:
+        return Count()
+
+    def _wait(self, request, step: str) -> None:  # type: ignore[no-untyped-def]
+        if request.client == self.client and step in DOORS:
+            DOORS[step].wait()
+
+    def admit(self, request, state):  # type: ignore[no-untyped-def]
+        self._wait(request, "admit")
+        state.rows += len(request)
+
+    def undo(self, request, state):  # type: ignore[no-untyped-def]
+        self._wait(request, "undo")
+        state.rows -= len(request)
+
+    def release(self, request, answer, clean, state, noise):  # type: ignore[no-untyped-def]
+        self._wait(request, "release")
+        state.suspicion += 1.0
+        return answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenModel(Defense[None]):
+    """Raises an error at one step, on another thread."""
+
+    step: str = "release"
+    heavy: ClassVar[bool] = True
+    name: ClassVar[str] = "tests.gateway.units:BrokenModel"
+
+    def _break(self, step: str) -> None:
+        if step == self.step:
+            raise ZeroDivisionError("a bug in a stage")
+
+    def admit(self, request, state):  # type: ignore[no-untyped-def]
+        self._break("admit")
+
+    def undo(self, request, state):  # type: ignore[no-untyped-def]
+        self._break("undo")
+
+    def release(self, request, answer, clean, state, noise):  # type: ignore[no-untyped-def]
+        self._break("release")
+        return answer
