@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense, Detector
 from portcullis_ml.core.types import Answer
 
@@ -72,6 +73,30 @@ class Slow(Defense[Count]):
             state.suspicion = 0.5 * state.suspicion + float(x.sum())
             row[:] = np.round(row, 1 + (state.rows + int(8 * state.suspicion)) % 4)
         return Answer(answer.labels, scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubts(Defense[Count]):
+    """Reads explanations: the more those of a client speak against the answers, the flatter the scores."""
+
+    name: ClassVar[str] = "tests.gateway.units:Doubts"
+
+    def bind(self, interface):  # type: ignore[no-untyped-def]
+        if not interface.explains:
+            raise NotApplicable("Doubts reads explanations; this API has none.")
+        return self
+
+    def start(self) -> Count:
+        return Count()
+
+    def release(self, request, answer, clean, state, noise):  # type: ignore[no-untyped-def]
+        scores = answer.scores.copy()
+        for row, why in zip(scores, clean.explanation, strict=True):
+            state.rows += 1
+            state.suspicion = 0.5 * state.suspicion + float(np.minimum(why, 0.0).sum())
+            share = 1.0 / (1.0 - state.suspicion)
+            row[:] = share * row + (1.0 - share) / len(row)
+        return Answer(answer.labels, scores, answer.explanation)
 
 
 class Door:

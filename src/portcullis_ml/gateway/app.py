@@ -270,7 +270,7 @@ class Gate:
             raise _guard_failed()
         self.metrics.not_enforced["guard"] += 1
         if policy.failure.guard == "labels" and clean.labels is not None and clean.scores is not None:
-            return Answer(clean.labels, np.full_like(clean.scores, np.nan))
+            return Answer(clean.labels, np.full_like(clean.scores, np.nan))  # nor an explanation
         return clean
 
     async def _undo(self, visit: Visit) -> None:

@@ -103,7 +103,9 @@ def _answers(policy: Policy) -> Iterator[str]:
     shown = policy.shown
     words = {Reveals.LABELS: "the class only", Reveals.TOP_K: f"the {shown.k} best scores", Reveals.PROBS: "all scores"}
     rounded = "" if shown.decimals is None else f", rounded to {shown.decimals} decimals"
-    yield f"Everybody is shown {words[shown.reveals]}{rounded}."
+    yield f"Everybody is shown {words[shown.reveals]}{rounded}{', and the explanation' if shown.explains else ''}."
+    if policy.asked.explanation and not shown.explains:
+        yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
 
 
 def _unit(tree: dict[str, Any]) -> str:

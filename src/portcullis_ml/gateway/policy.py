@@ -49,7 +49,8 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "mapping")  # fmt: skip
+         "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
+NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
           "admin")  # fmt: skip
 
@@ -122,15 +123,18 @@ class _Reader:
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
         interface, served = self._model()
         upstream = self._settings(Upstream, "upstream") if "upstream" in self.tree else None
+        shown = self._shown(interface)
+        listen = self._settings(Listen, "listen")
+        self._explained(interface, shown, upstream, listen)
         return Policy(
-            served=served,
+            served=served if shown.explains else dataclasses.replace(served, explanation=None),
             asked=asked(served, upstream),
-            shown=self._shown(interface),
+            shown=shown,
             stages=self._stages(),
             key=self._key(),
             clients=self._clients(),
             upstream=upstream,
-            listen=self._settings(Listen, "listen"),
+            listen=listen,
             limits=self._settings(Limits, "limits"),
             failure=self._settings(Failure, "failure"),
             state=self._settings(State, "state"),
@@ -155,7 +159,7 @@ class _Reader:
         for key in ("name", "input_shape"):
             if key not in table:
                 raise self._wrong(("model",), f"[model] must say {key}.")
-        for key in ("name", "version", "datatype", "input", "scores", "label", "withheld", "task"):
+        for key in ("name", "version", "datatype", "input", "scores", "label", "withheld", "task", "explanation"):
             self._text(("model", key), table.get(key, ""))
         if table.get("datatype", "FP64") not in DTYPES:
             raise self._wrong(("model", "datatype"), f"datatype must be one of {', '.join(DTYPES)}.")
@@ -163,17 +167,40 @@ class _Reader:
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
-        names = {k: table[k] for k in ("version", "datatype", "input", "scores", "label", "withheld") if k in table}
+        names = {k: table[k] for k in NAMES if k in table}
+        shape = table.get("explanation_shape")
+        if shape is not None:
+            if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+                raise self._wrong(
+                    ("model", "explanation_shape"), f"explanation_shape must be a list of ints; got {shape!r}."
+                )
+            names["explanation_shape"] = tuple(shape)
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
         options = table.get("mapping", {})
         return interface, Served(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
 
     def _shown(self, interface: Interface) -> Interface:
-        table = self._table("answers", ("reveals", "k", "decimals"))
-        changes = dict(table)
+        table = self._table("answers", ("reveals", "k", "decimals", "explains"))
+        changes = {"explains": False, **table}
+        if type(changes["explains"]) is not bool:
+            raise self._wrong(("answers", "explains"), f"explains must be true or false; got {changes['explains']!r}.")
         if "reveals" in changes:
             changes["reveals"] = self._built(("answers", "reveals"), Reveals.parse, changes["reveals"])
         return self._built(("answers",), interface.revealing, **changes)
+
+    def _explained(self, interface: Interface, shown: Interface, upstream: Upstream | None, listen: Listen) -> None:
+        """Refuse explanations that nobody gives, and those that would be lost on the way."""
+        if not interface.explains:
+            for where, said in ((("answers", "explains"), shown.explains),
+                                (("upstream", "explanation"), upstream and upstream.explanation)):  # fmt: skip
+                if said:
+                    raise self._wrong(where, "[model] must name the output tensor that explains: explanation = ...")
+            return
+        sides = [(("upstream", "protocol"), upstream.protocol)] if upstream else []
+        sides += [(("listen", "protocols"), name) for name in listen.protocols if shown.explains]
+        for where, name in sides:
+            if not PROTOCOLS.load(name).explains:
+                raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
 
     def _stages(self) -> tuple[Defense[Any], ...]:
         catalog, stages = resolve("portcullis_ml.defenses:CATALOG"), []

@@ -25,6 +25,7 @@ def asked(served: Served, upstream: Upstream | None) -> Served:
         input=upstream.input or served.input,
         scores=None if labels else upstream.scores or served.scores,
         label=upstream.label or ("label" if labels else None),
+        explanation=served.explanation and (upstream.explanation or served.explanation),
         datatype=upstream.datatype or served.datatype,
         binary=upstream.binary,
     )
@@ -42,5 +43,6 @@ def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None)
         bounds=tuple(table.get("bounds", (0.0, 1.0))),
         features=features,
         missing=table.get("missing", False),
+        explains="explanation" in table,
         precision="float32" if table.get("datatype") == "FP32" else "float64",
     )
