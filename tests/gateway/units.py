@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.artifacts import Artifact, Contents
+from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.guard import Defense, Detector
+from portcullis_ml.core.recipes import Recipe, prepared
+from portcullis_ml.core.settings import bound
 from portcullis_ml.core.types import Answer
 
 
@@ -72,6 +76,44 @@ class Slow(Defense[Count]):
             state.rows += 1
             state.suspicion = 0.5 * state.suspicion + float(x.sum())
             row[:] = np.round(row, 1 + (state.rows + int(8 * state.suspicion)) % 4)
+        return Answer(answer.labels, scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learns(Recipe):
+    """What `FromFile` is prepared by."""
+
+    name: ClassVar[str] = "tests.gateway.units:Learns"
+
+    def fit(self, given, rows, outside, *, rng, watch):  # type: ignore[no-untyped-def]
+        return Contents({"decimals": b"[1, 1, 1]"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromFile(Defense[Count]):
+    """Rounds each class's score to the decimals that a file says, one number for each class."""
+
+    file: Artifact | Recipe
+    decimals: tuple[int, ...] = field(default=(), init=False, compare=False)
+    name: ClassVar[str] = "tests.gateway.units:FromFile"
+
+    def bind(self, interface):  # type: ignore[no-untyped-def]
+        contents = prepared(self, "file")
+        try:
+            (data,) = contents.files.values()
+            decimals = tuple(map(int, json.loads(data)))
+        except (TypeError, ValueError):
+            raise InputError("A list of decimals was expected in the file; it holds something else.") from None
+        if len(decimals) != interface.n_classes:
+            raise InputError(f"The file must hold decimals for {interface.n_classes} classes; got {len(decimals)}.")
+        return bound(self, decimals=decimals)
+
+    def start(self) -> Count:
+        return Count()
+
+    def release(self, request, answer, clean, state, noise):  # type: ignore[no-untyped-def]
+        state.rows += len(request)
+        scores = np.stack([np.round(s, d) for s, d in zip(answer.scores.T, self.decimals, strict=True)], axis=1)
         return Answer(answer.labels, scores)
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -38,11 +37,12 @@ from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface, Reveals
+from portcullis_ml.gateway.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.lines import PolicyError, lines_of, made, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES, Served, Wire
-from portcullis_ml.gateway.served import asked, feature, interface_of
+from portcullis_ml.gateway.served import asked, feature, interface_of, undefended
 from portcullis_ml.gateway.settings import Admin, Alarms, Failure, Limits, Listen, QueryLog, State, Upstream
 
 __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
@@ -75,14 +75,15 @@ class Policy:
     admin: Admin
     mode: str = "enforce"
     quantum: float = 1e-6
-    digest: str = ""  # of the file; stands in every line of the query log
+    digest: str = ""  # of the file and of the artifacts that it names; stands in every line of the query log
 
     @property
     def enforced(self) -> bool:
         return self.mode == "enforce"
 
     def guard(self) -> Guard:
-        return Guard(*self.stages, key=self.key, quantum=self.quantum)
+        """A guard of its own, its stages bound to the model; InputError where an artifact has changed meanwhile."""
+        return Guard(*self.stages, key=self.key, quantum=self.quantum, interface=undefended(self.asked))
 
     def wires(self) -> tuple[Wire, ...]:
         return tuple(PROTOCOLS.load(name)() for name in self.listen.protocols)
@@ -126,11 +127,13 @@ class _Reader:
         shown = self._shown(interface)
         listen = self._settings(Listen, "listen")
         self._explained(interface, shown, upstream, listen)
+        known = asked(served, upstream)
+        stages = self._stages(undefended(known))
         return Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
-            asked=asked(served, upstream),
+            asked=known,
             shown=shown,
-            stages=self._stages(),
+            stages=stages,
             key=self._key(),
             clients=self._clients(),
             upstream=upstream,
@@ -143,7 +146,7 @@ class _Reader:
             admin=self._admin(),
             mode=mode,
             quantum=self._quantum(),
-            digest=hashlib.blake2b(self.text.encode(), digest_size=6).hexdigest(),
+            digest=digest(self.text, stages),
         )
 
     def _quantum(self) -> float:
@@ -202,8 +205,9 @@ class _Reader:
             if not PROTOCOLS.load(name).explains:
                 raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
 
-    def _stages(self) -> tuple[Defense[Any], ...]:
-        catalog, stages = resolve("portcullis_ml.defenses:CATALOG"), []
+    def _stages(self, interface: Interface) -> tuple[Defense[Any], ...]:
+        """The stages of the guard. Each is bound to the model once: what it cannot be used with is refused here."""
+        catalog, stages = resolve("portcullis_ml.defenses:CATALOG"), list[Defense[Any]]()
         given = self.tree.get("guard", [])
         if not isinstance(given, list):
             raise self._wrong(("guard",), "Every stage of the guard is a table of its own: write [[guard]].")
@@ -211,9 +215,12 @@ class _Reader:
             where = ("guard", str(i))
             if "unit" not in table:
                 raise self._wrong(where, 'A [[guard]] table must say which unit it is, such as unit = "rounding".')
-            stages.append(self._built(where, catalog.build, table))
-            if not isinstance(stages[-1], Defense):
+            stage = self._built(where, catalog.build, table, folder=self.folder)
+            if not isinstance(stage, Defense):
                 raise self._wrong((*where, "unit"), f"{table['unit']!r} is not a defense; give it to a watch.")
+            self._built(where, refuse_recipes, stage)
+            self._built(where, stage.bind, interface)
+            stages.append(stage)
         return tuple(stages)
 
     def _clients(self) -> Clients:

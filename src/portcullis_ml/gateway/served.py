@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from portcullis_ml.core.types import Feature, Interface
+from portcullis_ml.core.types import Feature, Interface, Reveals
 from portcullis_ml.gateway.protocols.wire import Served
 from portcullis_ml.gateway.settings import Upstream
 
-__all__ = ["asked", "feature", "interface_of"]
+__all__ = ["asked", "feature", "interface_of", "undefended"]
 
 
 def asked(served: Served, upstream: Upstream | None) -> Served:
@@ -29,6 +29,11 @@ def asked(served: Served, upstream: Upstream | None) -> Served:
         datatype=upstream.datatype or served.datatype,
         binary=upstream.binary,
     )
+
+
+def undefended(asked: Served) -> Interface:
+    """The interface of the model's own answers, as the guard meets them."""
+    return asked.interface.revealing(reveals=Reveals.LABELS if asked.scores is None else Reveals.PROBS)
 
 
 def feature(table: Mapping[str, Any]) -> Feature:
