@@ -32,6 +32,7 @@ class Guarded:
         shape, classes = model.input_shape, model.n_classes
         task: Any = "classification" if classes else "regression"
         self.interface = interface or Interface(input_shape=shape, n_classes=classes, task=task)
+        guard.bind(self.interface)  # unless it is bound already
         self.alarms: list[Alarm] = []
 
     def answer(self, x: Array, *, client: str, at: float = 0.0) -> Answer:
