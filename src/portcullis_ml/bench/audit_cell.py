@@ -33,9 +33,9 @@ from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle, checked_answer
 from portcullis_ml.core.ownership import MarkLog
-from portcullis_ml.core.privacy import Candidates, PrivacyAttack
+from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Array, Differentiable, Estimate, Interface, Model, Request, Reveals
+from portcullis_ml.core.types import Array, Differentiable, Estimate, Interface, Model, Request, Reveals, Rows
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
@@ -221,7 +221,7 @@ def _innocents(cell: Cell, scene: _Scene) -> list[Model]:
 def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[str, Any] | None:
     """What a copy that is a kernel model gives away of the training set, as a record's note."""
     oracle = LocalOracle(copy, experiment.interface, budget=1)
-    nobody = Candidates(experiment.test_x[:0])
+    nobody = Rows(experiment.test_x[:0])
     try:
         leakage = PRIVACY.build("representers")(oracle, Knowledge(model=copy), nobody, rng=cell.rng("leak"))
     except NotApplicable:

@@ -224,7 +224,7 @@ class Gate:
         marks, policy = visit.marks, visit.policy
         marks.append(time.perf_counter())
         shown = visit.answer.only(policy.shown)
-        if shown.blank:
+        if not shown.answered.any():
             visit.line.reason = "this client was blocked"
             raise Turned("withheld", 403, "The guard refused this client: this client was blocked.")
         self.metrics.rows += len(visit.inquiry.x)

@@ -47,7 +47,7 @@ class Guarded:
         released = self._guard.release(request, clean)
         self.alarms.extend(released.alarms)
         shown = released.answer.only(self.interface)
-        if shown.blank:
+        if not shown.answered.any():
             raise Refused("this client was blocked")
         return shown
 

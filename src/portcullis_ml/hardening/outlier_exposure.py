@@ -22,9 +22,9 @@ from typing import ClassVar
 import numpy as np
 
 from portcullis_ml.core.errors import InputError, NotApplicable
-from portcullis_ml.core.recipes import Hardening, OwnRows
+from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Array, Learner, Model
+from portcullis_ml.core.types import Array, Learner, Model, Rows
 from portcullis_ml.models.victims import fit_watched
 
 __all__ = ["OutlierExposure"]
@@ -42,7 +42,7 @@ class OutlierExposure(Hardening):
     def fit(
         self,
         given: Learner,
-        rows: OwnRows,
+        rows: Rows,
         outside: Array | None,
         *,
         rng: np.random.Generator,
