@@ -18,12 +18,14 @@ from attack_curves import measured
 
 from portcullis_ml.bench.flags import FLAGS
 from portcullis_ml.catalog import Catalog, resolve
+from portcullis_ml.cli.listing import WINGS as CATALOGS
 
 DOCS = Path(__file__).parent.parent / "docs"
 WINGS = {
     "extraction": "Extraction attacks",
     "defenses": "Defenses",
     "detectors": "Detectors",
+    "explainers": "Explainers",
     "recipes": "Recipes",
     "hardening": "Hardening",
     "ownership": "Ownership",
@@ -36,7 +38,7 @@ VERBS = ["audit", "extract", "prepare", "serve", "check", "replay", "demo", "lis
 def catalog() -> str:
     parts = ["# Catalog\n\nEvery unit by name: the file, the word on the command line and the label in reports.\n"]
     for wing, title in WINGS.items():
-        entries: Catalog = resolve(f"portcullis_ml.{wing}:CATALOG")
+        entries: Catalog = resolve(CATALOGS[wing])
         if entries:
             parts.append(f"\n## {title}\n")
         for name in entries:
@@ -102,7 +104,7 @@ def readme() -> str:
     """The README with its table of units brought up to date; everything else in it is written by hand."""
     rows = ["| | units |", "| --- | --- |"]
     for wing, title in WINGS.items():
-        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(f"portcullis_ml.{wing}:CATALOG"))
+        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(CATALOGS[wing]))
         if names:
             rows.append(f"| {title} | {names} |")
     text = (DOCS.parent / "README.md").read_text()

@@ -133,6 +133,11 @@ def test_rooms_import_only_what_the_plan_allows(room: str) -> None:
             assert other in MAY_IMPORT[room] or catalog_only, f"{path.relative_to(SRC)} imports {name}"
 
 
+def test_core_can_be_read_in_an_afternoon() -> None:
+    lines = sum(len(path.read_text().splitlines()) for path in (SRC / "core").glob("*.py"))
+    assert lines <= 1_900, "see docs/architecture.md"
+
+
 def test_core_uses_numpy_and_the_standard_library_only() -> None:
     allowed = {*sys.stdlib_module_names, "numpy", "portcullis_ml"}
     for path in (SRC / "core").glob("*.py"):

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from portcullis_ml.core.settings import OPTIONAL
+from portcullis_ml.catalog import OPTIONAL
 
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"

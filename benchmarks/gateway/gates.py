@@ -272,7 +272,7 @@ async def soak(upstream: str, d: int, clients: int, cap: int, folder: Path) -> N
 
 async def until_told(server: Server) -> None:
     """Serve until SIGTERM."""
-    settle(server.policy)  # as `portcullis serve` does
+    settle(server.streams.fold.guard)  # as `portcullis serve` does
     print(server.url, flush=True)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     await server()

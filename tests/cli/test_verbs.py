@@ -197,6 +197,7 @@ def test_list_shows_what_things_need():
         "jb_top3",
         "rounding",
         "prada",
+        "grad_cam",
         "digits_cnn",
         "prada-mnist",
     ):
@@ -223,6 +224,36 @@ def test_the_list_covers_every_catalog():
         catalog = __import__(f"portcullis_ml.{wing}", fromlist=["CATALOG"]).CATALOG
         assert set(catalog) <= {row["name"] for row in found[wing]}
         assert all(row.get("what") or row.get("missing") for row in found[wing])
+    assert all(row["what"] for row in found["explainers"])
+
+
+def test_an_api_that_explains_is_another_api_and_its_answers_are_kept(tmp_path):
+    files = write(tmp_path)
+    words = ["extract", "knockoff", "--victim", VICTIM, "--test", files["test"], "--pool", files["pool"]]
+    words += ["--budget", "20", "--epochs", "2", "--out", tmp_path / "out", "--json"]
+    plain, explained = (json.loads(call(*words, *more).stdout) for more in ([], ["--explain", "gradient_x_input"]))
+    assert plain["record"]["cell"] != explained["record"]["cell"]
+    with np.load(plain["transfer_set"]) as kept:
+        assert "explanation" not in kept
+    with np.load(explained["transfer_set"]) as kept:
+        assert kept["explanation"].shape == kept["x"].shape == (20, 4)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("grad_cam", "grad_cam explains a convolutional network in PyTorch; this victim is a SoftmaxRegression."),
+        ("gradcam", "Did you mean grad_cam"),
+    ],
+)
+@pytest.mark.parametrize("verb", [("audit",), ("extract", "knockoff")])
+def test_a_victim_that_cannot_be_explained_is_refused_before_anything_runs(tmp_path, verb, word, sentence):
+    files = write(tmp_path)
+    more = ["--test", files["test"], "--explain", word, "--out", tmp_path / "out"]
+    result = call(*verb, "--victim", VICTIM, *more)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_protocol_offers_the_nearest():

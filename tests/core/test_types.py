@@ -56,11 +56,11 @@ def test_withheld_rows_are_unanswered_and_teach_nothing() -> None:
     assert held.answered.tolist() == [True, False, True]
     assert held.labels.tolist() == [0, -1, 0]
     assert held.soft(3)[1].tolist() == [0, 0, 0]
-    assert not held.blank
-    assert held.withhold(np.ones(3, bool)).blank
-    assert not Answer(None, np.array([[1.0], [np.nan]])).blank
-    assert Answer(None, np.full((2, 1), np.nan)).blank
-    assert not Answer(np.array([-1]), np.array([[0.5, np.nan]])).blank  # a score without a label is an answer
+    assert held.answered.any()
+    assert not held.withhold(np.ones(3, bool)).answered.any()
+    assert Answer(None, np.array([[1.0], [np.nan]])).answered.any()
+    assert not Answer(None, np.full((2, 1), np.nan)).answered.any()
+    assert Answer(np.array([-1]), np.array([[0.5, np.nan]])).answered.any()  # a score without a label is an answer
 
 
 def test_concat_undoes_take() -> None:

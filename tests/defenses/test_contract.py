@@ -6,6 +6,7 @@ import json
 import random
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import portcullis_ml.defenses
 from portcullis_ml.core.errors import NotApplicable, ParameterError, Refused
@@ -24,7 +26,7 @@ from portcullis_ml.core.state import pack, unpack
 from portcullis_ml.core.types import Answer, Array, Request
 from portcullis_ml.defenses import CATALOG
 
-from .toys import API, Tally, answer_to, noise, rows, same, toy_filter
+from .toys import API, Tally, answer_to, explained, noise, rows, same, toy_filter
 
 NAMES = list(CATALOG)
 REQUIRED: dict[str, dict[str, Any]] = {  # settings without a default
@@ -59,11 +61,50 @@ def build(case: str) -> Defense[Any]:
     return CATALOG.load(name)(**VARIANTS.get(case, REQUIRED.get(name, {}))).bind(API)
 
 
-def released(defense: Defense[Any], x: Array, cuts: tuple[int, ...] = (), state: Any = None) -> Answer:
-    """The answer to a stream sent in these pieces."""
+def released(
+    defense: Defense[Any],
+    x: Array,
+    cuts: tuple[int, ...] = (),
+    state: Any = None,
+    model: Callable[[Array], Answer] = answer_to,
+) -> Answer:
+    """The answer to a stream sent in these pieces; `model` gives the undefended answers."""
     state = defense.start() if state is None else state
     pieces = [p for p in np.split(x, sorted(cuts)) if len(p)]
-    return Answer.concat([defense.release(Request("a", p), answer_to(p), answer_to(p), state, noise()) for p in pieces])
+    return Answer.concat([defense.release(Request("a", p), model(p), model(p), state, noise()) for p in pieces])
+
+
+def unexplained(answer: Answer) -> NDArray[np.bool_]:
+    """(n,) which rows have no explanation."""
+    if answer.explanation is None:
+        return np.ones(len(answer), bool)
+    return np.isnan(answer.explanation).reshape(len(answer), -1).all(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("case", "kept"),
+    [
+        ("block", False),  # nothing is answered
+        ("label_only", False),
+        ("log", True),
+        ("other_class", False),  # it would be that of the true class
+        ("quota", True),
+        ("rounding", True),
+        ("top_k", True),
+        ("watch-calm", True),
+    ],
+)
+def test_an_explanation_is_kept_or_withheld(case: str, kept: bool) -> None:
+    answer = released(build(case), X, model=explained)
+    assert unexplained(answer).tolist() == [not kept] * len(X)
+    if kept:
+        np.testing.assert_array_equal(answer.explanation, explained(X).explanation)
+        assert build(case).shown(API.revealing(explains=True)).explains
+
+
+def test_from_an_alarm_on_nothing_is_explained_where_labels_only_are_shown() -> None:
+    blank = unexplained(released(build("watch-label_only"), X, model=explained))
+    assert blank.tolist() == [row >= 20 for row in range(len(X))]  # `Tally` is alarmed at its 21st row
 
 
 def test_the_catalog_names_are_the_files_and_the_classes() -> None:
@@ -82,6 +123,23 @@ class TestContract:
 
     def test_a_batch_equals_its_rows(self, defense: Defense[Any]) -> None:
         assert same(released(defense, X), released(defense, X, tuple(range(1, len(X)))))
+
+    @settings(max_examples=10, deadline=None)
+    @given(cuts=st.sets(st.integers(1, len(X) - 1), max_size=8))
+    def test_a_batch_equals_its_pieces_with_explanations_too(self, case: str, cuts: set[int]) -> None:
+        whole = released(build(case), X, model=explained)
+        assert same(whole, released(build(case), X, tuple(cuts), model=explained))
+        assert whole.explanation is None or whole.explanation.shape == (len(X), 2, 2)
+
+    def test_no_more_is_explained_than_is_answered_and_shown(self, defense: Defense[Any]) -> None:
+        assert not defense.shown(API).explains
+        answer = released(defense, X, model=explained)
+        blank = unexplained(answer)
+        assert blank[~answer.answered].all()
+        assert blank.all() or defense.shown(API.revealing(explains=True)).explains
+
+    def test_without_an_explanation_none_is_made_up(self, defense: Defense[Any]) -> None:
+        assert released(defense, X).explanation is None
 
     def test_an_empty_batch_gets_an_empty_answer(self, defense: Defense[Any]) -> None:
         answer = answer_to(X[:0])

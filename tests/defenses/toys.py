@@ -6,7 +6,7 @@ import atexit
 import functools
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.models.artifacts import pack_arrays, write_artifact
 
-__all__ = ["API", "Count", "Tally", "answer_to", "noise", "rows", "same", "toy_filter"]
+__all__ = ["API", "Count", "Tally", "answer_to", "explained", "noise", "rows", "same", "toy_filter"]
 
 API = Interface(input_shape=(4,), n_classes=5)
 
@@ -32,6 +32,11 @@ def answer_to(x: Array) -> Answer:
     logits = (x[:, :, None] * weights).sum(axis=1)  # a matrix product's last bits depend on the batch
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Answer.of(scores / scores.sum(axis=1, keepdims=True), API)
+
+
+def explained(x: Array) -> Answer:
+    """The same answer with an explanation of shape (2, 2) for each row."""
+    return replace(answer_to(x), explanation=np.sin(x + answer_to(x).labels[:, None]).reshape(len(x), 2, 2))
 
 
 @functools.cache

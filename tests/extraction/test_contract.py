@@ -114,7 +114,7 @@ class TestContract:
     def test_runs_with_exactly_what_it_needs(self, toy: SetUp) -> None:
         needs = toy.attack.needs
         held = {t: getattr(toy.knowledge, t) for t in ("pool", "seeds", "learner") if getattr(needs, t)}
-        door = toy.door.revealing(reveals=needs.answers)
+        door = toy.door.revealing(reveals=needs.answers, explains=needs.explains)
         result = toy.attack(oracle_of(toy, interface=door), Knowledge(**held), rng=np.random.default_rng(0))
         assert result.queries > 0
 
@@ -126,6 +126,8 @@ class TestContract:
                 if thing != "learner":
                     cases.append((toy.door, {thing: getattr(toy.knowledge, thing)[:0]}))
         cases += [(toy.door.revealing(reveals=weaker), {}) for weaker in Reveals if weaker < needs.answers]
+        if needs.explains:
+            cases.append((toy.door.revealing(explains=False), {}))
         if needs.task == "classification":
             cases.append((Interface(task="regression", input_shape=toy.door.input_shape), {}))
         for door, without in cases:

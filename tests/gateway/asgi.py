@@ -26,8 +26,9 @@ ALICE = {"x-api-key": KEYS["alice"]}
 class FakeUpstream:
     """A model server that a test can break, slow down and look into."""
 
-    def __init__(self, model: Softmax) -> None:
+    def __init__(self, model: Softmax, explains: bool = False) -> None:
         self.model = model
+        self.explains = explains
         self.fails: BaseException | None = None
         self.waits: asyncio.Event | None = None
         self.headers: list[dict[str, str]] = []
@@ -41,7 +42,8 @@ class FakeUpstream:
         if self.fails:
             raise self.fails
         scores = self.model.scores(x)
-        return Answer(scores.argmax(axis=1), scores)
+        labels = scores.argmax(axis=1)
+        return Answer(labels, scores, self.model.explain(x, labels) if self.explains else None)
 
     async def ready(self) -> bool:
         return self.fails is None
@@ -61,7 +63,7 @@ class Here:
         self.model = Softmax()
         self.folder = folder
         self.policy: Policy = policy_of(self.model, "http://127.0.0.1:1", folder, stages, more, top)
-        self.upstream = FakeUpstream(self.model)
+        self.upstream = FakeUpstream(self.model, self.policy.asked.interface.explains)
         self.now = 1_000.0
         self.alarms: list[Any] = []
         self.open(**settings)

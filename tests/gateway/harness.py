@@ -38,13 +38,17 @@ class Softmax:
         z = np.exp(z - z.max(axis=1, keepdims=True))
         return z / z.sum(axis=1, keepdims=True)
 
+    def explain(self, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        return self.w.T[classes] * x
 
-def interface_of(model: Any) -> Interface:
-    return Interface(input_shape=model.input_shape, n_classes=model.n_classes, bounds=(-3.0, 3.0))
+
+def interface_of(model: Any, **changes: Any) -> Interface:
+    return Interface(input_shape=model.input_shape, n_classes=model.n_classes, bounds=(-3.0, 3.0), **changes)
 
 
 def served_of(model: Any, **settings: Any) -> Served:
-    return Served(name="m", interface=interface_of(model), **settings)
+    explains = settings.get("explanation") is not None
+    return Served(name="m", interface=interface_of(model, explains=explains), **settings)
 
 
 @contextlib.contextmanager

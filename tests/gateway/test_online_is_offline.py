@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from portcullis_ml.extraction.jacobian import Jacobian
 from portcullis_ml.gateway.demo import INTERFACE, MlpLearner, digits_model, digits_rows
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.querylog import read_log
+from portcullis_ml.gateway.replay import replay
 
 WATCH = '[[guard]]\nunit = "watch"\ndetector = { unit = "prada", threshold = 1.5 }\n'  # low, so that it goes off
 ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 3\n'
@@ -23,6 +26,9 @@ STAGES = {
     "blocked": WATCH + 'then = { unit = "block" }\n' + ROUNDING,
     "labels": WATCH + 'then = { unit = "label_only" }\n',
     "quota": '[[guard]]\nunit = "quota"\nrows = 250\n' + WATCH + 'then = { unit = "label_only" }\n',
+    "a model's": '[[guard]]\nunit = "tests.gateway.units:Slow"\nseconds = 0.0\n'
+    + WATCH
+    + 'then = { unit = "block" }\n',
     "other class": WATCH + 'then = { unit = "other_class" }\n',
 }
 
@@ -33,6 +39,9 @@ def same_answers(a: Extraction, b: Extraction) -> None:
     np.testing.assert_array_equal(a.x, b.x)
     np.testing.assert_array_equal(a.answer.labels, b.answer.labels)
     np.testing.assert_array_equal(a.answer.scores, b.answer.scores)
+    assert (a.answer.explanation is None) == (b.answer.explanation is None)
+    if a.answer.explanation is not None:
+        np.testing.assert_array_equal(a.answer.explanation, b.answer.explanation)
     probe = np.random.default_rng(5).random((50, 64))
     np.testing.assert_array_equal(a.model.scores(probe), b.model.scores(probe))
 
@@ -65,6 +74,53 @@ def test_the_same_attack_steals_the_same_model(victim, stages: str, binary: bool
     same_answers(over_http, attack(offline, knowledge, rng=np.random.default_rng(3)))
     assert alarms == [(a.stage, a.row, a.suspicion) for a in offline.alarms]
     assert alarms  # or this test would say nothing about alarms
+
+
+class Explained:
+    """The victim, and why: numbers that take all 53 bits."""
+
+    def __init__(self, model) -> None:  # type: ignore[no-untyped-def]
+        self.input_shape, self.n_classes, self.scores = model.input_shape, model.n_classes, model.scores
+
+    def explain(self, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        return np.sin((classes[:, None] + 1.0) * x - 0.3)
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
+@pytest.mark.parametrize("then", ["block", "label_only", "other_class"])
+def test_explanations_go_through_the_gate_as_they_do_through_the_guard(  # type: ignore[no-untyped-def]
+    victim, then: str, binary: bool, tmp_path: Path
+) -> None:
+    model, explaining = Explained(victim[0]), replace(INTERFACE, explains=True)
+    x, _ = digits_rows()
+    knowledge = Knowledge(seeds=x[1_200:1_300], learner=MlpLearner(iterations=25))
+    attack = Jacobian(direction="away")
+    served = replace(victim[1], interface=explaining, explanation="saliency")
+    stages = '[[guard]]\nunit = "tests.gateway.units:Doubts"\n' + WATCH + f'then = {{ unit = "{then}" }}\n'
+    more = (
+        '[model]\nname = "digits"\ninput_shape = [64]\nclasses = 10\nexplanation = "why"\n[answers]\nexplains = true\n'
+    )
+    with running(ModelServer(model, served)) as upstream:
+        to = f'[upstream]\nurl = "{upstream}"\nexplanation = "saliency"\nbinary = {str(binary).lower()}\n'
+        log = f'[log]\npath = "{tmp_path}/log"\nqueries = true\n'
+        policy = policy_of(model, upstream, tmp_path, stages, more + to + log)
+        with gate(policy) as server:
+            online = HttpOracle(
+                server.url, interface=explaining, budget=400, model="digits",
+                served={"binary": binary, "explanation": "why"},
+                headers={"x-api-key": KEYS["thief"]}, rows_per_request=60,
+            )  # fmt: skip
+            over_http = attack(online, knowledge, rng=np.random.default_rng(3))
+            online.close()
+            alarms = [(a.stage, a.row, a.suspicion) for a in _alarms(server)]
+    offline = LocalOracle(model, explaining, budget=400, guard=Guard(*policy.stages, key=SECRET))
+    same_answers(over_http, attack(offline, knowledge, rng=np.random.default_rng(3)))
+    assert over_http.answer.explanation is not None
+    assert alarms == [(a.stage, a.row, a.suspicion) for a in offline.alarms]
+    assert alarms
+    again = replay(read_log(tmp_path / "log"), policy)
+    assert again.requests >= 3
+    assert again.different == []
 
 
 def _alarms(server) -> list:  # type: ignore[no-untyped-def]

@@ -19,15 +19,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
 from tests.gateway.asgi import question
-from tests.gateway.harness import KEYS, Softmax, gate, policy_of, policy_text, running, served_of
+from tests.gateway.harness import KEYS, SECRET, Softmax, gate, policy_of, policy_text, running, served_of
 
+from portcullis_ml.core.guard import Guard
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
@@ -404,9 +404,9 @@ def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector() -> None
         def warm(self) -> None:
             asked.append("warm")
 
-    policy: Any = SimpleNamespace(stages=[Rounding(), Watch(Compiled())])
+    guard = Guard(Rounding(), Watch(Compiled()), key=SECRET)
     try:
-        settle(policy)
+        settle(guard)
         assert asked == ["warm"]
         assert gc.get_freeze_count() > before + 1_000
     finally:

@@ -16,6 +16,7 @@ from portcullis_ml.core.types import Answer, Array
 from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.gateway import paging as pages_module
 from portcullis_ml.gateway import shelf as shelf_module
+from portcullis_ml.gateway import workers as workers_module
 from portcullis_ml.gateway.journal import Down
 from portcullis_ml.gateway.paging import PAGE, Marks, cut
 from portcullis_ml.gateway.redis_store import RedisStore
@@ -160,7 +161,7 @@ async def test_a_long_journal_is_folded_by_pieces_and_nobody_sees_half_of_it(
     streams = Streams(guard(), SqliteStore(tmp_path / "s.db"))
     for i in range(requests):
         await ask(streams, "c", float(i))
-    monkeypatch.setattr(shelf_module, "SLICE_S", 0.0)
+    monkeypatch.setattr(workers_module, "SLICE_S", 0.0)
     again = Streams(guard(), SqliteStore(tmp_path / "s.db"))
     turns = 0
 

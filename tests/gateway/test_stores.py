@@ -351,7 +351,7 @@ def test_a_state_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "y.db") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(ParameterError, match="version 3; got 99"):
+    with pytest.raises(ParameterError, match="version 4; got 99"):
         SqliteStore(tmp_path / "y.db")
     with pytest.raises(ParameterError, match="normal"):
         SqliteStore(tmp_path / "z.db", synchronous="off")

@@ -222,7 +222,7 @@ async def test_a_state_file_of_version_2_is_read_and_goes_on(tmp_path: Path) -> 
     assert await places(store, "a") == [1, 2, 3]
     await tell(store, "a", 4)
     assert await places(SqliteStore(tmp_path / "s.db"), "a") == [1, 2, 3, 4]
-    assert store._db.execute("PRAGMA user_version").fetchone() == (3,)
+    assert store._db.execute("PRAGMA user_version").fetchone() == (4,)
 
 
 WRITER = """

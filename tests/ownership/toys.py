@@ -14,8 +14,7 @@ from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.ownership import Evidence, Key, MarkLog, Scheme
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.recipes import OwnRows
-from portcullis_ml.core.types import Answer, Array, Interface, Labels, Learner, Model, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Labels, Learner, Model, Request, Rows
 from portcullis_ml.models.sklearn import SklearnLearner
 
 __all__ = ["API", "ROWS", "SETUPS", "Setup", "innocent"]
@@ -23,7 +22,7 @@ __all__ = ["API", "ROWS", "SETUPS", "Setup", "innocent"]
 API = Interface(input_shape=(4,), n_classes=5)
 RNG = np.random.default_rng(0)
 X = RNG.random((400, 4))
-ROWS = OwnRows(X, (X[:, 0] * 5).astype(np.int64))
+ROWS = Rows(X, (X[:, 0] * 5).astype(np.int64))
 
 
 class Innocent:
@@ -65,7 +64,7 @@ class Trained(Scheme[TriggerKey]):
         return TriggerKey(secret, interface.uniform(self.n, rng), labels, interface.n_classes)
 
     def embed(
-        self, key: TriggerKey, learner: Learner, rows: OwnRows, outside: Array | None, *, rng: np.random.Generator
+        self, key: TriggerKey, learner: Learner, rows: Rows, outside: Array | None, *, rng: np.random.Generator
     ) -> Model:
         assert rows.y is not None
         y = np.concatenate([rows.y, key.labels])

@@ -13,9 +13,9 @@ from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
-from portcullis_ml.core.privacy import Candidates, Leakage, PrivacyAttack
+from portcullis_ml.core.privacy import Leakage, PrivacyAttack
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Reveals
+from portcullis_ml.core.types import Reveals, Rows
 from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.measures.membership import membership_measures
 from portcullis_ml.privacy import CATALOG
@@ -87,7 +87,7 @@ def test_an_interface_that_shows_too_little_is_refused_before_the_first_query(na
 @pytest.mark.parametrize("name", NAMES)
 def test_no_candidates_are_no_error(name: str) -> None:
     attack: PrivacyAttack = CATALOG.build(SETUPS[name].words)
-    nobody = Candidates(candidates().x[:0], candidates().y[:0])
+    nobody = Rows(candidates().x[:0], candidates().y[:0])
     oracle = LocalOracle(SETUPS[name].model, API, budget=10)
     leakage = attack(oracle, SETUPS[name].knowledge, nobody, rng=np.random.default_rng(0))
     assert leakage.membership is None or len(leakage.membership) == 0

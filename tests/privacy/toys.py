@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.privacy import Candidates
-from portcullis_ml.core.types import Array, Interface, Model
+from portcullis_ml.core.types import Array, Interface, Model, Rows
 from portcullis_ml.models.kernel import KernelRegression
 
 __all__ = ["API", "MEMBER", "SETUPS", "Setup", "candidates"]
@@ -35,8 +34,8 @@ class Overfitted:
         return scores
 
 
-def candidates() -> Candidates:
-    return Candidates(X.copy(), Y.copy())
+def candidates() -> Rows:
+    return Rows(X.copy(), Y.copy())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.core.errors import InputError, ParameterError
-from portcullis_ml.core.recipes import OwnRows
+from portcullis_ml.core.types import Rows
 from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.dense import DenseModel, dense_arrays
 from portcullis_ml.models.torch import TorchLearner
@@ -42,4 +42,4 @@ def test_wrong_input_is_a_sentence():
     with pytest.raises(ParameterError, match=r"DomainFilter\.epochs must be an int of at least 1; got 0"):
         DomainFilter(epochs=0)
     with pytest.raises(InputError, match="2 rows of either side at least; got 1"):
-        DomainFilter()(VICTIM, OwnRows(own(1).x), foreign(), rng=np.random.default_rng(0))
+        DomainFilter()(VICTIM, Rows(own(1).x), foreign(), rng=np.random.default_rng(0))

@@ -14,8 +14,8 @@ import numpy as np
 
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.guard import Defense
-from portcullis_ml.core.recipes import Hardening, OwnRows, Recipe
-from portcullis_ml.core.types import Array, Interface
+from portcullis_ml.core.recipes import Hardening, Recipe
+from portcullis_ml.core.types import Array, Interface, Rows
 from portcullis_ml.defenses.out_of_domain import OutOfDomain
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
 from portcullis_ml.models.softmax import SoftmaxRegression
@@ -27,10 +27,10 @@ VICTIM = SoftmaxRegression(np.random.default_rng(7).normal(size=(3, 4)) * 4, np.
 LEARNER = TorchLearner(network="mlp", epochs=30)
 
 
-def own(n: int = 120, seed: int = 1) -> OwnRows:
+def own(n: int = 120, seed: int = 1) -> Rows:
     """Rows of the victim's domain, the box [0, 0.6)."""
     x = 0.6 * np.random.default_rng(seed).random((n, 4))
-    return OwnRows(x, VICTIM.scores(x).argmax(axis=1))
+    return Rows(x, VICTIM.scores(x).argmax(axis=1))
 
 
 def foreign(n: int = 100, seed: int = 2) -> Array:

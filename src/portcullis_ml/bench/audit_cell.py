@@ -33,9 +33,9 @@ from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle, checked_answer
 from portcullis_ml.core.ownership import MarkLog
-from portcullis_ml.core.privacy import Candidates, PrivacyAttack
+from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Array, Differentiable, Estimate, Interface, Model, Request, Reveals
+from portcullis_ml.core.types import Array, Differentiable, Estimate, Interface, Model, Request, Reveals, Rows
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
@@ -68,7 +68,7 @@ def audit_cell(
     if cell.role == "privacy":
         return _privacy(cell, workspace, scene)
     attack: ExtractionAttack = ATTACKS.build(cell.attack)
-    with workspace.ledger(columns=max(scene.interface.n_classes, 1)) as ledger:
+    with workspace.ledger(columns=scene.columns) as ledger:
         oracle = scene.oracle(cell, ledger)
         extraction = attack(oracle, scene.knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
@@ -115,6 +115,15 @@ class _Scene:
     interface: Interface
     knowledge: Knowledge
     mark: Mark | None
+
+    @property
+    def columns(self) -> int:
+        """How many numbers an answer shows for a row, at most."""
+        scores = max(self.interface.n_classes, 1)
+        if not self.interface.explains:
+            return scores
+        explanation = checked_answer(self.model, self.experiment.test_x[:1], self.interface).explanation
+        return scores + (0 if explanation is None else explanation.size)
 
     def oracle(self, cell: Cell, ledger: FileLedger) -> LocalOracle:
         return LocalOracle(self.model, self.interface, budget=cell.budget, guard=self.guard, ledger=ledger)
@@ -163,7 +172,7 @@ def _privacy(cell: Cell, workspace: Workspace, scene: _Scene) -> Record:
     """An attack on the training data through the API as it is defended."""
     attack: PrivacyAttack = PRIVACY.build(cell.attack)
     candidates, member = candidates_of(scene.experiment, cell.rng("candidates"), most=cell.budget)
-    with workspace.ledger(columns=max(scene.interface.n_classes, 1)) as ledger:
+    with workspace.ledger(columns=scene.columns) as ledger:
         oracle = scene.oracle(cell, ledger)
         rng, watch = cell.rng("attack"), workspace.report
         leakage = attack(oracle, scene.knowledge, candidates, rng=rng, watch=watch)
@@ -212,7 +221,7 @@ def _innocents(cell: Cell, scene: _Scene) -> list[Model]:
 def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[str, Any] | None:
     """What a copy that is a kernel model gives away of the training set, as a record's note."""
     oracle = LocalOracle(copy, experiment.interface, budget=1)
-    nobody = Candidates(experiment.test_x[:0])
+    nobody = Rows(experiment.test_x[:0])
     try:
         leakage = PRIVACY.build("representers")(oracle, Knowledge(model=copy), nobody, rng=cell.rng("leak"))
     except NotApplicable:
@@ -222,7 +231,9 @@ def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[s
 
 
 def _asked_for(cell: Cell, experiment: Experiment) -> Interface:
+    """What this cell's API shows. An experiment that explains also runs cells of an API that does not."""
     changes = {k: v for k, v in cell.interface.items() if k in ("k", "decimals", "precision", "missing")}
+    changes["explains"] = bool(cell.interface.get("explains"))
     return experiment.interface.revealing(reveals=Reveals.parse(cell.interface["reveals"]), **changes)
 
 
@@ -347,7 +358,12 @@ def _unsteady(guard: Guard, experiment: Experiment, interface: Interface) -> int
         answers.append(guard.release(request, clean).answer)
     differs = np.zeros(len(x), bool)
     for other in answers[1:]:
-        for a, b in ((answers[0].labels, other.labels), (answers[0].scores, other.scores)):
+        first = answers[0]
+        for a, b in (
+            (first.labels, other.labels),
+            (first.scores, other.scores),
+            (first.explanation, other.explanation),
+        ):
             if a is not None and b is not None:
                 same = (a == b) | (np.isnan(a) & np.isnan(b)) if a.dtype.kind == "f" else a == b
                 differs |= ~same.reshape(len(x), -1).all(axis=1)
@@ -370,7 +386,7 @@ def _threat_model(cell: Cell, interface: Interface, knowledge: Knowledge) -> dic
     held = [f"a pool of {len(knowledge.pool):,}"] if knowledge.pool is not None else []
     held += [f"{len(knowledge.seeds):,} seeds"] if knowledge.seeds is not None else []
     return {
-        "answers": interface.reveals.word,
+        "answers": interface.reveals.word + (" and explanations" if interface.explains else ""),
         "data": " and ".join(held) or "none",
         "queries": cell.budget,
         "accounts": 1,

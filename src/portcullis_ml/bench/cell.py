@@ -36,7 +36,7 @@ class Cell:
 
     victim     {"name": ..., "sha256": ...}: what is attacked
     data       {"name": ..., "sha256": ...}: the rows of the thief, the honest client and the test
-    interface  {"reveals": "probs", ...}: what the API shows
+    interface  {"reveals": "probs", ...}: what the API shows; {"explains": true, "explainer": a unit's description} too
     attack     a unit's description, {"unit": "knockoff", ...}; for an honest client {"unit": "honest"}
     defense    the guard's stages in order, each a unit's description; [] is no defense
     budget     rows that may be paid for

@@ -25,10 +25,12 @@ from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
+from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.load import model_folder
 
-__all__ = ["Experiment", "ExperimentSpec", "has_torch", "learner_for"]
+__all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for"]
 
+PROBED = 256  # test rows with which explanations are tried
 LARGE = 16  # an image with a side of at least this many pixels gets the larger network
 
 
@@ -93,6 +95,7 @@ class ExperimentSpec:
     schema: str | None = None  # FILE.toml that corrects what tables say of their columns
     incomplete: bool = False  # the API answers rows of a table with inputs left out
     leaves: bool = False  # a tree shows the confidence of its leaf, as BigML's did
+    explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
     softmax: bool = False  # an ONNX victim gives logits
     device: str = "cpu"
@@ -138,7 +141,12 @@ def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
+    if spec.explain is not None:
+        explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
     experiment = _with_outside(spec, _own(spec) if spec.victim is None else _given(spec, spec.victim))
+    if spec.explain is not None:
+        model = explaining(experiment.model, spec, experiment.test_x)
+        experiment = replace(experiment, model=model, interface=experiment.interface.revealing(explains=True))
     # A victim that cannot answer is an error now, before anything is asked or paid.
     checked_answer(experiment.model, experiment.test_x[:256], experiment.interface)
     if spec.victim is not None:
@@ -146,11 +154,23 @@ def _load(spec: ExperimentSpec) -> Experiment:
     return experiment
 
 
+def explaining(model: Model, spec: ExperimentSpec, rows: Array) -> Model:
+    """The model as its API serves it: with explanations where the spec wants them, tried on these rows.
+
+    InputError where it cannot be explained.
+    """
+    if spec.explain is None:
+        return model
+    if spec.incomplete or spec.leaves:
+        raise InputError("--explain explains answers to whole rows; leave out --incomplete and --answers leaves.")
+    return explainer_named(spec.explain)(model, like=rows[:PROBED])
+
+
 @lru_cache(maxsize=4)
 def _hardened(spec: ExperimentSpec, folder: str) -> Experiment:
     experiment = spec.load()
     test = LabelledRows(x=experiment.test_x, features=experiment.interface.features, classes=experiment.classes)
-    model = _loaded(replace(spec, incomplete=False, leaves=False), folder, test)
+    model = explaining(_loaded(replace(spec, incomplete=False, leaves=False), folder, test), spec, experiment.test_x)
     checked_answer(model, experiment.test_x[:256], experiment.interface)
     return replace(experiment, model=model)
 

@@ -77,7 +77,8 @@ class Plan:
         return [cell for seed in self.seeds for cell in self._of_seed(seed, attacks, aware, defenses)]
 
     def _defenses(self) -> list[str]:
-        always = [NONE] if Reveals.parse(self.interface["reveals"]) == Reveals.LABELS else [NONE, "label_only"]
+        bare = Reveals.parse(self.interface["reveals"]) == Reveals.LABELS and not self.interface.get("explains")
+        always = [NONE] if bare else [NONE, "label_only"]
         return list(dict.fromkeys([*always, *self.defenses]))
 
     def _of_seed(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from portcullis_ml.bench.experiment import Experiment
 from portcullis_ml.core.errors import NotApplicable
-from portcullis_ml.core.privacy import Candidates, Leakage
-from portcullis_ml.core.types import Estimate
+from portcullis_ml.core.privacy import Leakage
+from portcullis_ml.core.types import Estimate, Rows
 from portcullis_ml.measures.membership import membership_measures
 from portcullis_ml.measures.recovered import match_recovered
 
@@ -21,7 +21,7 @@ CANDIDATES = 1_000  # of each kind, members and others, at most
 
 def candidates_of(
     experiment: Experiment, rng: np.random.Generator, *, most: int = 2 * CANDIDATES
-) -> tuple[Candidates, NDArray[np.bool_]]:
+) -> tuple[Rows, NDArray[np.bool_]]:
     """Training rows and as many test rows, in a random order, at most `most` in all; and which are training rows."""
     if experiment.train is None:
         raise NotApplicable("Privacy is measured on rows that the victim was trained on. Give them with --train FILE.")
@@ -32,7 +32,7 @@ def candidates_of(
     x = np.concatenate([experiment.train[ours], experiment.test_x[others]])[order]
     known = experiment.train_y is not None and experiment.test_y is not None
     y = np.concatenate([experiment.train_y[ours], experiment.test_y[others]])[order] if known else None  # type: ignore[index]
-    return Candidates(x, y), (np.arange(2 * n) < n)[order]
+    return Rows(x, y), (np.arange(2 * n) < n)[order]
 
 
 def leakage_measures(

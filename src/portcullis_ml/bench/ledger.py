@@ -67,7 +67,7 @@ class Entry:
 class FileLedger:
     """A `core.oracle.Ledger` in one file; one process at a time.
 
-    columns   how many scores an answer may show, to set room aside for them
+    columns   how many numbers an answer may show for a row, scores and explanation, to set room aside for them
     """
 
     def __init__(self, path: Path | str, *, columns: int = 0) -> None:

@@ -8,13 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.experiment import ExperimentSpec
+from portcullis_ml.bench.experiment import ExperimentSpec, explaining
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.ownership import Key, Scheme
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.recipes import OwnRows
-from portcullis_ml.core.types import Model
+from portcullis_ml.core.types import Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.ownership import CATALOG as SCHEMES
 
@@ -54,8 +53,8 @@ def _trained(spec: ExperimentSpec, mark: str, learner: str, seed: int, secret: b
         raise NotApplicable(f"{scheme.name} is trained in; it needs the victim's rows and classes. Give --train FILE.")
     if json.loads(learner) is None:
         raise NotApplicable(f"{scheme.name} is trained in; it needs a learner, and there is none here.")
-    rows = OwnRows(experiment.train, experiment.train_y)
+    rows = Rows(experiment.train, experiment.train_y)
     key = scheme.mint(secret, experiment.interface)
     rng = derive(seed, "marked victim", mark)
     model: Model = scheme.embed(key, ATTACKS.build(json.loads(learner)), rows, None, rng=rng)
-    return model
+    return explaining(model, spec, experiment.test_x)

@@ -24,9 +24,9 @@ from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.artifacts import Artifact, Contents, identity
 from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.recipes import Hardening, OwnRows, Recipe
+from portcullis_ml.core.recipes import Hardening, Recipe
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Learner, Model
+from portcullis_ml.core.types import Learner, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.hardening import CATALOG as HARDENING
 from portcullis_ml.recipes import CATALOG as RECIPES
@@ -48,7 +48,7 @@ class Training:
     unit: Recipe | Hardening
     given: Model | Learner
     victim: Mapping[str, Any]
-    rows: OwnRows | None
+    rows: Rows | None
     source: str
     outside: Outside | None
     regime: str = ""
@@ -227,7 +227,7 @@ class _Bench:
                 unit=unit,
                 given=given,
                 victim=victim,
-                rows=None if experiment.train is None else OwnRows(experiment.train, experiment.train_y),
+                rows=None if experiment.train is None else Rows(experiment.train, experiment.train_y),
                 source=experiment.source,
                 outside=outside if unit.needs_outside else None,
                 regime=cell.regime,

@@ -33,6 +33,7 @@ from portcullis_ml.bench.run import Progress, run_cells
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.data.splits import overlap
+from portcullis_ml.models.explain import explainer_named
 
 __all__ = ["AuditOptions", "run_audit", "shown_as"]
 
@@ -67,7 +68,7 @@ class AuditOptions:
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
             raise ParameterError("seeds", "at least 1", self.seeds)
-        shown_as(self.answers, precision=self.precision)
+        shown_as(self.answers, precision=self.precision, explain=self.spec.explain)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
         for attack in self.attacks:  # a wrong name is found out before anything is trained
@@ -89,7 +90,9 @@ class AuditOptions:
 
     @property
     def shown(self) -> dict[str, Any]:
-        return shown_as(self.answers, k=self.k, decimals=self.decimals, precision=self.precision)
+        return shown_as(
+            self.answers, k=self.k, decimals=self.decimals, precision=self.precision, explain=self.spec.explain
+        )
 
     @property
     def in_use(self) -> str:
@@ -154,12 +157,20 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
 
 
 def shown_as(
-    answers: str, *, k: int = 1, decimals: int | None = None, precision: str | None = None, missing: bool = False
+    answers: str,
+    *,
+    k: int = 1,
+    decimals: int | None = None,
+    precision: str | None = None,
+    missing: bool = False,
+    explain: str | None = None,
 ) -> dict[str, Any]:
     """What an API shows, as a cell writes it; settings at their defaults are left out."""
     if precision not in (None, "float64", "float32"):
         raise ParameterError("--precision", "float64 or float32", precision)
-    unusual = {"decimals": decimals, "precision": precision, "missing": missing or None}
+    unusual: dict[str, Any] = {"decimals": decimals, "precision": precision, "missing": missing or None}
+    if explain is not None:
+        unusual |= {"explains": True, "explainer": describe(explainer_named(explain))}
     shown = {"reveals": answers} | ({"k": k} if answers == "top_k" else {})
     return shown | {name: value for name, value in unusual.items() if value is not None}
 

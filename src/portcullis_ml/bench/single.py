@@ -40,7 +40,9 @@ def _write(id: str, out: Path, extraction: Extraction) -> None:
     """The transfer set first: it was paid for."""
     from portcullis_ml.models.load import save_model
 
-    arrays: dict[str, Any] = {"x": extraction.x, "labels": extraction.answer.labels, "scores": extraction.answer.scores}
+    answer = extraction.answer
+    arrays: dict[str, Any] = {"x": extraction.x, "labels": answer.labels, "scores": answer.scores}
+    arrays["explanation"] = answer.explanation
     np.savez_compressed(out / f"{id}-transfer.npz", **{name: a for name, a in arrays.items() if a is not None})
     try:
         save_model(extraction.model, out / f"{id}-surrogate")

@@ -31,6 +31,7 @@ def audit(
     decimals: o.DecimalsOption = None,
     precision: o.PrecisionOption = None,
     incomplete: o.IncompleteOption = False,
+    explain: o.ExplainOption = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option(help="Comma-separated, or given again; see `portcullis list extraction`.", rich_help_panel=THIEF),
@@ -138,7 +139,8 @@ def audit(
 
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device, outside=outside,
+        softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
+        outside=outside,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,

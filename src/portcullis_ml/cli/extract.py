@@ -28,6 +28,7 @@ def extract(
     decimals: o.DecimalsOption = None,
     precision: o.PrecisionOption = None,
     incomplete: o.IncompleteOption = False,
+    explain: o.ExplainOption = None,
     budget: Annotated[int, typer.Option(help="Queries that the attack may pay for.")] = 500,
     defense: Annotated[str, typer.Option(help='A guard: "none", "rounding(decimals=2)", or "a + b".')] = "none",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the copy.")] = 50,
@@ -55,7 +56,8 @@ def extract(
 
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", device=device,
+        schema=schema, softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", explain=explain,
+        device=device,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
@@ -63,7 +65,7 @@ def extract(
     plan = Plan(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
         data=experiment.names["data"],
-        interface=shown_as(shown, k=k, decimals=decimals, precision=precision, missing=incomplete),
+        interface=shown_as(shown, k=k, decimals=decimals, precision=precision, missing=incomplete, explain=explain),
         attacks=[attack],
         defenses=[defense],
         budgets=[budget],

@@ -20,6 +20,7 @@ WINGS = {
     "hardening": "portcullis_ml.hardening:CATALOG",
     "ownership": "portcullis_ml.ownership:CATALOG",
     "privacy": "portcullis_ml.privacy:CATALOG",
+    "explainers": "portcullis_ml.models.explain:EXPLAINERS",
     "networks": "portcullis_ml.models.networks:NETWORKS",
     "bench": "portcullis_ml.bench.protocols:PROTOCOLS",
 }
@@ -88,7 +89,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
     from portcullis_ml.core.errors import MissingExtra
 
     row: dict[str, Any] = {"name": name, "what": _sentence(path.partition(":")[0], name)}
-    if wing in ("networks", "bench"):
+    if wing in ("explainers", "networks", "bench"):
         row["what"] = "" if wing == "networks" else row["what"]
         return row
     try:
@@ -108,7 +109,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
 
 def _needs(needs: Any) -> dict[str, Any]:
     """What an attack cannot do without, in words."""
-    things = ("pool", "seeds", "learner", "missing", "features", "model")
+    things = ("pool", "seeds", "learner", "missing", "features", "explains", "model")
     wanted = [thing for thing in things if getattr(needs, thing)]
     return {"answers": needs.answers.word, "task": needs.task, "needs": wanted}
 

@@ -19,6 +19,7 @@ __all__ = [
     "DataOption",
     "DecimalsOption",
     "DeviceOption",
+    "ExplainOption",
     "FolderOption",
     "IncompleteOption",
     "JobsOption",
@@ -129,6 +130,16 @@ IncompleteOption = Annotated[
     bool,
     typer.Option("--incomplete", help="Your API answers rows of a table with inputs left out.", rich_help_panel=WHAT),
 ]
+ExplainOption = Annotated[
+    str | None,
+    typer.Option(
+        "--explain",
+        metavar="WORD",
+        help="Your API explains its answers: grad_cam, gradient_x_input or tree_contributions; see `portcullis list "
+        "explainers`.",
+        rich_help_panel=WHAT,
+    ),
+]
 KOption = Annotated[int, typer.Option("--k", min=1, help="Scores shown with --answers top_k.", rich_help_panel=WHAT)]
 JobsOption = Annotated[
     int, typer.Option("--jobs", min=0, help="Processes at work; 0 works in this one.", rich_help_panel=HOW)
@@ -161,6 +172,7 @@ def spec_of(
     schema: str | None = None,
     incomplete: bool = False,
     leaves: bool = False,
+    explain: str | None = None,
     outside: str | None = None,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
@@ -184,6 +196,7 @@ def spec_of(
         schema=schema,
         incomplete=incomplete,
         leaves=leaves,
+        explain=explain,
         outside=outside,
         rows=20_000,
         softmax=softmax,

@@ -113,14 +113,15 @@ def _spec(*, victim: str | None, train: str | None, **rest: Any) -> ExperimentSp
 
 def _training(unit: Any, spec: ExperimentSpec, seed: int) -> Training:
     from portcullis_ml.bench.prepare import Training, victims_learner
-    from portcullis_ml.core.recipes import Hardening, OwnRows
+    from portcullis_ml.core.recipes import Hardening
+    from portcullis_ml.core.types import Rows
 
     experiment = spec.load()
     return Training(
         unit=unit,
         given=victims_learner(experiment, spec.device) if isinstance(unit, Hardening) else experiment.model,
         victim=experiment.names["victim"],
-        rows=None if experiment.train is None else OwnRows(experiment.train, experiment.train_y),
+        rows=None if experiment.train is None else Rows(experiment.train, experiment.train_y),
         source=experiment.source,
         outside=experiment.outside.get("held_out"),
         seed=seed,

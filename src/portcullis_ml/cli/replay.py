@@ -28,10 +28,18 @@ def replay(
     from portcullis_ml.gateway.querylog import read_log
     from portcullis_ml.gateway.replay import replay as run
 
-    found = run(read_log(log), read_policy(policy))
+    used = read_policy(policy)
+    found = run(read_log(log), used)
     if as_json:
         fates = {name: asdict(fate) for name, fate in found.fates.items()}
-        typer.echo(json.dumps({"requests": found.requests, "different": found.different, "clients": fates}, indent=2))
+        tree = {
+            "requests": found.requests,
+            "different": found.different,
+            "policy": used.digest,
+            "logged_under": found.logged_under,
+            "clients": fates,
+        }
+        typer.echo(json.dumps(tree, indent=2))
         return
     table = Table("client", "rows", "refused then", "refused now", "changed then", "changed now", "alarm at row", "")
     for name, fate in sorted(found.fates.items()):
@@ -41,3 +49,8 @@ def replay(
     Console().print(table)
     same = "the same decisions" if not found.different else f"{len(found.different)} decided otherwise than logged"
     typer.echo(f"{found.requests} requests, {same}.")
+    if found.logged_under:
+        others = ", ".join(found.logged_under)
+        typer.echo(
+            f"The log was written under the policy {others}; this is {used.digest}: its text or artifacts differ."
+        )

@@ -104,10 +104,7 @@ class Harvest:
     """An attack's record of its questions: asks, keeps what was answered, and knows when it is over.
 
     Cuts a batch to what is left, keeps the rows that a guard answered before it refused, and raises neither for
-    an empty budget nor for a refusal: look at `open`.
-
-    oracle   what is asked
-    watch    called with (rows paid, budget) after every batch, for progress bars
+    an empty budget nor for a refusal: look at `open`. `watch` is called with (rows paid, budget) after every batch.
     """
 
     def __init__(self, oracle: Oracle, watch: Watch | None = None) -> None:

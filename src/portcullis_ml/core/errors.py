@@ -44,7 +44,6 @@ class ParameterError(PortcullisError, ValueError):
     def __init__(self, parameter: str, expected: str, value: object, remedy: str = "") -> None:
         super().__init__(f"{parameter} must be {expected}; got {value!r}.{' ' * bool(remedy)}{remedy}")
         self.parameter = parameter
-        self.value = value
 
 
 class InputError(PortcullisError, ValueError):
@@ -60,7 +59,6 @@ class MissingExtra(PortcullisError, ImportError):
             f"Install Portcullis with its extra {extra!r}: pip install '.[{extra}]' in a checkout, "
             f"or pip install 'FILE.whl[{extra}]' with its wheel."
         )
-        self.extra = extra
 
 
 class QueryError(PortcullisError):
@@ -72,8 +70,6 @@ class BudgetExhausted(QueryError):
 
     def __init__(self, asked: int, left: int) -> None:
         super().__init__(f"{asked} rows were asked and {left} are left in the budget. Cut the batch to what is left.")
-        self.asked = asked
-        self.left = left
 
 
 class Refused(QueryError):

@@ -51,11 +51,8 @@ class ExtractionAttack(Attack, ABC):
     def __call__(
         self, oracle: Oracle, knowledge: Knowledge, *, rng: np.random.Generator, watch: Watch | None = None
     ) -> Extraction:
-        """Run the attack until it is done or the budget or the guard ends it.
-
-        watch(paid, budget) is called after every batch, for progress bars. Raises NotApplicable before
-        the first query when `needs` are not met, AttackFailed when no copy could be made.
-        """
+        """Run the attack until it is done or the budget or the guard ends it. Raises NotApplicable before the first
+        query when `needs` are not met, AttackFailed when no copy could be made."""
         harvest = self._begin(oracle, knowledge, watch)
         model = self.steal(harvest, oracle.interface, knowledge, rng)
         if not harvest.history or harvest.history[-1][1] is not model:

@@ -28,7 +28,33 @@ __all__ = ["Alarm", "Defense", "Detector", "Guard", "Released"]
 S = TypeVar("S")
 
 
-class Detector(ABC, Generic[S]):
+class _Served(ABC, Generic[S]):
+    """What detectors and defenses share. The defaults say: nothing of the kind."""
+
+    name: ClassVar[str] = ""
+    heavy: ClassVar[bool] = False  # runs a model: the gate calls it off its event loop
+
+    def bind(self, interface: Interface) -> Self:
+        """A copy for this API, with its artifacts loaded: where shapes, classes and files are checked, once.
+
+        `interface` is that of the undefended answers. Return `settings.bound(self, ...)`. Raises ParameterError,
+        InputError or NotApplicable in one sentence.
+        """
+        return self
+
+    def warm(self) -> None:
+        """Load or compile what the first request would else wait for."""
+
+    def suspicion(self, state: S) -> float:
+        """The latest suspicion of this client; NaN where there is none."""
+        return float("nan")
+
+    def kept(self, state: S) -> int:
+        """How many of the client's rows the state holds."""
+        return 0
+
+
+class Detector(_Served[S]):
     """Reads one client's stream and gives every row a suspicion. Knows nothing of consequences.
 
     `update` is called with the *undefended* answer. A row is alarming when its suspicion is
@@ -36,16 +62,7 @@ class Detector(ABC, Generic[S]):
     batches changes nothing.
     """
 
-    name: ClassVar[str] = ""
-    heavy: ClassVar[bool] = False  # runs a model: the gate calls it off its event loop
     threshold: float
-
-    def bind(self, interface: Interface) -> Self:
-        """The detector for this API, with its artifacts loaded: where shapes and files are checked, once."""
-        return self
-
-    def warm(self) -> None:
-        """Load or compile what the first update would else wait for."""
 
     @abstractmethod
     def start(self) -> S:
@@ -59,14 +76,6 @@ class Detector(ABC, Generic[S]):
         """(n,) which suspicions are alarming; NaN is not."""
         return np.asarray(suspicion > self.threshold)  # a NaN is above nothing
 
-    def suspicion(self, state: S) -> float:
-        """The latest suspicion; NaN where there is none yet."""
-        return float("nan")
-
-    def kept(self, state: S) -> int:
-        """How many of the client's rows the state holds."""
-        return 0
-
 
 @dataclass(frozen=True)
 class Alarm:
@@ -79,23 +88,13 @@ class Alarm:
     at: float
 
 
-class Defense(ABC, Generic[S]):
+class Defense(_Served[S]):
     """One stage of a guard. Settings are its fields; what it remembers of a client is `S` (None if nothing).
 
     `keeps_labels` promises that `release` never changes a label, and the contract tests hold it to that.
     """
 
-    name: ClassVar[str] = ""
     keeps_labels: ClassVar[bool] = False
-    heavy: ClassVar[bool] = False  # runs a model: the gate calls it off its event loop
-
-    def bind(self, interface: Interface) -> Self:
-        """The stage for this API, with its artifacts loaded: where shapes, classes and files are checked, once.
-
-        `interface` is that of the undefended answers. Return `settings.bound(self, ...)`. Raises ParameterError,
-        InputError or NotApplicable in one sentence.
-        """
-        return self
 
     def shown(self, interface: Interface) -> Interface:
         """What an API that shows `interface` still shows behind this stage."""
@@ -128,14 +127,6 @@ class Defense(ABC, Generic[S]):
         """(row, suspicion) of this client's first alarm, or None."""
         return None
 
-    def suspicion(self, state: S) -> float:
-        """The latest suspicion of this client; NaN where there is none."""
-        return float("nan")
-
-    def kept(self, state: S) -> int:
-        """How many of the client's rows the state holds."""
-        return 0
-
 
 @dataclass(frozen=True)
 class Released:
@@ -166,9 +157,7 @@ class Guard:
         interface: Interface | None = None,
     ) -> None:
         if len(key) < 16:
-            raise ParameterError(
-                "Guard.key", "at least 16 secret bytes", f"{len(key)} bytes", "Make one with secrets.token_bytes(32)."
-            )
+            raise ParameterError("Guard.key", "at least 16 secret bytes (secrets.token_bytes(32))", f"{len(key)} bytes")
         self.stages: Sequence[Defense[Any]] = stages
         self.store: Store = MemoryStore() if store is None else store
         self.names = [f"{i}-{stage.name or type(stage).__name__}" for i, stage in enumerate(stages)]
@@ -253,11 +242,6 @@ class Guard:
             if remembers:
                 self._keep(client, name, state)
         return Released(answer, changed(clean, answer), tuple(alarms))
-
-    def alarms(self, client: str) -> list[Alarm]:
-        """The alarms that this client has set off so far (their time is not kept: 0)."""
-        found = [(n, s.alarm(self._state(client, n, s))) for n, s in zip(self.names, self.stages, strict=True)]
-        return [Alarm(name, client, *alarm, 0.0) for name, alarm in found if alarm]
 
     def _undo(self, request: Request, reserved: list[tuple[str, Defense[Any], Any]]) -> None:
         for name, stage, state in reversed(reserved):

@@ -110,10 +110,8 @@ class MeteredOracle(ABC):
             raise InputError(f"A query must have shape (n, {', '.join(map(str, shape))}); got {x.shape}.")
         bad = ~np.isfinite(x) & ~(np.isnan(x) & self._interface.missing)
         if bad.any():
-            raise InputError(
-                "A query must be finite; got NaN or infinity. "
-                "NaN means 'omitted' only where the interface allows missing inputs."
-            )
+            omitted = "NaN means 'omitted' only where the interface allows missing inputs."
+            raise InputError(f"A query must be finite; got NaN or infinity. {omitted}")
         return x
 
 
@@ -146,7 +144,6 @@ class LocalOracle(MeteredOracle):
             guard.bind(interface)  # unless it is bound to more than the thief is shown
         self._client = client
         self._rate = rate
-        self.asked = 0  # rows that the model really answered
         self.alarms: list[Alarm] = []
 
     def _ask(self, x: Array) -> Answer:
@@ -164,7 +161,6 @@ class LocalOracle(MeteredOracle):
             if self._guard:
                 self._guard.undo(request)
             raise
-        self.asked += len(x)
         if self._guard is None:
             return clean.only(self._interface)
         released = self._guard.release(request, clean)
@@ -200,10 +196,10 @@ def checked_answer(model: Model, x: Floats, interface: Interface) -> Answer:
     if interface.task == "classification":
         total = scores.sum(axis=1)
         if (scores < 0).any() or (abs(total - 1) > 1e-3).any():
+            found = f"one row sums to {total[np.argmax(abs(total - 1))]:.4g} and the least score is {scores.min():.4g}"
             raise InputError(
-                "The model must return probabilities that sum to one; "
-                f"one row sums to {total[np.argmax(abs(total - 1))]:.4g} and the least score is "
-                f"{scores.min():.4g}. Wrap a model that gives logits with a softmax."
+                f"The model must return probabilities that sum to one; {found}. "
+                "Wrap a model that gives logits with a softmax."
             )
     answer = Answer.of(scores, interface)
     return replace(answer, explanation=_explanation(model, x, answer)) if interface.explains else answer

@@ -18,9 +18,8 @@ from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.errors import NotApplicable, ParameterError, ProofError
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.oracle import LocalOracle, Oracle
-from portcullis_ml.core.recipes import OwnRows
 from portcullis_ml.core.state import pack
-from portcullis_ml.core.types import Array, Interface, Learner, Model
+from portcullis_ml.core.types import Array, Interface, Learner, Model, Rows
 
 __all__ = ["Commitment", "Evidence", "Key", "MarkLog", "Scheme"]
 
@@ -96,11 +95,6 @@ class Evidence:
     queries: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def false_claim_rate(self) -> float:
-        """The share of innocent models that would be convicted; NaN where none was tried."""
-        return self.accused / self.tried if self.tried else float("nan")
-
 
 K = TypeVar("K", bound=Key)
 
@@ -116,9 +110,7 @@ class Scheme(ABC, Generic[K]):
     def mint(self, secret: bytes, interface: Interface) -> K:
         """A key for models of this interface, a function of 32 secret bytes (`secrets.token_bytes(32)`)."""
 
-    def embed(
-        self, key: K, learner: Learner, rows: OwnRows, outside: Array | None, *, rng: np.random.Generator
-    ) -> Model:
+    def embed(self, key: K, learner: Learner, rows: Rows, outside: Array | None, *, rng: np.random.Generator) -> Model:
         """A marked model, where the mark is trained in."""
         raise NotApplicable(f"{self.name} marks answers, not models: serve its defense.")
 

@@ -11,20 +11,9 @@ import numpy as np
 
 from portcullis_ml.core.attack import Attack, Harvest, Knowledge, Watch
 from portcullis_ml.core.oracle import Oracle
-from portcullis_ml.core.types import Array, Estimate, Interface, Labels
+from portcullis_ml.core.types import Array, Estimate, Interface, Rows
 
-__all__ = ["Candidates", "Leakage", "PrivacyAttack"]
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Rows of which some may have been trained on: x (n, *input_shape), y (n,) their classes or None."""
-
-    x: Array
-    y: Labels | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
+__all__ = ["Leakage", "PrivacyAttack"]
 
 
 @dataclass(frozen=True)
@@ -51,21 +40,16 @@ class PrivacyAttack(Attack, ABC):
 
     @abstractmethod
     def infer(
-        self,
-        harvest: Harvest,
-        interface: Interface,
-        knowledge: Knowledge,
-        candidates: Candidates,
-        rng: np.random.Generator,
+        self, harvest: Harvest, interface: Interface, knowledge: Knowledge, candidates: Rows, rng: np.random.Generator
     ) -> Leakage:
-        """Ask through `harvest`; a candidate that was not answered for gets NaN."""
+        """Ask through `harvest`; `candidates` may have been trained on, one that was not answered for gets NaN."""
 
     @final
     def __call__(
         self,
         oracle: Oracle,
         knowledge: Knowledge,
-        candidates: Candidates,
+        candidates: Rows,
         *,
         rng: np.random.Generator,
         watch: Watch | None = None,

@@ -1,9 +1,8 @@
 """Randomness as an argument: generators derived from words, and noise keyed by the question.
 
-Three kinds, three spellings. *Choice* is a `rng: numpy.random.Generator`, keyword-only and
-required. *Noise in a served answer* is a `Noise`, keyed by (guard key, stage, canonical query):
-the same question meets the same noise from every client and in every batching, so repeats and
-collusion teach nothing. *Secrets* come from `secrets` and never from a generator.
+Three kinds, three spellings. *Choice* is a `rng: numpy.random.Generator`, keyword-only and required. *Noise in a
+served answer* is a `Noise`, keyed by (guard key, stage, canonical query): the same question meets the same noise from
+every client and in every batching, so repeats and collusion teach nothing. *Secrets* come from `secrets`.
 """
 
 from __future__ import annotations
@@ -32,9 +31,8 @@ def derive(seed: int, *words: str) -> np.random.Generator:
 def canonical(x: Array, quantum: float = QUANTUM) -> list[bytes]:
     """n byte strings, equal exactly for rows that are the same question.
 
-    Rows are rounded to multiples of `quantum`, so that a change in the last bit of a float does
-    not buy fresh noise. A thief who moves past the quantum asks a new question: choose it no
-    finer than your inputs really are (1/255 for 8-bit images).
+    Rows are rounded to multiples of `quantum`, so that a change in the last bit of a float buys no fresh noise. Whoever
+    moves past it asks a new question: choose it no finer than your inputs really are (1/255 for 8-bit images).
     """
     x = np.asarray(x, np.float64)
     if x.ndim != 2:
@@ -55,11 +53,7 @@ def _packed(steps: Array) -> bytes:
 
 @dataclass(frozen=True)
 class Noise:
-    """Random numbers that are a function of the question.
-
-    Cost: one BLAKE2b of the row (about 4 microseconds at 784 inputs) and, for more than one
-    number a row, one Philox stream; nothing is computed until it is asked for.
-    """
+    """Random numbers that are a function of the question: one BLAKE2b and one Philox stream for every row asked for."""
 
     key: bytes
     stage: str
@@ -84,7 +78,5 @@ class Noise:
 
     def _digests(self, x: Array) -> list[bytes]:
         person = hashlib.blake2b(self.stage.encode(), digest_size=16).digest()
-        return [
-            hashlib.blake2b(row, digest_size=16, key=self.key[:64], person=person).digest()
-            for row in canonical(x, self.quantum)
-        ]
+        keyed = {"digest_size": 16, "key": self.key[:64], "person": person}
+        return [hashlib.blake2b(row, **keyed).digest() for row in canonical(x, self.quantum)]  # type: ignore[arg-type]

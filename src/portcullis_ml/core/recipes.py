@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar, final
 
 import numpy as np
 
 from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.errors import InputError, NotApplicable
-from portcullis_ml.core.types import Array, Labels, Learner, Model
+from portcullis_ml.core.types import Array, Learner, Model, Rows
 
-__all__ = ["PREPARED", "Hardening", "OwnRows", "Recipe", "prepared"]
+__all__ = ["PREPARED", "Hardening", "Recipe", "prepared"]
 
 G = TypeVar("G", Model, Learner)
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class OwnRows:
-    """The victim's own rows: x (n, *input_shape), and y (n,) their true classes where they are known."""
-
-    x: Array
-    y: Labels | None = None
 
 
 class _Trained(ABC, Generic[G, R]):
@@ -40,22 +31,20 @@ class _Trained(ABC, Generic[G, R]):
     def fit(
         self,
         given: G,
-        rows: OwnRows,
+        rows: Rows,
         outside: Array | None,
         *,
         rng: np.random.Generator,
         watch: Callable[[int, int], None],
     ) -> R:
-        """Train. `given` is a recipe's victim or a hardening's learner; the outside rows are never the thief's.
-
-        watch(steps done, steps in all) moves a progress bar. The result is a function of the other arguments.
-        """
+        """Train. `given` is a recipe's victim or a hardening's learner; the outside rows are never the thief's;
+        watch(steps done, steps in all) moves a progress bar. The result is a function of all but that."""
 
     @final
     def __call__(
         self,
         given: G,
-        rows: OwnRows | None,
+        rows: Rows | None,
         outside: Array | None,
         *,
         rng: np.random.Generator,

@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "Request",
     "Reveals",
+    "Rows",
 ]
 
 Array = NDArray[np.float64]
@@ -58,10 +59,9 @@ class Reveals(IntEnum):
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of a table: numeric with a range, or categorical with `categories` codes 0..n-1.
+    """One column of a table: numeric with a range, or categorical with codes 0..n-1, which travel as floats.
 
-    A categorical column travels as its code (a float holding an integer); `values` are the
-    names that the codes stand for, for reports only.
+    `values` are the names that the codes stand for, for reports only.
     """
 
     name: str
@@ -131,16 +131,14 @@ class Interface:
     @property
     def low(self) -> Array:
         """(n_inputs,) the least value of every input."""
-        if self.features is None:
-            return np.full(self.n_inputs, float(self.bounds[0]))
-        return np.array([0.0 if f.categorical else f.low for f in self.features])
+        table = self.features or ()
+        return np.array([0.0 if f.categorical else f.low for f in table] or [float(self.bounds[0])] * self.n_inputs)
 
     @property
     def high(self) -> Array:
         """(n_inputs,) the greatest value of every input."""
-        if self.features is None:
-            return np.full(self.n_inputs, float(self.bounds[1]))
-        return np.array([f.categories - 1.0 if f.categorical else f.high for f in self.features])
+        top = [f.categories - 1.0 if f.categorical else f.high for f in self.features or ()]
+        return np.array(top or [float(self.bounds[1])] * self.n_inputs)
 
     def uniform(self, n: int, rng: np.random.Generator) -> Array:
         """(n, *input_shape) points drawn uniformly from the input space (integer codes for categories)."""
@@ -203,13 +201,6 @@ class Answer:
         if self.scores is not None and np.count_nonzero(known) < len(known):
             known |= ~np.isnan(self.scores).all(axis=1)
         return known
-
-    @property
-    def blank(self) -> bool:
-        """Whether no row is answered."""
-        labels = self.labels
-        told = labels is not None and labels.tolist().count(WITHHELD) < len(labels)
-        return not told and not self.answered.any()
 
     def withhold(self, rows: NDArray[np.bool_]) -> Answer:
         """The same answer with nothing in these rows."""
@@ -280,6 +271,17 @@ def keep_top(scores: Array, labels: Labels, k: int) -> Array:
     kept = np.full_like(scores, np.nan)
     np.put_along_axis(kept, order, np.take_along_axis(scores, order, axis=1), axis=1)
     return kept
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs x (n, *input_shape), and y (n,) their true classes where they are known."""
+
+    x: Array
+    y: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
 
 
 @dataclass(frozen=True)

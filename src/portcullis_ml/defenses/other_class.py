@@ -8,7 +8,8 @@ Does not stop             a thief who notices that their copy knows better, or w
 
 Which of the two it is depends on the question and the guard's key: the same question gets the same
 answer, so that repeats do not give the true class away. The scores of the served and the true class
-change places, so the row remains a distribution whose greatest score is the served class's.
+change places, so the row remains a distribution whose greatest score is the served class's. An
+explanation would speak for the true class, so none is shown.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.types import WITHHELD, Answer, Array, Request
+from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Request
 
 __all__ = ["OtherClass"]
 
@@ -29,6 +30,9 @@ __all__ = ["OtherClass"]
 @dataclass(frozen=True, kw_only=True)
 class OtherClass(Defense[None]):
     name: ClassVar[str] = "other_class"
+
+    def shown(self, interface: Interface) -> Interface:
+        return interface.revealing(explains=False)
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         if answer.labels is None or clean.scores is None:
@@ -38,7 +42,8 @@ class OtherClass(Defense[None]):
         served = np.take_along_axis(ranked, rank[:, None], axis=1)[:, 0]
         served = np.where(answer.labels == WITHHELD, WITHHELD, served)
         scores = None if answer.scores is None else _exchange(answer.scores, answer.labels, served)
-        return Answer(served, scores, answer.explanation)
+        hidden = None if answer.explanation is None else np.full_like(answer.explanation, np.nan)
+        return Answer(served, scores, hidden)
 
 
 def _exchange(scores: Array, was: np.ndarray, now: np.ndarray) -> Array:

@@ -161,6 +161,11 @@ class Gate:
                 raise Turned("refused", status, str(refusal), refusal.retry_after, refusal.room) from None
             self.metrics.would_refuse += 1
             return True
+        except Failed as failure:
+            line.seq, visit.unguarded = failure.place, True
+            if visit.policy.failure.guard == "closed":
+                raise _guard_failed() from None
+            return True
         if seq is None:
             return False
         visit.seq, line.seq, visit.reserved = seq, seq, True
@@ -192,6 +197,7 @@ class Gate:
         if visit.task is None:
             line.released, visit.reserved = next(self._order), False
         if visit.seq is None:
+            visit.answer = self._despite(policy, visit.answer) if visit.unguarded else visit.answer
             return True
         try:
             found = self._found(visit, RELEASE, self.streams.release_now, visit.client, visit.seq, line.clean)
@@ -218,7 +224,7 @@ class Gate:
         marks, policy = visit.marks, visit.policy
         marks.append(time.perf_counter())
         shown = visit.answer.only(policy.shown)
-        if shown.blank:
+        if not shown.answered.any():
             visit.line.reason = "this client was blocked"
             raise Turned("withheld", 403, "The guard refused this client: this client was blocked.")
         self.metrics.rows += len(visit.inquiry.x)
@@ -261,10 +267,10 @@ class Gate:
     def _despite(self, policy: Policy, clean: Answer) -> Answer:
         """A stage of the guard raised an error: what the policy says is served then."""
         if policy.failure.guard == "closed":
-            raise Turned("failed", 503, "The guard failed on this request.", 2.0)
+            raise _guard_failed()
         self.metrics.not_enforced["guard"] += 1
         if policy.failure.guard == "labels" and clean.labels is not None and clean.scores is not None:
-            return Answer(clean.labels, np.full_like(clean.scores, np.nan))
+            return Answer(clean.labels, np.full_like(clean.scores, np.nan))  # nor an explanation
         return clean
 
     async def _undo(self, visit: Visit) -> None:
@@ -296,6 +302,10 @@ class Gate:
             self.querylog.write(line)
         except LogFull:
             self.metrics.not_enforced["log"] += 1
+
+
+def _guard_failed() -> Turned:
+    return Turned("failed", 503, "The guard failed on this request.", 2.0)
 
 
 def _plain(scope: Scope) -> bool:

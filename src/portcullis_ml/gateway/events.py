@@ -28,9 +28,11 @@ KINDS = ("admit", "release", "undo", "whole", "block", "unblock", "clear")
 CODES = {kind: code for code, kind in enumerate(KINDS)}
 SINGLE, DOUBLE, LONG = np.dtype("<f4"), np.dtype("<f8"), np.dtype("<i8")
 MARK = 255  # in place of the highest byte of a JSON header's length
-# kind, type of x (1 single, 2 double), its axes, MARK, whether there are labels, axes of scores, sizes, 0, at, of
+# kind, type of x (1 single, 2 double), its axes, MARK, whether there are labels, axes of scores, sizes, axes of the
+# explanation (and 128 if it is single), at, of
 HEAD = struct.Struct("<8Bdq")
-SIZES = [struct.Struct(f"<{n}I") for n in range(256)]  # of x, labels and scores, one after another
+SIZES = [struct.Struct(f"<{n}I") for n in range(256)]  # of x, labels, scores and explanation, one after another
+IS_SINGLE = 128
 
 
 class Event(NamedTuple):
@@ -62,12 +64,14 @@ def pack_event(event: Event) -> bytes:
     """A header, then raw little-endian arrays. What nearly every event is made of has a header of fixed form."""
     kind, at, of, x, answer, by = event
     labels, scores = (None, None) if answer is None else (answer.labels, answer.scores)
+    explanation = None if answer is None else answer.explanation
     plain = (x is None or x.dtype is SINGLE or x.dtype is DOUBLE) and (scores is None or scores.dtype is DOUBLE)
+    plain = plain and (explanation is None or explanation.dtype == DOUBLE)
     if by or not plain or not (labels is None or (labels.dtype is LONG and labels.ndim == 1)):
         return pack_by_words(event)
     sizes: tuple[int, ...] = ()
     arrays = []
-    form = [0, 0, 0, 0]
+    form = [0, 0, 0, 0, 0]
     if x is not None:
         x = narrow(x) if x.dtype is DOUBLE else x
         form[0], form[1], sizes = 2 if x.dtype is DOUBLE else 1, x.ndim, x.shape
@@ -80,7 +84,12 @@ def pack_event(event: Event) -> bytes:
         form[3] = scores.ndim
         sizes += scores.shape
         arrays.append(scores.tobytes())
-    head = HEAD.pack(CODES[kind], *form[:2], MARK, *form[2:], len(sizes), 0, at, of)
+    if explanation is not None:
+        explanation = narrow(explanation)
+        form[4] = explanation.ndim + (IS_SINGLE if explanation.dtype == SINGLE else 0)
+        sizes += explanation.shape
+        arrays.append(explanation.tobytes())
+    head = HEAD.pack(CODES[kind], *form[:2], MARK, *form[2:4], len(sizes), form[4], at, of)
     return b"".join((head, SIZES[len(sizes)].pack(*sizes), *arrays))
 
 
@@ -90,8 +99,7 @@ def pack_by_words(event: Event) -> bytes:
     if event.x is not None:
         arrays.append(("x", narrow(event.x)))
     if event.answer is not None:
-        shown = (("labels", event.answer.labels), ("scores", event.answer.scores))
-        arrays += [(name, np.ascontiguousarray(a)) for name, a in shown if a is not None]
+        arrays += [(name, np.ascontiguousarray(a)) for name, a in vars(event.answer).items() if a is not None]
     tree: dict[str, Any] = {"k": event.kind, "at": event.at, "of": event.of, "by": event.by}
     tree["a"] = [(name, a.dtype.str, a.shape) for name, a in arrays]
     header = orjson.dumps(tree)
@@ -109,7 +117,7 @@ def unpack_event(data: bytes) -> Event:
 
 
 def _unpack(data: bytes) -> Event:
-    code, kind_of_x, x_axes, _, labeled, score_axes, axes, _, at, of = HEAD.unpack_from(data)
+    code, kind_of_x, x_axes, _, labeled, score_axes, axes, explained, at, of = HEAD.unpack_from(data)
     sizes = SIZES[axes].unpack_from(data, HEAD.size)
     start = HEAD.size + 4 * axes
 
@@ -121,8 +129,10 @@ def _unpack(data: bytes) -> Event:
 
     x = taken(SINGLE if kind_of_x == 1 else DOUBLE, sizes[:x_axes]) if kind_of_x else None
     labels = taken(LONG, sizes[x_axes : x_axes + 1]) if labeled else None
-    scores = taken(DOUBLE, sizes[axes - score_axes :]) if score_axes else None
-    answer = Answer(labels, scores) if labels is not None or scores is not None else None
+    end = axes - explained % IS_SINGLE
+    scores = taken(DOUBLE, sizes[end - score_axes : end]) if score_axes else None
+    explanation = taken(SINGLE if explained > IS_SINGLE else DOUBLE, sizes[end:]) if explained else None
+    answer = Answer(labels, scores, explanation) if labels is not None or scores is not None else None
     return Event(KINDS[code], at, of, x, answer)
 
 
@@ -136,5 +146,5 @@ def _unpack_words(data: bytes) -> Event:
         start += value.nbytes
         found[name] = value.astype(np.float64) if value.dtype.kind == "f" else value.astype(np.int64)
     shown = "labels" in found or "scores" in found
-    answer = Answer(found.get("labels"), found.get("scores")) if shown else None
+    answer = Answer(*(found.get(name) for name in ("labels", "scores", "explanation"))) if shown else None
     return Event(tree["k"], tree["at"], tree["of"], found.get("x"), answer, tree["by"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.oracle import loopback
@@ -103,7 +104,9 @@ def _answers(policy: Policy) -> Iterator[str]:
     shown = policy.shown
     words = {Reveals.LABELS: "the class only", Reveals.TOP_K: f"the {shown.k} best scores", Reveals.PROBS: "all scores"}
     rounded = "" if shown.decimals is None else f", rounded to {shown.decimals} decimals"
-    yield f"Everybody is shown {words[shown.reveals]}{rounded}."
+    yield f"Everybody is shown {words[shown.reveals]}{rounded}{', and the explanation' if shown.explains else ''}."
+    if policy.asked.explanation and not shown.explains:
+        yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
 
 
 def _unit(tree: dict[str, Any]) -> str:
@@ -112,8 +115,14 @@ def _unit(tree: dict[str, Any]) -> str:
         return f"watch each client with {_unit(tree['detector'])}; from an alarm on, {_unit(tree['then'])}"
     if tree["unit"] == "quota":
         return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
-    settings = ", ".join(f"{k} {v}" for k, v in tree.items() if k != "unit" and v is not None)
+    settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
     return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
+
+
+def _value(value: Any) -> Any:
+    """An artifact by its path and the first digits of its hash, everything else as it is."""
+    found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
+    return f"{found['path']} (sha256 {found['sha256'][:12]})" if found else value
 
 
 def _watches(tree: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -31,7 +31,10 @@ log = logging.getLogger("portcullis.gate")
 
 
 class Failed(PortcullisError):
-    """A stage of the guard raised an error on this request; its state stands as the stage left it."""
+    """A stage of the guard raised an error on this request; its state stands as the stage left it. `place` is the
+    request's place in its client's journal, where there is one."""
+
+    place = 0
 
 
 Outcome = None | Refused | Released | Failed
@@ -44,6 +47,7 @@ class Stream:
     client: str
     position: int = 0  # in the journal
     states: dict[str, Any] = field(default_factory=dict)  # stage -> what it remembers
+    prints: dict[str, str] = field(default_factory=dict)  # stage -> digest of the settings under which it does
     pending: dict[int, Request] = field(default_factory=dict)  # sequence number -> admitted, not answered yet
     tally: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "rows", "altered", "refused"), 0))
     curve: list[tuple[int, float, int]] = field(default_factory=list)  # (rows, suspicion, samples kept)
@@ -65,31 +69,41 @@ class Fold:
 
     def __init__(self, guard: Guard, streams: MutableMapping[str, Stream]) -> None:
         self.streams = streams
-        self._prints: dict[str, str] = {}
         self.use(guard)
 
     def use(self, guard: Guard) -> None:
-        """Take this guard. What stages of the same name and settings know is kept; the rest starts anew."""
+        """Take this guard from the next event on. What stages of the same name and settings know is kept; the rest
+        starts anew. Whoever is applying an event on another thread ends it with the guard that they began with."""
         guard.store = _Hot(self.streams)
         prints = _fingerprints(guard)
+        kinds = {n: type(s.start()) for n, s in zip(guard.names, guard.stages, strict=True)}
+        self._used = _Used(guard, prints, kinds)
+        self.heavy = guard.heavy  # whether a stage runs a model, so that `apply` takes long
         for stream in self.streams.values():
-            stream.states = {n: s for n, s in stream.states.items() if prints.get(n) == self._prints.get(n)}
-        self.guard, self._prints = guard, prints
-        self._kinds = {n: type(s.start()) for n, s in zip(guard.names, guard.stages, strict=True)}
+            if stream.ready and not stream.lock.locked():
+                _adopt(stream, prints)
+
+    @property
+    def guard(self) -> Guard:
+        return self._used.guard
 
     def apply(self, stream: Stream, seq: int, event: Event) -> tuple[Outcome, list[Alarm]]:
-        """The outcome of one event, and the alarms that it set off. `seq` is its place in the journal."""
-        kind = event.kind
+        """The outcome of one event, and the alarms that it set off. `seq` is its place in the journal.
+
+        One call at a time for one stream; those for different streams may run on different threads.
+        """
+        used, kind = self._used, event.kind
+        if stream.prints is not used.prints:
+            _adopt(stream, used.prints)
         if kind == "release":
-            return self._release(stream, event.of, event)
+            return self._release(used.guard, stream, event.of, event)
         if kind in ("admit", "whole"):
-            refusal = self._admit(stream, seq, event)
-            return (refusal, []) if kind == "admit" or refusal else self._release(stream, seq, event)
+            turned = self._admit(used.guard, stream, seq, event)
+            return (turned, []) if kind == "admit" or turned else self._release(used.guard, stream, seq, event)
         if kind == "undo":
             request = stream.pending.pop(event.of, None)
-            if request is not None:
-                self.guard.undo(request)
-        elif kind == "clear":
+            return (None if request is None else _undone(used.guard, request)), []
+        if kind == "clear":
             stream.states.clear()
             stream.curve.clear()
             stream.generation += 1
@@ -98,48 +112,35 @@ class Fold:
             stream.blocked = event.by if kind == "block" else ""
         return None, []
 
-    def _admit(self, stream: Stream, seq: int, event: Event) -> Refused | None:
+    def _admit(self, guard: Guard, stream: Stream, seq: int, event: Event) -> Refused | Failed | None:
         stream.last = max(stream.last, event.at)  # a client's time never runs backwards
         request = Request(stream.client, event.x.astype(np.float64, copy=False), stream.last)  # type: ignore[union-attr]
         try:
             if stream.blocked:
                 raise Refused("this client was blocked")
-            self.guard.admit(request)
+            guard.admit(request)
         except Refused as refusal:
             stream.tally["refused"] += 1
             return refusal
+        except Exception as error:
+            return _failed(error, stream.client)
         stream.pending[seq] = request
         return None
 
-    def _release(self, stream: Stream, seq: int, event: Event) -> tuple[Outcome, list[Alarm]]:
+    def _release(self, guard: Guard, stream: Stream, seq: int, event: Event) -> tuple[Outcome, list[Alarm]]:
         request = stream.pending.pop(seq, None)
         if request is None or event.answer is None:  # undone meanwhile by a replica that lost patience
             return Failed("The answer came after the request was given up."), []
         try:
-            released = self.guard.release(request, event.answer)
-        except Exception as error:  # a stage's own mistake: the same on every replica, and in a replay
-            log.exception("a stage of the guard failed", extra={"client": stream.client})
-            return Failed(f"A stage of the guard failed: {error}"), []
+            released = guard.release(request, event.answer)
+        except Exception as error:
+            return _failed(error, stream.client), []
         tally = stream.tally
         tally["requests"] += 1
         tally["rows"] += len(request)
         tally["altered"] += released.altered.tolist().count(True)
-        self._draw(stream)
+        _draw(guard, stream)
         return released, list(released.alarms)
-
-    def _draw(self, stream: Stream) -> None:
-        """Note a point of the dashboard's curves; beyond POINTS, half of them go and new ones come half as often."""
-        rows, curve = stream.tally["rows"], stream.curve
-        if len(curve) > 1 and rows - curve[-1][0] < curve[-1][0] - curve[-2][0]:
-            return
-        loudest, kept = -1.0, 0
-        for name, stage in zip(self.guard.names, self.guard.stages, strict=True):
-            if (state := stream.states.get(name)) is not None:
-                loudest = np.fmax(loudest, stage.suspicion(state))
-                kept = max(kept, stage.kept(state))
-        curve.append((rows, float(loudest), kept))
-        if len(curve) > POINTS:
-            del curve[1::2]
 
     def pack(self, stream: Stream) -> list[bytes | memoryview]:
         """A head of JSON, then states and waiting requests one after another. The arrays are the states' own: whoever
@@ -147,7 +148,7 @@ class Fold:
         states = {n: parts(s) for n, s in stream.states.items()}
         waiting = {seq: pack_event(Event("admit", r.at, x=r.x)) for seq, r in stream.pending.items()}
         head = {
-            "states": [(n, self._prints.get(n), sum(map(len, b))) for n, b in states.items()],
+            "states": [(n, stream.prints.get(n), sum(map(len, b))) for n, b in states.items()],
             "pending": [(seq, len(b)) for seq, b in waiting.items()],
             "tally": stream.tally,
             "curve": stream.curve,
@@ -163,10 +164,11 @@ class Fold:
         """What `pack` wrote, states of stages that changed since left out. Touches no stream: any thread may do it."""
         start = 4 + int.from_bytes(data[:4], "little")
         head = orjson.loads(data[4:start])
-        states, pending, whole = {}, {}, memoryview(data)
+        states: dict[str, tuple[str, Any]] = {}
+        pending, whole, used = {}, memoryview(data), self._used
         for name, mark, size in head["states"]:
-            if mark == self._prints.get(name):
-                states[name] = (mark, unpack(self._kinds[name], whole[start : start + size]))
+            if mark == used.prints.get(name):
+                states[name] = (mark, unpack(used.kinds[name], whole[start : start + size]))
             start += size
         for seq, size in head["pending"]:
             pending[seq] = unpack_event(data[start : start + size])
@@ -175,8 +177,8 @@ class Fold:
 
     def restore(self, stream: Stream, found: Restored) -> None:
         """Bring a stream to where `pack` found it."""
-        head = found.head
-        stream.states = {n: s for n, (mark, s) in found.states.items() if mark == self._prints.get(n)}
+        head, stream.prints = found.head, self._used.prints
+        stream.states = {n: s for n, (mark, s) in found.states.items() if mark == stream.prints.get(n)}
         stream.pending = {seq: Request(stream.client, e.x, e.at) for seq, e in found.pending.items()}  # type: ignore[arg-type]
         stream.tally, stream.curve = head["tally"], [tuple(p) for p in head["curve"]]
         stream.blocked, stream.generation, stream.last = head["blocked"], head["generation"], head["last"]
@@ -191,6 +193,14 @@ class Restored:
     pending: dict[int, Event]
 
 
+class _Used(NamedTuple):
+    """A guard as the fold uses it."""
+
+    guard: Guard
+    prints: dict[str, str]  # stage -> digest of its settings
+    kinds: dict[str, type]  # stage -> type of its state
+
+
 class _Hot:
     """The guard's store: the states of the streams in memory."""
 
@@ -202,6 +212,41 @@ class _Hot:
 
     def save(self, key: Key, state: Any) -> None:
         self._streams[key[0]].states[key[1]] = state
+
+
+def _adopt(stream: Stream, prints: dict[str, str]) -> None:
+    """Forget what stages of other settings remember."""
+    stream.states = {n: s for n, s in stream.states.items() if stream.prints.get(n) == prints.get(n)}
+    stream.prints = prints
+
+
+def _draw(guard: Guard, stream: Stream) -> None:
+    """Note a point of the dashboard's curves; beyond POINTS, half of them go and new ones come half as often."""
+    rows, curve = stream.tally["rows"], stream.curve
+    if len(curve) > 1 and rows - curve[-1][0] < curve[-1][0] - curve[-2][0]:
+        return
+    loudest, kept = -1.0, 0
+    for name, stage in zip(guard.names, guard.stages, strict=True):
+        if (state := stream.states.get(name)) is not None:
+            loudest = np.fmax(loudest, stage.suspicion(state))
+            kept = max(kept, stage.kept(state))
+    curve.append((rows, float(loudest), kept))
+    if len(curve) > POINTS:
+        del curve[1::2]
+
+
+def _undone(guard: Guard, request: Request) -> Failed | None:
+    try:
+        guard.undo(request)
+    except Exception as error:
+        return _failed(error, request.client)
+    return None
+
+
+def _failed(error: Exception, client: str) -> Failed:
+    """A stage's own mistake is an outcome like others: the same on every replica, after a restart and in a replay."""
+    log.error("a stage of the guard failed", exc_info=error, extra={"client": client})
+    return Failed(f"A stage of the guard failed: {error}")
 
 
 def _fingerprints(guard: Guard) -> dict[str, str]:

@@ -32,6 +32,7 @@ class Guarded:
         shape, classes = model.input_shape, model.n_classes
         task: Any = "classification" if classes else "regression"
         self.interface = interface or Interface(input_shape=shape, n_classes=classes, task=task)
+        guard.bind(self.interface)  # unless it is bound already
         self.alarms: list[Alarm] = []
 
     def answer(self, x: Array, *, client: str, at: float = 0.0) -> Answer:
@@ -46,7 +47,7 @@ class Guarded:
         released = self._guard.release(request, clean)
         self.alarms.extend(released.alarms)
         shown = released.answer.only(self.interface)
-        if shown.blank:
+        if not shown.answered.any():
             raise Refused("this client was blocked")
         return shown
 

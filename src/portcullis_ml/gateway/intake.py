@@ -55,7 +55,8 @@ class Visit:
     body: bytes = b""
     inquiry: Inquiry = field(init=False)
     task: asyncio.Task[Any] | None = None  # that its step waits for
-    seq: int | None = None  # its number; None where observing lets a refused request through
+    seq: int | None = None  # its number; None where the policy lets a refused request through, or an unguarded one
+    unguarded: bool = False  # a stage raised an error before the model was asked
     reserved: bool = False  # at the guard, and neither released nor given back
     came: Callable[[], Answer] = field(init=False)  # gives the model's answer, or raises why there is none
     answer: Answer = field(init=False)  # as far as it has come

@@ -11,11 +11,11 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import numpy as np
 import uvicorn
 
 from portcullis_ml.catalog import resolve
-from portcullis_ml.core.types import Answer, Model
+from portcullis_ml.core.oracle import checked_answer
+from portcullis_ml.core.types import Model
 from portcullis_ml.gateway.ports import address, bound
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.strict import BadRequest
@@ -55,7 +55,7 @@ class ModelServer:
                     inquiry = wire.read(self._served, headers, body)
                 except BadRequest as error:
                     return wire.refuse(error.status, error.sentence)  # type: ignore[no-any-return]
-                answer = Answer.of(self._model.scores(np.array(inquiry.x, np.float64)), self._served.interface)
+                answer = checked_answer(self._model, inquiry.x, self._served.interface)
                 return wire.write(self._served, inquiry, answer)  # type: ignore[no-any-return]
             if what is not None:
                 return wire.tell(self._served, what)  # type: ignore[no-any-return]

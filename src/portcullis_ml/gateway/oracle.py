@@ -75,7 +75,10 @@ class HttpOracle(MeteredOracle):
         self.url = url
         self._parts = parts
         self._wire: Wire = CATALOG.load(protocol)()
-        self._served = Served(name=model, interface=interface, max_rows=rows_per_request, **dict(served or {}))
+        if interface.explains and not self._wire.explains:
+            raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)
+        names = {"explanation": "explanation" if interface.explains else None, **(served or {})}
+        self._served = Served(name=model, interface=interface, max_rows=rows_per_request, **names)
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second
         self._attempts, self._backoff_s, self._timeout_s, self._sleep = attempts, backoff_s, timeout_s, sleep

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -38,18 +37,20 @@ from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface, Reveals
+from portcullis_ml.gateway.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.lines import PolicyError, lines_of, made, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES, Served, Wire
-from portcullis_ml.gateway.served import asked, feature, interface_of
+from portcullis_ml.gateway.served import asked, feature, interface_of, undefended
 from portcullis_ml.gateway.settings import Admin, Alarms, Failure, Limits, Listen, QueryLog, State, Upstream
 
 __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "mapping")  # fmt: skip
+         "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
+NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
           "admin")  # fmt: skip
 
@@ -74,14 +75,15 @@ class Policy:
     admin: Admin
     mode: str = "enforce"
     quantum: float = 1e-6
-    digest: str = ""  # of the file; stands in every line of the query log
+    digest: str = ""  # of the file and of the artifacts that it names; stands in every line of the query log
 
     @property
     def enforced(self) -> bool:
         return self.mode == "enforce"
 
     def guard(self) -> Guard:
-        return Guard(*self.stages, key=self.key, quantum=self.quantum)
+        """A guard of its own, its stages bound to the model; InputError where an artifact has changed meanwhile."""
+        return Guard(*self.stages, key=self.key, quantum=self.quantum, interface=undefended(self.asked))
 
     def wires(self) -> tuple[Wire, ...]:
         return tuple(PROTOCOLS.load(name)() for name in self.listen.protocols)
@@ -122,15 +124,20 @@ class _Reader:
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
         interface, served = self._model()
         upstream = self._settings(Upstream, "upstream") if "upstream" in self.tree else None
+        shown = self._shown(interface)
+        listen = self._settings(Listen, "listen")
+        self._explained(interface, shown, upstream, listen)
+        known = asked(served, upstream)
+        stages = self._stages(undefended(known))
         return Policy(
-            served=served,
-            asked=asked(served, upstream),
-            shown=self._shown(interface),
-            stages=self._stages(),
+            served=served if shown.explains else dataclasses.replace(served, explanation=None),
+            asked=known,
+            shown=shown,
+            stages=stages,
             key=self._key(),
             clients=self._clients(),
             upstream=upstream,
-            listen=self._settings(Listen, "listen"),
+            listen=listen,
             limits=self._settings(Limits, "limits"),
             failure=self._settings(Failure, "failure"),
             state=self._settings(State, "state"),
@@ -139,7 +146,7 @@ class _Reader:
             admin=self._admin(),
             mode=mode,
             quantum=self._quantum(),
-            digest=hashlib.blake2b(self.text.encode(), digest_size=6).hexdigest(),
+            digest=digest(self.text, stages),
         )
 
     def _quantum(self) -> float:
@@ -155,7 +162,7 @@ class _Reader:
         for key in ("name", "input_shape"):
             if key not in table:
                 raise self._wrong(("model",), f"[model] must say {key}.")
-        for key in ("name", "version", "datatype", "input", "scores", "label", "withheld", "task"):
+        for key in ("name", "version", "datatype", "input", "scores", "label", "withheld", "task", "explanation"):
             self._text(("model", key), table.get(key, ""))
         if table.get("datatype", "FP64") not in DTYPES:
             raise self._wrong(("model", "datatype"), f"datatype must be one of {', '.join(DTYPES)}.")
@@ -163,20 +170,44 @@ class _Reader:
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
-        names = {k: table[k] for k in ("version", "datatype", "input", "scores", "label", "withheld") if k in table}
+        names = {k: table[k] for k in NAMES if k in table}
+        shape = table.get("explanation_shape")
+        if shape is not None:
+            if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+                raise self._wrong(
+                    ("model", "explanation_shape"), f"explanation_shape must be a list of ints; got {shape!r}."
+                )
+            names["explanation_shape"] = tuple(shape)
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
         options = table.get("mapping", {})
         return interface, Served(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
 
     def _shown(self, interface: Interface) -> Interface:
-        table = self._table("answers", ("reveals", "k", "decimals"))
-        changes = dict(table)
+        table = self._table("answers", ("reveals", "k", "decimals", "explains"))
+        changes = {"explains": False, **table}
+        if type(changes["explains"]) is not bool:
+            raise self._wrong(("answers", "explains"), f"explains must be true or false; got {changes['explains']!r}.")
         if "reveals" in changes:
             changes["reveals"] = self._built(("answers", "reveals"), Reveals.parse, changes["reveals"])
         return self._built(("answers",), interface.revealing, **changes)
 
-    def _stages(self) -> tuple[Defense[Any], ...]:
-        catalog, stages = resolve("portcullis_ml.defenses:CATALOG"), []
+    def _explained(self, interface: Interface, shown: Interface, upstream: Upstream | None, listen: Listen) -> None:
+        """Refuse explanations that nobody gives, and those that would be lost on the way."""
+        if not interface.explains:
+            for where, said in ((("answers", "explains"), shown.explains),
+                                (("upstream", "explanation"), upstream and upstream.explanation)):  # fmt: skip
+                if said:
+                    raise self._wrong(where, "[model] must name the output tensor that explains: explanation = ...")
+            return
+        sides = [(("upstream", "protocol"), upstream.protocol)] if upstream else []
+        sides += [(("listen", "protocols"), name) for name in listen.protocols if shown.explains]
+        for where, name in sides:
+            if not PROTOCOLS.load(name).explains:
+                raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
+
+    def _stages(self, interface: Interface) -> tuple[Defense[Any], ...]:
+        """The stages of the guard. Each is bound to the model once: what it cannot be used with is refused here."""
+        catalog, stages = resolve("portcullis_ml.defenses:CATALOG"), list[Defense[Any]]()
         given = self.tree.get("guard", [])
         if not isinstance(given, list):
             raise self._wrong(("guard",), "Every stage of the guard is a table of its own: write [[guard]].")
@@ -184,9 +215,12 @@ class _Reader:
             where = ("guard", str(i))
             if "unit" not in table:
                 raise self._wrong(where, 'A [[guard]] table must say which unit it is, such as unit = "rounding".')
-            stages.append(self._built(where, catalog.build, table, folder=self.folder))
-            if not isinstance(stages[-1], Defense):
+            stage = self._built(where, catalog.build, table, folder=self.folder)
+            if not isinstance(stage, Defense):
                 raise self._wrong((*where, "unit"), f"{table['unit']!r} is not a defense; give it to a watch.")
+            self._built(where, refuse_recipes, stage)
+            self._built(where, stage.bind, interface)
+            stages.append(stage)
         return tuple(stages)
 
     def _clients(self) -> Clients:

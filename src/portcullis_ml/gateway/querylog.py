@@ -179,7 +179,7 @@ def record(line: Line, queries: bool) -> dict[str, Any]:
     if queries and x is not None:
         arrays: dict[str, np.ndarray | None] = {"x": x}
         if clean is not None:
-            arrays |= {"labels": clean.labels, "scores": clean.scores}
+            arrays |= vars(clean)
         found["data"] = {name: _written(a) for name, a in arrays.items() if a is not None}
     return found
 
@@ -227,5 +227,5 @@ def _parquet_lines(file: Path) -> Iterator[Line]:
 def _line(found: dict[str, Any]) -> Line:
     data = found.pop("data", None) or {}
     arrays = {name: _read(written) for name, written in data.items()}
-    clean = Answer(arrays.get("labels"), arrays.get("scores")) if len(arrays) > 1 else None
-    return Line(**found, x=arrays.get("x"), clean=clean)
+    x = arrays.pop("x", None)
+    return Line(**found, x=x, clean=Answer(arrays.pop("labels", None), **arrays) if arrays else None)

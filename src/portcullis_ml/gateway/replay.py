@@ -49,18 +49,21 @@ class Replayed:
     fates: dict[str, Fate] = field(default_factory=dict)
     requests: int = 0
     different: list[str] = field(default_factory=list)  # ids of requests decided in another way than logged
+    logged_under: list[str] = field(default_factory=list)  # digests of other policies than the one that is replayed
 
 
 def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
     """Run the policy's guard over a log."""
     of_client: dict[str, list[Line]] = defaultdict(list)
+    policies = set[str]()
     for line in lines:
         if not line.admitted:
             continue  # turned away before the guard was asked
         if line.x is None:
             raise InputError("This log holds decisions only; a replay needs [log] queries = true.")
+        policies.add(line.policy)
         of_client[line.client].append(line)
-    found, streams = Replayed(), dict[str, Stream]()
+    found, streams = Replayed(logged_under=sorted(policies - {"", policy.digest})), dict[str, Stream]()
     fold, refused = Fold(policy.guard(), streams), set[int]()
     for kind, line in (moment for held in of_client.values() for moment in _in_order(held)):
         stream = streams.setdefault(line.client, Stream(line.client))

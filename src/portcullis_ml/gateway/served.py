@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from portcullis_ml.core.types import Feature, Interface
+from portcullis_ml.core.types import Feature, Interface, Reveals
 from portcullis_ml.gateway.protocols.wire import Served
 from portcullis_ml.gateway.settings import Upstream
 
-__all__ = ["asked", "feature", "interface_of"]
+__all__ = ["asked", "feature", "interface_of", "undefended"]
 
 
 def asked(served: Served, upstream: Upstream | None) -> Served:
@@ -25,9 +25,15 @@ def asked(served: Served, upstream: Upstream | None) -> Served:
         input=upstream.input or served.input,
         scores=None if labels else upstream.scores or served.scores,
         label=upstream.label or ("label" if labels else None),
+        explanation=served.explanation and (upstream.explanation or served.explanation),
         datatype=upstream.datatype or served.datatype,
         binary=upstream.binary,
     )
+
+
+def undefended(asked: Served) -> Interface:
+    """The interface of the model's own answers, as the guard meets them."""
+    return asked.interface.revealing(reveals=Reveals.LABELS if asked.scores is None else Reveals.PROBS)
 
 
 def feature(table: Mapping[str, Any]) -> Feature:
@@ -42,5 +48,6 @@ def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None)
         bounds=tuple(table.get("bounds", (0.0, 1.0))),
         features=features,
         missing=table.get("missing", False),
+        explains="explanation" in table,
         precision="float32" if table.get("datatype") == "FP32" else "float64",
     )

@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from portcullis_ml.core.errors import MissingExtra, PortcullisError
+from portcullis_ml.core.guard import Guard
 from portcullis_ml.gateway.admin import admin_app
 from portcullis_ml.gateway.admin_door import AdminDoor
 from portcullis_ml.gateway.app import Gate
@@ -68,6 +69,8 @@ class Server:
         self.admin = admin_app(self.gate, self.store)
         self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
         self.url, self.admin_url = map(address, self._sockets)
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
 
@@ -75,25 +78,38 @@ class Server:
         self._stop.set()
 
     def reload(self) -> None:
-        """Exchange the policy between two requests; a policy with a mistake changes nothing."""
-        if self._reread is None:
-            return
-        try:
-            policy = self._reread()
-            self.exchange(policy)
-            asyncio.get_running_loop().run_in_executor(None, warm, policy)  # until then numpy finds the same
-            log.info("the policy was exchanged", extra={"policy": policy.digest})
-        except PortcullisError as error:
-            log.error("the policy was not exchanged: %s", error)
+        """Exchange the policy between two requests, once it and its artifacts are read; a policy with a mistake changes
+        nothing."""
+        if self._reread is not None:
+            task = asyncio.get_running_loop().create_task(self._reload(self._reread))
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
 
-    def exchange(self, policy: Policy) -> None:
-        """Run under this policy. Addresses and the state's place stay what they were."""
-        self.streams.fold.use(policy.guard())
+    async def _reload(self, reread: Callable[[], Policy]) -> None:
+        def read() -> tuple[Policy, Guard]:
+            policy = reread()
+            return policy, policy.guard()
+
+        async with self._reloading:  # so that the latest one is the last
+            try:
+                policy, guard = await asyncio.to_thread(read)
+                self.exchange(policy, guard)
+            except Exception as error:
+                unforeseen = None if isinstance(error, PortcullisError) else error
+                log.error("the policy was not exchanged: %s", error, exc_info=unforeseen)
+                return
+        log.info("the policy was exchanged", extra={"policy": policy.digest})
+        await asyncio.to_thread(warm, guard)  # until then numpy finds the same
+
+    def exchange(self, policy: Policy, guard: Guard) -> None:
+        """Run under this policy and its guard. Addresses and the state's place stay what they were."""
+        if self._upstream is None and policy.upstream != self.policy.upstream:
+            new, old = _upstream(policy), self.gate.upstream
+            asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
+            self.gate.upstream = new
+        self.streams.fold.use(guard)
         self.streams.when_down = policy.failure.state
         self.streams.shelf.capacity = policy.state.clients_in_memory
-        if self._upstream is None and policy.upstream != self.policy.upstream:
-            asyncio.get_running_loop().create_task(_close_later(self.gate.upstream, policy.limits.drain_s))
-            self.gate.upstream = _upstream(policy)
         self.policy = policy
         self.gate.use(policy)
 
@@ -198,7 +214,7 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
         for word in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(word, server.stop)
         loop.add_signal_handler(signal.SIGHUP, server.reload)
-        settle(server.policy)  # first: the compiler may take seconds
+        settle(server.streams.fold.guard)  # first: the compiler may take seconds
         task = asyncio.create_task(server())
         await server.started.wait()
         announce(server)
@@ -208,18 +224,17 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
         runner.run(main())
 
 
-def warm(policy: Policy) -> None:
+def warm(guard: Guard) -> None:
     """Load what the guard's stages would else load during a request."""
-    if any(stage.detectors() for stage in policy.stages):
+    if guard.detectors():
         log.info("loading the detectors' compiled search; compiling it takes some 15 seconds the first time")
-    for stage in policy.stages:
-        stage.warm()
+    guard.warm()
 
 
-def settle(policy: Policy) -> None:
+def settle(guard: Guard) -> None:
     """Warm up. What is there then lives as long as the process: the garbage collector need not look at all of it again,
     for which it would stop every request."""
-    warm(policy)
+    warm(guard)
     gc.collect()
     gc.freeze()
 

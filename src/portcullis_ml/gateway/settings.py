@@ -32,6 +32,7 @@ class Upstream:
     input: str | None = None
     scores: str | None = None
     label: str | None = None  # an output tensor with classes, where it has one
+    explanation: str | None = None  # the one that explains its answers, where the model's own name for it differs
     answers: str = "scores"  # or "labels": what it gives
     datatype: str | None = None
     binary: bool = False  # it reads the binary tensor extension: Triton and KServe do, MLServer does not

@@ -17,7 +17,8 @@ from typing import Any
 from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.fold import Fold, Outcome, Stream
 from portcullis_ml.gateway.journal import Down, Journal, Saved
-from portcullis_ml.gateway.paging import SLICE_S, cut
+from portcullis_ml.gateway.paging import cut
+from portcullis_ml.gateway.workers import Workers
 
 __all__ = ["EVERY", "LIGHT", "Shelf"]
 
@@ -31,16 +32,23 @@ log = logging.getLogger("portcullis.gate")
 class Shelf:
     """The clients in memory, least recently used first; the rest is in the journal.
 
+    workers      apply the events of a journal
     keep_alarms  makes sure of alarms that were found while a journal was folded
     """
 
     def __init__(
-        self, journal: Journal, fold: Fold, capacity: int, keep_alarms: Callable[[Stream, list[Alarm]], Awaitable[None]]
+        self,
+        journal: Journal,
+        fold: Fold,
+        workers: Workers,
+        capacity: int,
+        keep_alarms: Callable[[Stream, list[Alarm]], Awaitable[None]],
     ) -> None:
         self.open: OrderedDict[str, Stream] = fold.streams  # type: ignore[assignment]
         self.capacity = capacity
         self._journal = journal
         self._fold = fold
+        self._workers = workers
         self._keep_alarms = keep_alarms
         self._loading: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,16 +88,7 @@ class Shelf:
             self._fold.restore(stream, await asyncio.to_thread(read, saved.snapshot) if apart else read(saved.snapshot))
             stream.snapped, stream.pages = saved.position, saved.pages
         stream.position = saved.position
-        outcome, alarms = None, list[Alarm]()
-        since = time.perf_counter()
-        for event in saved.events:
-            stream.position += 1
-            outcome, new = self._fold.apply(stream, stream.position, event)
-            alarms += new
-            if time.perf_counter() - since > SLICE_S and len(saved.events) > 1:
-                await asyncio.sleep(0)
-                since = time.perf_counter()
-        return outcome, alarms
+        return await self._workers.apply_all(stream, saved.events)
 
     def cut(self, stream: Stream) -> None:
         """Write a snapshot in the background if the journal has become long."""

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS alarms (id TEXT PRIMARY KEY, client TEXT, stage TEXT,
                                    at REAL, told INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS deeds (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, client TEXT);
 """
-VERSION = 3
+VERSION = 4
 INSERT = "INSERT INTO events (client, n, body) VALUES (?, ?, ?)"  # n is the place of the last event in the body
 CHECKPOINT_S = 1.0  # how often the thread folds SQLite's write-ahead log back
 PAGE = 8_192  # bytes of a page in a file that is made now
@@ -82,7 +82,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, 2, VERSION):  # version 2 had no tail, and events of one form only, which is read still
+        # Version 2 had no tail, and events of one form only, which is read still; version 3 had no explanations.
+        if version not in (0, 2, 3, VERSION):
             raise ParameterError("state", f"a state file of version {VERSION}", version, "Give another file.")
         self._db.execute(f"PRAGMA user_version = {VERSION}")
         self._calm = asyncio.Event()  # nothing is written into the state file while it is not set

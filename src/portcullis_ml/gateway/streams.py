@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from portcullis_ml.core.errors import Refused
@@ -21,6 +22,7 @@ from portcullis_ml.gateway.events import Event
 from portcullis_ml.gateway.fold import Failed, Fold, Outcome, Stream
 from portcullis_ml.gateway.journal import Down, Journal
 from portcullis_ml.gateway.shelf import Shelf
+from portcullis_ml.gateway.workers import Workers
 
 __all__ = ["Down", "Streams"]
 
@@ -48,7 +50,8 @@ class Streams:
         self.open: OrderedDict[str, Stream] = OrderedDict()
         self.failures = 0
         self.fold = Fold(guard, self.open)
-        self.shelf = Shelf(journal, self.fold, capacity, self._keep_alarms)
+        self.workers = Workers(self.fold)
+        self.shelf = Shelf(journal, self.fold, self.workers, capacity, self._keep_alarms)
 
     async def admit(self, client: str, x: Floats, at: float) -> int:
         """The request's sequence number, once every stage has reserved its share; raises Refused or Down.
@@ -58,8 +61,9 @@ class Streams:
         return found if isinstance(found, int) else await found
 
     def admit_now(self, client: str, x: Floats, at: float) -> int | Coroutine[Any, Any, int]:
-        """What `admit` gives, at once where nothing has to be waited for, as nearly always; else what to await."""
-        stream, event = self.shelf.free(client), Event("admit", at, x=x)
+        """What `admit` gives, at once where nothing has to be waited for, as nearly always with a light guard; else
+        what to await."""
+        stream, event = None if self.fold.heavy else self.shelf.free(client), Event("admit", at, x=x)
         if stream is None or self._late(stream, at):
             return self._admit(client, x, at)
         if not self.journal.tell_now(client, stream.position, event, durable=False):
@@ -67,26 +71,22 @@ class Streams:
         stream.position += 1
         seq = stream.position
         outcome, _ = self.fold.apply(stream, seq, event)
-        if isinstance(outcome, Refused):
-            raise self._retracted(stream, seq, outcome)
+        if isinstance(outcome, Refused | Failed):
+            raise self._turned(stream, seq, outcome)
         return seq
 
     async def _admit(self, client: str, x: Floats, at: float) -> int:
-        stream = await self.shelf.take(client)
-        try:
-            async with stream.lock:
-                if stream.debt:
-                    await self._settle(stream)
-                for late in self._late(stream, at):
-                    await self._tell(stream, Event("undo", of=late), durable=False)
-                seq, outcome, alarms = await self._tell(stream, Event("admit", at, x=x), durable=False)
-                if alarms:
-                    await self._keep_alarms(stream, alarms)
-                if isinstance(outcome, Refused):
-                    raise self._retracted(stream, seq, outcome)
-            return seq
-        finally:
-            stream.busy -= 1
+        async with self._held(client) as stream:
+            if stream.debt:
+                await self._settle(stream)
+            for late in self._late(stream, at):
+                await self._tell(stream, Event("undo", of=late), durable=False)
+            seq, outcome, alarms = await self._tell(stream, Event("admit", at, x=x), durable=False)
+            if alarms:
+                await self._keep_alarms(stream, alarms)
+            if isinstance(outcome, Refused | Failed):
+                raise self._turned(stream, seq, outcome)
+        return seq
 
     async def release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
         """Fold the model's answer: its place in the journal, and what is let out. On return it, its alarms and blocks
@@ -98,7 +98,8 @@ class Streams:
         self, client: str, seq: int, clean: Answer
     ) -> tuple[int, Released] | Coroutine[Any, Any, tuple[int, Released]]:
         """What `release` gives, at once or as something to await: see `admit_now`."""
-        stream, event = self.shelf.free(client), Event("release", of=seq, answer=clean)
+        stream = None if self.fold.heavy else self.shelf.free(client)
+        event = Event("release", of=seq, answer=clean)
         if stream is None or seq < 0:
             return self._release(client, seq, clean)
         try:
@@ -127,47 +128,36 @@ class Streams:
             stream.busy -= 1
 
     async def _release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
-        stream = await self.shelf.take(client)
-        try:
-            async with stream.lock:
-                event, place = Event("release", of=seq, answer=clean), 0
-                if seq < 0:
-                    request = stream.pending[seq]
-                    stream.debt.append(Event("whole", request.at, x=request.x, answer=clean))
-                    outcome, _ = self.fold.apply(stream, seq, event)
-                else:
-                    place, outcome, alarms = await self._tell(stream, event, durable=True)
-                    if alarms:
-                        await self._keep_alarms(stream, alarms)
-                    self.shelf.cut(stream)
-                return place, _let_out(outcome)
-        finally:
-            stream.busy -= 1
+        async with self._held(client) as stream:
+            event, place = Event("release", of=seq, answer=clean), 0
+            if seq < 0:
+                request = stream.pending[seq]
+                stream.debt.append(Event("whole", request.at, x=request.x, answer=clean))
+                outcome, _ = await self.workers.apply(stream, seq, event)
+            else:
+                place, outcome, alarms = await self._tell(stream, event, durable=True)
+                if alarms:
+                    await self._keep_alarms(stream, alarms)
+                self.shelf.cut(stream)
+            return place, _let_out(outcome)
 
     async def undo(self, client: str, seq: int) -> int:
         """The model did not answer: everything reserved is given back. Returns the place of that in the journal."""
-        stream = await self.shelf.take(client)
-        try:
-            async with stream.lock:
-                if seq < 0:
-                    self.fold.guard.undo(stream.pending.pop(seq))
-                    return 0
-                place, _, _ = await self._tell(stream, Event("undo", of=seq), durable=False)
-                self.shelf.cut(stream)
-                return place
-        finally:
-            stream.busy -= 1
+        async with self._held(client) as stream:
+            event = Event("undo", of=seq)
+            if seq < 0:
+                await self.workers.apply(stream, 0, event)
+                return 0
+            place, _, _ = await self._tell(stream, event, durable=False)
+            self.shelf.cut(stream)
+            return place
 
     async def operate(self, client: str, kind: str, by: str, at: float) -> None:
         """An operator blocks, unblocks or clears a client."""
-        stream = await self.shelf.take(client)
-        try:
-            async with stream.lock:
-                if stream.debt:
-                    await self._settle(stream)
-                await self._tell(stream, Event(kind, at, by=by), durable=True, closed=True)
-        finally:
-            stream.busy -= 1
+        async with self._held(client) as stream:
+            if stream.debt:
+                await self._settle(stream)
+            await self._tell(stream, Event(kind, at, by=by), durable=True, closed=True)
 
     async def look(self, client: str) -> Stream:
         """The client as the journal knows it."""
@@ -178,6 +168,21 @@ class Streams:
     async def close(self) -> None:
         """Leave a journal that the next start folds quickly."""
         await self.shelf.close()
+        await self.workers.close()
+
+    @asynccontextmanager
+    async def _held(self, client: str) -> AsyncIterator[Stream]:
+        """The client's stream while nobody else holds it. One that was let go while we waited for it is not used: the
+        journal has been folded into another since, or will be."""
+        while True:
+            stream = await self.shelf.take(client)
+            try:
+                async with stream.lock:
+                    if self.open.get(client) is stream:
+                        yield stream
+                        return
+            finally:
+                stream.busy -= 1
 
     # One event, written and folded.
 
@@ -190,22 +195,18 @@ class Streams:
             self.failures += 1
             if closed or self.when_down == "closed":
                 raise
-            return self._offline(stream, event)
-        if saved.snapshot is None and len(saved.events) == 1 and saved.position == stream.position:
-            stream.position += 1  # nobody else wrote: the way that nearly every request goes
-            outcome, alarms = self.fold.apply(stream, stream.position, event)
-        else:
-            outcome, alarms = await self.shelf.catch_up(stream, saved)  # the last event is ours
+            return await self._offline(stream, event)
+        outcome, alarms = await self.shelf.catch_up(stream, saved)  # the last event is ours
         return stream.position, outcome, alarms
 
-    def _offline(self, stream: Stream, event: Event) -> tuple[int, Outcome, list[Alarm]]:
+    async def _offline(self, stream: Stream, event: Event) -> tuple[int, Outcome, list[Alarm]]:
         """The journal is down and the policy is to serve: fold here and now, write later."""
         if event.kind == "admit":
             seq = min([0, *stream.pending]) - 1
-            outcome, alarms = self.fold.apply(stream, seq, event)
+            outcome, alarms = await self.workers.apply(stream, seq, event)
             return seq, outcome, alarms
         stream.debt.append(event)
-        outcome, alarms = self.fold.apply(stream, 0, event)
+        outcome, alarms = await self.workers.apply(stream, 0, event)
         return 0, outcome, alarms
 
     async def _settle(self, stream: Stream) -> None:
@@ -242,14 +243,14 @@ class Streams:
                     self.open.pop(stream.client, None)  # the next request folds the journal again, alarms included
                     raise
 
-    def _retracted(self, stream: Stream, seq: int, refusal: Refused) -> Refused:
-        """The refusal with its place; a refused request changed nothing and need not be remembered."""
-        refusal.place = seq
-        if seq > 0 and self.journal.retract(stream.client):
+    def _turned(self, stream: Stream, seq: int, why: Refused | Failed) -> Refused | Failed:
+        """The error to raise, with its place; a refused request changed nothing and need not be remembered."""
+        why.place = seq
+        if isinstance(why, Refused) and seq > 0 and self.journal.retract(stream.client):
             stream.position -= 1
         else:
             self.shelf.cut(stream)
-        return refusal
+        return why
 
 
 def _let_out(outcome: Outcome) -> Released:

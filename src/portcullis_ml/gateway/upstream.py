@@ -142,7 +142,8 @@ def trusted(ca_file: str | None, cert_file: str | None, key_file: str | None) ->
 def checked(answer: Answer, n: int, asked: Served) -> Answer:
     """The upstream's answer if it is finite and complete; Unreachable (502) if not."""
     columns = asked.interface.n_classes
-    if len(answer) != n or (answer.scores is not None and not _finite(answer.scores)):
+    whole = all(a is None or _finite(a) for a in (answer.scores, answer.explanation))
+    if len(answer) != n or not whole or (asked.explanation and answer.explanation is None):
         raise Unreachable("The model server's answer is not finite or not complete.", status=502)
     if columns and answer.labels is not None and not _within(answer.labels, columns):
         raise Unreachable(f"The model server's classes must be 0 to {columns - 1}.", status=502)

@@ -22,9 +22,9 @@ from typing import ClassVar
 import numpy as np
 
 from portcullis_ml.core.errors import InputError, NotApplicable
-from portcullis_ml.core.recipes import Hardening, OwnRows
+from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Array, Learner, Model
+from portcullis_ml.core.types import Array, Learner, Model, Rows
 from portcullis_ml.models.victims import fit_watched
 
 __all__ = ["OutlierExposure"]
@@ -32,7 +32,7 @@ __all__ = ["OutlierExposure"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutlierExposure(Hardening):
-    weight: float = 0.5  # of the loss on outside rows; more makes answers there flatter, and own ones less exact
+    weight: float = 0.5  # of the loss on outside rows; more makes foreign rows' answers flatter, own rows' less exact
 
     name: ClassVar[str] = "outlier_exposure"
 
@@ -42,7 +42,7 @@ class OutlierExposure(Hardening):
     def fit(
         self,
         given: Learner,
-        rows: OwnRows,
+        rows: Rows,
         outside: Array | None,
         *,
         rng: np.random.Generator,

@@ -55,7 +55,7 @@ class HonestCost:
     """
 
     agreement: Estimate  # the label served is the undefended label
-    altered: Estimate  # rows answered otherwise than without the guard, in label or score, or not at all
+    altered: Estimate  # rows answered otherwise than without the guard, in label, score or explanation, or not at all
     refused: Estimate  # rows not answered
     flagged: Estimate  # clients for whom some alarm went off
     l1: Estimate
@@ -135,20 +135,19 @@ def serve(
     beside = full if plain is None else checked_answer(plain, x, interface)
     recorded = _Recorded(full, interface.input_shape)
     oracle = LocalOracle(recorded, interface, budget=max(len(x), 1), guard=guard, client=client)
-    clean = Answer(beside.labels, beside.scores).only(interface)
+    clean = beside.only(interface)
     got = clean.withhold(np.ones(len(x), bool))
-    labels, scores = got.labels, got.scores
+    parts = got.labels, got.scores, got.explanation
     for i in range(len(x)):
         recorded.row = i
         try:
             answer = oracle.query(x[i : i + 1])
         except Refused:
             continue
-        if labels is not None and answer.labels is not None:
-            labels[i] = answer.labels[0]
-        if scores is not None and answer.scores is not None:
-            scores[i] = answer.scores[0]
-    return ClientAnswers(Answer(labels, scores), clean, bool(oracle.alarms))
+        for part, shown in zip(parts, (answer.labels, answer.scores, answer.explanation), strict=True):
+            if part is not None and shown is not None:
+                part[i] = shown[0]
+    return ClientAnswers(Answer(*parts), clean, bool(oracle.alarms))
 
 
 class _Recorded:
@@ -156,13 +155,17 @@ class _Recorded:
 
     def __init__(self, answer: Answer, input_shape: tuple[int, ...]) -> None:
         assert answer.scores is not None
-        self._scores = answer.scores
+        self._scores, self._explanation = answer.scores, answer.explanation
         self.input_shape = input_shape
         self.n_classes = answer.scores.shape[1]
         self.row = 0
 
     def scores(self, x: Array) -> Array:
         return self._scores[self.row : self.row + len(x)]
+
+    def explain(self, x: Array, classes: Labels) -> Array:
+        assert self._explanation is not None  # asked for only where the API explains
+        return self._explanation[self.row : self.row + len(x)]
 
 
 def shown_distance(clean: Answer, served: Answer, n_classes: int) -> Array:

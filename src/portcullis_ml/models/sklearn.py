@@ -60,6 +60,18 @@ class SklearnModel:
             scores[:, self._columns] = self.estimator.predict(rows)[:, None] == self._classes
         return scores
 
+    @property
+    def predictor(self) -> Any:
+        """What predicts: the last step of a pipeline, or the estimator itself."""
+        return self.estimator.steps[-1][1] if hasattr(self.estimator, "steps") else self.estimator
+
+    def prepared(self, x: Array) -> Any:
+        """(n, *input_shape) -> the rows as `predictor` is given them, after a pipeline's other steps."""
+        rows = self._rows(x)
+        for _, step in getattr(self.estimator, "steps", [])[:-1]:
+            rows = rows if step in (None, "passthrough") else step.transform(rows)
+        return rows
+
     def _rows(self, x: Array) -> Any:
         """Flat rows, with their column names where the estimator was fitted with names."""
         rows = np.asarray(x, np.float64).reshape(len(x), -1)

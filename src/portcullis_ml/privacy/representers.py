@@ -19,9 +19,9 @@ import numpy as np
 
 from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import NotApplicable
-from portcullis_ml.core.privacy import Candidates, Leakage, PrivacyAttack
+from portcullis_ml.core.privacy import Leakage, PrivacyAttack
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Interface
+from portcullis_ml.core.types import Interface, Rows
 from portcullis_ml.models.encoding import Encoded
 from portcullis_ml.models.kernel import KernelRegression
 
@@ -43,7 +43,7 @@ class Representers(PrivacyAttack):
         harvest: Harvest,
         interface: Interface,
         knowledge: Knowledge,
-        candidates: Candidates,
+        candidates: Rows,
         rng: np.random.Generator,
     ) -> Leakage:
         model = knowledge.model

@@ -21,9 +21,9 @@ import numpy as np
 
 from portcullis_ml.core.artifacts import Contents
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.core.recipes import OwnRows, Recipe
+from portcullis_ml.core.recipes import Recipe
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Array, Model
+from portcullis_ml.core.types import Array, Model, Rows
 from portcullis_ml.models.artifacts import pack_arrays
 from portcullis_ml.models.dense import DenseModel, dense_arrays
 
@@ -42,7 +42,7 @@ class DomainFilter(Recipe):
     def fit(
         self,
         given: Model,
-        rows: OwnRows,
+        rows: Rows,
         outside: Array | None,
         *,
         rng: np.random.Generator,

@@ -8,6 +8,7 @@ one. A path is `$.key.key`; the request may hold nothing but the rows at their p
     rows = "$.features"
     scores = "$.result.probabilities"
     labels = "$.result.class"        # optional
+    explanation = "$.result.saliency"  # where [model] explanation says that there is one
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ from portcullis_ml.gateway.protocols.wire import (
 
 __all__ = ["JsonPath"]
 
-DEFAULTS = {"path": "/predict", "rows": "$.inputs", "scores": "$.scores", "labels": "$.labels"}
+DEFAULTS = {"path": "/predict", "rows": "$.inputs", "scores": "$.scores", "labels": "$.labels",
+            "explanation": "$.explanation"}  # fmt: skip
 
 
 class JsonPath(Wire):
     """Any server that takes a JSON object with rows in it and answers one with scores in it."""
 
     name: ClassVar[str] = "mapping"
+    explains: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: Served) -> str | None:
         return "infer" if method == "POST" and path == _option(served, "path") else None
@@ -73,6 +76,8 @@ class JsonPath(Wire):
             _place(tree, steps(_option(served, "scores")), np.ascontiguousarray(scores))
         if answer.labels is not None:
             _place(tree, steps(_option(served, "labels")), np.ascontiguousarray(answer.labels))
+        if answer.explanation is not None and served.explanation:
+            _place(tree, steps(_option(served, "explanation")), np.ascontiguousarray(answer.explanation))
         return Reply(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def tell(self, served: Served, what: str) -> Reply:
@@ -89,12 +94,14 @@ class JsonPath(Wire):
         scores, labels = _find(tree, _option(served, "scores")), _find(tree, _option(served, "labels"))
         if scores is None and labels is None:
             raise Unreachable(f"The upstream must answer {_option(served, 'scores')}; it sent none.")
+        explanation = _find(tree, _option(served, "explanation")) if served.explanation else None
         try:
             known = None if scores is None else np.asarray(scores, np.float64)
+            why = None if explanation is None else np.asarray(explanation, np.float64)
             classes = None if labels is None or not served.interface.n_classes else np.asarray(labels)
         except (TypeError, ValueError):
             raise Unreachable("The upstream must answer lists of numbers; it sent something else.") from None
-        return answer_from(served, n, known, classes)
+        return answer_from(served, n, known, classes, why)
 
 
 def steps(path: str) -> list[str]:

@@ -17,7 +17,7 @@ __all__ = ["one_row", "several_rows"]
 
 def one_row(served: Served, tree: Any) -> Answer | None:
     """As many scores as there are classes, with or without a label, in plain numbers; None where anything is out of the
-    ordinary."""
+    ordinary, such as a third tensor."""
     try:
         *labels, scores = tree["outputs"]
         shown, kind = scores["data"], DTYPE[scores["datatype"]]
@@ -57,7 +57,7 @@ def several_rows(served: Served, n: int, tree: Any, raw: memoryview) -> Answer:
     scores = found.get(served.scores) if served.scores else None
     if labels is None and scores is None:
         raise Unreachable(f"The upstream must answer {served.scores or served.label!r}; it sent {sorted(found)}.")
-    return answer_from(served, n, scores, labels)
+    return answer_from(served, n, scores, labels, found.get(served.explanation) if served.explanation else None)
 
 
 def _plain(data: Any) -> np.ndarray:

@@ -49,6 +49,7 @@ class OpenInference(Wire):
 
     name: ClassVar[str] = "v2"
     ready_path: ClassVar[str] = "/v2/health/ready"
+    explains: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: Served) -> str | None:
         found = ROUTE.fullmatch(path)
@@ -88,7 +89,7 @@ class OpenInference(Wire):
 
     def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
         scores = shown_scores(served, answer)
-        values = ((served.label, answer.labels), (served.scores, scores))
+        values = ((served.label, answer.labels), (served.scores, scores), (served.explanation, answer.explanation))
         known = [(n, v) for n, v in values if n and v is not None and (not inquiry.outputs or n in inquiry.outputs)]
         raw: list[bytes] = []
         outputs = [_written(n, v, served, n in inquiry.binary, raw) for n, v in known]
@@ -114,7 +115,11 @@ class OpenInference(Wire):
             return _json({"name": served.name, "ready": True})
         columns = max(served.interface.n_classes, 1)
         precision = "FP32" if served.interface.precision == "float32" else "FP64"
-        outputs = [_about(served.label, "INT64", [-1]), _about(served.scores, precision, [-1, columns])]
+        outputs = [
+            _about(served.label, "INT64", [-1]),
+            _about(served.scores, precision, [-1, columns]),
+            _about(served.explanation, "FP64", [-1, *served.explained]),
+        ]
         return _json(
             {
                 "name": served.name,
@@ -156,7 +161,7 @@ class OpenInference(Wire):
 def _asking(served: Served) -> tuple[str, orjson.Fragment]:
     """What is the same in every question to this model: the path, and the outputs asked for."""
     flags: dict[str, Any] = {"parameters": {"binary_data": True}} if served.binary else {}
-    outputs = [{"name": n, **flags} for n in (served.label, served.scores) if n]
+    outputs = [{"name": n, **flags} for n in served.outputs]
     path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
     return path, orjson.Fragment(orjson.dumps(outputs))
 
@@ -164,7 +169,6 @@ def _asking(served: Served) -> tuple[str, orjson.Fragment]:
 def _question(served: Served) -> dict[str, Any]:
     """What `read` reads, but for raw tensors. That as many numbers must come as the shape says is beyond a schema."""
     hints = {"type": ["object", "null"], "properties": {"content_type": {}}, "additionalProperties": False}
-    known = [n for n in (served.label, served.scores) if n]
     widths = served.interface.input_shape
     lengths = [{"type": "integer", "minimum": 1, "maximum": served.max_rows}, *map(const, widths)]
     shape = {"prefixItems": lengths, **some({"type": "integer"}, len(lengths), len(lengths))}
@@ -177,7 +181,7 @@ def _question(served: Served) -> dict[str, Any]:
         ("inputs",),
         id={"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"},
         inputs=some({"anyOf": [single, tensor]}, 1, 1),
-        outputs=some(just(("name",), name=const(*known), parameters=hints), 1, 8),
+        outputs=some(just(("name",), name=const(*served.outputs), parameters=hints), 1, 8),
         parameters=hints,
     )
 
@@ -190,7 +194,9 @@ def _answer(served: Served) -> dict[str, Any]:
 
 
 def _written(name: str, value: np.ndarray, served: Served, binary: bool, raw: list[bytes]) -> dict[str, Any]:
-    kind = "INT64" if value.dtype.kind != "f" else "FP32" if served.interface.precision == "float32" else "FP64"
+    kind = "INT64" if value.dtype.kind != "f" else "FP64"
+    if name == served.scores and served.interface.precision == "float32":
+        kind = "FP32"
     value = np.ascontiguousarray(value, DTYPE[kind])
     tree: dict[str, Any] = {"name": name, "shape": value.shape, "datatype": kind}
     if binary:

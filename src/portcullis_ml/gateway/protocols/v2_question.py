@@ -130,9 +130,9 @@ def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: 
 
 def _wanted(tree: dict[str, Any], served: Served, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(names asked for, names wanted as raw bytes)."""
-    known = [n for n in (served.label, served.scores) if n]
+    known = served.outputs
     if tree.get("outputs") is None:
-        return (), tuple(known) if all_binary else ()
+        return (), known if all_binary else ()
     names, binary = [], []
     for output in listed(tree["outputs"], '"outputs"', range(1, 9)):
         only_keys(output, ("name", "parameters"), "An output")

@@ -6,6 +6,7 @@ A protocol has two halves that share one dialect. `read` and `write` face the cl
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,10 +43,22 @@ class Served:
     input: str = "input"
     scores: str | None = "probabilities"  # the output tensor; None for a model that gives labels only
     label: str | None = "label"
+    explanation: str | None = None  # the output tensor that explains the answer, where there is one
+    explanation_shape: tuple[int, ...] | None = None  # of one row's explanation; None is the input's
     max_rows: int = 1024
     withheld: Literal["null", "one_hot"] = "null"  # how scores that are not shown are written
     binary: bool = False  # towards an upstream: speak the binary tensor extension
     options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the output tensors."""
+        return tuple(name for name in (self.label, self.scores, self.explanation) if name)
+
+    @property
+    def explained(self) -> tuple[int, ...]:
+        """The shape of one row's explanation."""
+        return self.interface.input_shape if self.explanation_shape is None else self.explanation_shape
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -106,6 +119,7 @@ class Wire(ABC):
 
     name: ClassVar[str] = ""
     ready_path: ClassVar[str] = "/"  # asked of an upstream to learn whether it is up
+    explains: ClassVar[bool] = False  # whether it has a place for explanations
 
     @abstractmethod
     def route(self, method: str, path: str, served: Served) -> str | None:
@@ -164,7 +178,7 @@ def one_hot_where_withheld(scores: Array, answer: Answer) -> Array:
     return filled
 
 
-def answer_from(served: Served, n: int, scores: Any, labels: Any) -> Answer:
+def answer_from(served: Served, n: int, scores: Any, labels: Any, explanation: Any = None) -> Answer:
     """An Answer from the arrays that a far side sent; its labels win over the argmax where it sent both."""
     columns = max(served.interface.n_classes, 1)
     if scores is not None:
@@ -182,7 +196,16 @@ def answer_from(served: Served, n: int, scores: Any, labels: Any) -> Answer:
         if len(labels) != n or labels.dtype.kind not in "iuf":
             raise Unreachable(f"The upstream must answer {n} labels; it sent {len(labels)} of {labels.dtype}.")
         labels = labels.astype(np.int64)
-    return Answer(labels, scores)
+    return Answer(labels, scores, None if explanation is None else _explained(served, n, explanation))
+
+
+def _explained(served: Served, n: int, explanation: Any) -> Array:
+    found: Array = np.asarray(explanation, np.float64)
+    shape = n, *served.explained
+    if found.size != math.prod(shape):
+        wanted = " x ".join(map(str, shape))
+        raise Unreachable(f"The upstream must explain by {wanted} numbers; it sent an array of {found.shape}.")
+    return found.reshape(shape)
 
 
 def parsed(body: bytes) -> Any:
