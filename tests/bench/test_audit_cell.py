@@ -10,7 +10,7 @@ import pytest
 
 from portcullis_ml.bench import controls
 from portcullis_ml.bench.audit_cell import audit_cell, guard_of
-from portcullis_ml.bench.grid import attack_named, defense_named
+from portcullis_ml.bench.named import attack_named, guard_named
 from portcullis_ml.bench.single import extract_to
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.guard import Defense
@@ -37,7 +37,7 @@ def here(tmp_path):
 
 
 def run(here, tmp_path, attack, defense="none", **changes):
-    cell = cell_for(here, attack, defense=tuple(defense_named(defense)), **changes)
+    cell = cell_for(here, attack, defense=guard_named(defense).stages, **changes)
     return audit_cell(cell, workspace(tmp_path / cell.id), spec=here)
 
 
@@ -81,7 +81,7 @@ def test_a_thief_reads_off_what_the_guard_shows(here):
         ("top_k(k=2)", Reveals.TOP_K, 2),
         ("rounding(decimals=3)", Reveals.PROBS, 1),
     ):
-        guard = guard_of(cell_for(here, RANDOM, defense=tuple(defense_named(word))), experiment.interface)
+        guard = guard_of(cell_for(here, RANDOM, defense=guard_named(word).stages), experiment.interface)
         seen = guard.shown(experiment.interface)
         assert (seen.reveals, seen.k) == (reveals, k)
 

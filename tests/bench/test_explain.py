@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench.audit_cell import audit_cell
-from portcullis_ml.bench.grid import attack_named, defense_named, mark_named, privacy_named
 from portcullis_ml.bench.ledger import OVERHEAD, FileLedger
+from portcullis_ml.bench.named import attack_named, guard_named, mark_named, privacy_named
 from portcullis_ml.bench.run_audit import AuditOptions, plan_of, shown_as
 from portcullis_ml.bench.single import extract_to
 from portcullis_ml.core.attack import Needs
@@ -164,7 +164,7 @@ def test_an_attack_on_the_training_data_of_an_api_that_explains(tmp_path):
 
 
 def test_behind_label_only_nothing_is_explained(here, tmp_path):
-    cell = cell_for(here, {"unit": f"{__name__}:Reader"}, interface=SHOWN, defense=tuple(defense_named("label_only")))
+    cell = cell_for(here, {"unit": f"{__name__}:Reader"}, interface=SHOWN, defense=guard_named("label_only").stages)
     with pytest.raises(NotApplicable, match="needs explanations; this API gives none"):
         audit_cell(cell, workspace(tmp_path / "w"), spec=here)
 
@@ -178,7 +178,7 @@ def test_honest_clients_of_an_api_that_explains(here, tmp_path):
         )
 
     assert honest().flags == ()
-    assert honest(*defense_named("rounding(decimals=1)")).measures["altered"].value == 1
+    assert honest(*guard_named("rounding(decimals=1)").stages).measures["altered"].value == 1
     unsteady = honest({"unit": f"{__name__}:Unsteady"})
     assert [flag["id"] for flag in unsteady.flags] == ["randomised_answers"]
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from portcullis_ml.bench.grid import Plan, attack_named, defense_named
+from portcullis_ml.bench.grid import Plan
+from portcullis_ml.bench.named import attack_named, by_name, guard_named
 from portcullis_ml.catalog import split_outside
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
@@ -16,8 +17,8 @@ PLAN = Plan(
     victim={"name": "v"},
     data={"name": "d"},
     interface={"reveals": "probs"},
-    attacks=["knockoff", "jb_top3"],
-    defenses=["rounding(decimals=2)"],
+    attacks=by_name(["knockoff", "jb_top3"], attack_named),
+    defenses=by_name(["rounding(decimals=2)"], guard_named),
     budgets=[10, 40],
     seeds=[0, 1],
     learner={"unit": "portcullis_ml.models.sklearn:SklearnLearner"},
@@ -55,10 +56,10 @@ def test_ids_are_unique_and_seeds_come_one_after_the_other():
 
 
 def test_shuffled_takes_the_transfer_set_of_the_first_attack_that_trains():
-    plan = replace(PLAN, attacks=["equation_solving", "copycat"])
+    plan = replace(PLAN, attacks=by_name(["equation_solving", "copycat"], attack_named))
     (donor,) = {c.attack["of"]["unit"] for c in plan.cells() if c.attack_name == "shuffled"}
     assert donor == "copycat"
-    plan = replace(PLAN, attacks=["equation_solving"])
+    plan = replace(PLAN, attacks=by_name(["equation_solving"], attack_named))
     (donor,) = {c.attack["of"]["unit"] for c in plan.cells() if c.attack_name == "shuffled"}
     assert donor == "portcullis_ml.bench.controls:RandomQueries"
 
@@ -66,9 +67,9 @@ def test_shuffled_takes_the_transfer_set_of_the_first_attack_that_trains():
 def test_units_are_named_as_people_write_them():
     assert attack_named("jb_top3") == describe(CATALOG.build("jb_top3"))
     assert attack_named("jacobian(k=7)")["k"] == 7
-    assert defense_named("none") == []
-    assert [d["unit"] for d in defense_named("top_k(k=1) + label_only")] == ["top_k", "label_only"]
-    (watch,) = defense_named("watch(detector=prada(window=30), then=label_only)")
+    assert guard_named("none").stages == ()
+    assert [d["unit"] for d in guard_named("top_k(k=1) + label_only").stages] == ["top_k", "label_only"]
+    (watch,) = guard_named("watch(detector=prada(window=30), then=label_only)").stages
     assert (watch["detector"]["window"], watch["then"]["unit"]) == (30, "label_only")
 
 
@@ -78,7 +79,7 @@ def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ParameterError, match="Did you mean jb_top7 or jb_top3"):
         attack_named("jb_top")
     with pytest.raises(ParameterError, match=r"got 'roundin'. Did you mean rounding"):
-        defense_named("roundin")
+        guard_named("roundin")
     with pytest.raises(ParameterError, match="an attack must be an ExtractionAttack; got 'Rounding'"):
         attack_named("portcullis_ml.defenses.rounding:Rounding")
 

@@ -11,8 +11,9 @@ import pytest
 
 from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.grid import Plan, attack_named, defense_named, mark_named, privacy_named
+from portcullis_ml.bench.grid import Plan
 from portcullis_ml.bench.links import link_named
+from portcullis_ml.bench.named import attack_named, by_name, guard_named, mark_named, privacy_named
 from portcullis_ml.core.attack import Needs
 from portcullis_ml.core.errors import NotApplicable, ParameterError
 from portcullis_ml.core.extraction import ExtractionAttack
@@ -25,6 +26,7 @@ from .experiments import cell_for, spec, workspace
 from .test_grid import PLAN
 
 TREE = describe(SklearnLearner(estimator="tree"))
+SERVED = by_name(["tests.ownership.toys:Served"], mark_named)
 KNOWING = "tests.bench.test_links:Knowing"
 
 
@@ -82,7 +84,7 @@ def test_a_link_that_fails_says_why_and_the_next_goes_on(here, tmp_path):
 
 
 def test_a_privacy_attack_meets_the_guard_and_pays(here, tmp_path):
-    cell = cell_for(here, privacy_named("loss_threshold"), role="privacy", defense=tuple(defense_named("label_only")))
+    cell = cell_for(here, privacy_named("loss_threshold"), role="privacy", defense=guard_named("label_only").stages)
     record = run(here, tmp_path, cell)
     assert record.queries == 60 == record.notes["candidates"]
     assert record.threat_model["answers"] == "labels"
@@ -97,7 +99,7 @@ def test_without_training_rows_nothing_is_said_of_privacy(tmp_path):
 
 
 def test_an_attacker_who_knows_is_told_the_settings_and_never_the_key(here, tmp_path):
-    cell = cell_for(here, attack_named(KNOWING), defense=tuple(defense_named("rounding(decimals=1)")))
+    cell = cell_for(here, attack_named(KNOWING), defense=guard_named("rounding(decimals=1)").stages)
     with pytest.raises(NotApplicable, match="made for a guard with rounding; this attacker knows of none"):
         run(here, tmp_path, cell)
     record = run(here, tmp_path, replace(cell, knows_defense=True))
@@ -106,7 +108,8 @@ def test_an_attacker_who_knows_is_told_the_settings_and_never_the_key(here, tmp_
 
 
 def test_an_attacker_who_knows_runs_beside_the_defenses_that_it_is_made_for():
-    plan = replace(PLAN, attacks=["knockoff", KNOWING], defenses=["rounding", "watch(detector=prada, then=rounding)"])
+    guards = by_name(["rounding", "watch(detector=prada, then=rounding)"], guard_named)
+    plan = replace(PLAN, attacks=by_name(["knockoff", KNOWING], attack_named), defenses=guards)
     found = {(c.defense_name, c.knows_defense) for c in plan.cells() if c.attack_name == KNOWING}
     assert found == {("rounding", True), ("watch(detector=prada, then=rounding)", True)}
 
@@ -133,9 +136,8 @@ def test_a_marked_victims_copy_is_examined(here, tmp_path, word):
 
 
 def test_a_plan_crosses_marks_and_privacy_with_the_rest():
-    plan = replace(
-        PLAN, marks=["tests.ownership.toys:Served"], privacy=["loss_threshold"], then=["loss_threshold"], seeds=[0]
-    )
+    privacy = by_name(["loss_threshold"], privacy_named)
+    plan = replace(PLAN, marks=SERVED, privacy=privacy, then=list(privacy.values()), seeds=[0])
     cells = plan.cells()
     assert {c.attack_name for c in cells if c.mark and c.role == "attack"} == {"knockoff", "jb_top3"}
     assert {c.defense_name for c in cells if c.role == "privacy"} == {"none", "label_only", "rounding(decimals=2)"}
@@ -170,5 +172,5 @@ def test_the_report_shows_what_came_of_it(here, tmp_path):
 
 
 def test_a_plan_needs_no_learner_for_a_served_mark():
-    plan = Plan(**{**PLAN.__dict__, "learner": None, "own_labels": False, "marks": ["tests.ownership.toys:Served"]})
+    plan = Plan(**{**PLAN.__dict__, "learner": None, "own_labels": False, "marks": SERVED})
     assert all(c.learner is None for c in plan.cells())

@@ -12,7 +12,7 @@ import pytest
 from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import ExperimentSpec
-from portcullis_ml.bench.grid import attack_named, defense_named, hardening_named
+from portcullis_ml.bench.named import attack_named, guard_named
 from portcullis_ml.bench.outside import checked_regimes
 from portcullis_ml.bench.prepare import needs_outside, prepare_cells
 from portcullis_ml.bench.run_audit import AuditOptions, run_audit
@@ -167,7 +167,7 @@ class TestTraining:
         assert str(here.folder) not in json.dumps(about)
 
     def test_each_seed_has_a_training_of_its_own(self, here):
-        cells = [cell_for(here.spec, attack_named("knockoff"), defense=tuple(defense_named(FILTERED)), seed=s)
+        cells = [cell_for(here.spec, attack_named("knockoff"), defense=guard_named(FILTERED).stages, seed=s)
                  for s in (0, 1, 0)]  # fmt: skip
         spec = replace(here.spec, divided=True)
         made = prepare_cells(cells, spec, regimes=("matched",), out=here.folder / "o", watch=lambda *_: None)
@@ -238,11 +238,11 @@ class TestHardening:
         assert about["victim"]["name"] == f"{HELPERS}:victim, outlier_exposure"
 
     def test_it_stands_first_and_is_trained_before_a_single_attack(self, here):
-        assert hardening_named(f"{HARDENED} + rounding") == {"unit": "outlier_exposure", "weight": 1.0}
-        assert hardening_named("rounding") is None
+        assert guard_named(f"{HARDENED} + rounding").hardening == {"unit": "outlier_exposure", "weight": 1.0}
+        assert guard_named("rounding").hardening is None
         with pytest.raises(ParameterError, match="a hardening must be the first part of a guard"):
-            defense_named(f"rounding + {HARDENED}")
-        cell = cell_for(here.spec, attack_named("knockoff"), hardening=hardening_named(HARDENED))
+            guard_named(f"rounding + {HARDENED}")
+        cell = cell_for(here.spec, attack_named("knockoff"), hardening=guard_named(HARDENED).hardening)
         with pytest.raises(InputError, match=r"Run `portcullis prepare outlier_exposure \.\.\.` and give"):
             audit_cell(cell, workspace(here.folder), spec=here.spec)
 
@@ -259,9 +259,9 @@ class TestHardening:
 
 
 def test_what_is_to_be_trained_is_found_within_units():
-    assert needs_outside(defense_named(f"rounding + {FILTERED}"))
-    assert needs_outside([hardening_named(HARDENED)])
-    assert not needs_outside(defense_named("watch(detector=prada, then=label_only)"))
+    assert needs_outside(guard_named(f"rounding + {FILTERED}").stages)
+    assert needs_outside([guard_named(HARDENED).hardening])
+    assert not needs_outside(guard_named("watch(detector=prada, then=label_only)").stages)
     assert not needs_outside([{"unit": "outlier_exposure", "artifact": "somewhere"}])
 
 

@@ -9,57 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from portcullis_ml.bench.cell import Cell, Role
-from portcullis_ml.bench.links import link_named
-from portcullis_ml.catalog import split_outside
+from portcullis_ml.bench.named import NONE, GuardSpec, Spec, guard_named
 from portcullis_ml.core.errors import ParameterError
-from portcullis_ml.core.extraction import ExtractionAttack
-from portcullis_ml.core.ownership import Scheme
-from portcullis_ml.core.privacy import PrivacyAttack
-from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
-from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
-from portcullis_ml.hardening import CATALOG as HARDENING
-from portcullis_ml.ownership import CATALOG as SCHEMES
-from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = [
-    "NONE",
-    "Plan",
-    "attack_named",
-    "defense_named",
-    "guard_stages",
-    "hardening_named",
-    "mark_named",
-    "privacy_named",
-]
+__all__ = ["Plan"]
 
-NONE = "none"
 CONTROLS = "portcullis_ml.bench.controls:"
-
-Spec = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an audit is to run. Names are as people wrote them; see `cell.Cell` for the rest."""
+    """What an audit is to run: units by their names as people wrote them; see `cell.Cell` for the rest."""
 
     victim: Spec
     data: Spec
     interface: Spec
-    attacks: Sequence[str]
-    defenses: Sequence[str]
+    attacks: Mapping[str, Spec]
+    defenses: Mapping[str, GuardSpec]
     budgets: Sequence[int]  # the largest for every cell, all of them where there is no defense
     seeds: Sequence[int]
     learner: Spec | None
     own_labels: bool = False  # whether the pool has labels of the victim's classes
-    privacy: Sequence[str] = ()  # attacks on the training data, beside every defense
-    marks: Sequence[str] = ()  # ownership schemes, each a row of its own like a defense
-    then: Sequence[str] = ()  # what is done with every copy at the largest budget
+    privacy: Mapping[str, Spec] = field(default_factory=dict)  # attacks on the training data, beside every defense
+    marks: Mapping[str, Spec] = field(default_factory=dict)  # ownership schemes, each a row of its own like a defense
+    then: Sequence[Spec] = ()  # what is done with every copy at the largest budget
     extra: Spec = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,54 +49,51 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Every cell, all of the first seed first, so that a run that is cut short has something to say."""
-        attacks = {name: attack_named(name) for name in self.attacks}
-        defenses = {name: defense_named(name) for name in self._defenses()}
-        aware = _aware(attacks)
-        return [cell for seed in self.seeds for cell in self._of_seed(seed, attacks, aware, defenses)]
+        aware = _aware(self.attacks)
+        return [cell for seed in self.seeds for cell in self._of_seed(seed, aware, self._guards())]
 
-    def _defenses(self) -> list[str]:
+    def _guards(self) -> dict[str, GuardSpec]:
+        """No defense and, where that hides something, label only are always tried."""
         bare = Reveals.parse(self.interface["reveals"]) == Reveals.LABELS and not self.interface.get("explains")
         always = [NONE] if bare else [NONE, "label_only"]
-        return list(dict.fromkeys([*always, *self.defenses]))
+        return {word: guard_named(word) for word in always} | dict(self.defenses)
 
-    def _of_seed(
-        self, seed: int, attacks: Mapping[str, Spec], aware: Mapping[str, Spec], defenses: Mapping[str, Any]
-    ) -> Iterator[Cell]:
+    def _of_seed(self, seed: int, aware: Mapping[str, Spec], guards: Mapping[str, GuardSpec]) -> Iterator[Cell]:
         top = max(self.budgets)
-        privacy = {name: privacy_named(name) for name in self.privacy}
-        for attack, spec in attacks.items():
+        honest = {"unit": "honest"}
+        for attack, spec in self.attacks.items():
             if attack in aware:
                 continue  # it runs where a guard is that it knows
-            for defense, stages in defenses.items():
+            for defense, guard in guards.items():
                 for budget in sorted(set(self.budgets), reverse=True) if defense == NONE else [top]:
-                    yield self._cell(seed, attack, spec, defense, stages, budget)
-            for mark in self.marks:
-                yield self._cell(seed, attack, spec, mark, (), top, mark=mark_named(mark))
-        for defense, stages in defenses.items():
+                    yield self._cell(seed, attack, spec, defense, guard, budget)
+            for mark, scheme in self.marks.items():
+                yield self._cell(seed, attack, spec, mark, GuardSpec(), top, mark=scheme)
+        for defense, guard in guards.items():
             for attack, spec in aware.items():
-                if ATTACKS.load(spec["unit"]).needs.knows(stages):
-                    yield self._cell(seed, attack, spec, defense, stages, top, knows_defense=True)
-            for attack, spec in privacy.items():
-                yield self._cell(seed, attack, spec, defense, stages, top, "privacy")
-        yield from self._controls(seed, attacks, top)
-        for defense, stages in defenses.items():
-            yield self._cell(seed, "honest", {"unit": "honest"}, defense, stages, 0, "honest")
-        for mark in self.marks:
-            yield self._cell(seed, "honest", {"unit": "honest"}, mark, (), 0, "honest", mark=mark_named(mark))
+                if ATTACKS.load(spec["unit"]).needs.knows(guard.stages):
+                    yield self._cell(seed, attack, spec, defense, guard, top, knows_defense=True)
+            for attack, spec in self.privacy.items():
+                yield self._cell(seed, attack, spec, defense, guard, top, "privacy")
+        yield from self._controls(seed, top)
+        for defense, guard in guards.items():
+            yield self._cell(seed, "honest", honest, defense, guard, 0, "honest")
+        for mark, scheme in self.marks.items():
+            yield self._cell(seed, "honest", honest, mark, GuardSpec(), 0, "honest", mark=scheme)
 
-    def _controls(self, seed: int, attacks: Mapping[str, Spec], top: int) -> Iterator[Cell]:
+    def _controls(self, seed: int, top: int) -> Iterator[Cell]:
         if self.learner is not None:
             random = {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
-            yield self._cell(seed, "random_queries", random, NONE, (), top, "control")
-            shuffled = {"unit": f"{CONTROLS}Shuffled", "of": dict(self._donor(attacks))}
-            yield self._cell(seed, "shuffled", shuffled, NONE, (), top, "control")
+            yield self._cell(seed, "random_queries", random, NONE, GuardSpec(), top, "control")
+            shuffled = {"unit": f"{CONTROLS}Shuffled", "of": dict(self._donor())}
+            yield self._cell(seed, "shuffled", shuffled, NONE, GuardSpec(), top, "control")
             if self.own_labels:
-                yield self._cell(seed, "own_labels", {"unit": "own_labels"}, NONE, (), 0, "control")
-        yield self._cell(seed, "no_api", {"unit": "no_api"}, NONE, (), 0, "control")
+                yield self._cell(seed, "own_labels", {"unit": "own_labels"}, NONE, GuardSpec(), 0, "control")
+        yield self._cell(seed, "no_api", {"unit": "no_api"}, NONE, GuardSpec(), 0, "control")
 
-    def _donor(self, attacks: Mapping[str, Spec]) -> Spec:
+    def _donor(self) -> Spec:
         """The attack whose transfer set is shuffled: the first that trains a learner, random queries otherwise."""
-        for spec in attacks.values():
+        for spec in self.attacks.values():
             if ATTACKS.load(spec["unit"]).needs.learner:
                 return spec
         return {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
@@ -129,7 +104,7 @@ class Plan:
         attack: str,
         spec: Spec,
         defense: str,
-        stages: Any,
+        guard: GuardSpec,
         budget: int,
         role: Role = "attack",
         *,
@@ -142,15 +117,15 @@ class Plan:
             data=self.data,
             interface=self.interface,
             attack=spec,
-            defense=tuple(stages),
+            defense=guard.stages,
             budget=budget,
             seed=seed,
             learner=None if role == "honest" and mark is None else self.learner,
-            hardening=hardening_named(defense),
+            hardening=guard.hardening,
             role=role,
             knows_defense=knows_defense,
             mark=mark,
-            then=tuple(link_named(word) for word in self.then) if copied else (),
+            then=tuple(self.then) if copied else (),
             extra=self.extra,
             names={"attack": attack, "defense": defense},
         )
@@ -162,56 +137,3 @@ def _aware(attacks: Mapping[str, Spec]) -> dict[str, Spec]:
     made_for = [name for name in ATTACKS if name not in asked and ATTACKS.load(name).needs.defense]
     chosen = {word: spec for word, spec in attacks.items() if ATTACKS.load(spec["unit"]).needs.defense}
     return chosen | {name: describe(ATTACKS.build(name)) for name in made_for}
-
-
-def privacy_named(word: str) -> dict[str, Any]:
-    """The description of a privacy attack."""
-    unit = PRIVACY.build(word)
-    if not isinstance(unit, PrivacyAttack):
-        raise ParameterError("a privacy attack", "a PrivacyAttack", type(unit).__name__)
-    return describe(unit)
-
-
-def mark_named(word: str) -> dict[str, Any]:
-    """The description of an ownership scheme."""
-    unit = SCHEMES.build(word)
-    if not isinstance(unit, Scheme):
-        raise ParameterError("an ownership scheme", "a Scheme", type(unit).__name__)
-    return describe(unit)
-
-
-def attack_named(word: str) -> dict[str, Any]:
-    """The description of "knockoff", "jacobian(k=7)", "my_package.module:Class" or a preset such as "jb_top3"."""
-    unit = ATTACKS.build(word)
-    if not isinstance(unit, ExtractionAttack):
-        raise ParameterError("an attack", "an ExtractionAttack", type(unit).__name__)
-    return describe(unit)
-
-
-def defense_named(word: str) -> list[dict[str, Any]]:
-    """The descriptions of a guard's stages, in order: "none", "rounding(decimals=2)" or "a + b" for two stages.
-
-    A hardening may stand at the head, as in "outlier_exposure + rounding": `hardening_named` gives it.
-    """
-    return [describe(stage) for stage in guard_stages(word)]
-
-
-def guard_stages(word: str) -> list[Any]:
-    """The stages themselves."""
-    return [unit for unit in _units(word) if not isinstance(unit, Hardening)]
-
-
-def hardening_named(word: str) -> dict[str, Any] | None:
-    """The description of the hardening at the head of a guard's word, or None."""
-    units = _units(word)
-    return describe(units[0]) if units and isinstance(units[0], Hardening) else None
-
-
-def _units(word: str) -> list[Any]:
-    if word.strip() in ("", NONE):
-        return []
-    parts = split_outside(word, "+")
-    units = [(HARDENING if part.partition("(")[0].strip() in HARDENING else DEFENSES).build(part) for part in parts]
-    if any(isinstance(unit, Hardening) for unit in units[1:]):
-        raise ParameterError("a hardening", "the first part of a guard, since the victim is trained first", word)
-    return units

@@ -10,22 +10,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
-from portcullis_ml.bench.grid import (
+from portcullis_ml.bench.grid import Plan
+from portcullis_ml.bench.links import link_named
+from portcullis_ml.bench.named import (
     NONE,
-    Plan,
+    GuardSpec,
+    Spec,
     attack_named,
-    defense_named,
-    hardening_named,
+    by_name,
+    guard_named,
     mark_named,
     privacy_named,
 )
-from portcullis_ml.bench.links import link_named
 from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
@@ -71,16 +73,30 @@ class AuditOptions:
         shown_as(self.answers, precision=self.precision, explain=self.spec.explain)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
-        for attack in self.attacks:  # a wrong name is found out before anything is trained
-            attack_named(attack)
-        for words, named in ((self.privacy, privacy_named), (self.marks, mark_named), (self.then, link_named)):
-            for word in words:
-                named(word)
+        self.named_attacks  # noqa: B018 (a wrong name is found out before anything is trained)
+        self.named_units  # noqa: B018
         regimes = checked_regimes(self.regimes or (("held_out",) if self.spec.outside else ("matched",)))
         object.__setattr__(self, "regimes", regimes)
-        wanted = [needs_outside([*defense_named(guard), hardening_named(guard)]) for guard in self.guards]
+        wanted = [needs_outside([*guard.stages, guard.hardening]) for guard in self.named_guards.values()]
         if "matched" in regimes and any(wanted):
             object.__setattr__(self, "spec", replace(self.spec, divided=True))
+
+    @cached_property
+    def named_attacks(self) -> dict[str, Spec]:
+        return by_name(self.attacks, attack_named)
+
+    @cached_property
+    def named_guards(self) -> dict[str, GuardSpec]:
+        return by_name(self.guards, guard_named)
+
+    @cached_property
+    def named_units(self) -> dict[str, Any]:
+        """What a plan wants of privacy attacks, marks and links."""
+        return {
+            "privacy": by_name(self.privacy, privacy_named),
+            "marks": by_name(self.marks, mark_named),
+            "then": tuple(link_named(word) for word in self.then),
+        }
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -143,16 +159,14 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         victim={k: v for k, v in experiment.names["victim"].items() if k in ("name", "sha256")},
         data=experiment.names["data"],
         interface=options.shown | ({"missing": True} if experiment.interface.missing else {}),
-        attacks=options.attacks or _usual_attacks(experiment, options.quick),
-        defenses=options.guards,
+        attacks=options.named_attacks or by_name(_usual_attacks(experiment, options.quick), attack_named),
+        defenses=options.named_guards,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
         seeds=range(options.seeds or (1 if options.quick else 3)),
         learner=describe(learner),
         own_labels=experiment.pool_labels is not None,
-        privacy=options.privacy,
-        marks=options.marks,
-        then=options.then,
         extra=extra,
+        **options.named_units,
     )
 
 

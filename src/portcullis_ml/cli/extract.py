@@ -49,9 +49,11 @@ def extract(
     """
     from portcullis_ml.bench.experiment import learner_for
     from portcullis_ml.bench.grid import Plan
+    from portcullis_ml.bench.named import attack_named, by_name, guard_named
     from portcullis_ml.bench.run_audit import shown_as
     from portcullis_ml.bench.single import extract_to
     from portcullis_ml.cli.progress import waiting, watching
+    from portcullis_ml.core.errors import NotApplicable
     from portcullis_ml.core.settings import describe
 
     spec = o.spec_of(
@@ -66,13 +68,15 @@ def extract(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
         data=experiment.names["data"],
         interface=shown_as(shown, k=k, decimals=decimals, precision=precision, missing=incomplete, explain=explain),
-        attacks=[attack],
-        defenses=[defense],
+        attacks=by_name([attack], attack_named),
+        defenses=by_name([defense], guard_named),
         budgets=[budget],
         seeds=[seed],
         learner=describe(learner_for(experiment.interface.input_shape, epochs=epochs, device=device)),
     )
-    cell = next(c for c in plan.cells() if c.role == "attack" and c.defense_name == defense)
+    cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)
+    if cell is None:
+        raise NotApplicable(f"{attack} is made for a guard that it knows; {defense} is none. Name one with --defense.")
     with watching() as progress:
         record, files = extract_to(cell, spec, out, progress=progress)
     _tell(record, files, as_json)
