@@ -1,7 +1,7 @@
 """Out of domain: answer questions that are not of the model's domain with less, with nonsense, or not at all.
 
-Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020,
-section 4 (a filter in front of the model; what it flags gets a shuffled probability vector).
+Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020
+(a filter in front of the model; what it flags gets a shuffled probability vector).
 
 Costs the honest client   for the share of their rows that the filter takes for foreign: the scores (`label_only`), the
                           right label (`shuffled`) or the answer (`block`).
