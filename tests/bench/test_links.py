@@ -100,7 +100,7 @@ def test_without_training_rows_nothing_is_said_of_privacy(tmp_path):
 
 def test_an_attacker_who_knows_is_told_the_settings_and_never_the_key(here, tmp_path):
     cell = cell_for(here, attack_named(KNOWING), defense=guard_named("rounding(decimals=1)").stages)
-    with pytest.raises(NotApplicable, match="made for a guard with rounding; this attacker knows of none"):
+    with pytest.raises(NotApplicable, match="needs to know of a guard with rounding; this attacker knows of none"):
         run(here, tmp_path, cell)
     record = run(here, tmp_path, replace(cell, knows_defense=True))
     assert record.notes["told"] == [{"unit": "rounding", "decimals": 1, "renormalise": False}]
@@ -110,8 +110,9 @@ def test_an_attacker_who_knows_is_told_the_settings_and_never_the_key(here, tmp_
 def test_an_attacker_who_knows_runs_beside_the_defenses_that_it_is_made_for():
     guards = by_name(["rounding", "watch(detector=prada, then=rounding)"], guard_named)
     plan = replace(PLAN, attacks=by_name(["knockoff", KNOWING], attack_named), defenses=guards)
-    found = {(c.defense_name, c.knows_defense) for c in plan.cells() if c.attack_name == KNOWING}
-    assert found == {("rounding", True), ("watch(detector=prada, then=rounding)", True)}
+    cells = [c for c in plan.cells() if c.attack["unit"] == KNOWING and c.seed == 0]
+    assert {c.defense_name for c in cells} == {"none", "label_only", *guards}  # asked for, so no guard is left out
+    assert {(c.attack_name, c.knows_defense) for c in cells} == {(f"{KNOWING} (told the guard)", True)}
 
 
 def test_new_fields_leave_the_ids_of_other_cells_alone():

@@ -1,6 +1,6 @@
 """Toys for the extraction tests: a victim, a learner, a purse-watching oracle, a ledger and one set-up for each attack.
 
-A new attack gets its line in `SET_UPS`, and with it the whole contract of test_contract.py; "name-variant" is another
+A new attack gets its line in `SETUPS`, and with it the whole contract of test_contract.py; "name-variant" is another
 line for settings that take another road through the same attack.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import softmax
 
+from portcullis_ml.bench.named import guard_named
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.extraction import ExtractionAttack
@@ -207,7 +208,7 @@ class Closes(Defense[Seen]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetUp:
+class Setup:
     """One attack in its element.
 
     least     the smallest budget that it can do anything with; below it, AttackFailed and nothing asked
@@ -222,6 +223,12 @@ class SetUp:
     least: int = 1
     blocked_after: int | None = None  # rows answered before the guard closes; half the budget unless given
     all_or_nothing: bool = False  # with fewer answers than it wants there is no copy, and AttackFailed says so
+    defense: str = ""  # the guard that it stands before and is told of, as words: "rounding(decimals=2)"
+
+    @property
+    def told(self) -> list[Any] | None:
+        """What an attack that knows the defense is told of it."""
+        return list(guard_named(self.defense).stages) if self.defense else None
 
     @property
     def door(self) -> Interface:
@@ -229,80 +236,80 @@ class SetUp:
         return self.interface or plain.revealing(reveals=max(self.attack.needs.answers, Reveals.LABELS))
 
 
-SET_UPS: dict[str, Callable[[], SetUp]] = {
-    "copycat": lambda: SetUp(
+SETUPS: dict[str, Callable[[], Setup]] = {
+    "copycat": lambda: Setup(
         attack=Copycat(balance="oversample", cap=40, batch=16),
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
     ),
-    "equation_solving": lambda: SetUp(attack=EquationSolving(), budget=12, least=7, blocked_after=5),
-    "equation_solving-binary": lambda: SetUp(
+    "equation_solving": lambda: Setup(attack=EquationSolving(), budget=12, least=7, blocked_after=5),
+    "equation_solving-binary": lambda: Setup(
         attack=EquationSolving(design="uniform", oversample=1.5, held_out=0),
         budget=12,
         victim=toy_victim((6,), 2),
         least=7,
         blocked_after=5,
     ),
-    "equation_solving-one_vs_rest": lambda: SetUp(
+    "equation_solving-one_vs_rest": lambda: Setup(
         attack=EquationSolving(), budget=40, victim=OneVsRest(toy_victim((6,)).w, toy_victim((6,)).b), least=7
     ),
-    "equation_solving-rounded": lambda: SetUp(
+    "equation_solving-rounded": lambda: Setup(
         attack=EquationSolving(),
         budget=40,
         interface=Interface(input_shape=(2, 3), n_classes=3, decimals=3),
         least=7,
     ),
-    "feature_extraction": lambda: SetUp(attack=FeatureExtraction(), budget=600, victim=toy_bins(), blocked_after=150),
-    "feature_extraction-omit": lambda: SetUp(
+    "feature_extraction": lambda: Setup(attack=FeatureExtraction(), budget=600, victim=toy_bins(), blocked_after=150),
+    "feature_extraction-omit": lambda: Setup(
         attack=FeatureExtraction(eps=1e-3),
         budget=400,
         victim=toy_bins(),
         interface=Interface(input_shape=(3,), n_classes=3, missing=True),
         blocked_after=120,
     ),
-    "jacobian": lambda: SetUp(
+    "jacobian": lambda: Setup(
         attack=Jacobian(k=2, steps=5),
         budget=100,
         knowledge=Knowledge(seeds=inputs(8, 2), learner=ToyLearner()),
     ),
-    "jacobian-away": lambda: SetUp(
+    "jacobian-away": lambda: Setup(
         attack=Jacobian(direction="away", tau=2, sigma=2, kappa=20),
         budget=100,
         knowledge=Knowledge(seeds=inputs(12, 2), learner=ToyLearner()),
     ),
-    "jacobian-own_class": lambda: SetUp(
+    "jacobian-own_class": lambda: Setup(
         attack=Jacobian(direction="own_class", steps=5, of="logits", warm_start=True),
         budget=100,
         knowledge=Knowledge(seeds=inputs(12, 2), learner=ToyLearner()),
     ),
-    "kernel": lambda: SetUp(
+    "kernel": lambda: Setup(
         attack=Kernel(representers=4, iterations=100),
         budget=150,
         victim=KernelRegression(inputs(4, 7, (3,)), 6 * np.eye(4, 3), np.zeros(3), 2.0),
     ),
-    "knockoff": lambda: SetUp(
+    "knockoff": lambda: Setup(
         attack=Knockoff(batch=16),
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 3), learner=ToyLearner()),
     ),
-    "lowd_meek": lambda: SetUp(attack=LowdMeek(), budget=250, victim=toy_victim((2, 3), 2), least=28),
-    "lowd_meek-quadratic": lambda: SetUp(
+    "lowd_meek": lambda: Setup(attack=LowdMeek(), budget=250, victim=toy_victim((2, 3), 2), least=28),
+    "lowd_meek-quadratic": lambda: Setup(
         attack=LowdMeek(kernel="quadratic"), budget=500, victim=toy_victim((3,), 2), least=108
     ),
-    "retraining": lambda: SetUp(attack=Retraining(), budget=100),
-    "retraining-line_search": lambda: SetUp(attack=Retraining(strategy="line_search", surrogate="tree"), budget=200),
-    "retraining-uniform": lambda: SetUp(attack=Retraining(strategy="uniform", surrogate="svm"), budget=90),
-    "tree_ensembles": lambda: SetUp(
+    "retraining": lambda: Setup(attack=Retraining(), budget=100),
+    "retraining-line_search": lambda: Setup(attack=Retraining(strategy="line_search", surrogate="tree"), budget=200),
+    "retraining-uniform": lambda: Setup(attack=Retraining(strategy="uniform", surrogate="svm"), budget=90),
+    "tree_ensembles": lambda: Setup(
         attack=TreeEnsembles(checks=200, anchors=2, trees=20), budget=900, victim=toy_forest(), blocked_after=300
     ),
-    "tree_ensembles-labels": lambda: SetUp(
+    "tree_ensembles-labels": lambda: Setup(
         attack=TreeEnsembles(trees=20),
         budget=500,
         victim=toy_forest(),
         interface=Interface(input_shape=(2, 2), n_classes=3, reveals=Reveals.LABELS),
     ),
-    "tree_paths": lambda: SetUp(attack=TreePaths(), budget=300, victim=toy_tree(), blocked_after=200),
-    "tree_paths-top_down": lambda: SetUp(
+    "tree_paths": lambda: Setup(attack=TreePaths(), budget=300, victim=toy_tree(), blocked_after=200),
+    "tree_paths-top_down": lambda: Setup(
         attack=TreePaths(mode="top_down", probes=1),
         budget=300,
         victim=toy_tree(),

@@ -24,23 +24,23 @@ from portcullis_ml.models.artifacts import unpack_arrays, write_artifact
 from portcullis_ml.models.onnx import OnnxModel
 from portcullis_ml.recipes import CATALOG
 
-from .toys import API, RECIPES, VICTIM, SetUp, foreign, own
+from .toys import API, RECIPES, VICTIM, Setup, foreign, own
 
 NAMES = list(CATALOG)
 ASKED = np.concatenate([own(30, 5).x, foreign(30, 6)])
 
 
-def toy_of(name: str) -> SetUp:
+def toy_of(name: str) -> Setup:
     assert name in RECIPES, f"{name} has no toy: add a line for it to RECIPES in tests/recipes/toys.py"
     return RECIPES[name]()
 
 
 @pytest.fixture
-def toy(name: str) -> SetUp:
+def toy(name: str) -> Setup:
     return toy_of(name)
 
 
-def trained(toy: SetUp, seed: int = 0) -> Contents:
+def trained(toy: Setup, seed: int = 0) -> Contents:
     return toy.recipe(VICTIM, own(), foreign(), rng=np.random.default_rng(seed))
 
 
@@ -56,25 +56,25 @@ def test_a_recipe_without_a_toy_is_told_what_to_add() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 class TestContract:
-    def test_one_rng_one_content(self, toy: SetUp) -> None:
+    def test_one_rng_one_content(self, toy: Setup) -> None:
         first = trained(toy)
         torch.rand(3)  # whatever the global generators say
         assert trained(toy) == first
 
-    def test_global_generators_are_left_alone(self, toy: SetUp) -> None:
+    def test_global_generators_are_left_alone(self, toy: Setup) -> None:
         before = (random.getstate(), repr(np.random.get_state(legacy=False)), torch.get_rng_state())  # noqa: NPY002
         trained(toy)
         assert random.getstate() == before[0]
         assert repr(np.random.get_state(legacy=False)) == before[1]  # noqa: NPY002
         assert torch.equal(torch.get_rng_state(), before[2])
 
-    def test_its_rows_are_left_alone(self, toy: SetUp) -> None:
+    def test_its_rows_are_left_alone(self, toy: Setup) -> None:
         rows, outside = own(), foreign()
         for array in (rows.x, rows.y, outside):
             array.flags.writeable = False
         toy.recipe(VICTIM, rows, outside, rng=np.random.default_rng(0))
 
-    def test_what_is_missing_is_said_in_a_sentence(self, toy: SetUp) -> None:
+    def test_what_is_missing_is_said_in_a_sentence(self, toy: Setup) -> None:
         name, rng = toy.recipe.name, np.random.default_rng(0)
         with pytest.raises(NotApplicable, match=f"^{name} .* there are none. Give --train FILE.$"):
             toy.recipe(VICTIM, None, foreign(), rng=rng)
@@ -87,18 +87,18 @@ class TestContract:
         with pytest.raises(InputError, match="Outside rows must have the shape of the victim's rows"):
             toy.recipe(VICTIM, own(), foreign()[:, :2], rng=rng)
 
-    def test_it_says_how_far_it_is(self, toy: SetUp) -> None:
+    def test_it_says_how_far_it_is(self, toy: Setup) -> None:
         seen: list[tuple[int, int]] = []
         toy.recipe(VICTIM, own(), foreign(), rng=np.random.default_rng(0), watch=lambda *step: seen.append(step))
         assert seen
         assert seen[-1][0] == seen[-1][1]
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
-    def test_settings_survive_a_description(self, toy: SetUp, name: str) -> None:
+    def test_settings_survive_a_description(self, toy: Setup, name: str) -> None:
         for recipe in (toy.recipe, CATALOG.build(name)):
             assert CATALOG.build(json.loads(json.dumps(describe(recipe)))) == recipe
 
-    def test_its_files_hold_arrays_and_graphs_only(self, toy: SetUp) -> None:
+    def test_its_files_hold_arrays_and_graphs_only(self, toy: Setup) -> None:
         contents = trained(toy)
         assert contents.files
         json.dumps(dict(contents.about), allow_nan=False)
@@ -109,11 +109,11 @@ class TestContract:
             else:
                 OnnxModel(data)
 
-    def test_its_defense_says_that_the_recipe_is_still_to_be_trained(self, toy: SetUp) -> None:
+    def test_its_defense_says_that_the_recipe_is_still_to_be_trained(self, toy: Setup) -> None:
         with pytest.raises(InputError, match=f"Run `portcullis prepare {toy.recipe.name} "):
             toy.defense(toy.recipe).bind(API)
 
-    def test_its_defense_answers_the_same_after_a_restart(self, toy: SetUp, tmp_path: Path) -> None:
+    def test_its_defense_answers_the_same_after_a_restart(self, toy: Setup, tmp_path: Path) -> None:
         defense = toy.defense(write_artifact(trained(toy), tmp_path / "it"))
         description = json.dumps(describe(defense))
         code = (
@@ -125,7 +125,7 @@ class TestContract:
         done = subprocess.run(words, cwd=folder, capture_output=True, check=True)
         assert done.stdout == answered(description)
 
-    def test_its_pages_say_what_a_user_must_know(self, toy: SetUp) -> None:
+    def test_its_pages_say_what_a_user_must_know(self, toy: Setup) -> None:
         module = sys.modules[type(toy.recipe).__module__]
         text = module.__doc__ or ""
         assert re.search(r"\b(19|20)\d\d\b", text), "cite the publication, with its year"

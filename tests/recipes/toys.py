@@ -39,15 +39,15 @@ def foreign(n: int = 100, seed: int = 2) -> Array:
 
 
 @dataclass(frozen=True)
-class SetUp:
+class Setup:
     """One recipe, and the defense that takes what it has trained."""
 
     recipe: Recipe
     defense: Callable[[Artifact | Recipe], Defense[Any]]
 
 
-RECIPES: dict[str, Callable[[], SetUp]] = {
-    "domain_filter": lambda: SetUp(DomainFilter(epochs=15), lambda trained: OutOfDomain(filter=trained)),
+RECIPES: dict[str, Callable[[], Setup]] = {
+    "domain_filter": lambda: Setup(DomainFilter(epochs=15), lambda trained: OutOfDomain(filter=trained)),
 }
 HARDENINGS: dict[str, Callable[[], Hardening]] = {
     "outlier_exposure": lambda: OutlierExposure(weight=0.5),

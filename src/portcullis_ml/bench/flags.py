@@ -175,7 +175,7 @@ def _defenses(groups: Groups) -> Iterable[dict[str, str]]:
         if defense == "none":
             continue
         worst = max(attacks.values())
-        if free and worst[2] >= free[1]:
+        if free and free[1] <= worst[2] and worst[1] <= free[2]:
             detail = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
             yield {**raised("difference_within_error", detail), "where": defense}
         for attack, bare in by_defense.get("label_only", {}).items():

@@ -20,6 +20,7 @@ from portcullis_ml.extraction import CATALOG as ATTACKS
 __all__ = ["Plan"]
 
 CONTROLS = "portcullis_ml.bench.controls:"
+TOLD = " (told the guard)"  # behind the name of an attack that knows the defense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,9 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Every cell, all of the first seed first, so that a run that is cut short has something to say."""
-        aware = _aware(self.attacks)
-        return [cell for seed in self.seeds for cell in self._of_seed(seed, aware, self._guards())]
+        guards = self._guards()
+        aware = _aware(self.attacks, guards)
+        return [cell for seed in self.seeds for cell in self._of_seed(seed, aware, guards)]
 
     def _guards(self) -> dict[str, GuardSpec]:
         """No defense and, where that hides something, label only are always tried."""
@@ -71,8 +73,8 @@ class Plan:
                 yield self._cell(seed, attack, spec, mark, GuardSpec(), top, mark=scheme)
         for defense, guard in guards.items():
             for attack, spec in aware.items():
-                if ATTACKS.load(spec["unit"]).needs.knows(guard.stages):
-                    yield self._cell(seed, attack, spec, defense, guard, top, knows_defense=True)
+                if attack in self.attacks or ATTACKS.load(spec["unit"]).needs.knows(guard.stages):
+                    yield self._cell(seed, attack + TOLD, spec, defense, guard, top, knows_defense=True)
             for attack, spec in self.privacy.items():
                 yield self._cell(seed, attack, spec, defense, guard, top, "privacy")
         yield from self._controls(seed, top)
@@ -131,9 +133,12 @@ class Plan:
         )
 
 
-def _aware(attacks: Mapping[str, Spec]) -> dict[str, Spec]:
-    """Every attack of the catalog that is made for some guard, as asked for or with its defaults."""
+def _aware(attacks: Mapping[str, Spec], guards: Mapping[str, GuardSpec]) -> dict[str, Spec]:
+    """The attacks that are told of the guard: those asked for, and those of the catalog made for one of these."""
     asked = {spec["unit"] for spec in attacks.values()}
-    made_for = [name for name in ATTACKS if name not in asked and ATTACKS.load(name).needs.defense]
     chosen = {word: spec for word, spec in attacks.items() if ATTACKS.load(spec["unit"]).needs.defense}
-    return chosen | {name: describe(ATTACKS.build(name)) for name in made_for}
+    for name in ATTACKS:
+        needs = ATTACKS.load(name).needs
+        if name not in asked and needs.defense and any(g.stages and needs.knows(g.stages) for g in guards.values()):
+            chosen[name] = describe(ATTACKS.build(name))
+    return chosen

@@ -264,7 +264,8 @@ def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
 def _thief(plan: Plan) -> str:
     learner = plan.learner or {}
     kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
-    return f"Every thief trains {kind}" + (f" for {learner['epochs']} epochs." if "epochs" in learner else ".")
+    effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
+    return f"Every thief who needs a learner trains {kind}{effort}."
 
 
 def _flags_of(experiment: Experiment) -> list[dict[str, str]]:

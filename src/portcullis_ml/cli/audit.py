@@ -34,7 +34,11 @@ def audit(
     explain: o.ExplainOption = None,
     attacks: Annotated[
         list[str] | None,
-        typer.Option(help="Comma-separated, or given again; see `portcullis list extraction`.", rich_help_panel=THIEF),
+        typer.Option(
+            help="Comma-separated, or given again; see `portcullis list extraction`. Those made for a defense join by "
+            "themselves beside it.",
+            rich_help_panel=THIEF,
+        ),
     ] = None,
     budget: Annotated[
         str | None,

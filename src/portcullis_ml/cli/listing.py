@@ -111,6 +111,7 @@ def _needs(needs: Any) -> dict[str, Any]:
     """What an attack cannot do without, in words."""
     things = ("pool", "seeds", "learner", "missing", "features", "explains", "model")
     wanted = [thing for thing in things if getattr(needs, thing)]
+    wanted += [f"a guard with {' or '.join(needs.defense)}"] if needs.defense else []
     return {"answers": needs.answers.word, "task": needs.task, "needs": wanted}
 
 

@@ -25,7 +25,7 @@ class Knowledge:
     pool_groups  (n,) the public grouping of the pool (its own labels), for bandit-style selection
     seeds        (n, *input_shape) a few inputs from the victim's own domain
     learner      the thief's training procedure
-    defense      the public description of the guard, stage by stage, without its key; None where nobody told
+    defense      the guard's stages as descriptions, without its key; [] for no guard, None where nobody told
     model        the model itself, for who holds it: a copy in the thief's own hands, or an examiner's model
     """
 
@@ -35,6 +35,10 @@ class Knowledge:
     learner: Learner | None = None
     defense: Sequence[Mapping[str, Any]] | None = None
     model: Model | None = None
+
+    def stages(self, *units: str) -> list[Mapping[str, Any]]:
+        """The stages of these units in the guard that is known, those within other stages included."""
+        return [stage for stage in _stages(self.defense) if stage["unit"] in units]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +54,15 @@ class Needs:
     features: bool = False  # a table's schema
     explains: bool = False  # explanations beside the answers
     model: bool = False  # the model itself, not only its answers
-    defense: tuple[str, ...] = ()  # made for a guard with one of these stages, which it must know; "any" for any guard
+    defense: tuple[str, ...] = ()  # to know a guard with one of these stages ("any" for any), or that there is none
 
     def lacking(self, interface: Interface, knowledge: Knowledge, name: str) -> str | None:
         """One sentence that says what is not there, or None when the attack applies."""
         if self.task not in ("any", interface.task):
             return f"{name} needs a {self.task} API; this one does {interface.task}."
         if interface.task == "classification" and interface.reveals < self.answers:
-            return (
-                f"{name} needs {self.answers.word}; this API gives {interface.reveals.word}. "
-                f"Try one of: portcullis list extraction --answers {interface.reveals.word}"
-            )
+            given = interface.reveals.word
+            return f"{name} needs {self.answers.word}; this API gives {given}. See: portcullis list --answers {given}"
         if self.missing and not interface.missing:
             return f"{name} needs incomplete queries; this API wants every input."
         if self.features and interface.features is None:
@@ -72,13 +74,13 @@ class Needs:
             if getattr(self, thing) and (held is None or (thing in ("pool", "seeds") and len(held) == 0)):
                 return f"{name} needs {words}; this attacker has none."
         if self.defense and not self.knows(knowledge.defense):
-            return f"{name} is made for a guard with {' or '.join(self.defense)}; this attacker knows of none."
+            return f"{name} needs to know of a guard with {' or '.join(self.defense)}; this attacker knows of none."
         return None
 
     def knows(self, defense: Sequence[Mapping[str, Any]] | None) -> bool:
-        """Whether a guard of this description is one that the attack is made for; stages within stages count."""
-        units = set(_units(defense or ()))
-        return bool(units) and ("any" in self.defense or bool(units & set(self.defense)))
+        """Whether a guard of this description, or no guard, is what the attack needs to know."""
+        units = {stage["unit"] for stage in _stages(defense)}
+        return defense is not None and (not units or "any" in self.defense or not units.isdisjoint(self.defense))
 
 
 _WORDS = {
@@ -89,15 +91,14 @@ _WORDS = {
 }
 
 
-def _units(description: Any) -> Iterator[str]:
-    """The names of all units in a description."""
+def _stages(description: Any) -> Iterator[Mapping[str, Any]]:
+    """The descriptions of all units in a description, those within others included."""
     if isinstance(description, Mapping):
         if "unit" in description:
-            yield description["unit"]
+            yield description
         description = list(description.values())
-    if isinstance(description, list | tuple):
-        for part in description:
-            yield from _units(part)
+    for part in description if isinstance(description, list | tuple) else ():
+        yield from _stages(part)
 
 
 class Harvest:

@@ -19,7 +19,6 @@ from portcullis_ml.core.types import Array
 __all__ = ["Noise", "canonical", "derive"]
 
 QUANTUM = 1e-6  # queries closer than this in every input are the same question
-_FOUR = np.dtype("<i4")
 
 
 def derive(seed: int, *words: str) -> np.random.Generator:
@@ -45,7 +44,7 @@ def canonical(x: Array, quantum: float = QUANTUM) -> list[bytes]:
 def _packed(steps: Array) -> bytes:
     """Whole numbers in four bytes each where all of a row fit, which halves what is hashed; else in eight."""
     if np.vdot(steps, steps) < 2.0**62:  # one number is far cheaper than a look at each
-        return steps.astype(_FOUR).tobytes()
+        return steps.astype("<i4").tobytes()
     steps = steps + 0.0  # folds -0.0; int64 would overflow for huge values
     steps[np.isnan(steps)] = np.nan  # one NaN among all bit patterns
     return steps.astype("<f8").tobytes()
