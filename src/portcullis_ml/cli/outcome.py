@@ -61,6 +61,8 @@ class Outcome:
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},
             "rows": [_row(pair) for pair in (*self._audit.pairs.values(), *self._audit.controls)],
+            "privacy": [_row(pair) for pair in self._audit.privacy.values()],
+            "marks": [_row(pair) for pair in self._audit.marked.values()],
             "report": str(self._report),
             "policy": None if self._policy is None else str(self._policy),
             "records": str(self._report.with_name("records.jsonl")),
@@ -69,6 +71,7 @@ class Outcome:
     def show(self) -> None:
         from rich.console import Console
 
+        from portcullis_ml.report.aftermath import sentences
         from portcullis_ml.report.verdict import verdict_of
 
         console = Console(soft_wrap=False)
@@ -79,6 +82,8 @@ class Outcome:
             console.print(sentence, markup=False, highlight=False)
         console.print()
         console.print(self._matrix(console.width))
+        for sentence in sentences(self._audit):
+            console.print(sentence, markup=False, highlight=False)
         flags = sorted({f["id"] for f in self._meta["flags"]})
         if flags:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
@@ -159,6 +164,8 @@ def _copy(pair: Pair | None) -> dict[str, Any] | None:
 
 
 def _row(pair: Pair) -> dict[str, Any]:
+    from portcullis_ml.report.aftermath import then_of
+
     return {
         "attack": pair.attack,
         "defense": pair.defense,
@@ -168,4 +175,5 @@ def _row(pair: Pair) -> dict[str, Any]:
         "queries": pair.queries,
         "measures": {name: [e.value, e.low, e.high] for name, e in pair.measures.items()},
         "alarms": pair.alarms,
+        "then": then_of(pair),
     }

@@ -11,7 +11,7 @@ from portcullis_ml.report.markup import Child, Html, el, join, table
 from portcullis_ml.report.numbers import across, percent
 from portcullis_ml.report.results import NONE, Audit, Pair, estimate
 
-__all__ = ["copies", "marks", "privacy"]
+__all__ = ["copies", "marks", "privacy", "sentences", "then_of"]
 
 WORDS = {
     "agreement": "agrees with the victim",
@@ -49,7 +49,13 @@ def privacy(audit: Audit) -> Html | None:
     if not audit.privacy:
         return None
     rows: list[list[Child]] = [
-        [attack, _words(defense), _measures(pair.measures) or pair.reason, f"{pair.queries:,}", len(pair.done)]
+        [
+            attack,
+            _words(defense),
+            _measures(pair.measures) or _why(pair.outcome, pair.reason),
+            f"{pair.queries:,}",
+            len(pair.done),
+        ]
         for (attack, defense), pair in audit.privacy.items()
     ]
     sentence = (
@@ -94,6 +100,41 @@ def marks(audit: Audit) -> Html | None:
     return join([el("p", sentence), table(head, rows, "What the marks prove", class_="stack")])
 
 
+def sentences(audit: Audit) -> list[str]:
+    """The same, a line each, for a terminal."""
+    found = [
+        f"Privacy: {attack}, {_words(defense)}: {_line(pair.measures) or _why(pair.outcome, pair.reason)}"
+        for (attack, defense), pair in audit.privacy.items()
+    ]
+    for (attack, defense), pair in (*audit.pairs.items(), *audit.marked.items()):
+        for link in _links(pair):
+            said = _line(link.measures) or _why(link.found[0]["outcome"], link.reason)
+            proof = f", p-value {_p_value(link)}" if link.kind == "ownership" else ""
+            found.append(f"Copy of {attack}, {_words(defense)}, then {link.name}: {said}{proof}")
+    return found
+
+
+def then_of(pair: Pair) -> list[dict[str, Any]]:
+    """The links behind an attack and a defense, for programs."""
+    return [
+        {
+            "name": link.name,
+            "kind": link.kind,
+            "reason": link.reason,
+            "measures": {name: [e.value, e.low, e.high] for name, e in link.measures.items()},
+        }
+        for link in _links(pair)
+    ]
+
+
+def _line(measures: Mapping[str, Estimate]) -> str:
+    return ", ".join(f"{WORDS[name]} {percent(e)}" for name, e in measures.items() if name in WORDS)
+
+
+def _why(outcome: str, reason: str) -> str:
+    return f"{'does not apply' if outcome == 'not applicable' else outcome}. {reason}"
+
+
 def _links(pair: Pair) -> list[_Link]:
     chains = [r.get("then") or () for r in pair.done]
     longest = max(chains, key=len, default=())
@@ -104,8 +145,13 @@ def _links(pair: Pair) -> list[_Link]:
 
 
 def _proof(link: _Link) -> list[Child]:
-    values = [link_["notes"]["p_value"] for link_ in link.found if "p_value" in link_["notes"]]
-    return [_measures(link.measures), f"{max(values):.2g}" if values else "?"]
+    return [_measures(link.measures), _p_value(link)]
+
+
+def _p_value(link: _Link) -> str:
+    """The largest of all seeds."""
+    values = [found["notes"]["p_value"] for found in link.found if "p_value" in found["notes"]]
+    return f"{max(values):.2g}" if values else "?"
 
 
 def _measures(measures: Mapping[str, Estimate]) -> list[Html]:
