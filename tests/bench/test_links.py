@@ -20,6 +20,7 @@ from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import describe
 from portcullis_ml.models.sklearn import SklearnLearner
 from portcullis_ml.report import render
+from portcullis_ml.report.aftermath import sentences
 from portcullis_ml.report.results import read
 
 from .experiments import cell_for, spec, workspace
@@ -170,6 +171,10 @@ def test_the_report_shows_what_came_of_it(here, tmp_path):
     for words in ("What the copy is good for", "What the API gives away of its data", "What the marks prove",
                   "area under the curve", "p-value", "representers reads kernel models"):  # fmt: skip
         assert words in page
+    lines = sentences(audit)
+    assert any(line.startswith("Privacy: loss_threshold, no defense: area under the curve ") for line in lines)
+    assert any("then representers: does not apply. representers reads kernel models" in line for line in lines)
+    assert any(line.startswith("Copy of knockoff, served toy, then") and "p-value" in line for line in lines)
 
 
 def test_a_plan_needs_no_learner_for_a_served_mark():
