@@ -26,6 +26,13 @@ MAY_IMPORT = {
     "gateway": {"core", "models", "gateway"},
     "report": {"core", "report"},
 }
+GATEWAY_FOLDERS = {
+    "protocols": {"protocols"},
+    "policy": {"protocols", "policy"},
+    "http": {"protocols", "policy", "http"},
+    "state": {"state"},
+    "admin": {"protocols", "policy", "state", "admin"},
+}
 PATH = re.compile(r"portcullis_ml(\.\w+)+:\w*")  # how a string names something that is loaded later
 CATALOGS = [w for w in sorted(WINGS) if (SRC / w / "__init__.py").exists() and w != "measures"]
 
@@ -131,6 +138,19 @@ def test_rooms_import_only_what_the_plan_allows(room: str) -> None:
                 continue
             catalog_only = room in ("bench", "gateway") and name.endswith(".CATALOG")
             assert other in MAY_IMPORT[room] or catalog_only, f"{path.relative_to(SRC)} imports {name}"
+
+
+def test_the_gateway_lists_its_folders() -> None:
+    assert {p.parent.name for p in (SRC / "gateway").glob("*/__init__.py")} == set(GATEWAY_FOLDERS)
+
+
+@pytest.mark.parametrize("folder", sorted(GATEWAY_FOLDERS))
+def test_folders_of_the_gateway_import_no_module_above_them(folder: str) -> None:
+    for path in (SRC / "gateway" / folder).rglob("*.py"):
+        for name in imports(path.read_text()):
+            parts = name.split(".")
+            if parts[1] == "gateway":
+                assert parts[2] in GATEWAY_FOLDERS[folder], f"{path.relative_to(SRC)} imports {name}"
 
 
 def test_core_can_be_read_in_an_afternoon() -> None:

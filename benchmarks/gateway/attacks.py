@@ -39,10 +39,10 @@ from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.detectors import CATALOG as DETECTORS
 from portcullis_ml.extraction import CATALOG
-from portcullis_ml.gateway.clients import hashed
 from portcullis_ml.gateway.demo import MlpLearner
 from portcullis_ml.gateway.oracle import HttpOracle
-from portcullis_ml.gateway.policy import Policy, read_policy
+from portcullis_ml.gateway.policy.clients import hashed
+from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.measures.statistics import clopper_pearson
 from portcullis_ml.models.networks import build_network
 from portcullis_ml.models.sklearn import SklearnModel

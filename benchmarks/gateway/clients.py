@@ -30,10 +30,10 @@ from load import SLOT, questions
 from throughput import interval
 
 from portcullis_ml.core.types import Answer
-from portcullis_ml.gateway.paging import PAGE, Marks, cut
-from portcullis_ml.gateway.policy import parse_policy
+from portcullis_ml.gateway.policy.policy import parse_policy
 from portcullis_ml.gateway.server import Server, warm
-from portcullis_ml.gateway.streams import Streams
+from portcullis_ml.gateway.state.paging import PAGE, Marks, cut
+from portcullis_ml.gateway.state.streams import Streams
 
 D = 784
 BY_NAME = '[clients]\nheader = { header = "x-client" }\n'
@@ -121,7 +121,7 @@ async def memory(clients: int, queries: int, noise: bool) -> None:
         some = rng.permutation(len(x))[:queries]
         await straight(running, f"c{c}", x[some], y[some])
         stream = await running.streams.look(f"c{c}")
-        await running.streams.shelf.save(stream)
+        await running.streams.cache.save(stream)
         held.append(stream.states["1-watch"].detector.sets.near.nbytes / 1e6)
         stored.append(PAGE * len(stream.pages) / 1e6)
     gc.collect()

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from portcullis_ml.core.types import Interface
-from portcullis_ml.gateway.clients import new_key
 from portcullis_ml.gateway.demo import start_model_server
 from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.policy.clients import new_key
 
 CHECKS = (
     "not_a_server_error",

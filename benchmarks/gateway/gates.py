@@ -26,10 +26,10 @@ from host import stolen
 from images import images
 
 from portcullis_ml.detectors._growing_sets import Joining
-from portcullis_ml.gateway.clients import hashed
-from portcullis_ml.gateway.http_client import HttpClient
-from portcullis_ml.gateway.policy import parse_policy
-from portcullis_ml.gateway.ports import address, bound
+from portcullis_ml.gateway.http.client import HttpClient
+from portcullis_ml.gateway.http.ports import address, bound
+from portcullis_ml.gateway.policy.clients import hashed
+from portcullis_ml.gateway.policy.policy import parse_policy
 from portcullis_ml.gateway.server import Server, settle
 
 KEY = "benchmark"
@@ -140,7 +140,7 @@ async def seeded(server: Server, client: str, d: int, stored: int) -> str:
     for label in range(10):
         state.detector.sets.joining[label] = Joining(threshold=1e9)
     await server.streams.operate(client, "unblock", "benchmark", 0.0)  # an event, so that there is something to write
-    await server.streams.shelf.save(stream)  # such a client would have been written before
+    await server.streams.cache.save(stream)  # such a client would have been written before
     return f"{len(near)} samples, {near.nbytes / 1e6:.1f} MB"
 
 
@@ -171,12 +171,12 @@ class Clock:
 def watched(server: Server) -> Clock:
     """A clock on every part of the guard's work."""
     from portcullis_ml.core.guard import Guard
-    from portcullis_ml.gateway import stores
-    from portcullis_ml.gateway.clients import Clients
+    from portcullis_ml.gateway.policy.clients import Clients
     from portcullis_ml.gateway.protocols.v2 import OpenInference
+    from portcullis_ml.gateway.state import stores
 
-    clock, intake, store = Clock(), server.gate.intake, server.store
-    clock.timed(intake, "visit", "headers")
+    clock, store = Clock(), server.store
+    clock.timed(server.gate._exchanges, "begin", "headers")
     clock.timed(Clients, "identify", "identify")
     for name, word in (("read", "read the question"), ("ask", "write it for the model"),
                        ("understand", "read the answer"), ("write", "write the answer")):  # fmt: skip
@@ -234,7 +234,7 @@ class Pulse:
                 begin = time.thread_time()
                 sum(range(2_000))
                 pieces.append(1e6 * (time.thread_time() - begin))
-                saving += self.server.streams.shelf._turn.locked()
+                saving += self.server.streams.cache._turn.locked()
                 if not calm.is_set():
                     await calm.wait()
                     shut += time.monotonic() - now

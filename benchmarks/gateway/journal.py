@@ -24,10 +24,10 @@ from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.types import Answer, Request
 from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.defenses.rounding import Rounding
-from portcullis_ml.gateway.events import Event, pack_event, unpack_event
 from portcullis_ml.gateway.querylog import Line, record
-from portcullis_ml.gateway.stores import SqliteStore
-from portcullis_ml.gateway.streams import Streams
+from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
+from portcullis_ml.gateway.state.stores import SqliteStore
+from portcullis_ml.gateway.state.streams import Streams
 
 D = 784
 N = 300  # requests in one run
@@ -94,8 +94,8 @@ async def streams_us(folder: Path, clients: int, repeats: int) -> dict[str, floa
 
 def inside(repeats: int) -> dict[str, float]:
     x, answers = rows()
-    admits = [Event("admit", 1.0, x=a) for a in x]
-    releases = [Event("release", of=i, answer=a) for i, a in enumerate(answers)]
+    admits = [JournalEvent("admit", 1.0, x=a) for a in x]
+    releases = [JournalEvent("release", of=i, answer=a) for i, a in enumerate(answers)]
     held = guard()
 
     def guarded() -> None:

@@ -171,7 +171,7 @@ def rows_of(server: str, environments: Path) -> dict[str, tuple[str, str]]:
     from servers import model
     from sklearn.datasets import load_digits
 
-    from portcullis_ml.gateway.clients import hashed
+    from portcullis_ml.gateway.policy.clients import hashed
 
     classifier = model()
     x = (load_digits().data[1200:1204] / 16.0).astype(np.float32)

@@ -21,9 +21,9 @@ from load import questions
 from stub import ANSWERS, BODIES
 
 from portcullis_ml.core.types import Answer, Interface
-from portcullis_ml.gateway.http_client import HttpClient
+from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.protocols.v2 import OpenInference
-from portcullis_ml.gateway.protocols.wire import Inquiry, Served
+from portcullis_ml.gateway.protocols.wire import Inquiry, ModelSpec
 from portcullis_ml.gateway.upstream import checked
 
 WIRE = OpenInference()
@@ -94,7 +94,7 @@ def timed(do: Callable[[], Any], n: int) -> float:
 def steps(rows: int, d: int, binary: bool) -> dict[str, Callable[[], Any]]:
     """Everything that is done to one request's bytes."""
     interface = Interface(input_shape=(d,), n_classes=10)
-    served = Served(name="m", interface=interface, datatype="FP32")
+    served = ModelSpec(name="m", interface=interface, datatype="FP32")
     asked = dataclasses.replace(served, binary=binary)
     headers, body = many(rows, d, binary)
     x = WIRE.read(served, headers, body).x
@@ -113,7 +113,7 @@ def steps(rows: int, d: int, binary: bool) -> dict[str, Callable[[], Any]]:
 async def posting(d: int) -> Callable[[], Any]:
     """The HTTP client's own work on one question; the system's on the socket is left out."""
     client = HttpClient("http://127.0.0.1:1", timeout_s=10.0, connections=100, limit=1 << 20)
-    served = Served(name="m", interface=Interface(input_shape=(d,), n_classes=10), datatype="FP32", binary=True)
+    served = ModelSpec(name="m", interface=Interface(input_shape=(d,), n_classes=10), datatype="FP32", binary=True)
     ask = WIRE.ask(served, np.zeros((1, d)))
 
     await client.ask("POST", ask.path, {**PASSED, **ask.headers}, ask.body)  # the connection is there from now on

@@ -14,10 +14,10 @@ from tests.gateway.harness import KEYS, Softmax, policy_of
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array
-from portcullis_ml.gateway.app import Gate
-from portcullis_ml.gateway.policy import Policy
-from portcullis_ml.gateway.stores import open_store
-from portcullis_ml.gateway.streams import Streams
+from portcullis_ml.gateway.gate import Gate
+from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.state.stores import open_store
+from portcullis_ml.gateway.state.streams import Streams
 
 URL = "/v2/models/m/infer"
 ALICE = {"x-api-key": KEYS["alice"]}

@@ -13,10 +13,10 @@ import numpy as np
 import uvicorn
 
 from portcullis_ml.core.types import Interface
-from portcullis_ml.gateway.clients import hashed
-from portcullis_ml.gateway.policy import Policy, parse_policy
-from portcullis_ml.gateway.ports import bound
-from portcullis_ml.gateway.protocols.wire import Served
+from portcullis_ml.gateway.http.ports import bound
+from portcullis_ml.gateway.policy.clients import hashed
+from portcullis_ml.gateway.policy.policy import Policy, parse_policy
+from portcullis_ml.gateway.protocols.wire import ModelSpec
 from portcullis_ml.gateway.server import Server
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob", "thief": "key-of-thief"}
@@ -46,9 +46,9 @@ def interface_of(model: Any, **changes: Any) -> Interface:
     return Interface(input_shape=model.input_shape, n_classes=model.n_classes, bounds=(-3.0, 3.0), **changes)
 
 
-def served_of(model: Any, **settings: Any) -> Served:
+def served_of(model: Any, **settings: Any) -> ModelSpec:
     explains = settings.get("explanation") is not None
-    return Served(name="m", interface=interface_of(model, explains=explains), **settings)
+    return ModelSpec(name="m", interface=interface_of(model, explains=explains), **settings)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from portcullis_ml.cli.app import app
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.gateway.explain import explained
-from portcullis_ml.gateway.policy import Policy, PolicyError, parse_policy
+from portcullis_ml.gateway.policy.explain import explained
+from portcullis_ml.gateway.policy.policy import Policy, PolicyError, parse_policy
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.replay import replay
 from portcullis_ml.gateway.server import Server

@@ -17,18 +17,18 @@ from portcullis_ml.core.errors import InputError, NotApplicable, ParameterError,
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.types import Answer
 from portcullis_ml.defenses.rounding import Rounding
-from portcullis_ml.gateway.events import Event, pack_by_words, pack_event, unpack_event
-from portcullis_ml.gateway.explain import explained
+from portcullis_ml.gateway.admin.openapi import described
 from portcullis_ml.gateway.guarded import Guarded, LocalUpstream
 from portcullis_ml.gateway.modelserver import ModelServer
-from portcullis_ml.gateway.openapi import described
 from portcullis_ml.gateway.oracle import HttpOracle
-from portcullis_ml.gateway.policy import PolicyError
+from portcullis_ml.gateway.policy.explain import explained
+from portcullis_ml.gateway.policy.policy import PolicyError
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.wire import Inquiry
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.stores import open_store
+from portcullis_ml.gateway.state.events import JournalEvent, pack_by_words, pack_event, unpack_event
+from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.upstream import checked
 
 MODEL = Softmax()
@@ -67,7 +67,7 @@ def same(a: Answer | None, b: Answer | None) -> None:
 def test_an_event_keeps_its_explanation(shape: tuple[int, ...], kind: Any, scores: bool) -> None:
     why = np.random.default_rng(0).normal(size=shape).astype(kind).astype(np.float64)
     full = answer(X, why)
-    event = Event("whole", 5.0, x=X, answer=full if scores else Answer(full.labels, None, why))
+    event = JournalEvent("whole", 5.0, x=X, answer=full if scores else Answer(full.labels, None, why))
     for packed in (pack_event(event), pack_by_words(event)):
         found = unpack_event(packed)
         same(found.answer, event.answer)
@@ -76,13 +76,13 @@ def test_an_event_keeps_its_explanation(shape: tuple[int, ...], kind: Any, score
 
 
 def test_a_damaged_event_is_said_to_be_damaged() -> None:
-    packed = pack_event(Event("release", of=1, answer=answer(X)))
+    packed = pack_event(JournalEvent("release", of=1, answer=answer(X)))
     with pytest.raises(InputError, match="damaged"):
         unpack_event(packed[:-1])
 
 
 def test_an_event_without_explanation_is_written_as_it_was_in_version_3() -> None:
-    event = Event("release", of=7, answer=Answer(np.array([1]), np.array([[0.25, 0.75]])))
+    event = JournalEvent("release", of=7, answer=Answer(np.array([1]), np.array([[0.25, 0.75]])))
     packed = bytes.fromhex(
         "010000ff01020300" "0000000000000000" "0700000000000000" "010000000100000002000000"
         "0100000000000000" "000000000000d03f" "000000000000e83f"
@@ -94,7 +94,7 @@ def test_an_event_without_explanation_is_written_as_it_was_in_version_3() -> Non
 async def test_a_state_file_of_version_3_is_read_and_becomes_one_of_version_4(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/s.db")
     store._db.execute("PRAGMA user_version = 3")
-    await store.tell("c", 0, Event("admit", 1.0, x=X), durable=True)
+    await store.tell("c", 0, JournalEvent("admit", 1.0, x=X), durable=True)
     await store.close()
     store = open_store(f"sqlite:///{tmp_path}/s.db")
     assert len((await store.load("c")).events) == 1

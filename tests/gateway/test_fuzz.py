@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Feature, Interface
-from portcullis_ml.gateway.clients import ApiKey, Clients, Named, Token, hashed
+from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token, hashed
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.v2_question import LENGTH
-from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, Served
+from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, ModelSpec
 from portcullis_ml.gateway.upstream import checked
 
 PLAIN = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
@@ -27,13 +27,13 @@ COLUMNS = (Feature("age", 0, 9), Feature("sex", 0, 1))
 TABLE = Interface(input_shape=(2,), n_classes=0, task="regression", missing=True, features=COLUMNS)
 N = int(os.environ.get("PORTCULLIS_FUZZ", "250"))  # examples of each; many thousands make a hunt
 SERVED = {
-    "plain": Served(name="m", interface=PLAIN, max_rows=8),
-    "single": Served(name="m", interface=PLAIN, max_rows=8, datatype="FP32"),
-    "half": Served(name="m", interface=PLAIN, max_rows=8, datatype="FP16"),
-    "whole": Served(name="m", interface=PLAIN, max_rows=8, datatype="INT8"),
-    "bits": Served(name="m", interface=PLAIN, max_rows=8, datatype="BOOL"),
-    "image": Served(name="m", interface=IMAGE, max_rows=8),
-    "table": Served(name="m", interface=TABLE, max_rows=8, label=None, scores="value"),
+    "plain": ModelSpec(name="m", interface=PLAIN, max_rows=8),
+    "single": ModelSpec(name="m", interface=PLAIN, max_rows=8, datatype="FP32"),
+    "half": ModelSpec(name="m", interface=PLAIN, max_rows=8, datatype="FP16"),
+    "whole": ModelSpec(name="m", interface=PLAIN, max_rows=8, datatype="INT8"),
+    "bits": ModelSpec(name="m", interface=PLAIN, max_rows=8, datatype="BOOL"),
+    "image": ModelSpec(name="m", interface=IMAGE, max_rows=8),
+    "table": ModelSpec(name="m", interface=TABLE, max_rows=8, label=None, scores="value"),
 }
 TOKENS = [
     b"null", b"true", b"-0.0", b"1e999", b"NaN", b"18446744073709551616", b'"x"', b"[]", b"{}", b"[[1]]", b",", b":",
@@ -43,7 +43,7 @@ TOKENS = [
 ]  # fmt: skip
 
 
-def valid(served: Served) -> list[tuple[str, dict[str, str], bytes]]:
+def valid(served: ModelSpec) -> list[tuple[str, dict[str, str], bytes]]:
     """(protocol, headers, body) of honest questions, in every spelling."""
     import dataclasses
 
@@ -97,7 +97,7 @@ def attempt(do: Callable[..., Any], *values: Any) -> Any:
         return refusal
 
 
-def understood(name: str, served: Served, headers: dict[str, str], body: bytes) -> Inquiry | None:
+def understood(name: str, served: ModelSpec, headers: dict[str, str], body: bytes) -> Inquiry | None:
     """What the protocol reads, after a look at it; None where it refuses."""
     wire = CATALOG.load(name)()
     inquiry = attempt(wire.read, served, headers, body)

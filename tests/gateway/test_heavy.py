@@ -24,8 +24,8 @@ from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.stores import SqliteStore
-from portcullis_ml.gateway.streams import Streams
+from portcullis_ml.gateway.state.stores import SqliteStore
+from portcullis_ml.gateway.state.streams import Streams
 
 THIEF = {"x-api-key": KEYS["thief"]}
 WAITS = '[[guard]]\nunit = "tests.gateway.units:Waits"\n'

@@ -19,11 +19,11 @@ from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, Softmax, gate, policy_of, running, served_of
 
 from portcullis_ml.core.types import Interface
-from portcullis_ml.gateway.clients import hashed
 from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import Served
+from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 STAGES = (
     '[[guard]]\nunit = "quota"\nrows = 30\nper = 86400\n'
@@ -192,7 +192,7 @@ def state(server: Any) -> tuple[Any, ...]:
         rows = {t: db.execute(f"SELECT * FROM {t}").fetchall() for t in tables}
     db.close()
     streams = {n: (s.position, s.blocked, dict(s.tally), repr(s.states)) for n, s in server.streams.open.items()}
-    return rows, streams, server.model.asked, server.gate.metrics.rows, server.gate.intake.buffered
+    return rows, streams, server.model.asked, server.gate.metrics.rows, server.gate.bodies.buffered
 
 
 @pytest.mark.parametrize("case", WIRE)
@@ -294,7 +294,7 @@ def test_a_megabyte_of_anything_is_refused_in_a_moment_and_in_little_memory(case
     start = time.process_time()
     try:
         with pytest.raises(BadRequest):
-            wire.read(Served(name="m", interface=Interface(input_shape=(4,), n_classes=3)), headers, body)
+            wire.read(ModelSpec(name="m", interface=Interface(input_shape=(4,), n_classes=3)), headers, body)
         took, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -306,7 +306,7 @@ def test_a_megabyte_of_anything_is_refused_in_a_moment_and_in_little_memory(case
     "kind", ["application/json", "Application/JSON; charset=utf-8", "application/octet-stream", ""],
 )  # fmt: skip
 def test_honest_content_types_are_taken_and_what_curl_says_by_itself(kind: str) -> None:
-    served = Served(name="m", interface=Interface(input_shape=(4,), n_classes=3))
+    served = ModelSpec(name="m", interface=Interface(input_shape=(4,), n_classes=3))
     headers = {"content-type": kind or "application/x-www-form-urlencoded"}
     for name in ("v2", "v1", "mapping"):
         wire = CATALOG.load(name)()

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from portcullis_ml.core.errors import InputError, ParameterError
-from portcullis_ml.gateway import http_client, http_connection
-from portcullis_ml.gateway.http_client import HttpClient
-from portcullis_ml.gateway.http_connection import Lost, Unreadable
-from portcullis_ml.gateway.settings import Upstream
+from portcullis_ml.gateway.http import client as http_client
+from portcullis_ml.gateway.http import client_connection as http_connection
+from portcullis_ml.gateway.http.client import HttpClient
+from portcullis_ml.gateway.http.client_connection import Lost, Unreadable
+from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.upstream import credentials, trusted
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nhi"
@@ -326,4 +327,4 @@ def test_certificates_that_cannot_be_read_are_refused_at_the_start(tmp_path: Pat
             trusted(*files)
     for wrong in ({"url": "http://h", "ca_file": "x"}, {"url": "https://h", "key_file": "x"}):
         with pytest.raises(ParameterError, match="given with"):
-            Upstream(**wrong)
+            UpstreamTable(**wrong)

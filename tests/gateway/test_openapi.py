@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.gateway.asgi import ALICE, Here
 
-from portcullis_ml.gateway.openapi import described
+from portcullis_ml.gateway.admin.openapi import described
 
 ALL = '[listen]\nport = 0\nprotocols = ["v2", "v1", "invocations", "mapping"]\n'
 JSON = st.recursive(

@@ -16,7 +16,8 @@ from portcullis_ml.core.types import Answer, Request
 from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.gateway.guarded import Guarded, GuardedRoutes, LocalUpstream
 from portcullis_ml.gateway.modelserver import ModelServer
-from portcullis_ml.gateway.oracle import HttpOracle, loopback
+from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.protocols.wire import Reply
 
 MODEL = Softmax()

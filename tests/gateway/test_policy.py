@@ -13,9 +13,9 @@ from tests.defenses.toys import answer_to, rows, toy_filter
 from tests.gateway.harness import SECRET
 
 from portcullis_ml.core.types import Request, Reveals
-from portcullis_ml.gateway.clients import hashed, new_key
-from portcullis_ml.gateway.explain import explained, warnings
-from portcullis_ml.gateway.policy import PolicyError, parse_policy, read_policy
+from portcullis_ml.gateway.policy.clients import hashed, new_key
+from portcullis_ml.gateway.policy.explain import explained, warnings
+from portcullis_ml.gateway.policy.policy import PolicyError, parse_policy, read_policy
 
 GOOD = """\
 mode = "enforce"

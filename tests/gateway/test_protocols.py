@@ -18,10 +18,10 @@ from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.strict import BadRequest, loads, no_booleans, numbers
 from portcullis_ml.gateway.protocols.v2 import OpenInference
 from portcullis_ml.gateway.protocols.v2_question import LENGTH
-from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, Served
+from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, ModelSpec
 
 INTERFACE = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
-SERVED = Served(name="m", interface=INTERFACE, max_rows=8)
+SERVED = ModelSpec(name="m", interface=INTERFACE, max_rows=8)
 X = np.array([[0.1, -2.5, 1 / 3, 1e-12], [1.0, 0.0, -0.0, 2.0]])
 ANSWER = Answer(np.array([2, 0]), np.array([[0.1, 0.2, 0.7], [1 / 3, 1 / 3, 1 / 3]]))
 PATHS = {"v2": "/v2/models/m/infer", "v1": "/v1/models/m:predict", "invocations": "/invocations", "mapping": "/predict"}
@@ -34,7 +34,7 @@ def wire(name: str) -> Any:
 @pytest.mark.parametrize("name", CATALOG)
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_question_and_its_answer_cross_the_wire_unchanged(name: str, binary: bool) -> None:
-    served = Served(name="m", interface=INTERFACE, binary=binary, max_rows=8)
+    served = ModelSpec(name="m", interface=INTERFACE, binary=binary, max_rows=8)
     w = wire(name)
     ask = w.ask(served, X)
     assert ask.path == PATHS[name]
@@ -50,7 +50,7 @@ def test_a_question_and_its_answer_cross_the_wire_unchanged(name: str, binary: b
 @pytest.mark.parametrize("binary", [False, True])
 def test_withheld_scores_and_rows_cross_the_v2_wire_as_they_are(binary: bool) -> None:
     partly = Answer(np.array([2, -1, 1]), np.array([[np.nan, np.nan, 0.7], [np.nan] * 3, [np.nan] * 3]))
-    served = Served(name="m", interface=INTERFACE, binary=binary)
+    served = ModelSpec(name="m", interface=INTERFACE, binary=binary)
     w = OpenInference()
     inquiry = w.read(served, w.ask(served, X).headers, w.ask(served, X).body)
     reply = w.write(served, inquiry, partly)
@@ -60,7 +60,7 @@ def test_withheld_scores_and_rows_cross_the_v2_wire_as_they_are(binary: bool) ->
 
 
 def test_a_policy_may_write_withheld_scores_as_one_hot_so_that_clients_keep_working() -> None:
-    served = Served(name="m", interface=INTERFACE, withheld="one_hot")
+    served = ModelSpec(name="m", interface=INTERFACE, withheld="one_hot")
     partly = Answer(np.array([2, -1]), np.full((2, 3), np.nan))
     tree = orjson.loads(OpenInference().write(served, Inquiry(X), partly).body)
     assert tree["outputs"][1]["data"] == [0, 0, 1, None, None, None]
@@ -82,16 +82,16 @@ def test_the_older_protocols_write_a_known_class_without_scores_as_one_hot() -> 
 
 @pytest.mark.parametrize("datatype", DTYPES)
 def test_every_datatype_is_brought_to_what_the_model_reads_before_it_is_inspected(datatype: str) -> None:
-    served = Served(name="m", interface=INTERFACE, datatype=datatype, binary=True)
+    served = ModelSpec(name="m", interface=INTERFACE, datatype=datatype, binary=True)
     whole = np.array([[0.0, 1.0, 1.0, 0.0]])
     w = OpenInference()
     for binary in (False, True):
-        ask = w.ask(Served(name="m", interface=INTERFACE, datatype=datatype, binary=binary), whole)
+        ask = w.ask(ModelSpec(name="m", interface=INTERFACE, datatype=datatype, binary=binary), whole)
         np.testing.assert_array_equal(w.read(served, ask.headers, ask.body).x, whole)
 
 
 def test_a_32_bit_model_is_asked_exactly_what_the_guard_saw() -> None:
-    served = Served(name="m", interface=INTERFACE, datatype="FP32")
+    served = ModelSpec(name="m", interface=INTERFACE, datatype="FP32")
     w = OpenInference()
     ask = w.ask(SERVED, X)  # in 64 bits
     seen = w.read(served, ask.headers, ask.body).x
@@ -238,7 +238,7 @@ TABLE = Interface(
     ],
 )
 def test_invocations_reads_a_table_in_every_spelling(kind: str, text: bytes) -> None:
-    served = Served(name="m", interface=TABLE)
+    served = ModelSpec(name="m", interface=TABLE)
     x = wire("invocations").read(served, {"content-type": kind}, text).x
     np.testing.assert_array_equal(x, [[30, 1], [np.nan, 0]])
 
@@ -251,7 +251,7 @@ def test_invocations_reads_a_table_in_every_spelling(kind: str, text: bytes) -> 
 )  # fmt: skip
 def test_invocations_refuses_bad_tables(kind: str, text: bytes, status: int) -> None:
     with pytest.raises(BadRequest) as refused:
-        wire("invocations").read(Served(name="m", interface=TABLE), {"content-type": kind}, text)
+        wire("invocations").read(ModelSpec(name="m", interface=TABLE), {"content-type": kind}, text)
     assert refused.value.status == status
 
 
@@ -353,14 +353,14 @@ def test_the_quick_look_for_twins_agrees_with_the_plain_one(tree: Any) -> None:
 
 def test_a_mapping_reads_and_writes_where_it_is_told() -> None:
     options = {"path": "/score", "rows": "$.data.rows", "scores": "$.result.p", "labels": "$.result.y"}
-    served = Served(name="m", interface=INTERFACE, options=options)
+    served = ModelSpec(name="m", interface=INTERFACE, options=options)
     w = wire("mapping")
     ask = w.ask(served, X)
     assert (ask.path, orjson.loads(ask.body)) == ("/score", {"data": {"rows": X.tolist()}})
     reply = orjson.loads(w.write(served, w.read(served, {}, ask.body), ANSWER).body)
     assert reply == {"result": {"p": ANSWER.scores.tolist(), "y": [2, 0]}}  # type: ignore[union-attr]
     with pytest.raises(ParameterError, match="written"):
-        w.ask(Served(name="m", interface=INTERFACE, options={"rows": "data.rows"}), X)
+        w.ask(ModelSpec(name="m", interface=INTERFACE, options={"rows": "data.rows"}), X)
 
 
 def test_health_and_metadata_come_from_the_gate_itself() -> None:

@@ -19,13 +19,13 @@ from tests.gateway.harness import Softmax, policy_of, policy_text, running, serv
 from tests.gateway.test_server import fetch, post, process
 
 from portcullis_ml.core.guard import Alarm
-from portcullis_ml.gateway.clients import hashed
 from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.querylog import read_log
-from portcullis_ml.gateway.redis_store import RedisStore
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.stores import open_store
-from portcullis_ml.gateway.streams import Streams
+from portcullis_ml.gateway.state.redis_store import RedisStore
+from portcullis_ml.gateway.state.stores import open_store
+from portcullis_ml.gateway.state.streams import Streams
 
 MODEL = Softmax()
 CLIENTS = ("alice", "bob", "thief")

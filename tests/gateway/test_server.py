@@ -31,13 +31,13 @@ from portcullis_ml.core.guard import Guard
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
+from portcullis_ml.gateway.admin.webhook import HEADER, signature, verified
 from portcullis_ml.gateway.modelserver import ModelServer
-from portcullis_ml.gateway.policy import read_policy
+from portcullis_ml.gateway.policy.policy import read_policy
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
 from portcullis_ml.gateway.server import settle
-from portcullis_ml.gateway.streams import Down
-from portcullis_ml.gateway.webhook import HEADER, signature, verified
+from portcullis_ml.gateway.state.streams import Down
 
 MODEL = Softmax()
 X = np.array([[0.1, 0.2, 0.3, 0.4]])

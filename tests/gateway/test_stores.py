@@ -24,14 +24,14 @@ from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
-from portcullis_ml.gateway import shelf as shelf_module
-from portcullis_ml.gateway import stores as stores_module
-from portcullis_ml.gateway import tail as tail_module
-from portcullis_ml.gateway.events import Event, narrow, pack_by_words, pack_event, unpack_event
-from portcullis_ml.gateway.fold import Failed
-from portcullis_ml.gateway.redis_store import RedisStore
-from portcullis_ml.gateway.stores import SqliteStore, open_store
-from portcullis_ml.gateway.streams import Down, Streams
+from portcullis_ml.gateway.state import client_cache as cache_module
+from portcullis_ml.gateway.state import stores as stores_module
+from portcullis_ml.gateway.state import tail as tail_module
+from portcullis_ml.gateway.state.events import JournalEvent, narrow, pack_by_words, pack_event, unpack_event
+from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.redis_store import RedisStore
+from portcullis_ml.gateway.state.stores import SqliteStore, open_store
+from portcullis_ml.gateway.state.streams import Down, Streams
 
 MODEL = Softmax()
 
@@ -82,16 +82,18 @@ def arrays(answer: Answer) -> tuple[Any, Any]:
 def test_an_event_survives_its_bytes() -> None:
     x = np.array([[0.1, np.nan], [1.5, np.inf]])
     for event in (
-        Event("admit", 12.5, x=x),
-        Event("admit", 12.5, x=np.array([[0.5, 0.25]])),  # fits 32 bits
-        Event("release", of=3, answer=Answer(np.array([1, -1]), np.array([[0.1, 0.9], [np.nan, np.nan]]))),
-        Event("release", of=3, answer=Answer(None, np.array([[0.1]]))),
-        Event("whole", 2.5, x=x.reshape(2, 1, 2), answer=Answer(np.array([0, 1]), np.array([[0.5, 0.5], [0.1, 0.9]]))),
-        Event("whole", 2.5, x=np.asfortranarray(np.array([[0.1, 0.2], [0.3, 1e300]]))),
-        Event("release", of=-7, answer=Answer(np.array([4]))),
-        Event("admit", 1.0, x=np.array([[1, 2]])),  # whole numbers
-        Event("undo", of=1 << 40),
-        Event("block", 1.0, by="ops"),
+        JournalEvent("admit", 12.5, x=x),
+        JournalEvent("admit", 12.5, x=np.array([[0.5, 0.25]])),  # fits 32 bits
+        JournalEvent("release", of=3, answer=Answer(np.array([1, -1]), np.array([[0.1, 0.9], [np.nan, np.nan]]))),
+        JournalEvent("release", of=3, answer=Answer(None, np.array([[0.1]]))),
+        JournalEvent(
+            "whole", 2.5, x=x.reshape(2, 1, 2), answer=Answer(np.array([0, 1]), np.array([[0.5, 0.5], [0.1, 0.9]]))
+        ),
+        JournalEvent("whole", 2.5, x=np.asfortranarray(np.array([[0.1, 0.2], [0.3, 1e300]]))),
+        JournalEvent("release", of=-7, answer=Answer(np.array([4]))),
+        JournalEvent("admit", 1.0, x=np.array([[1, 2]])),  # whole numbers
+        JournalEvent("undo", of=1 << 40),
+        JournalEvent("block", 1.0, by="ops"),
     ):
         for packed in (pack_event(event), pack_by_words(event)):  # the quick form and the one that says it in words
             back = unpack_event(packed)
@@ -105,11 +107,13 @@ def test_an_event_survives_its_bytes() -> None:
                 for now, was in zip(arrays(back.answer), arrays(event.answer), strict=True):
                     assert type(now) is type(was)
                     assert was is None or (now.dtype == was.dtype and np.array_equal(now, was, equal_nan=True))
-    assert len(pack_event(Event("admit", x=np.ones((1, 784))))) < 4 * 784 + 40
+    assert len(pack_event(JournalEvent("admit", x=np.ones((1, 784))))) < 4 * 784 + 40
     single = np.array([[0.1, -3e38, np.nan]], np.float32)
     for written in (pack_event, pack_by_words):  # rows in 32 bits are the same event as those numbers in 64
-        assert written(Event("admit", 1.0, x=single)) == written(Event("admit", 1.0, x=single.astype(np.float64)))
-    good = pack_event(Event("admit", x=np.ones((1, 4))))
+        assert written(JournalEvent("admit", 1.0, x=single)) == written(
+            JournalEvent("admit", 1.0, x=single.astype(np.float64))
+        )
+    good = pack_event(JournalEvent("admit", x=np.ones((1, 4))))
     for damaged in (b"\x05\0\0\0nojson", b"", good[:20], good[:-1], b"\x09" + good[1:]):
         with pytest.raises(InputError, match="damaged"):
             unpack_event(damaged)
@@ -127,7 +131,7 @@ def test_rows_are_narrowed_only_where_every_value_stays_what_it_was(values: list
 
 
 async def test_a_restart_continues_where_a_crash_left_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf_module, "EVERY", 30)  # some snapshots on the way
+    monkeypatch.setattr(cache_module, "EVERY", 30)  # some snapshots on the way
     store = open_store(address)
     through = Streams(guard(), store)
     whole = [await ask(through, "through", x, float(i)) for i, x in enumerate(questions("broken"))]
@@ -157,7 +161,7 @@ async def test_clients_beyond_the_capacity_leave_memory_and_come_back_as_they_we
 
 
 async def test_two_replicas_decide_as_one_process(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf_module, "EVERY", 25)
+    monkeypatch.setattr(cache_module, "EVERY", 25)
     url, _ = redis
     stores = [RedisStore(url, prefix="two") for _ in range(2)]
     replicas = [Streams(guard(), store) for store in stores]
@@ -194,7 +198,7 @@ async def test_replicas_never_spend_one_quota_twice_and_agree_on_the_order(redis
             stream.position = 0
             stream.states.clear()
             stream.pending.clear()
-            await replica.shelf.catch_up(stream, saved)
+            await replica.cache.catch_up(stream, saved)
     assert {n: pack(s) for n, s in a.states.items()} == {n: pack(s) for n, s in b.states.items()}
     for store in stores:
         await store.close()
@@ -307,8 +311,8 @@ async def test_alarms_are_kept_once_and_told_until_taken(address: str) -> None:
     await store.told("id1")
     assert [i for i, _ in await store.alarms(untold=True)] == ["id2"]
     assert [i for i, _ in await store.alarms()] == ["id2", "id1"]
-    await store.deed(1.0, "ops", "block", "c")
-    assert await store.deeds() == [{"at": 1.0, "who": "ops", "what": "block", "client": "c"}]
+    await store.log_operation(1.0, "ops", "block", "c")
+    assert await store.operator_log() == [{"at": 1.0, "who": "ops", "what": "block", "client": "c"}]
     await store.close()
 
 
@@ -367,7 +371,7 @@ async def test_the_write_ahead_log_begins_anew_under_steady_load(
     x = np.random.default_rng(0).normal(size=(1, 512))
     largest = 0
     for i in range(1_500):
-        await store.tell("c", i, Event("admit", float(i), x=x), durable=True)
+        await store.tell("c", i, JournalEvent("admit", float(i), x=x), durable=True)
         if i % 10 == 0:
             await asyncio.sleep(0.002)
         largest = max(largest, (tmp_path / "s.db-wal").stat().st_size)

@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 
 from portcullis_ml.core.errors import ParameterError
-from portcullis_ml.gateway import tail as tail_module
-from portcullis_ml.gateway.events import Event, pack_by_words
-from portcullis_ml.gateway.journal import Down
-from portcullis_ml.gateway.sqlite_snapshots import joined
-from portcullis_ml.gateway.stores import SqliteStore
-from portcullis_ml.gateway.tail import ROOM, Tail
+from portcullis_ml.gateway.state import tail as tail_module
+from portcullis_ml.gateway.state.events import JournalEvent, pack_by_words
+from portcullis_ml.gateway.state.journal import Down
+from portcullis_ml.gateway.state.sqlite_snapshots import joined
+from portcullis_ml.gateway.state.stores import SqliteStore
+from portcullis_ml.gateway.state.tail import ROOM, Tail
 
 RECORDS = [("alice", 2, b"one"), ("bob", 2, b""), ("älice", 1 << 40, b"three" * 100)]
 
 
 async def tell(store: SqliteStore, client: str, n: int, size: int = 1) -> None:
     """One event at place n, whose time is its place."""
-    await store.tell(client, n - 1, Event("admit", float(n), x=np.zeros((1, size)) + 0.1), durable=True)
+    await store.tell(client, n - 1, JournalEvent("admit", float(n), x=np.zeros((1, size)) + 0.1), durable=True)
 
 
 async def places(store: SqliteStore, client: str) -> list[float]:
@@ -194,7 +194,7 @@ async def test_a_tail_that_cannot_be_written_is_down_and_the_next_event_takes_th
 
 def test_a_second_process_on_one_state_file_is_refused(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "s.db")
-    code = f"from portcullis_ml.gateway.stores import SqliteStore; SqliteStore({str(store.path)!r})"
+    code = f"from portcullis_ml.gateway.state.stores import SqliteStore; SqliteStore({str(store.path)!r})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode != 0
     assert "a file that no other process uses" in found.stderr
@@ -214,7 +214,7 @@ async def test_a_state_file_of_version_2_is_read_and_goes_on(tmp_path: Path) -> 
             PRAGMA user_version = 2;
         """)
         for n in (1, 3):
-            old = [Event("admit", float(k), x=np.zeros((1, 4))) for k in range(max(1, n - 1), n + 1)]
+            old = [JournalEvent("admit", float(k), x=np.zeros((1, 4))) for k in range(max(1, n - 1), n + 1)]
             row = ("a", n, joined(map(pack_by_words, old)))
             db.execute("INSERT INTO events (client, n, body) VALUES (?, ?, ?)", row)
     db.close()
@@ -228,16 +228,16 @@ async def test_a_state_file_of_version_2_is_read_and_goes_on(tmp_path: Path) -> 
 WRITER = """
 import asyncio, sys
 import numpy as np
-from portcullis_ml.gateway import tail
-from portcullis_ml.gateway.events import Event
-from portcullis_ml.gateway.stores import SqliteStore
+from portcullis_ml.gateway.state import tail
+from portcullis_ml.gateway.state.events import JournalEvent
+from portcullis_ml.gateway.state.stores import SqliteStore
 tail.ROOM = 20_000  # so that it is moved on every few events
 async def main():
     store, n = SqliteStore(sys.argv[1]), 0
     while True:
         n += 1
         for client in "ab":
-            await store.tell(client, n - 1, Event("admit", float(n), x=np.full((1, 300), 0.1)), durable=True)
+            await store.tell(client, n - 1, JournalEvent("admit", float(n), x=np.full((1, 300), 0.1)), durable=True)
             sys.stdout.write(f"{client} {n}\\n")
             sys.stdout.flush()
 asyncio.run(main())

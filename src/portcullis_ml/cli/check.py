@@ -23,7 +23,7 @@ def check(
     from portcullis_ml.core.errors import InputError
 
     if new_key:
-        from portcullis_ml.gateway.clients import new_key as fresh
+        from portcullis_ml.gateway.policy.clients import new_key as fresh
 
         key, digest = fresh()
         typer.echo(f"key     {key}\nsha256  {digest}")
@@ -33,8 +33,8 @@ def check(
         if not (new_key or new_secret):
             raise InputError("Give a policy to check, such as portcullis.toml.")
         return
-    from portcullis_ml.gateway.explain import explained, warnings
-    from portcullis_ml.gateway.policy import read_policy
+    from portcullis_ml.gateway.policy.explain import explained, warnings
+    from portcullis_ml.gateway.policy.policy import read_policy
 
     found = read_policy(policy)
     for sentence in explained(found):

@@ -24,7 +24,7 @@ def replay(
     from rich.console import Console
     from rich.table import Table
 
-    from portcullis_ml.gateway.policy import read_policy
+    from portcullis_ml.gateway.policy.policy import read_policy
     from portcullis_ml.gateway.querylog import read_log
     from portcullis_ml.gateway.replay import replay as run
 

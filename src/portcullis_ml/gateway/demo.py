@@ -19,15 +19,15 @@ from portcullis_ml.catalog import resolve
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.types import Array, Interface, Model
-from portcullis_ml.gateway.clients import new_key
 from portcullis_ml.gateway.oracle import HttpOracle
-from portcullis_ml.gateway.protocols.wire import Served
+from portcullis_ml.gateway.policy.clients import new_key
+from portcullis_ml.gateway.protocols.wire import ModelSpec
 from portcullis_ml.models.mlp import fit_mlp
 
 __all__ = ["MlpLearner", "attack", "digits_model", "digits_rows", "start_model_server", "write_demo"]
 
 INTERFACE = Interface(input_shape=(64,), n_classes=10)
-SERVED = Served(name="digits", interface=INTERFACE)
+SERVED = ModelSpec(name="digits", interface=INTERFACE)
 TRAINED_ON = 1_200  # of 1,797 rows; the rest belong to honest clients and to the thief
 
 POLICY = """\
@@ -82,7 +82,7 @@ def digits_rows() -> tuple[Array, np.ndarray]:
     return found.data / 16.0, found.target
 
 
-def digits_model() -> tuple[Model, Served]:
+def digits_model() -> tuple[Model, ModelSpec]:
     """The victim, the same on every start, and how it is served."""
     x, y = digits_rows()
     targets = np.eye(10)[y[:TRAINED_ON]]

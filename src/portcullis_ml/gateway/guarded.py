@@ -15,7 +15,7 @@ from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Alarm, Guard
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.types import Answer, Array, Floats, Interface, Model, Request
-from portcullis_ml.gateway.app import Gate
+from portcullis_ml.gateway.gate import Gate
 
 __all__ = ["Guarded", "GuardedRoutes"]
 

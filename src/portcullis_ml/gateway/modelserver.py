@@ -16,10 +16,10 @@ import uvicorn
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.types import Model
-from portcullis_ml.gateway.ports import address, bound
+from portcullis_ml.gateway.http.ports import address, bound
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import Reply, Served
+from portcullis_ml.gateway.protocols.wire import ModelSpec, Reply
 
 PROTOCOLS = ("v2", "v1", "invocations")
 __all__ = ["ModelServer", "digits"]
@@ -29,7 +29,7 @@ class ModelServer:
     """An ASGI application that answers every question that it can read."""
 
     def __init__(
-        self, model: Model, served: Served, *, protocols: tuple[str, ...] = ("v2", "v1", "invocations")
+        self, model: Model, served: ModelSpec, *, protocols: tuple[str, ...] = ("v2", "v1", "invocations")
     ) -> None:
         self._model = model
         self._served = served
@@ -62,7 +62,7 @@ class ModelServer:
         return Reply(b'{"error":"There is nothing here."}', 404)
 
 
-def digits() -> tuple[Model, Served]:
+def digits() -> tuple[Model, ModelSpec]:
     """The demonstration's model: the embedded digits, and how it is served."""
     return resolve("portcullis_ml.gateway.demo:digits_model")()  # type: ignore[no-any-return]
 

@@ -9,7 +9,6 @@ next attempt begins behind them.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -22,11 +21,11 @@ import orjson
 from portcullis_ml.core.errors import ParameterError, Refused, Unreachable
 from portcullis_ml.core.oracle import Ledger, MeteredOracle
 from portcullis_ml.core.types import Answer, Array, Interface
-from portcullis_ml.gateway.intake import ROOM
+from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.protocols import CATALOG
-from portcullis_ml.gateway.protocols.wire import Served, Wire
+from portcullis_ml.gateway.protocols.wire import REMAINING, ModelSpec, Wire
 
-__all__ = ["HttpOracle", "loopback"]
+__all__ = ["HttpOracle"]
 
 REFUSAL = "The guard refused this client: "
 
@@ -78,7 +77,7 @@ class HttpOracle(MeteredOracle):
         if interface.explains and not self._wire.explains:
             raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)
         names = {"explanation": "explanation" if interface.explains else None, **(served or {})}
-        self._served = Served(name=model, interface=interface, max_rows=rows_per_request, **names)
+        self._served = ModelSpec(name=model, interface=interface, max_rows=rows_per_request, **names)
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second
         self._attempts, self._backoff_s, self._timeout_s, self._sleep = attempts, backoff_s, timeout_s, sleep
@@ -171,16 +170,6 @@ class HttpOracle(MeteredOracle):
         return response.status, found, response.read()
 
 
-def loopback(host: str) -> bool:
-    """Whether a host's name stands for this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _pairs(x: Array, answers: list[Answer]) -> list[tuple[Array, Answer]]:
     pairs, at = [], 0
     for answer in answers:
@@ -207,7 +196,7 @@ def _reason(body: bytes) -> str:
 
 
 def _room(headers: Mapping[str, str]) -> int | None:
-    left = headers.get(ROOM, "")
+    left = headers.get(REMAINING, "")
     return int(left) if left.isascii() and left.isdigit() and len(left) <= 12 else None
 
 

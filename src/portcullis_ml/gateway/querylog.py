@@ -21,7 +21,7 @@ import orjson
 
 from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.events import narrow
+from portcullis_ml.gateway.state.events import narrow
 
 __all__ = ["Line", "LogFull", "NoLog", "QueryLogFile", "read_log"]
 

@@ -14,10 +14,10 @@ from operator import itemgetter
 
 from portcullis_ml.core.errors import InputError, Refused
 from portcullis_ml.core.guard import Released
-from portcullis_ml.gateway.events import Event
-from portcullis_ml.gateway.fold import Fold, Outcome, Stream
-from portcullis_ml.gateway.policy import Policy
+from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
+from portcullis_ml.gateway.state.events import JournalEvent
+from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream
 
 __all__ = ["Fate", "Replayed", "replay"]
 
@@ -70,12 +70,12 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
         fate = found.fates.setdefault(line.client, Fate(line.client))
         seq = id(line)
         if kind == "admit":
-            outcome, _ = fold.apply(stream, seq, Event("admit", line.at, x=line.x))
+            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", line.at, x=line.x))
             if isinstance(outcome, Refused):
                 refused.add(seq)
             _note_request(found, fate, line, outcome)
         elif seq not in refused:
-            outcome, _ = fold.apply(stream, seq, Event(kind, of=seq, answer=line.clean))
+            outcome, _ = fold.apply(stream, seq, JournalEvent(kind, of=seq, answer=line.clean))
             if isinstance(outcome, Released):
                 _note_release(found, fate, line, outcome)
     return found

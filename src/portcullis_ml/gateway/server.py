@@ -17,18 +17,18 @@ import uvicorn
 
 from portcullis_ml.core.errors import MissingExtra, PortcullisError
 from portcullis_ml.core.guard import Guard
-from portcullis_ml.gateway.admin import admin_app
-from portcullis_ml.gateway.admin_door import AdminDoor
-from portcullis_ml.gateway.app import Gate
-from portcullis_ml.gateway.door import Doors
-from portcullis_ml.gateway.policy import Policy, read_policy
-from portcullis_ml.gateway.ports import BACKLOG, address, bound
+from portcullis_ml.gateway.admin.app import admin_app
+from portcullis_ml.gateway.admin.connection import AdminConnection
+from portcullis_ml.gateway.admin.webhook import Webhook
+from portcullis_ml.gateway.gate import Gate
+from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
+from portcullis_ml.gateway.http.server_connection import ServerConnections
+from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.querylog import QueryLogFile
-from portcullis_ml.gateway.stores import open_store
-from portcullis_ml.gateway.streams import Down, Streams
+from portcullis_ml.gateway.state.stores import open_store
+from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.upstream import HttpUpstream, Upstream, credentials, trusted
-from portcullis_ml.gateway.webhook import Webhook
 
 __all__ = ["Server", "run", "settle"]
 
@@ -109,7 +109,7 @@ class Server:
             self.gate.upstream = new
         self.streams.fold.use(guard)
         self.streams.when_down = policy.failure.state
-        self.streams.shelf.capacity = policy.state.clients_in_memory
+        self.streams.cache.capacity = policy.state.clients_in_memory
         self.policy = policy
         self.gate.use(policy)
 
@@ -120,8 +120,8 @@ class Server:
         except Down as error:
             log.warning("%s", error)
         limits = self.policy.limits
-        doors = Doors(self.gate, lambda: self.policy.limits)
-        front = await asyncio.get_running_loop().create_server(doors, sock=self._sockets[0], backlog=BACKLOG)
+        connections = ServerConnections(self.gate, lambda: self.policy.limits)
+        front = await asyncio.get_running_loop().create_server(connections, sock=self._sockets[0], backlog=BACKLOG)
         back = _Uvicorn(_config(self.admin))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
         if self.webhook:
@@ -134,7 +134,7 @@ class Server:
             log.warning("some requests did not end in time")
         self.admin.state.stop.set()
         front.close()
-        doors.close()
+        connections.close()
         back.should_exit = True
         if self.webhook:
             await self.webhook.stop()
@@ -158,7 +158,7 @@ class _Uvicorn(uvicorn.Server):
 def _config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
-        http=AdminDoor, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
+        http=AdminConnection, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
 
 

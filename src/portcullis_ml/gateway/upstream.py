@@ -17,10 +17,10 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError, Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Labels
-from portcullis_ml.gateway.http_client import HttpClient
-from portcullis_ml.gateway.http_connection import Found, Lost, Unreadable
+from portcullis_ml.gateway.http.client import HttpClient
+from portcullis_ml.gateway.http.client_connection import Found, Lost, Unreadable
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import Served, Wire
+from portcullis_ml.gateway.protocols.wire import ModelSpec, Wire
 
 __all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "trusted"]
 
@@ -46,7 +46,7 @@ class HttpUpstream:
         self,
         url: str,
         wire: Wire,
-        asked: Served,
+        asked: ModelSpec,
         *,
         timeout_s: float = 10.0,
         connections: int = 100,
@@ -139,7 +139,7 @@ def trusted(ca_file: str | None, cert_file: str | None, key_file: str | None) ->
     return context
 
 
-def checked(answer: Answer, n: int, asked: Served) -> Answer:
+def checked(answer: Answer, n: int, asked: ModelSpec) -> Answer:
     """The upstream's answer if it is finite and complete; Unreachable (502) if not."""
     columns = asked.interface.n_classes
     whole = all(a is None or _finite(a) for a in (answer.scores, answer.explanation))

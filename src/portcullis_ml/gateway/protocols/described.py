@@ -8,7 +8,7 @@ from typing import Any
 
 from portcullis_ml.core.types import Interface
 
-__all__ = ["Described", "const", "just", "rows", "scores", "some"]
+__all__ = ["Described", "const", "object_of", "rows", "scores", "some"]
 
 Schema = Mapping[str, Any]  # JSON Schema 2020-12, which OpenAPI 3.1 speaks
 
@@ -25,7 +25,7 @@ class Described:
     kinds: Mapping[str, Schema] = field(default_factory=dict)  # further content types of what is posted
 
 
-def just(required: tuple[str, ...] = (), /, **properties: Schema) -> dict[str, Any]:
+def object_of(required: tuple[str, ...] = (), /, **properties: Schema) -> dict[str, Any]:
     """An object with these keys and no others."""
     tree = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**tree, "required": list(required)} if required else tree

@@ -16,11 +16,11 @@ import numpy as np
 import orjson
 
 from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.protocols.apart import loads_apart
-from portcullis_ml.gateway.protocols.described import Described, just, rows, scores, some
+from portcullis_ml.gateway.protocols.described import Described, object_of, rows, scores, some
+from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, listed, no_booleans, numbers, only_keys, rows_in
 from portcullis_ml.gateway.protocols.v1 import plain_rows, read_rows, rows_out
-from portcullis_ml.gateway.protocols.wire import Ask, Headers, Inquiry, Reply, Served, Wire, parsed
+from portcullis_ml.gateway.protocols.wire import Ask, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
 
 __all__ = ["Invocations"]
 
@@ -33,21 +33,23 @@ class Invocations(Wire):
     name: ClassVar[str] = "invocations"
     ready_path: ClassVar[str] = "/ping"
 
-    def route(self, method: str, path: str, served: Served) -> str | None:
+    def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         if path == "/invocations":
             return "infer" if method == "POST" else None
         return "ready" if path in ("/ping", "/health") and method == "GET" else None
 
-    def routes(self, served: Served) -> tuple[Described, ...]:
+    def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         asked = rows(served.interface, served.max_rows)
         width = served.interface.input_shape[-1]
         split = {"columns": some({}, width, width), "data": asked, "index": {}}
-        ways = [just((key,), **{key: asked}) for key in ("inputs", "instances")]
-        ways.append(just(("dataframe_split",), dataframe_split=just(("data",), **split)))
+        ways = [object_of((key,), **{key: asked}) for key in ("inputs", "instances")]
+        ways.append(object_of(("dataframe_split",), dataframe_split=object_of(("data",), **split)))
         if served.interface.features is not None:
-            record = just((), **{f.name: asked["items"]["items"] for f in served.interface.features})
-            ways.append(just(("dataframe_records",), dataframe_records=some(record, 1, served.max_rows)))
-        answer = just(("predictions",), predictions={"anyOf": [scores(served.interface), some({"type": "number"})]})
+            record = object_of((), **{f.name: asked["items"]["items"] for f in served.interface.features})
+            ways.append(object_of(("dataframe_records",), dataframe_records=some(record, 1, served.max_rows)))
+        answer = object_of(
+            ("predictions",), predictions={"anyOf": [scores(served.interface), some({"type": "number"})]}
+        )
         table = {"text/csv": {"type": "string"}}
         return (
             Described("get", "/ping", "Whether the gate is up"),
@@ -55,7 +57,7 @@ class Invocations(Wire):
             Described("post", "/invocations", "Ask the model", answer, {"oneOf": ways}, table),
         )
 
-    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+    def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind == "text/csv":
             found = _table(body, served)
@@ -66,30 +68,30 @@ class Invocations(Wire):
         x = rows_in(found, served.interface.input_shape, served.max_rows, "The table")
         return Inquiry(served.inspected(x))
 
-    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+    def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
         return Reply(orjson.dumps({"predictions": plain_rows(answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    def tell(self, served: Served, what: str) -> Reply:
+    def tell(self, served: ModelSpec, what: str) -> Reply:
         return Reply(b"\n")
 
-    def ask(self, served: Served, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats) -> Ask:
         body = orjson.dumps({"inputs": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask("/invocations", body, {"content-type": "application/json"})
 
-    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+    def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         tree = parsed(body)
         return read_rows(served, n, tree.get("predictions") if isinstance(tree, dict) else tree)
 
     def refusal(self) -> dict[str, Any]:
-        return just(("error_code", "message"), error_code={"type": "string"}, message={"type": "string"})
+        return object_of(("error_code", "message"), error_code={"type": "string"}, message={"type": "string"})
 
     def refuse(self, status: int, sentence: str) -> Reply:
         code = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
         return Reply(orjson.dumps({"error_code": code, "message": sentence}), status)
 
 
-def _spelled(body: bytes, served: Served) -> np.ndarray:
-    tree, row = loads_apart(body, "inputs" if b'"inputs"' in body else "instances")
+def _spelled(body: bytes, served: ModelSpec) -> np.ndarray:
+    tree, row = loads_with_numbers(body, "inputs" if b'"inputs"' in body else "instances")
     only_keys(tree, SPELLINGS, "The request")
     if len(tree) != 1:
         raise BadRequest(f"The request must hold exactly one of {', '.join(SPELLINGS)}.")
@@ -106,14 +108,14 @@ def _spelled(body: bytes, served: Served) -> np.ndarray:
     return numbers(data, f'"{key}"', row=row, missing=served.interface.missing)
 
 
-def _names(served: Served) -> list[str]:
+def _names(served: ModelSpec) -> list[str]:
     features = served.interface.features
     if features is None:
         raise BadRequest('The model\'s columns have no names; send "inputs".')
     return [f.name for f in features]
 
 
-def _ordered(data: Any, columns: Any, served: Served) -> Any:
+def _ordered(data: Any, columns: Any, served: ModelSpec) -> Any:
     """Rows with their columns brought into the interface's order, by name."""
     if served.interface.features is None:
         width = served.interface.input_shape[-1]
@@ -134,7 +136,7 @@ def _ordered(data: Any, columns: Any, served: Served) -> Any:
     return [[row[j] for j in order] for row in rows]
 
 
-def _table(body: bytes, served: Served) -> np.ndarray:
+def _table(body: bytes, served: ModelSpec) -> np.ndarray:
     """CSV: an optional head line of names, then numbers; an empty cell is an omitted input."""
     try:
         lines = [line for line in body.decode("ascii").split("\n") if line.strip()]

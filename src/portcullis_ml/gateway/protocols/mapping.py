@@ -20,15 +20,15 @@ import orjson
 
 from portcullis_ml.core.errors import ParameterError, Unreachable
 from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.protocols.apart import loads_apart
-from portcullis_ml.gateway.protocols.described import Described, just, rows
+from portcullis_ml.gateway.protocols.described import Described, object_of, rows
+from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
 from portcullis_ml.gateway.protocols.wire import (
     Ask,
     Headers,
     Inquiry,
+    ModelSpec,
     Reply,
-    Served,
     Wire,
     answer_from,
     parsed,
@@ -47,21 +47,21 @@ class JsonPath(Wire):
     name: ClassVar[str] = "mapping"
     explains: ClassVar[bool] = True
 
-    def route(self, method: str, path: str, served: Served) -> str | None:
+    def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         return "infer" if method == "POST" and path == _option(served, "path") else None
 
-    def routes(self, served: Served) -> tuple[Described, ...]:
+    def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         body: dict[str, Any] = rows(served.interface, served.max_rows)
         for key in reversed(steps(_option(served, "rows"))):
-            body = just((key,), **{key: body})
+            body = object_of((key,), **{key: body})
         return (Described("post", _option(served, "path"), "Ask the model", {"type": "object"}, body),)
 
-    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+    def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         where = _option(served, "rows")
         path = steps(where)
         data: Any
-        data, row = loads_apart(body, *path)
+        data, row = loads_with_numbers(body, *path)
         for key in path:
             data = only_keys(data, (key,), "The request").get(key)
         if row is None:
@@ -69,7 +69,7 @@ class JsonPath(Wire):
         found = numbers(data, where, row=row, missing=served.interface.missing)
         return Inquiry(served.inspected(rows_in(found, served.interface.input_shape, served.max_rows, where)))
 
-    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+    def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
         tree: dict[str, Any] = {}
         scores = shown_scores(served, answer)
         if scores is not None:
@@ -80,16 +80,16 @@ class JsonPath(Wire):
             _place(tree, steps(_option(served, "explanation")), np.ascontiguousarray(answer.explanation))
         return Reply(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    def tell(self, served: Served, what: str) -> Reply:
+    def tell(self, served: ModelSpec, what: str) -> Reply:
         raise BadRequest("There is nothing here.", 404)
 
-    def ask(self, served: Served, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats) -> Ask:
         tree: dict[str, Any] = {}
         _place(tree, steps(_option(served, "rows")), np.ascontiguousarray(x, np.float64))
         body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(_option(served, "path"), body, {"content-type": "application/json"})
 
-    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+    def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         tree = parsed(body)
         scores, labels = _find(tree, _option(served, "scores")), _find(tree, _option(served, "labels"))
         if scores is None and labels is None:
@@ -112,7 +112,7 @@ def steps(path: str) -> list[str]:
     return keys
 
 
-def _option(served: Served, name: str) -> str:
+def _option(served: ModelSpec, name: str) -> str:
     return str(served.options.get(name, DEFAULTS[name]))
 
 

@@ -128,7 +128,7 @@ def numbers(
     booleans: bool = False,
 ) -> Array:
     """Nested lists of JSON numbers as 64-bit floats; `missing` lets a null mean NaN. `row` are the numbers of
-    an empty list that were read apart.
+    an empty list that were read separately.
 
     numpy is not asked what a list holds: one long text among many numbers would make it set aside room for a text
     as long in every place."""

@@ -10,12 +10,12 @@ import numpy as np
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer
 from portcullis_ml.gateway.protocols.strict import floats
-from portcullis_ml.gateway.protocols.wire import DTYPE, Served, answer_from
+from portcullis_ml.gateway.protocols.wire import DTYPE, ModelSpec, answer_from
 
 __all__ = ["one_row", "several_rows"]
 
 
-def one_row(served: Served, tree: Any) -> Answer | None:
+def one_row(served: ModelSpec, tree: Any) -> Answer | None:
     """As many scores as there are classes, with or without a label, in plain numbers; None where anything is out of the
     ordinary, such as a third tensor."""
     try:
@@ -39,7 +39,7 @@ def one_row(served: Served, tree: Any) -> Answer | None:
     return Answer(np.array(found, np.int64), row)
 
 
-def several_rows(served: Served, n: int, tree: Any, raw: memoryview) -> Answer:
+def several_rows(served: ModelSpec, n: int, tree: Any, raw: memoryview) -> Answer:
     """Whatever tensors came, as an answer for n rows, or Unreachable."""
     found = {}
     try:

@@ -16,15 +16,15 @@ import orjson
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.protocols.apart import loads_apart
-from portcullis_ml.gateway.protocols.described import Described, const, just, rows, scores, some
+from portcullis_ml.gateway.protocols.described import Described, const, object_of, rows, scores, some
+from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
 from portcullis_ml.gateway.protocols.wire import (
     Ask,
     Headers,
     Inquiry,
+    ModelSpec,
     Reply,
-    Served,
     Wire,
     answer_from,
     one_hot_where_withheld,
@@ -42,7 +42,7 @@ class Predict(Wire):
     name: ClassVar[str] = "v1"
     ready_path: ClassVar[str] = "/v1/models"
 
-    def route(self, method: str, path: str, served: Served) -> str | None:
+    def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
         if not found:
             return None
@@ -52,31 +52,31 @@ class Predict(Wire):
         what = "infer" if verb == ":predict" else "model" if model else "server"
         return what if method == ("POST" if what == "infer" else "GET") else None
 
-    def routes(self, served: Served) -> tuple[Described, ...]:
+    def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         model, signature = f"/v1/models/{served.name}", const("", "serving_default")
         asked = rows(served.interface, served.max_rows)
-        rowwise = some(just((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
-        columns = {"anyOf": [asked, just((served.input,), **{served.input: asked})]}
+        rowwise = some(object_of((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
+        columns = {"anyOf": [asked, object_of((served.input,), **{served.input: asked})]}
         body = {
             "oneOf": [
-                just(("instances",), instances={"anyOf": [asked, rowwise]}, signature_name=signature),
-                just(("inputs",), inputs=columns, signature_name=signature),
+                object_of(("instances",), instances={"anyOf": [asked, rowwise]}, signature_name=signature),
+                object_of(("inputs",), inputs=columns, signature_name=signature),
             ]
         }
         answers = {"anyOf": [scores(served.interface), some({"type": "number"})]}
-        answer = {"oneOf": [just((key,), **{key: answers}) for key in ("predictions", "outputs")]}
-        state = just(("name",), name=const(served.name), ready=const(True), model_version_status={"type": "array"})
+        answer = {"oneOf": [object_of((key,), **{key: answers}) for key in ("predictions", "outputs")]}
+        state = object_of(("name",), name=const(served.name), ready=const(True), model_version_status={"type": "array"})
         return (
             Described(
-                "get", "/v1/models", "Which models there are", just(("models",), models=some({"type": "string"}))
+                "get", "/v1/models", "Which models there are", object_of(("models",), models=some({"type": "string"}))
             ),
             Described("get", model, "Whether the model is ready", state),
             Described("post", f"{model}:predict", "Ask the model", answer, body),
         )
 
-    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+    def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
-        tree, row = loads_apart(body, "instances" if b'"instances"' in body else "inputs")
+        tree, row = loads_with_numbers(body, "instances" if b'"instances"' in body else "inputs")
         only_keys(tree, ("instances", "inputs", "signature_name"), "The request")
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')
@@ -90,22 +90,22 @@ class Predict(Wire):
         x = rows_in(found, served.interface.input_shape, served.max_rows, f'"{key}"')
         return Inquiry(served.inspected(x), shape=key)
 
-    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+    def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
         key = "outputs" if inquiry.shape == "inputs" else "predictions"
         return Reply(orjson.dumps({key: plain_rows(answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    def tell(self, served: Served, what: str) -> Reply:
+    def tell(self, served: ModelSpec, what: str) -> Reply:
         if what == "server":
             return Reply(orjson.dumps({"models": [served.name]}))
         state = {"version": served.version or "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
         return Reply(orjson.dumps({"name": served.name, "ready": True, "model_version_status": [state]}))
 
-    def ask(self, served: Served, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
         body = orjson.dumps({"instances": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})
 
-    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+    def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         tree = parsed(body)
         found = tree.get("predictions", tree.get("outputs")) if isinstance(tree, dict) else None
         return read_rows(served, n, found)
@@ -132,7 +132,7 @@ def rows_out(x: Floats) -> Any:
     return np.ascontiguousarray(x, np.float64)  # nothing on the wire says that 0.1 is in 32 bits
 
 
-def read_rows(served: Served, n: int, found: Any) -> Answer:
+def read_rows(served: ModelSpec, n: int, found: Any) -> Answer:
     """An answer from a list of score rows, or of classes."""
     try:
         values = np.asarray(found, np.float64)

@@ -19,7 +19,7 @@ import orjson
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.protocols.described import Described, const, just, rows, some
+from portcullis_ml.gateway.protocols.described import Described, const, object_of, rows, some
 from portcullis_ml.gateway.protocols.strict import json_typed
 from portcullis_ml.gateway.protocols.tensors import one_row, several_rows
 from portcullis_ml.gateway.protocols.v2_question import LENGTH, form_of, split, tensor_of
@@ -29,8 +29,8 @@ from portcullis_ml.gateway.protocols.wire import (
     Ask,
     Headers,
     Inquiry,
+    ModelSpec,
     Reply,
-    Served,
     Wire,
     parsed,
     shown_scores,
@@ -40,7 +40,7 @@ __all__ = ["OpenInference"]
 
 ROUTE = re.compile(r"/v2(?:/(health/live|health/ready)|/models/([^/]+)(?:/versions/([^/]+))?(/infer|/ready)?)?")
 WORD: dict[str, Any] = {"type": "string"}
-TENSOR = just(("name", "datatype", "shape"), name=WORD, datatype=WORD, shape=some({"type": "integer"}))
+TENSOR = object_of(("name", "datatype", "shape"), name=WORD, datatype=WORD, shape=some({"type": "integer"}))
 WORDS = {"health/live": "live", "health/ready": "ready", "/infer": "infer", "/ready": "model_ready"}
 
 
@@ -51,7 +51,7 @@ class OpenInference(Wire):
     ready_path: ClassVar[str] = "/v2/health/ready"
     explains: ClassVar[bool] = True
 
-    def route(self, method: str, path: str, served: Served) -> str | None:
+    def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
         if not found:
             return None
@@ -61,18 +61,18 @@ class OpenInference(Wire):
         what = WORDS.get(health or verb or "", "model" if model else "server")
         return what if method == ("POST" if what == "infer" else "GET") else None
 
-    def routes(self, served: Served) -> tuple[Described, ...]:
+    def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         model = f"/v2/models/{served.name}"
         versions = ("", f"/versions/{served.version}") if served.version else ("",)
-        about = just(("name", "inputs", "outputs"), name=const(served.name), versions={"type": "array"},
+        about = object_of(("name", "inputs", "outputs"), name=const(served.name), versions={"type": "array"},
                      platform=WORD, inputs=some(TENSOR), outputs=some(TENSOR))  # fmt: skip
-        server = just(("name",), name=WORD, version=WORD, extensions=some(WORD))
+        server = object_of(("name",), name=WORD, version=WORD, extensions=some(WORD))
         return (
             Described("get", "/v2", "What the gate is", server),
-            Described("get", "/v2/health/live", "Whether it is up", just(("live",), live=const(True))),
-            Described("get", "/v2/health/ready", "Whether it is up", just(("ready",), ready=const(True))),
+            Described("get", "/v2/health/live", "Whether it is up", object_of(("live",), live=const(True))),
+            Described("get", "/v2/health/ready", "Whether it is up", object_of(("ready",), ready=const(True))),
             *(Described("get", model + v, "What goes in and out", about) for v in versions),
-            *(Described("get", f"{model}{v}/ready", "Whether the model is up", just(name=WORD, ready=const(True)))
+            *(Described("get", f"{model}{v}/ready", "Whether the model is up", object_of(name=WORD, ready=const(True)))
               for v in versions),
             *(Described("post", f"{model}{v}/infer", "Ask the model", _answer(served), _question(served))
               for v in versions),
@@ -80,14 +80,14 @@ class OpenInference(Wire):
 
     # Facing the client.
 
-    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+    def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         header, raw = split(headers, body)
         form, row = form_of(served, header, raw)
         x = tensor_of(form, row, header, raw, served)
         return Inquiry(served.inspected(x, form.datatype), form.mark, form.binary, form.outputs)
 
-    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+    def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
         scores = shown_scores(served, answer)
         values = ((served.label, answer.labels), (served.scores, scores), (served.explanation, answer.explanation))
         known = [(n, v) for n, v in values if n and v is not None and (not inquiry.outputs or n in inquiry.outputs)]
@@ -104,7 +104,7 @@ class OpenInference(Wire):
         kind = (("content-type", "application/octet-stream"), (LENGTH, str(len(header))))
         return Reply(b"".join([header, *raw]), 200, kind)
 
-    def tell(self, served: Served, what: str) -> Reply:
+    def tell(self, served: ModelSpec, what: str) -> Reply:
         if what == "server":
             return _json({"name": "portcullis", "version": "", "extensions": ["binary_tensor_data"]})
         if what == "live":
@@ -132,7 +132,7 @@ class OpenInference(Wire):
 
     # Facing the upstream.
 
-    def ask(self, served: Served, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
         cast = np.ascontiguousarray(x, DTYPE[served.datatype])
         tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
@@ -147,7 +147,7 @@ class OpenInference(Wire):
         kind = {"content-type": "application/octet-stream", LENGTH: str(len(header))}
         return Ask(path, header + cast.tobytes(), kind)
 
-    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+    def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         cut, raw = headers.get(LENGTH), memoryview(b"")
         if cut:
             if not (cut.isascii() and cut.isdigit() and len(cut) <= 12):
@@ -158,7 +158,7 @@ class OpenInference(Wire):
         return several_rows(served, n, tree, raw) if answer is None else answer
 
 
-def _asking(served: Served) -> tuple[str, orjson.Fragment]:
+def _asking(served: ModelSpec) -> tuple[str, orjson.Fragment]:
     """What is the same in every question to this model: the path, and the outputs asked for."""
     flags: dict[str, Any] = {"parameters": {"binary_data": True}} if served.binary else {}
     outputs = [{"name": n, **flags} for n in served.outputs]
@@ -166,7 +166,7 @@ def _asking(served: Served) -> tuple[str, orjson.Fragment]:
     return path, orjson.Fragment(orjson.dumps(outputs))
 
 
-def _question(served: Served) -> dict[str, Any]:
+def _question(served: ModelSpec) -> dict[str, Any]:
     """What `read` reads, but for raw tensors. That as many numbers must come as the shape says is beyond a schema."""
     hints = {"type": ["object", "null"], "properties": {"content_type": {}}, "additionalProperties": False}
     widths = served.interface.input_shape
@@ -175,25 +175,25 @@ def _question(served: Served) -> dict[str, Any]:
     rest = {"name": const(served.input), "parameters": hints}
     must = ("name", "shape", "datatype", "data")
     row = rows(served.interface, served.max_rows)["items"]
-    single = just(must, shape=const([1, *widths]), datatype=const("FP64"), data=some(row, 1, 1), **rest)
-    tensor = just(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
-    return just(
+    single = object_of(must, shape=const([1, *widths]), datatype=const("FP64"), data=some(row, 1, 1), **rest)
+    tensor = object_of(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
+    return object_of(
         ("inputs",),
         id={"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"},
         inputs=some({"anyOf": [single, tensor]}, 1, 1),
-        outputs=some(just(("name",), name=const(*served.outputs), parameters=hints), 1, 8),
+        outputs=some(object_of(("name",), name=const(*served.outputs), parameters=hints), 1, 8),
         parameters=hints,
     )
 
 
-def _answer(served: Served) -> dict[str, Any]:
-    output = just(("name", "shape", "datatype", "data"), name=WORD, shape=some({"type": "integer"}), datatype=WORD,
+def _answer(served: ModelSpec) -> dict[str, Any]:
+    output = object_of(("name", "shape", "datatype", "data"), name=WORD, shape=some({"type": "integer"}), datatype=WORD,
                   data=some({"type": ["number", "null"]}))  # fmt: skip
-    return just(("model_name", "outputs"), model_name=const(served.name), model_version=WORD, id=WORD,
+    return object_of(("model_name", "outputs"), model_name=const(served.name), model_version=WORD, id=WORD,
                 outputs=some(output))  # fmt: skip
 
 
-def _written(name: str, value: np.ndarray, served: Served, binary: bool, raw: list[bytes]) -> dict[str, Any]:
+def _written(name: str, value: np.ndarray, served: ModelSpec, binary: bool, raw: list[bytes]) -> dict[str, Any]:
     kind = "INT64" if value.dtype.kind != "f" else "FP64"
     if name == served.scores and served.interface.precision == "float32":
         kind = "FP32"

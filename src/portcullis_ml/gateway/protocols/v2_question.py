@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from portcullis_ml.core.types import Array, Floats
-from portcullis_ml.gateway.protocols.apart import around, parted
+from portcullis_ml.gateway.protocols.number_lists import loads_rest, without_numbers
 from portcullis_ml.gateway.protocols.strict import (
     BadRequest,
     claimed_shape,
@@ -24,7 +24,7 @@ from portcullis_ml.gateway.protocols.strict import (
     same_count,
     text,
 )
-from portcullis_ml.gateway.protocols.wire import DTYPE, DTYPES, Headers, Served, whole
+from portcullis_ml.gateway.protocols.wire import DTYPE, DTYPES, Headers, ModelSpec, whole
 
 __all__ = ["LENGTH", "Form", "form_of", "split", "tensor_of"]
 
@@ -57,16 +57,16 @@ def split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
     return body[: int(given)], body[int(given) :]
 
 
-def form_of(served: Served, header: bytes, raw: bytes) -> tuple[Form, Array | None]:
-    """A question's form, and the numbers of its only row where they were read apart. Raises BadRequest."""
-    rest, row = parted(header, b'"data"') or (header, None)
+def form_of(served: ModelSpec, header: bytes, raw: bytes) -> tuple[Form, Array | None]:
+    """A question's form, and the numbers of its only row where they were read separately. Raises BadRequest."""
+    rest, row = without_numbers(header, b'"data"') or (header, None)
     if row is None and not raw:  # the numbers are in it
         return _formed(served, loads(header)), None
     known: dict[tuple[bytes, bool], Form] = served.made.setdefault("v2 forms", {})
     key = rest, row is None
     form = known.get(key)
     if form is None:
-        tree = loads(header) if row is None else around(rest, ("inputs", 0, "data"))
+        tree = loads(header) if row is None else loads_rest(rest, ("inputs", 0, "data"))
         if tree is None:
             return _formed(served, loads(header)), None
         form = _formed(served, tree)
@@ -77,7 +77,7 @@ def form_of(served: Served, header: bytes, raw: bytes) -> tuple[Form, Array | No
     return form, row
 
 
-def _formed(served: Served, tree: dict[str, Any]) -> Form:
+def _formed(served: ModelSpec, tree: dict[str, Any]) -> Form:
     """What a question's tree says, but for its numbers."""
     only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request")
     flags = _parameters(tree, "The request", ("binary_data_output",))
@@ -103,7 +103,7 @@ def _parameters(tree: dict[str, Any], where: str, allowed: tuple[str, ...]) -> d
     return {} if given is None else only_keys(given, (*allowed, *HARMLESS), f"The parameters of {where.lower()}")
 
 
-def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: Served) -> Floats:
+def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: ModelSpec) -> Floats:
     """(n, *input_shape) the numbers in the datatype that they claim to be in. Raises BadRequest."""
     where, dtype = "The input", DTYPE[form.datatype]
     found: Floats
@@ -128,7 +128,7 @@ def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: 
     return rows_in(found.reshape(form.shape), served.interface.input_shape, served.max_rows, where)
 
 
-def _wanted(tree: dict[str, Any], served: Served, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _wanted(tree: dict[str, Any], served: ModelSpec, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(names asked for, names wanted as raw bytes)."""
     known = served.outputs
     if tree.get("outputs") is None:

@@ -18,12 +18,14 @@ import orjson
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface
-from portcullis_ml.gateway.protocols.described import Described, just
+from portcullis_ml.gateway.protocols.described import Described, object_of
 from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
 
-__all__ = ["DTYPE", "DTYPES", "Ask", "Inquiry", "Reply", "Served", "Wire"]
+__all__ = ["DTYPE", "DTYPES", "REMAINING", "Ask", "Inquiry", "ModelSpec", "Reply", "Wire"]
 
 Headers = Mapping[str, str]  # lower-case names
+
+REMAINING = "x-ratelimit-remaining"  # the header that says how many rows a quota still has for the client
 
 DTYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
@@ -33,7 +35,7 @@ DTYPE = {name: np.dtype(code) for name, code in DTYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ModelSpec:
     """A model as one side of the gate knows it: its name on the wire and the tensors that go in and out."""
 
     name: str
@@ -122,43 +124,43 @@ class Wire(ABC):
     explains: ClassVar[bool] = False  # whether it has a place for explanations
 
     @abstractmethod
-    def route(self, method: str, path: str, served: Served) -> str | None:
+    def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         """The kind of a request on the list of allowed routes: "infer", or a word for `tell`. None for all else."""
 
     @abstractmethod
-    def routes(self, served: Served) -> tuple[Described, ...]:
+    def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         """That list, described."""
 
     @abstractmethod
-    def read(self, served: Served, headers: Headers, body: bytes) -> Inquiry:
+    def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         """The question in a body, or BadRequest."""
 
     @abstractmethod
-    def write(self, served: Served, inquiry: Inquiry, answer: Answer) -> Reply:
+    def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
         """The answer for the client."""
 
     @abstractmethod
-    def tell(self, served: Served, what: str) -> Reply:
+    def tell(self, served: ModelSpec, what: str) -> Reply:
         """Health and metadata, from what the gate knows; the upstream is not asked."""
 
     @abstractmethod
-    def ask(self, served: Served, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats) -> Ask:
         """The question for the upstream (or, from an oracle, for a gate)."""
 
     @abstractmethod
-    def understand(self, served: Served, n: int, headers: Headers, body: bytes) -> Answer:
+    def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
 
     def refusal(self) -> dict[str, Any]:
         """What `refuse` writes, described."""
-        return just(("error",), error={"type": "string"})
+        return object_of(("error",), error={"type": "string"})
 
     def refuse(self, status: int, sentence: str) -> Reply:
         """An error as this protocol writes it."""
         return Reply(orjson.dumps({"error": sentence}), status)
 
 
-def shown_scores(served: Served, answer: Answer) -> Array | None:
+def shown_scores(served: ModelSpec, answer: Answer) -> Array | None:
     """(n, c) the scores as they are written: withheld ones NaN, or one-hot where the policy says so."""
     if served.withheld == "null" or not served.interface.n_classes or answer.labels is None:
         return answer.scores
@@ -178,7 +180,7 @@ def one_hot_where_withheld(scores: Array, answer: Answer) -> Array:
     return filled
 
 
-def answer_from(served: Served, n: int, scores: Any, labels: Any, explanation: Any = None) -> Answer:
+def answer_from(served: ModelSpec, n: int, scores: Any, labels: Any, explanation: Any = None) -> Answer:
     """An Answer from the arrays that a far side sent; its labels win over the argmax where it sent both."""
     columns = max(served.interface.n_classes, 1)
     if scores is not None:
@@ -199,7 +201,7 @@ def answer_from(served: Served, n: int, scores: Any, labels: Any, explanation: A
     return Answer(labels, scores, None if explanation is None else _explained(served, n, explanation))
 
 
-def _explained(served: Served, n: int, explanation: Any) -> Array:
+def _explained(served: ModelSpec, n: int, explanation: Any) -> Array:
     found: Array = np.asarray(explanation, np.float64)
     shape = n, *served.explained
     if found.size != math.prod(shape):

@@ -1,0 +1,304 @@
+"""The operators' port: health, metrics, and a dashboard that shows alarms as they happen.
+
+Server-rendered pages, one script of forty lines and one stylesheet, all from here: nothing is built and
+nothing is fetched from another host. Everything but /healthz and /readyz needs an operator's token, and
+what an operator does to a client is written down with the operator's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from portcullis_ml.gateway.admin.metrics import Metrics
+from portcullis_ml.gateway.admin.openapi import described
+from portcullis_ml.gateway.policy.clients import hashed
+from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.state.fold import Stream
+from portcullis_ml.gateway.state.stores import StateStore
+from portcullis_ml.gateway.state.streams import Down, Streams
+
+__all__ = ["admin_app"]
+
+PAGES = Path(__file__).parent / "pages"
+COOKIE = "portcullis"
+SAFE = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+SHOWN = 200  # clients on the first page
+EVERY_S = 1.0  # between two updates of a page
+ACTIONS = ("block", "unblock", "clear")
+WIDTH, HEIGHT = 600, 120
+SESSION_S = 8 * 3600
+
+
+class ModelServer(Protocol):
+    async def ready(self) -> bool: ...
+
+
+class Gate(Protocol):
+    """The part of a gate that its operators look at."""
+
+    streams: Streams
+    metrics: Metrics
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+    @property
+    def upstream(self) -> ModelServer: ...
+
+
+def admin_app(gate: Gate, store: StateStore) -> Starlette:
+    """The application for the operators' port. `app.state.token` is set when the policy names no operator."""
+    desk = _Desk(gate, store)
+    routes = [
+        Route("/healthz", desk.health),
+        Route("/readyz", desk.ready),
+        Route("/metrics", desk.metrics),
+        Route("/openapi.json", desk.openapi),
+        Route("/live", desk.live),
+        Route("/login", desk.login, methods=["POST"]),
+        Route("/act", desk.act, methods=["POST"]),
+        Route("/client", desk.client),
+        Route("/", desk.front),
+        Route("/{name:str}", desk.file),
+    ]
+    app = Starlette(routes=routes, exception_handlers={Down: _down})  # type: ignore[dict-item]
+    app.state.stop = desk.stop
+    app.state.token = desk.token
+    return app
+
+
+class _Desk:
+    def __init__(self, gate: Gate, store: StateStore) -> None:
+        self.gate = gate
+        self.store = store
+        self.stop = asyncio.Event()
+        self.token = "" if gate.policy.admin.tokens else secrets.token_urlsafe(18)
+        self._own = hashed(self.token) if self.token else ""
+        self._sessions: dict[str, tuple[str, float]] = {}  # session -> (operator, until)
+        self._pages = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
+        self._pages.filters["when"] = lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) if at else ""
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def ready(self, request: Request) -> Response:
+        """Ready when a request would be served: not draining, the model up, the journal writable or not needed."""
+        state = "ok"
+        try:
+            await self.store.ping()
+        except Down:
+            state = "down"
+        upstream = await self.gate.upstream.ready()
+        needs_state = self.gate.policy.failure.state == "closed"
+        ready = not self.gate.draining and upstream and (state == "ok" or not needs_state)
+        tree = {"ready": ready, "draining": self.gate.draining, "model_server": upstream, "state": state}
+        return JSONResponse(tree, 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        if not self._operator(request):
+            return _denied()
+        return Response(self.gate.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        """What clients may send and get, under the policy as it is now."""
+        if not self._operator(request):
+            return _denied()
+        return JSONResponse(described(self.gate.policy))
+
+    async def front(self, request: Request) -> Response:
+        if not self._operator(request):
+            return self._page("login.html")
+        return self._page("clients.html", **await self._overview())
+
+    async def client(self, request: Request) -> Response:
+        if not self._operator(request):
+            return self._page("login.html")
+        name = request.query_params.get("name", "")
+        if name not in await self.store.clients() and name not in self.gate.streams.open:
+            return self._page("missing.html", status=404, name=name[:128])
+        return self._page("client.html", **await self._one(name))
+
+    async def live(self, request: Request) -> Response:
+        """Server-sent events: the part of a page that changes, whenever it does."""
+        if not self._operator(request):
+            return _denied()
+        name = request.query_params.get("name")
+        return StreamingResponse(self._changes(name), media_type="text/event-stream", headers=SAFE)
+
+    async def login(self, request: Request) -> Response:
+        form = await _form(request)
+        who = self._known(form.get("token", ""))
+        if not who:
+            return self._page("login.html", status=403, wrong=True)
+        session = secrets.token_urlsafe(24)
+        now = time.time()
+        self._sessions = {s: (w, until) for s, (w, until) in self._sessions.items() if until > now}
+        self._sessions[session] = (who, now + SESSION_S)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", max_age=SESSION_S)
+        return answer
+
+    async def act(self, request: Request) -> Response:
+        """Block, unblock or clear a client; the operator's name is written down first."""
+        who = self._operator(request)
+        if not who or not _same_origin(request):
+            return _denied()
+        form = await _form(request)
+        what, name = form.get("deed", ""), form.get("name", "")
+        if what not in ACTIONS or not 1 <= len(name) <= 128:
+            return JSONResponse({"error": f"A deed is one of {', '.join(ACTIONS)}, done to a client."}, 400)
+        try:
+            await self.store.log_operation(time.time(), who, what, name)
+            await self.gate.streams.operate(name, what, who, time.time())
+        except Down as error:
+            return JSONResponse({"error": str(error)}, 503)
+        if request.headers.get("authorization"):
+            return JSONResponse({"done": what, "client": name, "by": who})
+        return RedirectResponse(str(request.url_for("client").path) + "?" + _query(name), 303)
+
+    async def file(self, request: Request) -> Response:
+        kinds = {"style.css": "text/css", "live.js": "text/javascript"}
+        name = request.path_params["name"]
+        if name not in kinds:
+            return JSONResponse({"error": "There is nothing here."}, 404)
+        return Response(
+            (PAGES / name).read_bytes(), media_type=kinds[name], headers={**SAFE, "cache-control": "max-age=3600"}
+        )
+
+    async def _changes(self, name: str | None) -> AsyncIterator[bytes]:
+        before = ""
+        while not self.stop.is_set():
+            values = await self._overview() if name is None else await self._one(name)
+            part = self._pages.get_template("rows.html" if name is None else "one.html").render(**values)
+            if part != before:
+                before = part
+                yield b"".join(b"data: " + line.encode() + b"\n" for line in part.splitlines()) + b"\n"
+            else:
+                yield b": still here\n\n"
+            try:
+                await asyncio.wait_for(self.stop.wait(), EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def _overview(self) -> dict[str, Any]:
+        alarms = await self.store.alarms(limit=100)
+        streams = sorted(self.gate.streams.open.values(), key=lambda s: -s.last)[:SHOWN]
+        alarmed = {a.client for _, a in alarms}
+        return {
+            "streams": [_row(s, s.client in alarmed) for s in streams],
+            "alarms": [a for _, a in alarms[:20]],
+            "operations": await self.store.operator_log(20),
+            "mode": self.gate.policy.mode,
+            "model": self.gate.policy.served.name,
+            "requests": self.gate.metrics.requests,
+            "rows": self.gate.metrics.rows,
+            "known": len(await self.store.clients()),
+        }
+
+    async def _one(self, name: str) -> dict[str, Any]:
+        stream = await self.gate.streams.look(name)
+        alarms = [a for _, a in await self.store.alarms(limit=500) if a.client == name]
+        operations = [d for d in await self.store.operator_log() if d["client"] == name]
+        heard = [(r, max(s, 0.0)) for r, s, _ in stream.curve]
+        return {
+            **_row(stream, bool(alarms)),
+            "alarms": alarms,
+            "operations": operations,
+            "suspicion_line": _line(heard),
+            "sets_line": _line([(r, float(k)) for r, _, k in stream.curve]),
+            "top_suspicion": max((s for _, s in heard), default=0.0),
+            "top_sets": max((k for _, _, k in stream.curve), default=0),
+            "width": WIDTH,
+            "height": HEIGHT,
+        }
+
+    def _operator(self, request: Request) -> str | None:
+        given = request.headers.get("authorization", "")
+        if given[:7].lower() == "bearer ":
+            return self._known(given[7:].strip())
+        who, until = self._sessions.get(request.cookies.get(COOKIE, ""), (None, 0.0))
+        return who if until > time.time() else None
+
+    def _known(self, token: str) -> str | None:
+        digest, found = hashed(token), None
+        for who, kept in (*self.gate.policy.admin.tokens, *((("operator", self._own),) if self._own else ())):
+            if hmac.compare_digest(digest, kept):
+                found = who
+        return found
+
+    def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
+        return HTMLResponse(self._pages.get_template(template).render(**values), status, headers=SAFE)
+
+
+def _row(stream: Stream, alarmed: bool) -> dict[str, Any]:
+    """What a page shows of one client."""
+    suspicion = stream.curve[-1][1] if stream.curve else -1.0
+    return {
+        "name": stream.client,
+        "query": _query(stream.client),
+        **stream.tally,
+        "suspicion": None if suspicion < 0 else suspicion,
+        "samples": stream.curve[-1][2] if stream.curve else 0,
+        "last": stream.last,
+        "blocked": stream.blocked,
+        "alarmed": alarmed,
+    }
+
+
+def _line(points: list[tuple[int, float]]) -> str:
+    """Points of an SVG polyline, scaled to the chart."""
+    if not points:
+        return ""
+    right, top = max(points[-1][0], 1), max(max(v for _, v in points), 1e-9)
+    return " ".join(f"{WIDTH * x / right:.1f},{HEIGHT - (HEIGHT - 4) * v / top:.1f}" for x, v in points)
+
+
+def _query(name: str) -> str:
+    from urllib.parse import urlencode
+
+    return urlencode({"name": name})
+
+
+async def _form(request: Request) -> dict[str, str]:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > 4_096:
+            return {}
+    return {k: v[0] for k, v in parse_qs(body.decode("utf-8", "replace")).items()}
+
+
+def _same_origin(request: Request) -> bool:
+    """A browser's form must come from this very page; a script with a token sends no Origin."""
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+async def _down(request: Request, error: Down) -> Response:
+    return JSONResponse({"error": str(error)}, 503)
+
+
+def _denied() -> Response:
+    return JSONResponse({"error": "An operator's token is needed."}, 401, headers={"www-authenticate": "Bearer"})

@@ -1,0 +1,180 @@
+"""Who is asking: an API key, a claim of a signed token, or a name set by a proxy that is trusted.
+
+Detection works per client, so a name that can be made up is a bypass: keys are looked up by their
+SHA-256 (they are random and long, so a slow hash would add nothing), tokens are verified, and a
+name in a header counts only when it comes from a trusted address; from anyone else it is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from portcullis_ml.core.errors import InputError, MissingExtra
+from portcullis_ml.core.settings import check
+from portcullis_ml.gateway.protocols.strict import BadRequest
+
+__all__ = ["ANONYMOUS", "ApiKey", "Clients", "Named", "Token", "hashed", "loopback", "new_key"]
+
+ANONYMOUS = "(anonymous)"
+LONGEST = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """One key of one client; a client may have several, so that a new one can overlap the old."""
+
+    client: str
+    sha256: str  # hex digest of the key; make one with `portcullis check --new-key`
+    until: float | None = None  # seconds since 1970 after which it is refused; None means never
+
+    def __post_init__(self) -> None:
+        check(self, "client", "a name of 1 to 128 printable characters that does not begin with (", good_name)
+        check(self, "sha256", "64 hexadecimal digits", lambda v: len(v) == 64 and int(v, 16) >= 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A signed token (JWT), whose claim names the client."""
+
+    key_file: str  # public key in PEM form, or a shared secret
+    algorithms: tuple[str, ...]  # such as ("RS256",); "none" is refused
+    header: str = "authorization"
+    claim: str = "sub"
+    audience: str | None = None
+    issuer: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self, "algorithms", 'a list such as ["RS256"], without "none"', _signed)
+
+    def client(self, text: str) -> str:
+        try:
+            import jwt
+        except ModuleNotFoundError as error:
+            raise MissingExtra("Token", "PyJWT", "gateway") from error
+        wanted = {"require": ["exp", self.claim], "verify_aud": self.audience is not None}
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                text, _key(self.key_file), list(self.algorithms), options=wanted,  # type: ignore[arg-type]
+                audience=self.audience, issuer=self.issuer,
+            )  # fmt: skip
+        except jwt.PyJWTError:
+            raise BadRequest("The token is not valid.", 401) from None
+        return named(claims.get(self.claim))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A header in which a trusted proxy names the client: its account, or the subject of its certificate."""
+
+    header: str
+    trusted: tuple[str, ...] = ("127.0.0.1/32", "::1/128")  # addresses of the proxy
+
+    def __post_init__(self) -> None:
+        check(self, "header", "a header's name", lambda v: bool(v) and v.isascii())
+        check(self, "trusted", "a list of networks such as 10.0.0.0/8", lambda v: bool(v) and bool(_networks(v)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clients:
+    """All ways to be known, tried in this order: header, token, key."""
+
+    keys: tuple[ApiKey, ...] = ()
+    key_header: str = "x-api-key"
+    token: Token | None = None
+    named: tuple[Named, ...] = ()
+    anonymous: str = "refuse"  # or "shared": everyone without a name is one client
+    _by_digest: dict[str, ApiKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check(self, "anonymous", '"refuse" or "shared"', lambda v: v in ("refuse", "shared"))
+        object.__setattr__(self, "_by_digest", {k.sha256.lower(): k for k in self.keys})
+
+    def identify(self, headers: Mapping[str, str], twice: Set[str], peer: str | None, now: float) -> str:
+        """The client's name, or BadRequest with 400, 401 or 403. `twice` are headers that came more than once."""
+        for way in self.named:
+            if way.header in headers:
+                return self._by_proxy(way, headers[way.header], twice, peer)
+        if self.token and self.token.header in headers:
+            return self.token.client(_bearer(headers[self.token.header], self.token.header, twice))
+        if self.key_header in headers:
+            return self._by_key(_bearer(headers[self.key_header], self.key_header, twice), now)
+        if self.anonymous == "shared":
+            return ANONYMOUS
+        raise BadRequest("Say who you are: an API key or a token is needed.", 401)
+
+    def _by_proxy(self, way: Named, name: str, twice: Set[str], peer: str | None) -> str:
+        if peer is None or not any(ipaddress.ip_address(peer) in n for n in _networks(way.trusted)):
+            raise BadRequest(f"The header {way.header} is taken from the proxy only.", 403)
+        _once(way.header, twice)
+        return named(name)
+
+    def _by_key(self, key: str, now: float) -> str:
+        known = self._by_digest.get(hashed(key))
+        if known is None or (known.until is not None and now > known.until):
+            raise BadRequest("The API key is not valid.", 401)
+        return known.client
+
+
+def hashed(key: str) -> str:
+    """The digest under which a key is kept."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def loopback(host: str) -> bool:
+    """Whether a host's name stands for this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_key() -> tuple[str, str]:
+    """A fresh API key and its digest."""
+    key = "pk_" + secrets.token_urlsafe(24)
+    return key, hashed(key)
+
+
+def good_name(name: Any) -> bool:
+    return isinstance(name, str) and 1 <= len(name) <= LONGEST and name.isprintable() and not name.startswith("(")
+
+
+def named(name: Any) -> str:
+    if not good_name(name):
+        raise BadRequest(f"A client's name must be 1 to {LONGEST} printable characters.")
+    return str(name)
+
+
+def _bearer(value: str, header: str, twice: Set[str]) -> str:
+    _once(header, twice)
+    return value[7:].strip() if value[:7].lower() == "bearer " else value
+
+
+def _once(header: str, twice: Set[str]) -> None:
+    if header in twice:
+        raise BadRequest(f"The header {header} may come once.")
+
+
+def _signed(algorithms: Any) -> bool:
+    return bool(algorithms) and not isinstance(algorithms, str) and "none" not in [a.lower() for a in algorithms]
+
+
+@lru_cache(maxsize=64)
+def _networks(words: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(ipaddress.ip_network(w) for w in words)
+
+
+@lru_cache(maxsize=8)
+def _key(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise InputError(f"The token's key file {path!r} cannot be read ({error.strerror}).") from error

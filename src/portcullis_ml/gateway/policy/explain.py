@@ -1,0 +1,138 @@
+"""A policy in sentences: what `portcullis check` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from portcullis_ml.core.artifacts import WRITTEN
+from portcullis_ml.core.settings import describe
+from portcullis_ml.core.types import Reveals
+from portcullis_ml.gateway.policy.clients import loopback
+from portcullis_ml.gateway.policy.policy import Policy
+
+__all__ = ["explained", "warnings"]
+
+FAILURES = {
+    "state": {"closed": "requests get 503", "open": "requests are served, and written down when it is back"},
+    "guard": {
+        "closed": "the request gets 503",
+        "labels": "the class alone is served",
+        "open": "the answer is served as it is",
+    },
+    "log": {"closed": "requests get 503", "open": "requests are served and the lost lines counted"},
+}
+
+
+def _address(url: str) -> str:
+    """Without the name and password that may stand in it."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def explained(policy: Policy) -> Iterator[str]:
+    """One sentence after another."""
+    served, up, limits = policy.served, policy.upstream, policy.limits
+    where = (
+        f"the model server at {_address(up.url)} in {up.protocol}" if up else "no model server yet (give --upstream)"
+    )
+    yield (
+        f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
+        f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."
+    )
+    speaks = ", ".join(policy.listen.protocols)
+    yield f"Clients speak {speaks} at {policy.listen.host}:{policy.listen.port}; every other route is refused."
+    yield from _clients(policy)
+    if policy.enforced:
+        yield "Decisions are enforced."
+    else:
+        yield "Decisions are observed only: they are counted and alarms are told, but every answer goes out as it is."
+    if not policy.stages:
+        yield "The guard has no stages: everyone gets the model's answer."
+    for number, stage in enumerate(policy.stages, 1):
+        yield f"Stage {number}: {_unit(describe(stage))}."
+    yield from _answers(policy)
+    yield (
+        f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
+        f"{limits.per_client} of one client."
+    )
+    for part, words in FAILURES.items():
+        name = {"state": "the state cannot be written", "guard": "a stage fails", "log": "the log cannot be written"}
+        yield f"When {name[part]}, {words[getattr(policy.failure, part)]}."
+    yield f"State is kept in {_without_password(policy.state.url)}."
+    if policy.log:
+        what = "decisions, rows and answers" if policy.log.queries else "decisions only"
+        age = f"deleted after {policy.log.days:g} days" if policy.log.days else "never deleted"
+        yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
+    if policy.alarms:
+        yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+
+
+def warnings(policy: Policy) -> Iterator[str]:
+    """What is allowed and yet worth a second look."""
+    if policy.clients.anonymous == "shared":
+        yield "Everyone without a name is one client: one thief among them gets all of them stopped."
+    if not loopback(policy.admin.host):
+        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS or on 127.0.0.1."
+    if not policy.admin.tokens:
+        yield "No operator is named; each start prints a token of its own."
+    if policy.failure.state == "open":
+        yield "While the state cannot be written, every process decides for itself."
+    for stage in policy.stages:
+        if not _watches(describe(stage)):
+            continue
+        return
+    yield "No stage watches for extraction: nothing but quotas and rounding stands between a thief and a copy."
+
+
+def _clients(policy: Policy) -> Iterator[str]:
+    clients = policy.clients
+    for way in clients.named:
+        yield f"The header {way.header} names the client when it comes from {', '.join(way.trusted)}, else 403."
+    if clients.token:
+        yield f"A signed token in {clients.token.header} names the client by its claim {clients.token.claim!r}."
+    if clients.keys:
+        names = {k.client for k in clients.keys}
+        ending = sum(k.until is not None for k in clients.keys)
+        yield f"{len(clients.keys)} API keys in {clients.key_header} name {len(names)} clients; {ending} of them end."
+    shared = clients.anonymous == "shared"
+    yield f"Whoever has no name {'shares one account with all such others' if shared else 'is refused with 401'}."
+
+
+def _answers(policy: Policy) -> Iterator[str]:
+    shown = policy.shown
+    words = {Reveals.LABELS: "the class only", Reveals.TOP_K: f"the {shown.k} best scores", Reveals.PROBS: "all scores"}
+    rounded = "" if shown.decimals is None else f", rounded to {shown.decimals} decimals"
+    yield f"Everybody is shown {words[shown.reveals]}{rounded}{', and the explanation' if shown.explains else ''}."
+    if policy.asked.explanation and not shown.explains:
+        yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
+
+
+def _unit(tree: dict[str, Any]) -> str:
+    """watch with prada (threshold 5.0), then block."""
+    if tree["unit"] == "watch":
+        return f"watch each client with {_unit(tree['detector'])}; from an alarm on, {_unit(tree['then'])}"
+    if tree["unit"] == "quota":
+        return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
+    settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
+    return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
+
+
+def _value(value: Any) -> Any:
+    """An artifact by its path and the first digits of its hash, everything else as it is."""
+    found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
+    return f"{found['path']} (sha256 {found['sha256'][:12]})" if found else value
+
+
+def _watches(tree: dict[str, Any]) -> bool:
+    return tree["unit"] == "watch" or any(isinstance(v, dict) and _watches(v) for v in tree.values())
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else url

@@ -1,0 +1,321 @@
+"""The policy: one TOML file that says who a client is, what the guard does, and what happens when something fails.
+
+    mode = "enforce"                      # or "observe": decide, count and alarm, but change nothing
+    key_file = "guard.key"                # 32 secret bytes, in hexadecimal
+
+    [upstream]
+    url = "http://127.0.0.1:8080"
+
+    [model]
+    name = "digits"
+    input_shape = [64]
+    classes = 10
+
+    [clients]
+    key = [{ client = "alice", sha256 = "..." }]
+
+    [[guard]]
+    unit = "watch"
+    detector = { unit = "prada" }
+    then = { unit = "label_only" }
+
+Every mistake is refused with its line. `portcullis check` says in sentences what a policy does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from portcullis_ml.catalog import resolve
+from portcullis_ml.core.errors import ParameterError, PortcullisError
+from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.types import Interface, Reveals
+from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
+from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.model_table import asked, feature, interface_of, undefended
+from portcullis_ml.gateway.policy.settings import Admin, Alarms, Failure, Limits, Listen, QueryLog, State, UpstreamTable
+from portcullis_ml.gateway.policy.toml_positions import PolicyError, made, positions, seconds
+from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec, Wire
+
+__all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
+
+T = TypeVar("T")
+MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
+         "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
+NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
+TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
+          "admin")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A policy as read: everything checked, nothing opened."""
+
+    served: ModelSpec  # the model as clients see it
+    asked: ModelSpec  # the model as the upstream knows it
+    shown: Interface  # what everybody gets to see
+    stages: tuple[Defense[Any], ...]
+    key: bytes
+    clients: Clients
+    upstream: UpstreamTable | None
+    listen: Listen
+    limits: Limits
+    failure: Failure
+    state: State
+    log: QueryLog | None
+    alarms: Alarms | None
+    admin: Admin
+    mode: str = "enforce"
+    quantum: float = 1e-6
+    digest: str = ""  # of the file and of the artifacts that it names; stands in every line of the query log
+
+    @property
+    def enforced(self) -> bool:
+        return self.mode == "enforce"
+
+    def guard(self) -> Guard:
+        """A guard of its own, its stages bound to the model; InputError where an artifact has changed meanwhile."""
+        return Guard(*self.stages, key=self.key, quantum=self.quantum, interface=undefended(self.asked))
+
+    def wires(self) -> tuple[Wire, ...]:
+        return tuple(PROTOCOLS.load(name)() for name in self.listen.protocols)
+
+
+def read_policy(path: str | Path, **changes: Any) -> Policy:
+    """The policy in a file; `changes` replace values of its tables, as ("upstream.url", ...) -> value."""
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise PolicyError(str(path), 0, f"The file cannot be read ({error.strerror}).") from error
+    return parse_policy(text, where=str(path), folder=Path(path).parent, changes=changes)
+
+
+def parse_policy(text: str, *, where: str = "policy", folder: Path = Path(), changes: Mapping[str, Any] = {}) -> Policy:
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        raise PolicyError(where, int(found.group(1)) if found else 0, f"This is not TOML: {error}.") from error
+    for name, value in changes.items():
+        table, _, key = name.partition(".")
+        tree.setdefault(table, {})[key] = value
+    return _Reader(tree, where, folder, positions(text), text)()
+
+
+class _Reader:
+    """One reading of one file: turns tables into settings, and errors into lines."""
+
+    def __init__(
+        self, tree: dict[str, Any], where: str, folder: Path, positions: dict[tuple[str, ...], int], text: str
+    ):
+        self.tree, self.where, self.folder, self.positions, self.text = tree, where, folder, positions, text
+
+    def __call__(self) -> Policy:
+        top = ("mode", "key_file", "quantum")
+        self._known(self.tree, (*top, *TABLES), ())
+        mode = self.tree.get("mode", "enforce")
+        if mode not in ("enforce", "observe"):
+            raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
+        interface, served = self._model()
+        upstream = self._settings(UpstreamTable, "upstream") if "upstream" in self.tree else None
+        shown = self._shown(interface)
+        listen = self._settings(Listen, "listen")
+        self._explained(interface, shown, upstream, listen)
+        known = asked(served, upstream)
+        stages = self._stages(undefended(known))
+        return Policy(
+            served=served if shown.explains else dataclasses.replace(served, explanation=None),
+            asked=known,
+            shown=shown,
+            stages=stages,
+            key=self._key(),
+            clients=self._clients(),
+            upstream=upstream,
+            listen=listen,
+            limits=self._settings(Limits, "limits"),
+            failure=self._settings(Failure, "failure"),
+            state=self._settings(State, "state"),
+            log=self._settings(QueryLog, "log") if "log" in self.tree else None,
+            alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
+            admin=self._admin(),
+            mode=mode,
+            quantum=self._quantum(),
+            digest=digest(self.text, stages),
+        )
+
+    def _quantum(self) -> float:
+        value = self.tree.get("quantum", 1e-6)
+        if type(value) not in (int, float) or not 0 < value < float("inf"):
+            raise self._wrong(("quantum",), f"quantum must be a number greater than 0; got {value!r}.")
+        return float(value)
+
+    # One table each.
+
+    def _model(self) -> tuple[Interface, ModelSpec]:
+        table = self._table("model", MODEL)
+        for key in ("name", "input_shape"):
+            if key not in table:
+                raise self._wrong(("model",), f"[model] must say {key}.")
+        for key in ("name", "version", "datatype", "input", "scores", "label", "withheld", "task", "explanation"):
+            self._text(("model", key), table.get(key, ""))
+        if table.get("datatype", "FP64") not in DTYPES:
+            raise self._wrong(("model", "datatype"), f"datatype must be one of {', '.join(DTYPES)}.")
+        if table.get("withheld", "null") not in ("null", "one_hot"):
+            raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
+        features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
+        interface = self._built(("model",), interface_of, table, tuple(features) or None)
+        names = {k: table[k] for k in NAMES if k in table}
+        shape = table.get("explanation_shape")
+        if shape is not None:
+            if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+                raise self._wrong(
+                    ("model", "explanation_shape"), f"explanation_shape must be a list of ints; got {shape!r}."
+                )
+            names["explanation_shape"] = tuple(shape)
+        rows = self.tree.get("limits", {}).get("rows", Limits.rows)
+        options = table.get("mapping", {})
+        return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
+
+    def _shown(self, interface: Interface) -> Interface:
+        table = self._table("answers", ("reveals", "k", "decimals", "explains"))
+        changes = {"explains": False, **table}
+        if type(changes["explains"]) is not bool:
+            raise self._wrong(("answers", "explains"), f"explains must be true or false; got {changes['explains']!r}.")
+        if "reveals" in changes:
+            changes["reveals"] = self._built(("answers", "reveals"), Reveals.parse, changes["reveals"])
+        return self._built(("answers",), interface.revealing, **changes)
+
+    def _explained(
+        self, interface: Interface, shown: Interface, upstream: UpstreamTable | None, listen: Listen
+    ) -> None:
+        """Refuse explanations that nobody gives, and those that would be lost on the way."""
+        if not interface.explains:
+            for where, said in ((("answers", "explains"), shown.explains),
+                                (("upstream", "explanation"), upstream and upstream.explanation)):  # fmt: skip
+                if said:
+                    raise self._wrong(where, "[model] must name the output tensor that explains: explanation = ...")
+            return
+        sides = [(("upstream", "protocol"), upstream.protocol)] if upstream else []
+        sides += [(("listen", "protocols"), name) for name in listen.protocols if shown.explains]
+        for where, name in sides:
+            if not PROTOCOLS.load(name).explains:
+                raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
+
+    def _stages(self, interface: Interface) -> tuple[Defense[Any], ...]:
+        """The stages of the guard. Each is bound to the model once: what it cannot be used with is refused here."""
+        catalog, stages = resolve("portcullis_ml.defenses:CATALOG"), list[Defense[Any]]()
+        given = self.tree.get("guard", [])
+        if not isinstance(given, list):
+            raise self._wrong(("guard",), "Every stage of the guard is a table of its own: write [[guard]].")
+        for i, table in enumerate(given):
+            where = ("guard", str(i))
+            if "unit" not in table:
+                raise self._wrong(where, 'A [[guard]] table must say which unit it is, such as unit = "rounding".')
+            stage = self._built(where, catalog.build, table, folder=self.folder)
+            if not isinstance(stage, Defense):
+                raise self._wrong((*where, "unit"), f"{table['unit']!r} is not a defense; give it to a watch.")
+            self._built(where, refuse_recipes, stage)
+            self._built(where, stage.bind, interface)
+            stages.append(stage)
+        return tuple(stages)
+
+    def _clients(self) -> Clients:
+        table = self._table("clients", ("anonymous", "key_header", "key", "token", "header", "subject"))
+        keys = [self._built(("clients", "key"), _api_key, k) for k in table.get("key", ())]
+        ways = [w for w in ("header", "subject") if w in table]
+        named = [self._built(("clients", w), _named, table[w]) for w in ways]
+        token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
+        plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
+        return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **plain)
+
+    def _admin(self) -> Admin:
+        table = self._table("admin", ("host", "port", "operator"))
+        given, where = table.get("operator", []), ("admin", "operator")
+        if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
+            raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')
+        keys = [self._built(where, made, ApiKey, {"client": o["name"], "sha256": o["sha256"]}) for o in given]
+        plain = {k: table[k] for k in ("host", "port") if k in table}
+        tokens = tuple((k.client, k.sha256.lower()) for k in keys)
+        found: Admin = self._built(("admin",), made, Admin, {**plain, "tokens": tokens})
+        return found
+
+    def _key(self) -> bytes:
+        name = self.tree.get("key_file")
+        if name is None:
+            raise self._wrong(
+                (), "key_file must name a file with the guard's secret; make one with `portcullis check --new-secret`."
+            )
+        self._text(("key_file",), name)
+        try:
+            key = bytes.fromhex((self.folder / name).read_text().strip())
+        except (OSError, ValueError):
+            raise self._wrong(
+                ("key_file",), f"key_file must name a file of hexadecimal digits; {name!r} is none."
+            ) from None
+        if len(key) < 16:
+            raise self._wrong(("key_file",), f"The guard's secret must be at least 16 bytes; this one is {len(key)}.")
+        return key
+
+    # Helpers of all tables.
+
+    def _text(self, where: tuple[str, ...], value: Any) -> str:
+        if not isinstance(value, str):
+            raise self._wrong(where, f"{where[-1]} must be text; got {value!r}.")
+        return value
+
+    def _table(self, name: str, known: tuple[str, ...]) -> dict[str, Any]:
+        table = self.tree.get(name, {})
+        if not isinstance(table, dict):
+            raise self._wrong((name,), f"{name} must be a table: write [{name}].")
+        self._known(table, known, (name,))
+        return table
+
+    def _settings(self, kind: Callable[..., T], name: str) -> T:
+        table = self._table(name, tuple(f.name for f in dataclasses.fields(kind)))  # type: ignore[arg-type]
+        found: T = self._built((name,), made, kind, table)
+        return found
+
+    def _known(self, table: Mapping[str, Any], known: tuple[str, ...], where: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(known)}."
+                raise self._wrong((*where, key), f"{key!r} is not known here.{hint}")
+
+    def _built(self, where: tuple[str, ...], build: Callable[..., T], *values: Any, **settings: Any) -> T:
+        try:
+            return build(*values, **settings)
+        except ParameterError as error:
+            field = re.split(r"[.\s]", error.parameter)[-1]
+            raise self._wrong((*where, field), str(error)) from error
+        except (PortcullisError, TypeError, KeyError, ValueError, AttributeError) as error:
+            raise self._wrong(where, str(error)) from error
+
+    def _wrong(self, where: tuple[str, ...], sentence: str) -> PolicyError:
+        """The error at the line of this key, or of the closest table around it."""
+        for end in range(len(where), 0, -1):
+            if where[:end] in self.positions:
+                return PolicyError(self.where, self.positions[where[:end]], sentence)
+        return PolicyError(self.where, 0, sentence)
+
+
+def _api_key(table: Mapping[str, Any]) -> ApiKey:
+    return made(ApiKey, {**table, "until": seconds(table.get("until"))})
+
+
+def _named(table: Mapping[str, Any]) -> Named:
+    found = made(Named, table)
+    return dataclasses.replace(found, header=found.header.lower())
+
+
+def _token(table: Mapping[str, Any], folder: Path) -> Token:
+    found = made(Token, table)
+    return dataclasses.replace(found, key_file=str(folder / found.key_file))

@@ -1,0 +1,176 @@
+"""The policy's tables as frozen data, one class for each; `policy` reads them from TOML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from portcullis_ml.core.settings import check
+from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.wire import DTYPES
+
+__all__ = ["Admin", "Alarms", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
+
+
+def _positive(v: float) -> bool:
+    return not isinstance(v, bool) and v > 0
+
+
+def _url(v: str) -> bool:
+    parts = urlsplit(v)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpstreamTable:
+    """The model server. Names of tensors default to the model's own."""
+
+    url: str
+    protocol: str = "v2"  # the dialect it understands
+    model: str | None = None
+    version: str = ""
+    input: str | None = None
+    scores: str | None = None
+    label: str | None = None  # an output tensor with classes, where it has one
+    explanation: str | None = None  # the one that explains its answers, where the model's own name for it differs
+    answers: str = "scores"  # or "labels": what it gives
+    datatype: str | None = None
+    binary: bool = False  # it reads the binary tensor extension: Triton and KServe do, MLServer does not
+    timeout_s: float = 10.0
+    connections: int = 100
+    token_file: str | None = None  # what the server wants to see before it answers
+    token_header: str = "authorization"  # where it looks; the token is sent as "Bearer ..." in this one, bare in others
+
+    ca_file: str | None = None  # who must have signed the server's certificate; None leaves it to the system
+    cert_file: str | None = None  # the gate's own certificate, for a server that wants to see one
+    key_file: str | None = None  # its key, where it is not in the same file
+
+    def __post_init__(self) -> None:
+        https = self.url.startswith("https://")
+        for name in ("ca_file", "cert_file", "key_file"):
+            check(self, name, "given with an https:// address only", lambda v: v is None or https)
+        check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
+        check(self, "token_header", "the name of a header", lambda v: v.replace("-", "").isalnum() and v.isascii())
+        check(self, "url", "http://host:port", _url)
+        check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)
+        check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))
+        check(self, "datatype", f"one of {', '.join(DTYPES)}", lambda v: v is None or v in DTYPES)
+        check(self, "timeout_s", "a positive number of seconds", _positive)
+        check(self, "connections", "a positive int", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listen:
+    """Where clients come in."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    protocols: tuple[str, ...] = ("v2",)
+
+    def __post_init__(self) -> None:
+        check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)
+        check(
+            self,
+            "protocols",
+            f"a list of some of {', '.join(PROTOCOLS)}",
+            lambda v: bool(v) and not isinstance(v, str) and all(p in PROTOCOLS for p in v),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request, one client and all of them together may take."""
+
+    body_bytes: int = 4 << 20  # of one request; larger ones get 413
+    rows: int = 1_024  # of one request
+    in_flight: int = 256  # requests at once; beyond, 503 with Retry-After
+    per_client: int = 64  # requests of one client at once; beyond, 429
+    buffer_bytes: int = 256 << 20  # of all bodies being read; beyond, 503
+    connections: int = 2_048  # open at once; beyond, 503 with Retry-After
+    head_bytes: int = 64 << 10  # of a request's address and headers; beyond, 431
+    head_s: float = 10.0  # for them to arrive, twice that at worst; slower ones get 408
+    body_s: float = 10.0  # for a body to arrive; slower ones get 408
+    drain_s: float = 20.0  # for running requests to finish at shutdown
+
+    def __post_init__(self) -> None:
+        for name in (
+            "body_bytes",
+            "rows",
+            "in_flight",
+            "per_client",
+            "buffer_bytes",
+            "connections",
+            "head_bytes",
+            "head_s",
+            "body_s",
+            "drain_s",
+        ):
+            check(self, name, "a positive number", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What happens when a part fails: "closed" refuses the request, "open" serves it."""
+
+    state: str = "closed"  # the journal cannot be written; "open" serves and writes it later
+    guard: str = "closed"  # a stage raised an error; "labels" serves the class alone, "open" the whole answer
+    log: str = "open"  # the query log cannot be written; "open" counts what was dropped
+
+    def __post_init__(self) -> None:
+        check(self, "state", '"closed" or "open"', lambda v: v in ("closed", "open"))
+        check(self, "guard", '"closed", "labels" or "open"', lambda v: v in ("closed", "labels", "open"))
+        check(self, "log", '"closed" or "open"', lambda v: v in ("closed", "open"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where the journal is, and how many clients stay in memory."""
+
+    url: str = "sqlite:///portcullis-state.db"  # or redis://host:port/0 for several replicas
+    synchronous: str = "normal"  # "full" survives a power cut, at the price of a disk flush per request
+    clients_in_memory: int = 2_000
+
+    def __post_init__(self) -> None:
+        check(self, "synchronous", '"normal" or "full"', lambda v: v in ("normal", "full"))
+        check(self, "clients_in_memory", "a positive int", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryLog:
+    """The query log: one line for each request."""
+
+    path: str  # a folder
+    queries: bool = False  # keep the rows and the model's answers too: needed by `portcullis replay`
+    format: str = "jsonl"  # or "parquet"
+    days: float | None = 30.0  # files older than this are deleted; None keeps them
+    file_bytes: int = 64 << 20  # a new file is begun beyond this
+
+    def __post_init__(self) -> None:
+        check(self, "format", '"jsonl" or "parquet"', lambda v: v in ("jsonl", "parquet"))
+        check(self, "days", "a positive number of days", lambda v: v is None or v > 0)
+        check(self, "file_bytes", "a positive int", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarms:
+    """Where alarms are told."""
+
+    webhook: str
+    secret_file: str  # the key that signs what is sent
+    retry_s: float = 5.0  # between attempts at first; it doubles up to ten minutes
+
+    def __post_init__(self) -> None:
+        check(self, "webhook", "http://host/path", _url)
+        check(self, "retry_s", "a positive number of seconds", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admin:
+    """The operators' own port: dashboard, metrics, readiness."""
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    tokens: tuple[tuple[str, str], ...] = ()  # (operator, SHA-256 of the token)
+
+    def __post_init__(self) -> None:
+        check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)

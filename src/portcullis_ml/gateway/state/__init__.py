@@ -1,0 +1,1 @@
+"""What the gate knows of every client: the journal of events, the fold that reads it, and where both are kept."""
