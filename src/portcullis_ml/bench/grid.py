@@ -29,6 +29,7 @@ __all__ = ["NONE", "Plan", "attack_named", "defense_named", "guard_stages", "mar
 
 NONE = "none"
 CONTROLS = "portcullis_ml.bench.controls:"
+FOLLOW_GRADIENTS = ("jacobian",)  # attacks whose copy must be differentiable
 
 Spec = Mapping[str, Any]
 
@@ -45,7 +46,9 @@ class Plan:
     budgets: Sequence[int]  # the largest for every cell, all of them where there is no defense
     seeds: Sequence[int]
     learner: Spec | None
+    gradients: Spec | None = None  # the same for attacks that follow their copy's gradients; None: `learner`
     own_labels: bool = False  # whether the pool has labels of the victim's classes
+    stranger: bool = False  # whether a plain stranger can be tried: rows of a table
     privacy: Sequence[str] = ()  # attacks on the training data, beside every defense
     marks: Sequence[str] = ()  # ownership schemes, each a row of its own like a defense
     then: Sequence[str] = ()  # what is done with every copy at the largest budget
@@ -102,6 +105,9 @@ class Plan:
             yield self._cell(seed, "shuffled", shuffled, NONE, (), top, "control")
             if self.own_labels:
                 yield self._cell(seed, "own_labels", {"unit": "own_labels"}, NONE, (), 0, "control")
+        if self.stranger:
+            stranger = {"unit": f"{CONTROLS}PlainStranger"}
+            yield self._cell(seed, "plain_stranger", stranger, NONE, (), top, "control")
         yield self._cell(seed, "no_api", {"unit": "no_api"}, NONE, (), 0, "control")
 
     def _donor(self, attacks: Mapping[str, Spec]) -> Spec:
@@ -133,7 +139,7 @@ class Plan:
             defense=tuple(stages),
             budget=budget,
             seed=seed,
-            learner=None if role == "honest" and mark is None else self.learner,
+            learner=None if role == "honest" and mark is None else self._learner(spec),
             role=role,
             knows_defense=knows_defense,
             mark=mark,
@@ -141,6 +147,12 @@ class Plan:
             extra=self.extra,
             names={"attack": attack, "defense": defense},
         )
+
+    def _learner(self, attack: Spec) -> Spec | None:
+        """Shuffled controls take the learner of the attack whose transfer set it is."""
+        donor = attack.get("of")
+        unit = (donor if isinstance(donor, Mapping) else attack)["unit"]
+        return self.gradients if self.gradients is not None and unit in FOLLOW_GRADIENTS else self.learner
 
 
 def _aware(attacks: Mapping[str, Spec]) -> dict[str, Spec]:
