@@ -71,8 +71,9 @@ def test_every_family_is_scored_on_rows_set_aside_and_the_best_is_fitted_to_all(
     told = chosen(fit(x, linear_victim().scores(x)))
     single = {name: score for name, score in told["set_aside"].items() if "+" not in name}
     assert set(single) >= set(FAMILIES)
-    best = min(told["set_aside"].values(), key=lambda s: (-s[0], s[1]))
-    assert told["set_aside"][" + ".join(told["fitted"])] == best
+    best = max(agreement for agreement, _ in told["set_aside"].values())
+    equal = [entropy for agreement, entropy in told["set_aside"].values() if agreement >= best - 0.02]
+    assert told["set_aside"][" + ".join(told["fitted"])][1] == min(equal)
     assert told["rows"] == 300
 
 

@@ -26,9 +26,7 @@ BASIC = ("ranges", "marginals", "pool")
 LEARNED = ("boundary", "worst")
 LEAST = 0.1  # no way of asking falls below this share, so that it can come back
 MOST = 0.25  # nor rises above this (before the sum is made 1): near the boundary a copy is always half wrong
-WIDE_RANGE = (
-    20.0  # a column that spans more than this many units (or times its low end) is drawn evenly in its logarithm
-)
+WIDE_RANGE = 5.0  # a column that spans this many times its low end (or 1, from 0) is drawn evenly in its logarithm
 
 
 class Questions:
