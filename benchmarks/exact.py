@@ -93,7 +93,9 @@ def speed(folder: str | None) -> Iterator[Row]:
     ovr = SklearnModel(OneVsRestClassifier(LogisticRegression(max_iter=300)).fit(x[rows], y[rows]))
     yield Theft(EquationSolving(), ovr, door_of(ovr), 10_000).row("Adult-Race one-vs-rest, auto")
     labels = door_of(victim, reveals=Reveals.LABELS)
-    yield Theft(Retraining(alpha=5), victim, labels, 10_000).row("Adult-Race softmax, labels, alpha 5")
+    yield Theft(Retraining(strategy="adaptive", surrogate="softmax", alpha=5), victim, labels, 10_000).row(
+        "Adult-Race softmax, labels, alpha 5"
+    )
     shuffled = np.random.default_rng(0).permutation(len(x))
     train, test = np.split(shuffled, [len(x) * 7 // 10])
     net = network(x[train], y[train])
@@ -200,7 +202,9 @@ def adaptive(folder: str | None) -> Iterator[Row]:
                 w, b = rng.normal(size=20), 0.3 * rng.normal()
                 victim = SoftmaxRegression(np.stack([0 * w, w]), np.array([0.0, b]))
                 door = door_of(victim, reveals=Reveals.LABELS)
-                theft = Theft(Retraining(strategy=strategy, alpha=alpha), victim, door, 10_000, seed)
+                theft = Theft(
+                    Retraining(strategy=strategy, surrogate="softmax", alpha=alpha), victim, door, 10_000, seed
+                )
                 assert theft.result.queries == alpha * 21
                 wrong.append(theft.wrong)
             means.append(float(np.mean(wrong)))

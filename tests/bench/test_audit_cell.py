@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from portcullis_ml.bench import controls
-from portcullis_ml.bench.audit_cell import audit_cell, guard_of
+from portcullis_ml.bench.audit_cell import audit_cell, guard_of, knowledge_of
 from portcullis_ml.bench.named import attack_named, guard_named
 from portcullis_ml.bench.single import extract_to
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
@@ -166,3 +167,42 @@ def test_an_extraction_is_kept_as_files(here, tmp_path):
     x = here.load().test_x
     assert (copy.scores(x).argmax(axis=1) == truth(x)).mean() == pytest.approx(record["measures"]["agreement"]["value"])
     assert extract_to(cell, here, tmp_path / "out") == (record, files)
+
+
+STRANGER = {"unit": "portcullis_ml.bench.controls:PlainStranger"}
+
+
+def test_a_plain_stranger_steals_and_says_which_model(here, tmp_path):
+    record = run(here, tmp_path, STRANGER, budget=300, role="control")
+    assert record.queries == 300
+    assert record.measures["agreement"].value > 0.9
+    assert record.notes["chosen"] in ("boosted", "network")
+    labels = run(here, tmp_path, STRANGER, "label_only", budget=300, role="control")
+    assert 0.75 < labels.measures["agreement"].value < record.measures["agreement"].value
+
+
+def test_a_plain_stranger_with_one_answer_or_one_class_has_a_constant(here, tmp_path):
+    for budget in (1, 3):
+        assert run(here, tmp_path, STRANGER, budget=budget, role="control").queries == budget
+
+
+def test_a_plain_stranger_owes_nothing_to_the_attacks_that_it_checks():
+    source = Path(controls.__file__).read_text()
+    assert "models.auto" not in source
+    assert "models.families" not in source
+    assert "extraction." not in source.replace("core.extraction", "")
+
+
+def test_undefended_copies_say_on_which_test_rows_they_agree(here, tmp_path):
+    record = run(here, tmp_path, attack_named("knockoff"))
+    right = np.unpackbits(np.frombuffer(bytes.fromhex(record.notes["right"]), np.uint8))[:120]
+    assert right.mean() == pytest.approx(record.measures["agreement"].value)
+    assert "right" not in run(here, tmp_path, attack_named("knockoff"), "label_only").notes
+
+
+def test_a_learner_that_chooses_is_told_the_columns_and_says_what_it_chose(here, tmp_path):
+    learner = {"unit": "portcullis_ml.models.auto:AutoLearner"}
+    record = run(here, tmp_path, attack_named("knockoff"), learner=learner)
+    assert record.notes["chosen"]["fitted"]
+    cell = cell_for(here, RANDOM, learner=learner)
+    assert knowledge_of(cell, here.load()).learner.interface == here.load().interface

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
@@ -93,3 +94,28 @@ def test_flags_of_cells_are_gathered_once_with_their_place():
 def test_cells_that_did_not_run_are_left_out():
     assert ids(row("a", "none", 0.9), row("a", "d", 0.9, outcome="failed"), CONTROL) == set()
     assert of_run([]) == []
+
+
+def bits(right: np.ndarray, attack: str, seed: int = 0, **more: object) -> dict:
+    made = row(attack, "none", float(right.mean()), seed=seed, **more)
+    made["measures"]["agreement"]["n"] = len(right)
+    return made | {"notes": {"right": np.packbits(right).tobytes().hex()}}
+
+
+def test_a_stranger_who_beats_the_best_attack_on_the_same_rows() -> None:
+    right = np.random.default_rng(0).random(500) < 0.8
+    more = right | (np.arange(500) % 20 == 0)  # a twentieth of the rows, wherever the attack is wrong there
+    stranger = bits(more, "plain_stranger", role="control")
+    found = [f for f in of_run([bits(right, "a"), bits(right & False, "weak"), stranger]) if f["where"] == "audit"]
+    assert {f["id"] for f in found} == {"few_seeds", "stranger_is_better"}
+    gain = (more.mean() - right.mean()) * 100
+    assert found[1]["detail"] == f"{gain:.1f}% of the test rows more than a"
+
+
+def test_a_stranger_who_is_even_or_was_tried_with_another_seed_is_no_flag() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random(500) < 0.8, rng.random(500) < 0.81  # within the interval
+    assert ("stranger_is_better", "audit") not in ids(bits(a, "a"), bits(b, "plain_stranger", role="control"))
+    sure = bits(b | True, "plain_stranger", seed=1, role="control")
+    assert ("stranger_is_better", "audit") not in ids(bits(a, "a"), sure)
+    assert ("stranger_is_better", "audit") in ids(bits(a, "a", seed=1), sure)

@@ -96,3 +96,21 @@ def test_lists_split_outside_brackets_only():
 def test_an_empty_plan_is_refused(changes):
     with pytest.raises(ParameterError, match="must be"):
         replace(PLAN, **changes)
+
+
+def test_a_table_has_a_plain_stranger_beside_the_attacks() -> None:
+    plan = replace(PLAN, stranger=True)
+    strangers = [c for c in plan.cells() if c.attack_name == "plain_stranger"]
+    assert {(c.role, c.defense_name, c.budget) for c in strangers} == {("control", "none", 40)}
+    assert len(strangers) == len(PLAN.seeds)
+    others = [c.id for c in plan.cells() if c.attack_name != "plain_stranger"]
+    assert others == [c.id for c in PLAN.cells()]
+
+
+def test_attacks_that_follow_gradients_train_what_has_them() -> None:
+    network = {"unit": "portcullis_ml.models.torch:TorchLearner"}
+    learners = {c.attack_name: c.learner for c in replace(PLAN, gradients=network).cells() if c.role != "honest"}
+    assert learners["jb_top3"] == network
+    assert learners["knockoff"] == learners["random_queries"] == learners["shuffled"] == PLAN.learner
+    shuffled = replace(PLAN, gradients=network, attacks=["jb_top3"]).cells()
+    assert {c.learner["unit"] for c in shuffled if c.attack_name == "shuffled"} == {network["unit"]}

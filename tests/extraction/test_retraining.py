@@ -39,6 +39,7 @@ def logistic(d: int, seed: int) -> SoftmaxRegression:
 def thieve(victim: Model, interface: Interface, budget: int, seed: int = 0, **settings: Any) -> Extraction:
     oracle = WatchedOracle(LocalOracle(victim, interface, budget=budget))
     knowledge = settings.pop("knowledge", Knowledge())
+    settings = {"strategy": "adaptive", "surrogate": "softmax"} | settings
     result = Retraining(**settings)(oracle, knowledge, rng=np.random.default_rng(seed))
     result.notes["batches"] = [len(b) for b in oracle.batches]
     return result

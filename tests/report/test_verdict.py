@@ -268,3 +268,39 @@ def test_the_recommended_settings_are_a_guard() -> None:
     text = settings(read([exact("a", NONE, 0.9), defended]))
     again = Guard(*(defenses.build(stage) for stage in tomllib.loads(text or "")["guard"]), key=bytes(32))
     assert again.describe() == guard.describe()
+
+
+def test_nothing_is_withheld_where_a_plain_stranger_steals() -> None:
+    records = [exact("a", NONE, 0.12), control("no_api", 0.1), control("plain_stranger", 0.9) | {"queries": 1600}]
+    s = judged(records)
+    assert s.kind == "stolen"
+    assert s.headline.startswith("With 1,600 queries a stranger reaches 90% agreement")
+    assert "That is a plain stranger" in whole(s)
+    assert "the best attack here, a, reaches 12% [10, 14]." in whole(s)
+    failing = [*records[:2], control("plain_stranger", 0.11)]
+    assert judged(failing).kind == "withheld"
+    assert "A plain stranger" not in whole(judged(failing))
+
+
+def test_a_plain_stranger_alone_is_a_theft_too() -> None:
+    records = [
+        without_copy(record("a", NONE), "failed", "It failed."),
+        control("no_api", 0.1),
+        control("plain_stranger", 0.9),
+    ]
+    s = judged(records)
+    assert s.kind == "stolen"
+    assert "no attack of this audit left a copy" in whole(s)
+
+
+def test_no_defense_is_credited_with_what_only_the_stranger_gets() -> None:
+    records = [exact("a", NONE, 0.5), exact("a", "x", 0.5), control("no_api", 0.1), control("plain_stranger", 0.9)]
+    s = judged(records)
+    assert s.headline.startswith("With 1,600 queries a stranger reaches 90% agreement")
+    assert "does not hold them back" in s.lead
+
+
+def test_a_stranger_who_labels_as_well_by_hand_makes_no_theft() -> None:
+    records = [exact("a", NONE, 0.8), control("no_api", 0.1), control("own_labels", 0.85)]
+    assert judged(records).kind == "no gain"
+    assert judged([*records, control("plain_stranger", 0.95)]).kind == "stolen"

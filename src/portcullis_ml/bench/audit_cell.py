@@ -42,6 +42,7 @@ from portcullis_ml.measures.agreement import Exam, agreement
 from portcullis_ml.measures.detection import false_positives, run_detector
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.measures.utility import honest_cost
+from portcullis_ml.models.auto import AutoLearner, AutoModel
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
 __all__ = ["audit_cell", "guard_of", "knowledge_of"]
@@ -75,6 +76,10 @@ def audit_cell(
         keep(extraction)
     exam = _exam(spec, scene.mark, _hardened(cell))
     measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
+    if isinstance(extraction.model, AutoModel):
+        notes["chosen"] = extraction.model.chosen
+    if len(scene.interface.input_shape) == 1 and not cell.defense:
+        notes["right"] = right_rows(extraction.model, experiment, exam)
     if leak := representers_note(extraction.model, experiment, cell):
         notes["leak"] = leak
     return Record(
@@ -156,6 +161,8 @@ def guard_of(cell: Cell, interface: Interface, mark: Mark | None = None) -> Guar
 def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     """What this cell's thief has: the pool, a few seeds drawn anew for every seed of the grid, and a learner."""
     learner = None if cell.learner is None else ATTACKS.build(cell.learner)
+    if isinstance(learner, AutoLearner):
+        learner = learner.knowing(experiment.interface)
     seeds = experiment.draw_seeds(
         int(cell.extra.get("seeds", 10 * experiment.interface.n_classes)), derive(cell.seed, "seeds")
     )
@@ -281,6 +288,12 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
         )
         found |= {f"transfer_{goal}": report.rate, f"transfer_{goal}_noise": report.noise}
     return found
+
+
+def right_rows(copy: Model, experiment: Experiment, exam: Exam) -> str:
+    """One bit for every test row, in order and in hexadecimal: whether the copy agrees. For paired comparisons."""
+    right = copy.scores(experiment.test_x).argmax(axis=1) == exam.victim.argmax(axis=1)
+    return np.packbits(right).tobytes().hex()
 
 
 def _curve(extraction: Extraction, experiment: Experiment, exam: Exam) -> tuple[tuple[int, dict[str, Estimate]], ...]:

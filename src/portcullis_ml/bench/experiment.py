@@ -28,7 +28,7 @@ from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.load import model_folder
 
-__all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for"]
+__all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for", "network_for"]
 
 PROBED = 256  # test rows with which explanations are tried
 LARGE = 16  # an image with a side of at least this many pixels gets the larger network
@@ -124,8 +124,20 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str = "cpu") -> Any:
-    """A training procedure that suits the inputs: a small network, or logistic regression where there is no torch."""
+def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str = "cpu", gradients: bool = False) -> Any:
+    """A thief's training procedure that suits the inputs: `auto` for rows of a table, a small network for pictures.
+
+    With `gradients`, one whose copies can be differentiated, for tables too.
+    """
+    if len(input_shape) == 1 and not gradients:
+        from portcullis_ml.models.auto import AutoLearner
+
+        return AutoLearner()
+    return network_for(input_shape, epochs=epochs, device=device)
+
+
+def network_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str = "cpu") -> Any:
+    """A small network that suits the inputs, or logistic regression where there is no torch."""
     if not has_torch():
         from portcullis_ml.models.sklearn import SklearnLearner
 
@@ -213,7 +225,7 @@ def _own(spec: ExperimentSpec) -> Experiment:
     if not dataset.classes:
         raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
     parts = split(dataset, rng=derive(0, "split"))
-    learner = learner_for(dataset.input_shape, epochs=60, device=spec.device)
+    learner = network_for(dataset.input_shape, epochs=60, device=spec.device)
     writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
     model = train_victim(
         parts.victim.x,

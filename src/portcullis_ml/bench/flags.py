@@ -13,7 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from portcullis_ml.measures.statistics import mean_of
+
 __all__ = ["FLAGS", "Flag", "of_run", "raised"]
+
+
+STRANGER = "plain_stranger"
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,13 @@ FLAGS: dict[str, Flag] = {
         "A thief averages repeats and undoes the noise; an attack that asks once makes it look stronger than it is.",
         "Key the noise by the question (as Portcullis' own defenses do), or attack with averaged repeats.",
     ),
+    "stranger_is_better": Flag(
+        "A plain stranger steals more than the attacks",
+        "on the same test rows, a stock scikit-learn model fitted to uniform questions agrees with the victim clearly "
+        "more often than the best undefended attack",
+        "The attacks of this audit are too weak for this victim, so what it says of theft and defenses is too mild.",
+        "Read the stranger's row as the theft, and try other --attacks, such as retraining with surrogate=auto.",
+    ),
     "test_was_queried": Flag(
         "Test rows were queried",
         "at least one row of the thief's transfer set is also a test row",
@@ -120,7 +135,7 @@ def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         for flag in record["flags"]:
             found.setdefault((flag["id"], where), {**flag, "where": where})
     groups = _groups(records)
-    for flag in (*_seeds(records), *_theft(groups), *_defenses(groups)):
+    for flag in (*_seeds(records), *_theft(groups), *_stranger(records), *_defenses(groups)):
         found.setdefault((flag["id"], flag["where"]), flag)
     return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
 
@@ -159,9 +174,33 @@ def _theft(groups: Groups) -> Iterable[dict[str, str]]:
         if low <= ceiling:
             detail = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
             yield {**raised("attack_does_not_steal", detail), "where": f"{attack} | none"}
+    stranger = groups.get(("control", STRANGER, "none"))
     own = groups.get(("control", "own_labels", "none"))
-    if own and free and own[2] >= max(free.values())[1]:
+    if own and free and own[2] >= max([*free.values(), *([stranger] if stranger else [])])[1]:
         yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
+
+
+def _stranger(records: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
+    """Whether the plain stranger beats the best undefended attack, seed by seed on the same test rows."""
+    right: dict[str, dict[int, NDArray[np.float64]]] = {}
+    top = max((r["cell"]["budget"] for r in records), default=0)
+    for r in records:
+        attacks = r["role"] == "attack" or r["attack"] == STRANGER
+        bits = (r.get("notes") or {}).get("right")
+        if attacks and bits and r["defense"] == "none" and r["cell"]["budget"] == top and r["outcome"] == "done":
+            n = r["measures"]["agreement"]["n"]
+            rows = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(np.float64)
+            right.setdefault(r["attack"], {})[r["cell"]["seed"]] = rows
+    stranger = right.pop(STRANGER, {})
+    ours = {a: seeds for a, seeds in right.items() if seeds.keys() & stranger.keys()}
+    if not ours:
+        return
+    best = max(ours, key=lambda a: float(np.mean([rows.mean() for rows in ours[a].values()])))
+    shared = sorted(ours[best].keys() & stranger.keys())
+    gain = mean_of(np.mean([stranger[s] - ours[best][s] for s in shared], axis=0), within=(-1, 1))
+    if gain.low > 0:
+        detail = f"{gain.value:.1%} of the test rows more than {best}"
+        yield {**raised("stranger_is_better", detail), "where": "audit"}
 
 
 def _defenses(groups: Groups) -> Iterable[dict[str, str]]:

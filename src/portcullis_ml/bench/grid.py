@@ -21,6 +21,7 @@ __all__ = ["Plan"]
 
 CONTROLS = "portcullis_ml.bench.controls:"
 TOLD = " (told the guard)"  # behind the name of an attack that knows the defense
+FOLLOW_GRADIENTS = ("jacobian",)  # attacks whose copy must be differentiable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,9 @@ class Plan:
     budgets: Sequence[int]  # the largest for every cell, all of them where there is no defense
     seeds: Sequence[int]
     learner: Spec | None
+    gradients: Spec | None = None  # the same for attacks that follow their copy's gradients; None: `learner`
     own_labels: bool = False  # whether the pool has labels of the victim's classes
+    stranger: bool = False  # whether a plain stranger can be tried: rows of a table
     privacy: Mapping[str, Spec] = field(default_factory=dict)  # attacks on the training data, beside every defense
     marks: Mapping[str, Spec] = field(default_factory=dict)  # ownership schemes, each a row of its own like a defense
     then: Sequence[Spec] = ()  # what is done with every copy at the largest budget
@@ -91,6 +94,9 @@ class Plan:
             yield self._cell(seed, "shuffled", shuffled, NONE, GuardSpec(), top, "control")
             if self.own_labels:
                 yield self._cell(seed, "own_labels", {"unit": "own_labels"}, NONE, GuardSpec(), 0, "control")
+        if self.stranger:
+            stranger = {"unit": f"{CONTROLS}PlainStranger"}
+            yield self._cell(seed, "plain_stranger", stranger, NONE, GuardSpec(), top, "control")
         yield self._cell(seed, "no_api", {"unit": "no_api"}, NONE, GuardSpec(), 0, "control")
 
     def _donor(self) -> Spec:
@@ -122,7 +128,7 @@ class Plan:
             defense=guard.stages,
             budget=budget,
             seed=seed,
-            learner=None if role == "honest" and mark is None else self.learner,
+            learner=None if role == "honest" and mark is None else self._learner(spec),
             hardening=guard.hardening,
             role=role,
             knows_defense=knows_defense,
@@ -131,6 +137,12 @@ class Plan:
             extra=self.extra,
             names={"attack": attack, "defense": defense},
         )
+
+    def _learner(self, attack: Spec) -> Spec | None:
+        """Shuffled controls take the learner of the attack whose transfer set it is."""
+        donor = attack.get("of")
+        unit = (donor if isinstance(donor, Mapping) else attack)["unit"]
+        return self.gradients if self.gradients is not None and unit in FOLLOW_GRADIENTS else self.learner
 
 
 def _aware(attacks: Mapping[str, Spec], guards: Mapping[str, GuardSpec]) -> dict[str, Spec]:

@@ -151,7 +151,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     """The grid, with everything filled in that was not said."""
     top = max(options.budgets) if options.budgets else _usual_budget(experiment, options.quick)
     epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
-    learner = learner_for(experiment.interface.input_shape, epochs=epochs, device=options.spec.device)
+    shape = experiment.interface.input_shape
+    network = describe(learner_for(shape, epochs=epochs, device=options.spec.device, gradients=True))
+    learner = network if options.transfer else describe(learner_for(shape, epochs=epochs, device=options.spec.device))
     extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
@@ -163,7 +165,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         defenses=options.named_guards,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
         seeds=range(options.seeds or (1 if options.quick else 3)),
-        learner=describe(learner),
+        learner=learner,
+        gradients=network,
+        stranger=len(shape) == 1,
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
@@ -263,6 +267,8 @@ def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
 
 def _thief(plan: Plan) -> str:
     learner = plan.learner or {}
+    if str(learner.get("unit")).endswith(":AutoLearner"):
+        return "Every thief chooses what to train by answers set aside (`auto`)."
     kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
     effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
     return f"Every thief who needs a learner trains {kind}{effort}."

@@ -32,7 +32,7 @@ class Outcome:
     @property
     def worst(self) -> Pair | None:
         """The attacker who does best behind the deployed guard."""
-        return self._audit.worst(self._deployed)
+        return self._audit.strongest if self._deployed == NONE else self._audit.worst(self._deployed)
 
     @property
     def fails(self) -> bool:
@@ -56,7 +56,7 @@ class Outcome:
             "lead": verdict.lead,
             "verdict": verdict.kind,
             "worst_behind_deployed": _copy(self.worst),
-            "worst_undefended": _copy(self._audit.worst(NONE)),
+            "worst_undefended": _copy(self._audit.strongest),
             "fail_over": self._limit,
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},

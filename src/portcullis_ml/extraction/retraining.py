@@ -8,10 +8,13 @@ Threat model   answers: labels, or more where it is shown.  data: none.  victim:
 Query cost     the whole budget, or alpha times the surrogate's unknowns: d + 1 for a logistic regression, an SVM or a
                tree, c (d + 1) for c classes, h (d + 1) + c (h + 1) for a network of h = 20 units.
 
-A random point far from the boundary repeats what is known. The three strategies differ in where they look instead:
+`auto` is not the paper's: it fits several families and keeps what does best on answers set aside (`models/auto.py`).
+
+A random point far from the boundary repeats what is known. The strategies differ in where they look instead:
 `uniform` nowhere; `line_search` halves segments between points that the *victim* labels differently, paying for every
 midpoint and training on it; `adaptive` halves them on its own copy, which is free, and asks about both ends of what is
-left, in a few rounds, a quarter of each round staying random so that a region that the copy missed is found.
+left, in a few rounds, a quarter of each round staying random so that a region that the copy missed is found; `mixed`,
+which is not the paper's either, shares its questions among five ways of drawing them (`_mixed.py`).
 """
 
 from __future__ import annotations
@@ -26,34 +29,38 @@ from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Array, Interface, Labels, Model, Reveals
+from portcullis_ml.core.types import Answer, Array, Interface, Labels, Model, Reveals
+from portcullis_ml.extraction._mixed import Questions, wrong_labels
 from portcullis_ml.extraction._search import Segments, bisect, label_asker
+from portcullis_ml.extraction._shown import spread
+from portcullis_ml.models.auto import AutoLearner, AutoModel
 from portcullis_ml.models.encoding import Encoding
 from portcullis_ml.models.surrogates import SURROGATES, fit_surrogate, of_inputs, unknowns
 
 __all__ = ["Retraining"]
 
-KINDS = (*SURROGATES, "learner")
-STRATEGIES = ("uniform", "line_search", "adaptive")
+KINDS = (*SURROGATES, "auto", "learner")
+STRATEGIES = ("uniform", "line_search", "adaptive", "mixed")
 ROUGH = 0.2  # of the iterations, for a copy that only says where to ask next
+STEERING = ("boosted",)  # the family of such a copy where the surrogate is `auto`
 RANDOM = 0.25  # of every adaptive round
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining(ExtractionAttack):
-    strategy: Literal["uniform", "line_search", "adaptive"] = "adaptive"  # where to ask
-    surrogate: str = "softmax"  # what to fit: softmax, one_vs_rest, mlp, svm, tree, or learner (the attacker's own)
+    strategy: Literal["uniform", "line_search", "adaptive", "mixed"] = "mixed"  # where to ask
+    surrogate: str = "auto"  # what to fit: auto (chosen by answers set aside), softmax, ..., tree, or the own learner
     answers: Literal["shown", "labels", "probs"] = "shown"  # learn from all that is shown, from labels, or insist
     alpha: float | None = None  # queries for every unknown; None spends the budget
-    rounds: int = 5  # fits of the adaptive strategy
+    rounds: int = 5  # fits of the adaptive and the mixed strategy
     eps: float = 0.1  # where a line search stops: the length of what is left, inputs scaled to [-1, 1]
-    pool: int = 3000  # random points that an adaptive round looks through
+    pool: int = 3000  # random points that such a round looks through
 
     name: ClassVar[str] = "retraining"
     needs: ClassVar[Needs] = Needs()
 
     def __post_init__(self) -> None:
-        check(self, "strategy", "'uniform', 'line_search' or 'adaptive'", lambda v: v in STRATEGIES)
+        check(self, "strategy", "'uniform', 'line_search', 'adaptive' or 'mixed'", lambda v: v in STRATEGIES)
         check(self, "surrogate", f"one of {', '.join(KINDS)}", lambda v: v in KINDS)
         check(self, "answers", "'shown', 'labels' or 'probs'", lambda v: v in ("shown", "labels", "probs"))
         check(self, "alpha", "a number above 0, or None", lambda v: v is None or 0 < v < np.inf)
@@ -124,22 +131,47 @@ class _Retrainer:
             near = self._near_boundary(self.harvest.keep(self.fit(ROUGH)), round((1 - RANDOM) * size))
             self.harvest.ask(np.concatenate([near, self.interface.uniform(size - len(near), self.rng)]))
 
+    def mixed(self, end: int) -> None:
+        """Rounds of the questions of `_mixed.py`; every answer is predicted before it is learned from."""
+        questions = Questions(self.interface, self.knowledge.pool, self.settings.pool, self.rng)
+        step = -(-(end - self.harvest.paid) // self.settings.rounds)
+        copy = None
+        while self.harvest.open and self.harvest.paid < end:
+            x, ways = questions.draw(min(step, end - self.harvest.paid), copy)
+            labels = self.harvest.ask(x).labels
+            assert labels is not None  # a classifier's answer
+            if self.harvest.open and self.harvest.paid < end:
+                before, copy = copy, self.harvest.keep(self.fit(ROUGH))
+                if before is not None:
+                    questions.credit(x, ways, wrong_labels(before, x, labels))
+        self.harvest.notes["shares"] = {way: round(float(share), 3) for way, share in questions.shares.items()}
+
     def fit(self, effort: float) -> Model:
         """A new copy from every answer so far."""
         answer = self.harvest.answer
         known = answer.answered
         if not known.any():
             raise AttackFailed("retraining got no answer to learn from: every row was withheld. Try another account.")
-        targets = answer.soft(self.interface.n_classes)
+        targets = (spread if self.settings.surrogate == "auto" else Answer.soft)(answer, self.interface.n_classes)
         if self.settings.answers == "labels":
             assert answer.labels is not None  # a classifier's answer
             targets = np.eye(self.interface.n_classes)[answer.labels]
         x, targets = self.harvest.x[known], targets[known]
+        if self.settings.surrogate == "auto":
+            return self._fit_auto(x, targets, effort)
         if self.settings.surrogate == "learner":
             assert self.knowledge.learner is not None  # checked before the first query
             return self.knowledge.learner.fit(x, targets, rng=self.rng)
         model = fit_surrogate(self.settings.surrogate, self.encoding(x), targets, rng=self.rng, effort=effort)
         return of_inputs(self.encoding, model)
+
+    def _fit_auto(self, x: Array, targets: Array, effort: float) -> Model:
+        """Boosted trees where a copy only says where to ask next; at last, what the answers set aside choose."""
+        learner = AutoLearner(families=() if effort == 1.0 else STEERING).knowing(self.interface)
+        model = learner.fit(x, targets, rng=self.rng)
+        if effort == 1.0 and isinstance(model, AutoModel):
+            self.harvest.notes["chosen"] = model.chosen
+        return model
 
     def classes_seen(self) -> int:
         labels = self.harvest.answer.labels

@@ -22,6 +22,7 @@ NONE = "none"  # the defense of an undefended cell
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 MATCHED, HELD_OUT = " [matched]", " [held out]"  # behind a defense's name: see `threat_model` of its records
 BLIND = ("no_api", "shuffled")  # controls that learn nothing from the API
+STRANGER = "plain_stranger"  # the control that asks like an attack and fits a stock model
 ENDED_BY_ITSELF = ("done", "budget")
 WORTH = 0.01  # a smaller loss of agreement is not called a help, even where it is certain
 
@@ -143,13 +144,23 @@ class Audit:
 
     def stolen(self, attack: str, defense: str) -> Estimate | None:
         """How good the copy is that this attack makes behind this defense; None where it makes none."""
-        pair = self.pairs.get((attack, defense))
+        pair = self.control(STRANGER) if (attack, defense) == (STRANGER, NONE) else self.pairs.get((attack, defense))
         return pair.measures.get(self.measure) if pair else None
 
     def worst(self, defense: str) -> Pair | None:
         """The attacker who fares best behind this defense."""
         able = [p for (_, d), p in self.pairs.items() if d == defense and self.measure in p.measures]
         return max(able, key=lambda p: p.measures[self.measure].value, default=None)
+
+    @cached_property
+    def strongest(self) -> Pair | None:
+        """Who fares best undefended: an attack, or the plain stranger where no attack is as good.
+
+        Defenses are judged by `worst` all the same: a stranger was not tried behind them, so an attack that is weaker
+        than a stranger would look held back.
+        """
+        found = [p for p in (self.worst(NONE), self.control(STRANGER)) if p is not None]
+        return max(found, key=lambda p: p.measures[self.measure].value, default=None)
 
     def worst_copy(self, defense: str) -> Estimate | None:
         """How good a copy the attacker makes who fares best behind this defense."""
@@ -168,7 +179,7 @@ class Audit:
         return max(blind, key=lambda p: p.measures[self.measure].value, default=None)
 
     def steals(self, attack: str) -> bool | None:
-        """Whether the undefended attack clearly beats a thief who learns nothing from the API.
+        """Whether the undefended attack, or the plain stranger, clearly beats a thief who learns nothing from the API.
 
         None where it did not run undefended. Without such a control any copy counts.
         """
@@ -183,8 +194,8 @@ class Audit:
 
     @property
     def free(self) -> Pair | None:
-        """The control own_labels, where the best undefended attack is not clearly above it; otherwise None."""
-        own, strongest = self.control("own_labels"), self.worst(NONE)
+        """The control own_labels, where the best undefended attacker is not clearly above it; otherwise None."""
+        own, strongest = self.control("own_labels"), self.strongest
         if own is None or strongest is None:
             return None
         return None if clearly_below(own.measures[self.measure], strongest.measures[self.measure]) else own

@@ -23,9 +23,9 @@ def glance(audit: Audit, deployed: str | None = None) -> Section:
     head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "First alarm"]
     rows = []
     for defense in audit.defenses:
-        worst = audit.worst(defense)
+        worst = audit.strongest if defense == NONE else audit.worst(defense)
         loss = audit.cost(defense)
-        first = figures.alarm_words(audit, worst.attack, defense) if worst else ""
+        first = figures.alarm_words(audit, worst.attack, defense) if worst and defense != NONE else ""
         stolen = worst.measures[audit.measure] if worst else None
         tags = [("best", defense == audit.best and audit.helps), ("deployed", defense == deployed)]
         mark = join([el("span", word, class_=f"tag {word}") for word, true in tags if true], " ")
@@ -164,7 +164,10 @@ def controls(audit: Audit) -> Section:
         [name, what if defense == NONE else f"{what}, behind {defense}", _grade(audit, p), f"{p.queries:,}"]
         for name, what, defense, p in rows
     ]  # fmt: skip
-    sentence = "A theft counts only above these rows. They were run by themselves, with the same data and learner."
+    sentence = (
+        "A theft counts only above the rows that learn nothing from the API. They were run by themselves, with the "
+        "same data and learner; the plain stranger, who has neither, is a check of the attacks."
+    )
     if not audit.controls:
         sentence = "No control was run: whether the API taught the thief anything cannot be told from this page."
     head = ["Row", "What it is", measure_word(audit).capitalize(), "Queries"]

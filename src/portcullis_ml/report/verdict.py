@@ -23,6 +23,7 @@ CONTROLS = {
     "no_api": "asks nothing and always answers the victim's most frequent class",
     "own_labels": "asks nothing and trains on the pool with the pool's own labels",
     "random_queries": "pays for uniform noise and trains the same learner on the answers",
+    "plain_stranger": "pays for uniform noise and fits a stock scikit-learn model to the answers",
     "shuffled": "trains on a real attack's queries with the answers permuted",
 }
 
@@ -41,8 +42,8 @@ class Verdict:
 
 def verdict_of(audit: Audit) -> Verdict:
     """How cheaply this model can be stolen, and what the best defense changes."""
-    strongest = audit.worst(NONE)
-    if strongest is None:
+    strongest = audit.strongest
+    if strongest is None or (audit.worst(NONE) is None and not audit.steals(strongest.attack)):
         return _nothing(audit)
     if not audit.steals(strongest.attack):
         return _withheld(audit)
@@ -121,15 +122,26 @@ def _price(cost: Estimate) -> str:
 
 
 def _details(audit: Audit) -> Iterable[str]:
-    strongest = audit.worst(NONE)
+    strongest, attack = audit.strongest, audit.worst(NONE)
     assert strongest is not None
-    yield f"The strongest attack is {strongest.attack}.{_half_way(audit, strongest.attack)}"
+    if attack is None or strongest is not attack:
+        yield _stranger(audit, attack)
+    else:
+        yield f"The strongest attack is {attack.attack}.{_half_way(audit, attack.attack)}"
     if audit.baseline:
         yield f"A thief who learns nothing from the API gets {percent(audit.baseline.measures[audit.measure])}."
     if audit.best and audit.helps:
         held = audit.worst(audit.best)
         assert held is not None
         yield f"Behind {audit.best} the worst attacker is {held.attack}."
+
+
+def _stranger(audit: Audit, attack: Pair | None) -> str:
+    """The plain stranger is the worst attacker: no attack of the audit is as good."""
+    said = "That is a plain stranger, who asks uniform questions and fits a stock model"
+    if attack is None:
+        return f"{said}; no attack of this audit left a copy."
+    return f"{said}; the best attack here, {attack.attack}, reaches {percent(attack.measures[audit.measure])}."
 
 
 def _half_way(audit: Audit, attack: str) -> str:
@@ -172,7 +184,7 @@ def _caveats(audit: Audit) -> Iterable[str]:
 
 
 def _withheld(audit: Audit) -> Verdict:
-    strongest, blind = audit.worst(NONE), audit.baseline
+    strongest, blind = audit.strongest, audit.baseline
     assert strongest is not None
     assert blind is not None
     copy, base = strongest.measures[audit.measure], blind.measures[audit.measure]

@@ -1,0 +1,185 @@
+"""What a professional would fit to a table's answers, one function a family, all of scikit-learn.
+
+Each takes encoded rows z (n, width), the answers (n, c) as distributions and a seed, and returns a function from
+encoded rows to logits (n, c'), of which a softmax makes probabilities. From scores, a family is a regression on the
+log-ratios of the probabilities: far more is learned from "70%" than from "yes". From labels, it is a classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.core.types import Array
+
+__all__ = ["FAMILIES", "Fitted", "fit_family", "log_ratios"]
+
+Fitted = Callable[[Array], Array]
+
+TINY = 1e-12  # no probability is taken to be less
+SURE = 1e-3  # what a classifier's probability of 0 is taken for
+TREES = 100
+
+
+def log_ratios(p: Array) -> Array:
+    """(n, c) log-probabilities less their mean over the classes; a zero counts as half the least that was shown.
+
+    Answers rounded to d decimals hold zeros and multiples of 10^-d, so a zero is taken for half a unit.
+    """
+    hidden = p <= TINY
+    least = p[~hidden].min(initial=1.0)
+    floor = max(TINY, least / 2 if hidden.any() else least)
+    logs = np.log(np.maximum(p, floor))
+    return np.asarray(logs - logs.mean(axis=1, keepdims=True))
+
+
+def fit_family(name: str, z: Array, p: Array, seed: int) -> Fitted:
+    """The family of that name, fitted. "boosted labels" is the classifier where "boosted" is the regression."""
+    family, _, labels = name.partition(" ")
+    scaler = _Scale.of(z)
+    if labels:
+        model = FAMILIES[family].classifier(len(z), seed).fit(scaler(z), p.argmax(axis=1))
+        return _OfLabels(scaler, model, p.shape[1])
+    y = log_ratios(p)
+    y = y[:, 1:] - y[:, :1] if p.shape[1] == 2 else y
+    middle, spread = y.mean(axis=0), max(float(y.std()), TINY)
+    goal = (y - middle) / spread
+    columns = goal.T if family == "boosted" else [goal if goal.shape[1] > 1 else goal[:, 0]]
+    models = [FAMILIES[family].regressor(len(z), seed).fit(scaler(z), column) for column in columns]
+    return _OfScores(scaler, models, middle, spread)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Every column to mean 0 and deviation 1."""
+
+    mean: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, z: Array) -> _Scale:
+        deviation = z.std(axis=0)
+        return cls(z.mean(axis=0), np.where(deviation > TINY, deviation, 1.0))
+
+    def __call__(self, z: Array) -> Array:
+        return np.asarray((z - self.mean) / self.deviation)
+
+
+@dataclass(frozen=True)
+class _OfScores:
+    scaler: _Scale
+    models: list[Any]
+    middle: Array
+    spread: float
+
+    def __call__(self, z: Array) -> Array:
+        rows = self.scaler(z)
+        found = np.concatenate([m.predict(rows).reshape(len(z), -1) for m in self.models], axis=1)
+        logits = self.middle + self.spread * found
+        return np.column_stack([-logits / 2, logits / 2]) if logits.shape[1] == 1 else logits
+
+
+@dataclass(frozen=True)
+class _OfLabels:
+    scaler: _Scale
+    model: Any
+    n_classes: int
+
+    def __call__(self, z: Array) -> Array:
+        rows, seen = self.scaler(z), self.model.classes_
+        if hasattr(self.model, "predict_proba"):
+            p = np.zeros((len(z), self.n_classes))
+            p[:, seen] = self.model.predict_proba(rows)
+            return np.asarray(np.log(np.maximum(p, SURE)))
+        margins = np.asarray(self.model.decision_function(rows))
+        logits = np.full((len(z), self.n_classes), margins.min() - 1)
+        logits[:, seen] = np.column_stack([-margins, margins]) if margins.ndim == 1 else margins
+        return logits
+
+
+@dataclass(frozen=True)
+class Family:
+    """Makers of an unfitted scikit-learn estimator for n rows and a seed."""
+
+    regressor: Callable[[int, int], Any]
+    classifier: Callable[[int, int], Any]
+
+
+def _boosted(n: int, seed: int) -> dict[str, Any]:
+    leaf = 5 if n >= 200 else 2
+    return {
+        "max_iter": 300, "learning_rate": 0.08, "max_leaf_nodes": 8, "min_samples_leaf": leaf, "max_bins": 128,
+        "early_stopping": False, "random_state": seed,
+    }  # fmt: skip
+
+
+def _boosted_regression(n: int, seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(**_boosted(n, seed))
+
+
+def _boosted_labels(n: int, seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(**_boosted(n, seed) | {"max_iter": 150})
+
+
+def _network_regression(n: int, seed: int) -> Any:
+    from sklearn.neural_network import MLPRegressor
+
+    return MLPRegressor(hidden_layer_sizes=(64,), alpha=10.0, solver="lbfgs", max_iter=300, random_state=seed)
+
+
+def _network_labels(n: int, seed: int) -> Any:
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier((64,), alpha=1.0, solver="lbfgs", max_iter=200, random_state=seed)
+
+
+def _linear_regression(n: int, seed: int) -> Any:
+    from sklearn.linear_model import Ridge
+
+    return Ridge(alpha=1e-3)
+
+
+def _linear_labels(n: int, seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=10.0, max_iter=500, random_state=seed)
+
+
+def _forest_regression(n: int, seed: int) -> Any:
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    return ExtraTreesRegressor(TREES, max_features=0.4, random_state=seed)
+
+
+def _forest_labels(n: int, seed: int) -> Any:
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    return ExtraTreesClassifier(TREES, max_features=0.4, min_samples_leaf=2, random_state=seed)
+
+
+def _kernel_regression(n: int, seed: int) -> Any:
+    from sklearn.kernel_ridge import KernelRidge
+
+    return KernelRidge(kernel="poly", degree=2, alpha=0.1)
+
+
+def _kernel_labels(n: int, seed: int) -> Any:
+    from sklearn.svm import SVC
+
+    return SVC(C=10.0, gamma="scale", random_state=seed)
+
+
+FAMILIES = {
+    "boosted": Family(_boosted_regression, _boosted_labels),
+    "forest": Family(_forest_regression, _forest_labels),
+    "kernel": Family(_kernel_regression, _kernel_labels),
+    "linear": Family(_linear_regression, _linear_labels),
+    "network": Family(_network_regression, _network_labels),
+}
