@@ -10,7 +10,7 @@ import ast
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,12 @@ class Catalog(Mapping[str, str]):
         try:
             return unit(**settings)
         except TypeError as error:
-            known = ", ".join(f.name for f in fields(unit) if f.init) if is_dataclass(unit) else "?"
+            own = [f for f in fields(unit) if f.init] if is_dataclass(unit) else []
+            absent = [f.name for f in own if f.default is MISSING and f.default_factory is MISSING]
+            absent = [name for name in absent if name not in spec]
+            if absent and set(settings) <= {f.name for f in own}:
+                raise ParameterError(f"{spec['unit']}.{absent[0]}", "given, as it has no default", None) from error
+            known = ", ".join(f.name for f in own) or "?"
             raise ParameterError(spec["unit"], f"settings among: {known or 'none'}", sorted(settings)) from error
 
 

@@ -112,5 +112,5 @@ def test_attacks_that_follow_gradients_train_what_has_them() -> None:
     learners = {c.attack_name: c.learner for c in replace(PLAN, gradients=network).cells() if c.role != "honest"}
     assert learners["jb_top3"] == network
     assert learners["knockoff"] == learners["random_queries"] == learners["shuffled"] == PLAN.learner
-    shuffled = replace(PLAN, gradients=network, attacks=["jb_top3"]).cells()
+    shuffled = replace(PLAN, gradients=network, attacks=by_name(["jb_top3"], attack_named)).cells()
     assert {c.learner["unit"] for c in shuffled if c.attack_name == "shuffled"} == {network["unit"]}

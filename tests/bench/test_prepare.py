@@ -49,10 +49,10 @@ def _short(monkeypatch):
     """Hardened victims of a few epochs."""
     from portcullis_ml.models.torch import TorchLearner
 
-    def learner(shape, *, epochs=50, device="cpu"):
+    def learner(shape, *, epochs=50, device="cpu", gradients=False):
         return TorchLearner(network="mlp", epochs=4)
 
-    for module in ("prepare", "run_audit"):
+    for module in ("experiment", "run_audit"):
         monkeypatch.setattr(f"portcullis_ml.bench.{module}.learner_for", learner)
 
 

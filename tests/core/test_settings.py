@@ -109,3 +109,8 @@ def test_describe_refuses_what_json_cannot_hold() -> None:
 
 def test_a_unit_is_found_under_the_packages_former_name():
     assert DEFENSES.load("portcullis.defenses.rounding:Rounding") is DEFENSES.load("rounding")
+
+
+def test_a_setting_without_a_default_that_is_not_given_is_named():
+    with pytest.raises(ParameterError, match=r"out_of_domain\.filter must be given"):
+        DEFENSES.build("out_of_domain(threshold=0.5)")

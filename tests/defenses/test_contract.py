@@ -26,26 +26,9 @@ from portcullis_ml.core.state import pack, unpack
 from portcullis_ml.core.types import Answer, Array, Request
 from portcullis_ml.defenses import CATALOG
 
-from .toys import API, Tally, answer_to, explained, noise, rows, same, toy_filter
+from .toys import API, REQUIRED, VARIANTS, answer_to, explained, noise, rows, same
 
 NAMES = list(CATALOG)
-REQUIRED: dict[str, dict[str, Any]] = {  # settings without a default
-    "out_of_domain": {"filter": toy_filter()},
-    "watch": {"detector": Tally()},
-}
-VARIANTS: dict[str, dict[str, Any]] = {  # "name-what", beside every unit's defaults
-    "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
-    "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
-    "rounding-none": {"decimals": 0},
-    "rounding-renormalised": {"decimals": 1, "renormalise": True},
-    "top_k-1": {"k": 1},
-    "top_k-all": {"k": 9},
-    "watch-calm": {"detector": Tally(threshold=1e9), "then": CATALOG.build("label_only")},
-    "watch-label_only": {"detector": Tally(), "then": CATALOG.build("label_only")},
-    "watch-log": {"detector": Tally(), "then": CATALOG.build("log")},
-    "watch-other_class": {"detector": Tally(), "then": CATALOG.build("other_class")},
-    "watch-watch": {"detector": Tally(), "then": CATALOG.load("watch")(Tally(threshold=3.0))},
-}
 CASES = sorted({*NAMES, *VARIANTS})
 X = rows(60)
 CLEAN = answer_to(X)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,22 @@ from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.defenses import CATALOG
 from portcullis_ml.models.artifacts import pack_arrays, write_artifact
 
-__all__ = ["API", "Count", "Tally", "answer_to", "explained", "noise", "rows", "same", "toy_filter"]
+__all__ = [
+    "API",
+    "REQUIRED",
+    "VARIANTS",
+    "Count",
+    "Tally",
+    "answer_to",
+    "explained",
+    "noise",
+    "rows",
+    "same",
+    "toy_filter",
+]
 
 API = Interface(input_shape=(4,), n_classes=5)
 
@@ -82,3 +96,24 @@ class Tally(Detector[Count]):
         suspicion = state.rows + 1.0 + np.arange(len(request))
         state.rows += len(request)
         return np.where(suspicion > 2, suspicion, np.nan)
+
+
+# What a defense must be given, for settings without a default: an artifact is made by hand, as `toy_filter` is.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "out_of_domain": {"filter": toy_filter()},
+    "watch": {"detector": Tally()},
+}
+# "name-what": further settings under which the suite runs a defense, beside its defaults.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
+    "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
+    "rounding-none": {"decimals": 0},
+    "rounding-renormalised": {"decimals": 1, "renormalise": True},
+    "top_k-1": {"k": 1},
+    "top_k-all": {"k": 9},
+    "watch-calm": {"detector": Tally(threshold=1e9), "then": CATALOG.build("label_only")},
+    "watch-label_only": {"detector": Tally(), "then": CATALOG.build("label_only")},
+    "watch-log": {"detector": Tally(), "then": CATALOG.build("log")},
+    "watch-other_class": {"detector": Tally(), "then": CATALOG.build("other_class")},
+    "watch-watch": {"detector": Tally(), "then": CATALOG.load("watch")(Tally(threshold=3.0))},
+}

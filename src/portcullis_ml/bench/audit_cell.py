@@ -45,11 +45,12 @@ from portcullis_ml.measures.utility import honest_cost
 from portcullis_ml.models.auto import AutoLearner, AutoModel
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["audit_cell", "guard_of", "knowledge_of"]
+__all__ = ["audit_cell", "bindable", "guard_of", "knowledge_of"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
 HONEST = 150  # rows that one honest client asks
 CURVE = 24  # points of a curve at most
+INNOCENTS = 5  # models that a mark is tried on beside the copy
 THIEF = "thief"  # the client name under which an attack asks
 
 
@@ -158,6 +159,14 @@ def guard_of(cell: Cell, interface: Interface, mark: Mark | None = None) -> Guar
     return Guard(*stages, key=key, interface=interface)
 
 
+def bindable(cell: Cell, experiment: Experiment) -> None:
+    """Raise InputError, before anything is paid, where the cell's guard cannot be put before this victim."""
+    try:
+        guard_of(cell, _asked_for(cell, experiment))
+    except NotApplicable:
+        pass  # the cell will say so by itself
+
+
 def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     """What this cell's thief has: the pool, a few seeds drawn anew for every seed of the grid, and a learner."""
     learner = None if cell.learner is None else ATTACKS.build(cell.learner)
@@ -212,17 +221,19 @@ def _links(cell: Cell, copy: Model, scene: _Scene, exam: Exam) -> list[dict[str,
             log = scene.mark.scheme.log(scene.guard.store.load((THIEF, scene.guard.names[-1])))
         innocents = _innocents(cell, scene)
         done.append(court(cell, scene.mark, log, copy, scene.interface, innocents))
+        if scene.mark.stage is None:  # did the mark take at all?
+            done.append(court(cell, scene.mark, log, scene.mark.model, scene.interface, (), of=" on the marked victim"))
     return done
 
 
 def _innocents(cell: Cell, scene: _Scene) -> list[Model]:
-    """Models that owe the mark nothing: the thief's own, from their own labels, where they could train one."""
-    experiment = scene.experiment
-    try:
-        own = own_labels(scene.knowledge, experiment.pool_labels, experiment.interface.n_classes, cell.rng("innocent"))
-    except NotApplicable:
+    """Models that owe the mark nothing: trained by the thief's learner on the pool's own labels, where it has them."""
+    experiment, known = scene.experiment, scene.knowledge
+    classes = experiment.interface.n_classes
+    if known.pool is None or experiment.pool_labels is None or known.learner is None:
         return []
-    return [own]
+    rngs = [cell.rng("innocent", str(i)) for i in range(INNOCENTS)]
+    return [own_labels(known, experiment.pool_labels, classes, rng) for rng in rngs]
 
 
 def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[str, Any] | None:
@@ -331,7 +342,8 @@ def _honest(cell: Cell, experiment: Experiment, mark: Mark | None, spec: Experim
     def fresh() -> Guard:
         return guard_of(cell, interface, mark) or Guard(key=bytes(16))
 
-    plain = None if cell.hardening is None else spec.load().model
+    trained_anew = cell.hardening is not None or (mark is not None and mark.stage is None)
+    plain = spec.load().model if trained_anew else None
     cost = honest_cost(
         fresh, _served(experiment, mark), interface, streams, truths, rng=cell.rng("honest"), plain=plain
     )

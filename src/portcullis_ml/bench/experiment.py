@@ -24,11 +24,12 @@ from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model
+from portcullis_ml.core.types import Array, Feature, Interface, Labels, Learner, Model
+from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.load import model_folder
 
-__all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for", "network_for"]
+__all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for", "network_for", "victims_learner"]
 
 PROBED = 256  # test rows with which explanations are tried
 LARGE = 16  # an image with a side of at least this many pixels gets the larger network
@@ -149,6 +150,14 @@ def network_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
         colour = len(input_shape) == 3 and input_shape[2] > 1
         network = "digits_cnn" if min(input_shape[:2]) < LARGE else "prada_gtsrb" if colour else "prada_mnist"
     return TorchLearner(network=network, epochs=epochs, device=device)
+
+
+def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:
+    """The victim's own training procedure where it is known, else one that suits its rows."""
+    known = experiment.names["victim"].get("learner")
+    shape = experiment.interface.input_shape
+    found: Learner = ATTACKS.build(known) if known else learner_for(shape, epochs=60, device=device, gradients=True)
+    return found
 
 
 @lru_cache(maxsize=2)

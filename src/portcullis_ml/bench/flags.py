@@ -148,7 +148,7 @@ def _groups(records: Iterable[Mapping[str, Any]]) -> Groups:
     """Agreement by group: the mean over seeds of the values and of the bounds."""
     lists: dict[tuple[str, str, str], dict[int, list[Interval]]] = {}
     for r in records:
-        if r["outcome"] == "done" and (e := r["measures"].get("agreement")):
+        if r["outcome"] == "done" and not r["cell"].get("mark") and (e := r["measures"].get("agreement")):
             budgets = lists.setdefault((r["role"], r["attack"], r["defense"]), {})
             budgets.setdefault(r["cell"]["budget"], []).append((e["value"], e["low"], e["high"]))
     return {key: _mean(budgets[max(budgets)]) for key, budgets in lists.items()}

@@ -79,7 +79,7 @@ def follow(
 
 
 def court(
-    cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Sequence[Model]
+    cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Sequence[Model], of: str = ""
 ) -> dict[str, Any]:
     """The examination of a copy under the cell's mark, and of models that never saw the victim's answers."""
     oracle = LocalOracle(copy, _bare(interface), budget=UNMETERED)
@@ -89,7 +89,7 @@ def court(
     if found.tried:
         measures["false_claims"] = clopper_pearson(found.accused, found.tried, unit="innocent models")
     notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, **found.notes}
-    return _link(mark.scheme.name, "ownership", measures, notes)
+    return _link(_name(mark.scheme.name) + of, "ownership", measures, notes)
 
 
 def _privacy(

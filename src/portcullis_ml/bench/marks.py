@@ -8,13 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.experiment import ExperimentSpec, explaining
+from portcullis_ml.bench.experiment import ExperimentSpec, explaining, victims_learner
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.ownership import Key, Scheme
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Model, Rows
-from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.ownership import CATALOG as SCHEMES
 
 __all__ = ["Mark", "mark_of"]
@@ -41,20 +40,17 @@ def mark_of(cell: Cell, spec: ExperimentSpec) -> Mark | None:
     key = scheme.mint(secret, experiment.interface)
     if scheme.marks == "answers":
         return Mark(scheme, key, experiment.model, scheme.defense(key))
-    marked = _trained(spec, json.dumps(cell.mark), json.dumps(cell.learner), cell.seed, secret)
-    return Mark(scheme, key, marked)
+    return Mark(scheme, key, _trained(spec, json.dumps(cell.mark), cell.seed, secret))
 
 
 @lru_cache(maxsize=2)
-def _trained(spec: ExperimentSpec, mark: str, learner: str, seed: int, secret: bytes) -> Model:
-    """The victim trained anew with its mark: once in a process for every mark and seed."""
+def _trained(spec: ExperimentSpec, mark: str, seed: int, secret: bytes) -> Model:
+    """The victim trained anew with its mark by its own training procedure, once in a process for each mark and seed."""
     experiment, scheme = spec.load(), SCHEMES.build(json.loads(mark))
     if experiment.train is None or experiment.train_y is None:
         raise NotApplicable(f"{scheme.name} is trained in; it needs the victim's rows and classes. Give --train FILE.")
-    if json.loads(learner) is None:
-        raise NotApplicable(f"{scheme.name} is trained in; it needs a learner, and there is none here.")
     rows = Rows(experiment.train, experiment.train_y)
     key = scheme.mint(secret, experiment.interface)
     rng = derive(seed, "marked victim", mark)
-    model: Model = scheme.embed(key, ATTACKS.build(json.loads(learner)), rows, None, rng=rng)
+    model: Model = scheme.embed(key, victims_learner(experiment, spec.device), rows, None, rng=rng)
     return explaining(model, spec, experiment.test_x)

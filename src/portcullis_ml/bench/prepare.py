@@ -17,7 +17,7 @@ from typing import Any
 
 from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.cell import Cell, fingerprint
-from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, learner_for
+from portcullis_ml.bench.experiment import ExperimentSpec, victims_learner
 from portcullis_ml.bench.outside import SAID, SHOWN, Outside
 from portcullis_ml.bench.records import Record, versions
 from portcullis_ml.bench.run import Workspace
@@ -27,11 +27,10 @@ from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.recipes import Hardening, Recipe
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Learner, Model, Rows
-from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.hardening import CATALOG as HARDENING
 from portcullis_ml.recipes import CATALOG as RECIPES
 
-__all__ = ["Prepared", "Training", "needs_outside", "prepare_cells", "prepared_cell", "victims_learner"]
+__all__ = ["Prepared", "Training", "needs_outside", "prepare_cells", "prepared_cell"]
 
 Watch = Callable[[str, int, int], None]  # (what is trained, steps done, steps in all)
 
@@ -147,15 +146,6 @@ def _outside_of(description: Any) -> Iterator[str]:
     elif isinstance(description, str) and "@sha256:" in description:
         if rows := Artifact.at(description).read().about.get("outside"):
             yield f"{rows['name']}, used before this audit and not compared with the pool"
-
-
-def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:
-    """The victim's own training procedure where it is known, else one that suits its rows."""
-    known = experiment.names["victim"].get("learner")
-    found: Learner = (
-        ATTACKS.build(known) if known else learner_for(experiment.interface.input_shape, epochs=60, device=device)
-    )
-    return found
 
 
 def _trained(description: Any) -> list[type[Recipe] | type[Hardening]]:

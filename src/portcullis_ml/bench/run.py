@@ -93,7 +93,13 @@ def run_cells(
                 clock.ended(cell, record["outcome"])
                 if record["final"] and not keep:
                     shutil.rmtree(_folder(out, record["id"]), ignore_errors=True)
-        return [records[cell.id] for cell in cells]
+        return [_called(records[cell.id], cell) for cell in cells]
+
+
+def _called(record: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    """The record under the names by which its cell is asked for now; they are no part of its identity."""
+    names = {"attack": cell.attack_name, "defense": cell.defense_name}
+    return {**record, **names, "cell": {**record["cell"], "names": dict(cell.names)}}
 
 
 @contextmanager

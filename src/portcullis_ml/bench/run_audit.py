@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from portcullis_ml.bench.audit_cell import bindable
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
 from portcullis_ml.bench.grid import Plan
@@ -132,6 +133,8 @@ def run_audit(
     plan = plan_of(options, experiment)
     watch = training or (lambda what, done, steps: None)
     prepared = prepare_cells(plan.cells(), options.spec, regimes=options.regimes, out=out, watch=watch)
+    for cell in {json.dumps(cell.defense): cell for cell in prepared.cells if cell.id not in prepared.lacking}.values():
+        bindable(cell, experiment)
     work = partial(prepared_cell, spec=options.spec, lacking=prepared.lacking)
     records = run_cells(prepared.cells, work, out=out, jobs=jobs, progress=progress)
     meta = {

@@ -112,7 +112,8 @@ def _spec(*, victim: str | None, train: str | None, **rest: Any) -> ExperimentSp
 
 
 def _training(unit: Any, spec: ExperimentSpec, seed: int) -> Training:
-    from portcullis_ml.bench.prepare import Training, victims_learner
+    from portcullis_ml.bench.experiment import victims_learner
+    from portcullis_ml.bench.prepare import Training
     from portcullis_ml.core.recipes import Hardening
     from portcullis_ml.core.types import Rows
 

@@ -1,7 +1,7 @@
 """Out of domain: answer questions that are not of the model's domain with less, with nonsense, or not at all.
 
-Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020
-(a filter in front of the model; what it flags gets a shuffled probability vector).
+Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020,
+the section on detecting foreign queries (a filter in front of the model; what it flags gets its scores shuffled).
 
 Costs the honest client   for the share of their rows that the filter takes for foreign: the scores (`label_only`), the
                           right label (`shuffled`) or the answer (`block`).
@@ -64,7 +64,7 @@ class OutOfDomain(Defense[None]):
         files = prepared(self, "filter").files
         if FILE not in files:
             raise InputError(f"out_of_domain.filter must hold {FILE}, as domain_filter writes it; it does not.")
-        model = DenseModel(unpack_arrays(files[FILE]))
+        model = DenseModel(unpack_arrays(files[FILE], f"out_of_domain.filter: {FILE}"))
         if model.input_shape != interface.input_shape or model.n_classes != 2:
             raise InputError(
                 f"out_of_domain.filter must be a filter of rows {interface.input_shape}; this one is of "

@@ -22,13 +22,16 @@ def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     return bytes(_safetensors().save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
 
 
-def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays in a safetensors file. Raises InputError where it is none, or cut short."""
+def unpack_arrays(data: bytes, name: str = "An artifact's file") -> dict[str, np.ndarray]:
+    """The arrays in a safetensors file of that name. Raises InputError where it is none, or cut short."""
     library = _safetensors()
     try:
         return dict(library.load(data))
     except Exception as error:  # the library raises errors of several kinds on a damaged file
-        raise InputError(f"These {len(data):,} bytes were expected to be a safetensors file ({error}).") from error
+        raise InputError(
+            f"{name} was expected to be a whole safetensors file; its {len(data):,} bytes are not ({error}). "
+            "Prepare it again."
+        ) from error
 
 
 def write_artifact(contents: Contents, folder: Path | str) -> Artifact:

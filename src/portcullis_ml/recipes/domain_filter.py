@@ -1,7 +1,7 @@
 """Domain filter: a small network that tells the victim's own rows from rows of anywhere else.
 
-Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020
-(a binary classifier, the victim's training data against images of a generic pool).
+Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020,
+the section on detecting foreign queries (a binary classifier, training data against a generic pool).
 
 Threat model   the thief asks about natural rows that are not of the victim's domain.
 Cost           one training; serving it is one pass of a network with two hidden layers of 128 units, without torch.

@@ -84,12 +84,13 @@ def marks(audit: Audit) -> Html | None:
     """What the examination of copies proves, for every mark and attack."""
     rows: list[list[Child]] = []
     for (attack, mark), pair in audit.marked.items():
-        courts = [link for link in _links(pair) if link.kind == "ownership"]
-        proof = [child for link in courts for child in _proof(link)] or [pair.reason, ""]
         copy = pair.measures.get(audit.measure)
         cost = audit.cost(mark)
+        agrees = percent(copy, 1) if copy else _why(pair.outcome, pair.reason)
         lost = "?" if cost is None else f"{100 * cost.value:.1f} points"
-        rows.append([attack, mark, percent(copy, 1) if copy else pair.outcome, *proof, lost])
+        for link in _links(pair):
+            if link.kind == "ownership":
+                rows.append([attack, link.name, agrees, _measures(link.measures), _p_value(link), lost])
     if not rows:
         return None
     sentence = (
@@ -122,6 +123,7 @@ def then_of(pair: Pair) -> list[dict[str, Any]]:
             "kind": link.kind,
             "reason": link.reason,
             "measures": {name: [e.value, e.low, e.high] for name, e in link.measures.items()},
+            "p_value": _p_value(link) if link.kind == "ownership" else None,
         }
         for link in _links(pair)
     ]
@@ -142,10 +144,6 @@ def _links(pair: Pair) -> list[_Link]:
         _Link(link["name"], link["kind"], [chain[i] for chain in chains if len(chain) > i])
         for i, link in enumerate(longest)
     ]
-
-
-def _proof(link: _Link) -> list[Child]:
-    return [_measures(link.measures), _p_value(link)]
 
 
 def _p_value(link: _Link) -> str:

@@ -83,7 +83,7 @@ def warnings(policy: Policy) -> Iterator[str]:
         if not _watches(describe(stage)):
             continue
         return
-    yield "No stage watches for extraction: nothing but quotas and rounding stands between a thief and a copy."
+    yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
 
 
 def _clients(policy: Policy) -> Iterator[str]:
