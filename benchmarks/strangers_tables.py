@@ -93,12 +93,12 @@ def main(seeds: int) -> None:
     with ProcessPoolExecutor() as pool:
         found = dict(zip(jobs, pool.map(run, jobs), strict=True))
     print(f"{BUDGET:,} questions, no pool, {seeds} seeds: mean [95% interval] of agreement in percent\n")
-    print(f"{'victim':34}{'shown':8}{'n':>5}" + "".join(f"{a:>20}" for a in ATTACKS) + f"{'mixed - stranger':>22}")
+    print(f"{'victim':34}{'shown':8}{'n':>5}" + "".join(f"{a:>23}" for a in ATTACKS) + f"{'mixed - stranger':>22}")
     for table, kind in VICTIMS:
         for shown in ("probs", "labels"):
             got = {a: [found[table, kind, shown, a, i][0] for i in range(seeds)] for a in ATTACKS}
             lead = [a - b for a, b in zip(got["mixed"], got["stranger"], strict=True)]
-            cells = "".join(f"{_interval(values, (0, 100)):>20}" for values in got.values())
+            cells = "".join(f"{_interval(values, (0, 100)):>23}" for values in got.values())
             n = len(victim(table, kind)[2])
             print(f"{f'{table}, {kind}':34}{shown:8}{n:>5}{cells}{_interval(lead, (-100, 100)):>22}")
     means = {a: np.mean([seconds for job, (_, seconds) in found.items() if job[3] == a]) for a in ATTACKS}

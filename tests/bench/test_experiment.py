@@ -173,7 +173,7 @@ def test_what_is_not_said_is_chosen(tmp_path):
     plan = plan_of(AuditOptions(spec=here), here.load())
     assert plan.budgets == (12, 33, 100)  # 150 rows of a pool, rounded down to one digit
     assert list(plan.seeds) == [0, 1, 2]
-    assert tuple(plan.attacks)[:4] == ("equation_solving", "retraining", "retraining(surrogate=tree)", "knockoff")
+    assert tuple(plan.attacks)[:4] == ("equation_solving", "retraining", "retraining(strategy=uniform)", "knockoff")
     quick = plan_of(AuditOptions(spec=here, quick=True), here.load())
     assert (max(quick.budgets), list(quick.seeds)) == (50, [0])
     assert plan_of(AuditOptions(spec=here, budgets=(7, 9)), here.load()).budgets == (7, 9)

@@ -120,12 +120,12 @@ def test_rows_without_an_answer_are_left_out() -> None:
 
 
 def test_a_family_that_fails_or_gives_nan_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str, z: Array, p: Array, seed: int) -> families.Fitted:
+    def broken(name: str, z: Array, p: Array, seed: int, **how: int) -> families.Fitted:
         if name.startswith("linear"):
             return lambda z: np.full((len(z), 2), np.nan)
         if name.startswith("boosted"):
             raise ValueError(name)
-        return fit_family(name, z, p, seed)
+        return fit_family(name, z, p, seed, **how)
 
     monkeypatch.setattr(auto, "fit_family", broken)
     x = rows(100)

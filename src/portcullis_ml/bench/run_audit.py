@@ -217,7 +217,7 @@ def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
     """
     flat = len(experiment.interface.input_shape) == 1
     chosen = ["equation_solving"] if flat or experiment.pool is None or not has_torch() else []
-    chosen += ["retraining", "retraining(surrogate=tree)"] if flat else []
+    chosen += ["retraining", "retraining(strategy=uniform)"] if flat else []
     if experiment.pool is not None:
         chosen.append("knockoff")
         if not has_torch():

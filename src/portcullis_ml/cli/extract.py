@@ -63,6 +63,7 @@ def extract(
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
+    shape = experiment.interface.input_shape
     shown = "probs" if answers == "leaves" else answers
     plan = Plan(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
@@ -72,7 +73,8 @@ def extract(
         defenses=by_name([defense], guard_named),
         budgets=[budget],
         seeds=[seed],
-        learner=describe(learner_for(experiment.interface.input_shape, epochs=epochs, device=device)),
+        learner=describe(learner_for(shape, epochs=epochs, device=device)),
+        gradients=describe(learner_for(shape, epochs=epochs, device=device, gradients=True)),
     )
     cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)
     if cell is None:

@@ -35,6 +35,7 @@ COMPARED = 2000  # rows at most that take part in choosing
 DENSE = 2000  # rows at most for a kernel, whose time grows with their cube
 WIDE = 400  # encoded columns above which boosting and kernels take too long
 HARD = 0.3  # of the rows: where more are certain, classifiers are tried beside regressions
+NETWORKS = 3  # fitted to all rows and averaged, where a network was chosen
 BLENDS = 3  # families at most in a blend
 
 
@@ -91,7 +92,7 @@ class AutoLearner:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # a fit that does not converge shows in its score
             names, table = choose(self._candidates(z, p), z, p, rng, seed)
-            parts = {name: fit for name in names if (fit := _tried(name, z, p, seed, z)[0])}
+            parts = {name: fit for name in names if (fit := _tried(name, z, p, seed, z, networks=NETWORKS)[0])}
         if not parts:
             return ConstantModel(x.shape[1:], p.mean(axis=0) / p.mean(axis=0).sum())
         chosen = {"fitted": list(parts), "rows": len(z), "set_aside": table}
@@ -151,10 +152,12 @@ def _splits(rows: Labels) -> Iterator[tuple[Labels, Labels]]:
         yield np.concatenate([rows[j::3] for j in range(3) if j != k]), rows[k::3]
 
 
-def _tried(name: str, z: Array, p: Array, seed: int, aside: Array) -> tuple[Fitted | None, Array | None]:
+def _tried(
+    name: str, z: Array, p: Array, seed: int, aside: Array, *, networks: int = 1
+) -> tuple[Fitted | None, Array | None]:
     """The fitted family and its logits for the rows set aside; None where it cannot be fitted or gives NaN."""
     try:
-        fitted = fit_family(name, z, p, seed)
+        fitted = fit_family(name, z, p, seed, networks=networks)
         found = fitted(aside)
     except (ValueError, ArithmeticError, np.linalg.LinAlgError):  # one class in a part, a singular matrix
         return None, None

@@ -36,8 +36,11 @@ def log_ratios(p: Array) -> Array:
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 
 
-def fit_family(name: str, z: Array, p: Array, seed: int) -> Fitted:
-    """The family of that name, fitted. "boosted labels" is the classifier where "boosted" is the regression."""
+def fit_family(name: str, z: Array, p: Array, seed: int, *, networks: int = 1) -> Fitted:
+    """The family of that name, fitted. "boosted labels" is the classifier where "boosted" is the regression.
+
+    `networks` regressions from several seeds are averaged where the family is a network, whose luck differs.
+    """
     family, _, labels = name.partition(" ")
     scaler = _Scale.of(z)
     if labels:
@@ -47,8 +50,10 @@ def fit_family(name: str, z: Array, p: Array, seed: int) -> Fitted:
     y = y[:, 1:] - y[:, :1] if p.shape[1] == 2 else y
     middle, spread = y.mean(axis=0), max(float(y.std()), TINY)
     goal = (y - middle) / spread
+    rows = scaler(z)
     columns = goal.T if family == "boosted" else [goal if goal.shape[1] > 1 else goal[:, 0]]
-    models = [FAMILIES[family].regressor(len(z), seed).fit(scaler(z), column) for column in columns]
+    seeds = range(seed, seed + (networks if family == "network" else 1))
+    models = [[FAMILIES[family].regressor(len(z), s).fit(rows, column) for column in columns] for s in seeds]
     return _OfScores(scaler, models, middle, spread)
 
 
@@ -71,14 +76,14 @@ class _Scale:
 @dataclass(frozen=True)
 class _OfScores:
     scaler: _Scale
-    models: list[Any]
+    models: list[list[Any]]  # for every seed, those whose predictions side by side are the columns
     middle: Array
     spread: float
 
     def __call__(self, z: Array) -> Array:
         rows = self.scaler(z)
-        found = np.concatenate([m.predict(rows).reshape(len(z), -1) for m in self.models], axis=1)
-        logits = self.middle + self.spread * found
+        found = [np.concatenate([m.predict(rows).reshape(len(z), -1) for m in of], axis=1) for of in self.models]
+        logits = self.middle + self.spread * np.mean(found, axis=0)
         return np.column_stack([-logits / 2, logits / 2]) if logits.shape[1] == 1 else logits
 
 
