@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench import controls
-from portcullis_ml.bench.audit_cell import audit_cell, guard_of, knowledge_of
+from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.named import attack_named, guard_named
 from portcullis_ml.bench.single import extract_to
+from portcullis_ml.bench.target import guard_of, knowledge_of
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.types import Answer, Reveals

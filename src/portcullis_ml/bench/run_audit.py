@@ -14,7 +14,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from portcullis_ml.bench.audit_cell import bindable
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
 from portcullis_ml.bench.grid import Plan
@@ -33,6 +32,7 @@ from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Progress, run_cells
+from portcullis_ml.bench.target import bindable
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.data.splits import overlap
