@@ -13,6 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.types import Feature, Interface
+from portcullis_ml.models.auto import AutoLearner
 from portcullis_ml.models.function import FunctionModel
 from portcullis_ml.models.load import load_model, save_model
 from portcullis_ml.models.sklearn import SklearnLearner, SklearnModel
@@ -218,3 +220,18 @@ def test_other_names_and_other_models_get_a_sentence(tmp_path):
         load_model("model.h5")
     with pytest.raises(InputError, match="can be saved; got FunctionModel"):
         save_model(FunctionModel(len, (1,), 2), tmp_path / "m")
+
+
+@pytest.mark.parametrize("family", ["boosted", "network", "forest", "linear", "kernel"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_copy_that_auto_fitted_is_written_and_read_again(tmp_path, family, hard):
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.random((120, 3)), rng.integers(3, size=120)])
+    targets = np.column_stack([x[:, 0], 1 - x[:, 0]])
+    api = Interface(
+        input_shape=(4,), n_classes=2, features=(*(Feature(n, 0, 1) for n in "abc"), Feature("d", values="xyz"))
+    )
+    learner = AutoLearner(families=(family,)).knowing(api)
+    model = learner.fit(x, np.eye(2)[targets.argmax(axis=1)] if hard else targets, rng=rng)
+    again = load_model(str(save_model(model, tmp_path / "copy")), input_shape=(4,))
+    np.testing.assert_array_equal(again.scores(x), model.scores(x))

@@ -113,15 +113,17 @@ def _from_folder(folder: Artifact, **known: Any) -> Model:
 
 
 def save_model(model: Model, path: str | Path) -> Path:
-    """Write a surrogate: .safetensors (torch), .npz (softmax regression) or .skops (scikit-learn); the suffix is put
-    right by itself. Returns the path written, which `load_model` reads."""
+    """Write a surrogate: .safetensors (torch), .npz (softmax regression) or .skops (scikit-learn, and what `auto`
+    fitted); the suffix is put right by itself. Returns the path written, which `load_model` reads."""
+    from portcullis_ml.models.auto import AutoModel
+
     if isinstance(model, SoftmaxRegression):
         return model.save(Path(path).with_suffix(".npz"))
     if hasattr(model, "module") and hasattr(model, "save"):
         return Path(model.save(Path(path).with_suffix(".safetensors")))
-    if hasattr(model, "estimator"):
+    if isinstance(model, AutoModel) or hasattr(model, "estimator"):
         path = Path(path).with_suffix(".skops")
-        path.write_bytes(_skops().dumps(model.estimator))
+        path.write_bytes(_skops().dumps(model if isinstance(model, AutoModel) else model.estimator))
         return path
     raise InputError(
         f"A torch, scikit-learn or softmax model can be saved; got {type(model).__name__}. Keep it in your own format."
@@ -173,6 +175,10 @@ def _from_skops(
             "Load it yourself and name it as module:object."
         )
     inspect_trees(estimator, str(path))
+    from portcullis_ml.models.auto import AutoModel
+
+    if isinstance(estimator, AutoModel):
+        return estimator
     return _estimator(estimator, input_shape, n_classes, features)
 
 

@@ -16,9 +16,17 @@ from portcullis_ml.core.errors import InputError
 __all__ = ["TRUSTED", "inspect_trees"]
 
 TREES = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree")
+OURS = (  # a copy that `auto` has made: plain data around scikit-learn's own models
+    "portcullis_ml.models.auto.AutoModel",
+    "portcullis_ml.models.families._OfLabels",
+    "portcullis_ml.models.families._OfScores",
+    "portcullis_ml.models.families._Scale",
+    "portcullis_ml.models.quantiles.QuantileEncoding",
+)
 TRUSTED = frozenset(
     {
         *TREES,
+        *OURS,
         "numpy.dtype",
         "numpy.number",
         "numpy.object_",
@@ -58,7 +66,7 @@ def _trees(thing: Any, depth: int) -> Iterator[Any]:
     elif depth and isinstance(thing, np.ndarray) and thing.dtype.kind == "O":
         for item in thing.ravel():
             yield from _trees(item, depth - 1)
-    elif depth and kind.startswith("sklearn.") and hasattr(thing, "__dict__"):
+    elif depth and (kind.startswith("sklearn.") or kind in OURS) and hasattr(thing, "__dict__"):
         for item in vars(thing).values():
             yield from _trees(item, depth - 1)
     elif depth and isinstance(thing, dict):
