@@ -88,6 +88,8 @@ def marks(audit: Audit) -> Html | None:
         cost = audit.cost(mark)
         agrees = percent(copy, 1) if copy else _why(pair.outcome, pair.reason)
         lost = "?" if cost is None else f"{100 * cost.value:.1f} points"
+        if not pair.done:
+            rows.append([attack, mark, agrees, "", "", ""])
         for link in _links(pair):
             if link.kind == "ownership":
                 rows.append([attack, link.name, agrees, _measures(link.measures), _p_value(link), lost])
@@ -106,6 +108,11 @@ def sentences(audit: Audit) -> list[str]:
     found = [
         f"Privacy: {attack}, {_words(defense)}: {_line(pair.measures) or _why(pair.outcome, pair.reason)}"
         for (attack, defense), pair in audit.privacy.items()
+    ]
+    found += [
+        f"Mark {mark}, {attack}: {_why(pair.outcome, pair.reason)}"
+        for (attack, mark), pair in audit.marked.items()
+        if not pair.done
     ]
     for (attack, defense), pair in (*audit.pairs.items(), *audit.marked.items()):
         for link in _links(pair):
