@@ -162,7 +162,7 @@ def test_the_archives_hold_the_tracked_files_and_nothing_else(archives: dict[str
     with zipfile.ZipFile(archives["wheel"]) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert inside == {name.removeprefix("src/") for name in tracked() if name.startswith("src/")}
-    assert {"portcullis_ml/report/page.css", "portcullis_ml/gateway/pages/page.html"} < inside
+    assert {"portcullis_ml/report/page.css", "portcullis_ml/gateway/admin/pages/page.html"} < inside
     assert "portcullis_ml/bench/protocols/prada_mnist.toml" in inside
 
 
