@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tests.gateway.asgi import ALICE, Here
 
+from portcullis_ml.core.types import Answer
 from portcullis_ml.gateway.querylog import Line, QueryLogFile, read_log
 from portcullis_ml.gateway.replay import _in_order, replay
 
@@ -65,11 +66,11 @@ async def test_logs_of_two_replicas_replay_to_their_decisions_bit_for_bit(tmp_pa
 
 def moment(run: str, place: int, at: float, **more: Any) -> Line:
     return Line(id=f"{run}{place}", client="c", run=run, seq=place, ended=place + 1, admitted=place, released=place + 1,
-                at=at, seconds=0.5, x=np.full((1, 4), float(place)), **more)  # fmt: skip
+                at=at, seconds=0.5, x=np.full((1, 4), float(place)), clean=Answer(np.array([0])), **more)  # fmt: skip
 
 
 def seen(lines: list[Line]) -> list[str]:
-    return [f"{kind} {line.id}" for kind, line in _in_order(lines)]
+    return [f"{type(step).__name__.lower()} {line.id}" for step, line in _in_order(lines)]
 
 
 def test_a_process_that_began_after_all_others_comes_after_them_whatever_its_places() -> None:

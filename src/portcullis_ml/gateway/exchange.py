@@ -1,53 +1,53 @@
-"""One request and its answer: what is known of it by its head, and what it has become so far."""
+"""One request and its answer: what is known of it by its head, and what is noted of it on its way."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from portcullis_ml.core.types import Answer
 from portcullis_ml.gateway.http.client_connection import header_name
+from portcullis_ml.gateway.http.handler import Scope
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.settings import Limits
-from portcullis_ml.gateway.protocols.wire import Inquiry, Reply, Wire
+from portcullis_ml.gateway.protocols.wire import Reply, Wire
 from portcullis_ml.gateway.querylog import Line
 
-__all__ = ["Exchange", "Exchanges"]
+__all__ = ["Exchange", "Exchanges", "Notes"]
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 TRACE_PARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(slots=True)
+class Notes:
+    """What is written down of a request: its line in the query log, and when each part of its way was done."""
+
+    line: Line = field(default_factory=Line)
+    marks: list[float] = field(default_factory=lambda: [time.perf_counter()])
+
+    def mark(self) -> None:
+        self.marks.append(time.perf_counter())
+
+
+@dataclass(slots=True)
 class Exchange:
-    """One request and its answer, as far as they have come."""
+    """One request and its answer."""
 
     id: str
-    headers: dict[str, str]
-    twice: set[str]
+    headers: dict[str, str]  # by lower-case name
+    twice: set[str]  # the names that came more than once
     peer: str | None
-    marks: list[float]
-    line: Line = field(default_factory=Line)
-    client: str = ""
-    policy: Policy = field(init=False)  # that it is judged by, to the end
+    policy: Policy  # that it is judged by, to the end
+    reply: Callable[[Reply, str], None]  # called once, with the reply and the request's id
+    notes: Notes = field(default_factory=Notes)
     wire: Wire = field(init=False)
-    then: Callable[[Reply, str], None] = field(init=False)  # told of the reply and the request's id
-    counted: bool = False  # among its client's running requests
-    body: bytes = b""
-    inquiry: Inquiry = field(init=False)
-    task: asyncio.Task[Any] | None = None  # that its step waits for
-    seq: int | None = None  # its number; None where the policy lets a refused request through, or an unguarded one
-    unguarded: bool = False  # a stage raised an error before the model was asked
-    reserved: bool = False  # at the guard, and neither released nor given back
-    came: Callable[[], Answer] = field(init=False)  # gives the model's answer, or raises why there is none
-    answer: Answer = field(init=False)  # as far as it has come
-    altered: bool = False
+    flow: Generator[Any, Any, tuple[Reply, str]] = field(init=False)  # of `flow.exchange`
+    client: str | None = None  # once it counts among this client's running requests
 
     @property
     def limits(self) -> Limits:
@@ -73,7 +73,7 @@ class Exchanges:
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
 
-    def begin(self, scope: MutableMapping[str, Any]) -> Exchange:
+    def begin(self, scope: Scope, policy: Policy, reply: Callable[[Reply, str], None]) -> Exchange:
         headers: dict[str, str] = {}
         twice: set[str] = set()
         for raw, value in scope["headers"]:
@@ -84,4 +84,6 @@ class Exchanges:
         given = headers.get("x-request-id", "")
         id = given if REQUEST_ID.fullmatch(given) else f"{self._prefix}-{next(self._ids)}"
         peer = scope.get("client")
-        return Exchange(id, headers, twice, peer[0] if peer else None, [time.perf_counter()])
+        found = Exchange(id, headers, twice, peer[0] if peer else None, policy, reply)
+        found.notes.line.id = id
+        return found

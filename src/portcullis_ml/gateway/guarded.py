@@ -15,6 +15,8 @@ from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Alarm, Guard
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.types import Answer, Array, Floats, Interface, Model, Request
+from portcullis_ml.gateway.exchange import Notes
+from portcullis_ml.gateway.flow import Admit, Ask, Books, Release, Rules, Step, answered, driven
 from portcullis_ml.gateway.gate import Gate
 
 __all__ = ["Guarded", "GuardedRoutes"]
@@ -38,15 +40,20 @@ class Guarded:
     def answer(self, x: Array, *, client: str, at: float = 0.0) -> Answer:
         """(n, *input_shape) -> what the API shows for n rows; raises Refused."""
         request = Request(client, np.asarray(x, np.float64), at)
-        self._guard.admit(request)
-        try:
-            clean = checked_answer(self._model, request.x, self.interface)
-        except Exception:
-            self._guard.undo(request)
-            raise
-        released = self._guard.release(request, clean)
-        self.alarms.extend(released.alarms)
-        shown = released.answer.only(self.interface)
+
+        def take(step: Step) -> Any:
+            if isinstance(step, Admit):
+                self._guard.admit(request)
+                return 1
+            if isinstance(step, Ask):
+                return checked_answer(self._model, step.x, self.interface)
+            if isinstance(step, Release):
+                return 1, self._guard.release(request, step.clean)
+            return self._guard.undo(request)
+
+        books = Books(on_alarm=lambda alarm, line: self.alarms.append(alarm))
+        steps = answered(client, request.x, at, Rules(), Notes(), books, {})
+        shown = driven(steps, take).only(self.interface)
         if not shown.answered.any():
             raise Refused("this client was blocked")
         return shown

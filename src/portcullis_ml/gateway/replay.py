@@ -14,12 +14,16 @@ from operator import itemgetter
 
 from portcullis_ml.core.errors import InputError, Refused
 from portcullis_ml.core.guard import Released
+from portcullis_ml.gateway.flow import Admit, Release, Undo
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.state.events import JournalEvent
 from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream
 
 __all__ = ["Fate", "Replayed", "replay"]
+
+Moment = tuple[Admit | Release | Undo, Line]  # a step of the flow, and the request's line
+KINDS = {Release: "release", Undo: "undo"}  # of the journal's events
 
 
 @dataclass
@@ -65,23 +69,24 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
         of_client[line.client].append(line)
     found, streams = Replayed(logged_under=sorted(policies - {"", policy.digest})), dict[str, Stream]()
     fold, refused = Fold(policy.guard(), streams), set[int]()
-    for kind, line in (moment for held in of_client.values() for moment in _in_order(held)):
+    for step, line in (moment for held in of_client.values() for moment in _in_order(held)):
         stream = streams.setdefault(line.client, Stream(line.client))
         fate = found.fates.setdefault(line.client, Fate(line.client))
         seq = id(line)
-        if kind == "admit":
-            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", line.at, x=line.x))
+        if isinstance(step, Admit):
+            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", step.at, x=step.x))
             if isinstance(outcome, Refused):
                 refused.add(seq)
             _note_request(found, fate, line, outcome)
         elif seq not in refused:
-            outcome, _ = fold.apply(stream, seq, JournalEvent(kind, of=seq, answer=line.clean))
+            clean = step.clean if isinstance(step, Release) else None
+            outcome, _ = fold.apply(stream, seq, JournalEvent(KINDS[type(step)], of=seq, answer=clean))
             if isinstance(outcome, Released):
                 _note_release(found, fate, line, outcome)
     return found
 
 
-def _in_order(lines: list[Line]) -> list[tuple[str, Line]]:
+def _in_order(lines: list[Line]) -> list[Moment]:
     """What happened to one client, in order.
 
     Replicas that ran at the same time share a journal, and a moment's place there says when it was. A process that
@@ -91,7 +96,7 @@ def _in_order(lines: list[Line]) -> list[tuple[str, Line]]:
     for line in lines:
         runs[line.run].append(line)
     spans = [(min(x.at for x in held), max(x.at + x.seconds for x in held), held) for held in runs.values()]
-    found: list[tuple[str, Line]] = []
+    found: list[Moment] = []
     together: list[list[Line]] = []
     end = float("-inf")
     for begin, last, held in sorted(spans, key=itemgetter(0)):
@@ -103,26 +108,27 @@ def _in_order(lines: list[Line]) -> list[tuple[str, Line]]:
     return found + _merged(together)
 
 
-def _merged(runs: list[list[Line]]) -> list[tuple[str, Line]]:
+def _merged(runs: list[list[Line]]) -> list[Moment]:
     """The moments of replicas that ran at the same time, by their places in the journal. One without a place (the
     journal could not be written) comes after what its own process did before it."""
-    keyed: list[tuple[int, int, str, Line]] = []
+    keyed: list[tuple[int, int, Moment]] = []
     for lines in runs:
         place = 0
-        for order, at, kind, line in sorted((m for held in lines for m in _moments(held)), key=itemgetter(0)):
+        for order, at, moment in sorted((m for held in lines for m in _moments(held)), key=itemgetter(0)):
             place = at if at > 0 else place
-            keyed.append((place, order, kind, line))
+            keyed.append((place, order, moment))
     keyed.sort(key=itemgetter(0, 1))
-    return [(kind, line) for _, _, kind, line in keyed]
+    return [moment for _, _, moment in keyed]
 
 
-def _moments(line: Line) -> Iterable[tuple[int, int, str, Line]]:
-    """(the process's count, place in the journal, what, line) of a request's admission and its end."""
-    yield line.admitted, line.seq, "admit", line
+def _moments(line: Line) -> Iterable[tuple[int, int, Moment]]:
+    """(the process's count, place in the journal, step, line) of a request's admission and its end."""
+    if line.x is not None:  # as `replay` has seen to
+        yield line.admitted, line.seq, (Admit(line.client, line.x, line.at), line)
     if line.undone:
-        yield line.undone, line.ended, "undo", line
-    elif line.released:
-        yield line.released, line.ended, "release", line
+        yield line.undone, line.ended, (Undo(line.client, line.seq), line)
+    elif line.released and line.clean is not None:
+        yield line.released, line.ended, (Release(line.client, line.seq, line.clean), line)
 
 
 def _note_request(found: Replayed, fate: Fate, line: Line, outcome: Outcome) -> None:

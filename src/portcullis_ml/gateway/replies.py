@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 
-from portcullis_ml.core.errors import Unreachable
+from portcullis_ml.core.errors import Refused, Unreachable
 from portcullis_ml.gateway.exchange import Exchange
 from portcullis_ml.gateway.http.handler import Rejected
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import REMAINING, Reply, Wire
-from portcullis_ml.gateway.state.streams import Down
+from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.journal import Down
 
 __all__ = ["error_reply", "status_reply"]
 
@@ -27,17 +28,28 @@ def status_reply(wire: Wire, what: str, policy: Policy) -> Reply:
 
 def error_reply(exchange: Exchange, error: BaseException) -> tuple[Reply, str]:
     """(the reply on an error, the decision that it is counted as)."""
-    if isinstance(error, Unreachable):
-        error = Rejected("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None)
-    elif isinstance(error, Down):
-        error = Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
-    if isinstance(error, Rejected):
-        return _rejected(exchange.wire, error), error.decision
     if isinstance(error, BadRequest):
         decision = "unidentified" if error.status in (401, 403) else "malformed"
         return exchange.wire.refuse(error.status, error.sentence), decision
-    log.error("a request failed", exc_info=error, extra={"id": exchange.id})
-    return exchange.wire.refuse(500, "The gate failed on this request."), "failed"
+    rejected = error if isinstance(error, Rejected) else _rejection(error)
+    if rejected is None:
+        log.error("a request failed", exc_info=error, extra={"id": exchange.id})
+        return exchange.wire.refuse(500, "The gate failed on this request."), "failed"
+    return _rejected(exchange.wire, rejected), rejected.decision
+
+
+def _rejection(error: BaseException) -> Rejected | None:
+    """What an error of the guard, the journal or the model server is for the client; None for any other."""
+    if isinstance(error, Refused):
+        status = 403 if error.retry_after is None else 429
+        return Rejected("refused", status, str(error), error.retry_after, error.room)
+    if isinstance(error, Failed):
+        return Rejected("failed", 503, "The guard failed on this request.", 2.0)
+    if isinstance(error, Unreachable):
+        return Rejected("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None)
+    if isinstance(error, Down):
+        return Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
+    return None
 
 
 def _rejected(wire: Wire, rejected: Rejected) -> Reply:

@@ -5,13 +5,11 @@ The client is the gate's own, because a client costs more than everything else i
 
 from __future__ import annotations
 
-import asyncio
 import math
 import ssl
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,8 +29,10 @@ FEW = 100  # numbers that plain Python looks through sooner than numpy
 class Upstream(Protocol):
     """Whatever answers rows: a server over HTTP, or a model in this process."""
 
-    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
-        """The undefended answer. Raises Unreachable (its `status` is what the client gets) or BadRequest."""
+    def ask(self, x: Floats, headers: Mapping[str, str]) -> Coroutine[Any, Any, Answer]:
+        """The undefended answer. Raises Unreachable (its `status` is what the client gets) or BadRequest.
+
+        It is not called from within a task: a client that needs one (httpx and aiohttp do) must be given it."""
 
     async def ready(self) -> bool: ...
 
@@ -60,26 +60,20 @@ class HttpUpstream:
         self._asked = asked
 
     async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
-        waiter: asyncio.Future[Callable[[], Answer]] = asyncio.get_running_loop().create_future()
-        self.send(x, headers, lambda answer: None if waiter.done() else waiter.set_result(answer))
-        return (await waiter)()
-
-    def send(self, x: Floats, headers: Mapping[str, str], then: Callable[[Callable[[], Answer]], None]) -> None:
-        """As `ask`, for those who do not wait: `then` is called with something that gives or raises what `ask` does."""
         ask = self._wire.ask(self._asked, x)
         question = "POST", ask.path, {**headers, **ask.headers}, ask.body
+        try:
+            try:
+                came = await self._client.ask(*question)
+            except Lost as lost:
+                if not lost.stale:
+                    raise
+                came = await self._client.ask(*question)
+        except (Lost, Unreadable, TimeoutError) as error:
+            raise _unreachable(error) from error
+        return self._understood(len(x), came)
 
-        def back(found: Found | Exception) -> None:
-            if isinstance(found, Lost) and found.stale:
-                self._client.send(*question, lambda found: then(partial(self._understood, len(x), found)))
-            else:
-                then(partial(self._understood, len(x), found))
-
-        self._client.send(*question, back)
-
-    def _understood(self, n: int, came: Found | Exception) -> Answer:
-        if isinstance(came, Exception):
-            raise _unreachable(came) from came
+    def _understood(self, n: int, came: Found) -> Answer:
         status, found, body = came
         if status in (429, 503):
             raise Unreachable("The model server is busy.", status=503)

@@ -11,7 +11,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from portcullis_ml.core.errors import ParameterError
@@ -61,41 +61,18 @@ class HttpClient:
     ) -> Found:
         """Status, headers and body. Raises Lost, Unreadable or TimeoutError. A request is never sent twice."""
         waiter: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-
-        def then(found: Found | Exception) -> None:
-            if waiter.done():
-                return
-            if isinstance(found, Exception):
-                waiter.set_exception(found)
-            else:
-                waiter.set_result(found)
-
-        question = self.send(method, path, headers, body, then, timeout_s=timeout_s)
+        message = b"".join((self._head(method, path, {**headers, **self._own}, len(body)), body))
+        due = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        question = _Question(self, message, due, waiter)
+        self._running[question] = None
+        self._look_at(due)
+        self._waiting.append(question)
+        self._next()
         try:
             return await waiter
         except asyncio.CancelledError:
             question.end(Lost())  # an answer that comes late must not meet the next question
             raise
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        then: Callable[[Found | Exception], None],
-        *,
-        timeout_s: float | None = None,
-    ) -> _Question:
-        """As `ask`, for those who do not wait: `then` is called once, with what came or with what `ask` would raise."""
-        message = b"".join((self._head(method, path, {**headers, **self._own}, len(body)), body))
-        due = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        question = _Question(self, message, due, then)
-        self._running[question] = None
-        self._look_at(due)
-        self._waiting.append(question)
-        self._next()
-        return question
 
     def _next(self) -> None:
         """Give connections to those who wait for one."""
@@ -195,12 +172,10 @@ class HttpClient:
 class _Question:
     """One request on its way: `end` with what came of it, or with why nothing did."""
 
-    __slots__ = ("_client", "_then", "connection", "due", "message")
+    __slots__ = ("_client", "_waiter", "connection", "due", "message")
 
-    def __init__(
-        self, client: HttpClient, message: bytes, due: float, then: Callable[[Found | Exception], None]
-    ) -> None:
-        self._client, self.message, self.due, self._then = client, message, due, then
+    def __init__(self, client: HttpClient, message: bytes, due: float, waiter: asyncio.Future[Found]) -> None:
+        self._client, self.message, self.due, self._waiter = client, message, due, waiter
         self.connection: Connection | None = None
 
     def end(self, found: Found | Exception) -> None:
@@ -210,4 +185,9 @@ class _Question:
         if self.connection is not None:
             self.connection.leave(keep=not isinstance(found, Exception))
             self._client._freed(self.connection)
-        self._then(found)
+        if self._waiter.done():  # who asked has been cancelled
+            return
+        if isinstance(found, Exception):
+            self._waiter.set_exception(found)
+        else:
+            self._waiter.set_result(found)

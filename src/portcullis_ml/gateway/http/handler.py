@@ -43,15 +43,15 @@ class Handler(Protocol[E]):
 
     bodies: Bodies
 
-    def enter(self, scope: Scope, then: Callable[[Reply, str], None]) -> E | None:
-        """Take in a request's head; None if that is answered already. `then` is called once, with the reply and the
+    def enter(self, scope: Scope, reply: Callable[[Reply, str], None]) -> E | None:
+        """Take in a request's head; None if that is answered already. `reply` is called once, with the reply and the
         request's id."""
 
     def go_on(self, exchange: E, body: bytes) -> None:
         """The body is there."""
 
     def give_up(self, exchange: E, error: BaseException) -> None:
-        """End the request with what went wrong."""
+        """The body will not come, for this reason."""
 
 
 class Bodies:

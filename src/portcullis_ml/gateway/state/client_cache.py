@@ -55,17 +55,6 @@ class ClientCache:
         self._turn = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
 
-    def free(self, client: str) -> Stream | None:
-        """The client's stream, if it can be told of an event at once, as nearly always: it is in memory, nobody holds
-        it, and the journal knows all of it."""
-        stream = self.open.get(client)
-        if stream is None or not stream.ready or stream.debt or len(self.open) > self.capacity:
-            return None
-        if stream.lock.locked():
-            return None
-        self.open.move_to_end(client)
-        return stream
-
     async def take(self, client: str) -> Stream:
         """The client's stream, marked busy: it is not let go until the caller has counted `busy` down."""
         while (stream := self.open.get(client)) is None or not stream.ready:

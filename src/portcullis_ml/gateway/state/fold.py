@@ -6,7 +6,6 @@ replay` all come to the same decisions from the same events.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from collections.abc import MutableMapping
@@ -22,6 +21,7 @@ from portcullis_ml.core.guard import Alarm, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack
 from portcullis_ml.core.types import Request
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
+from portcullis_ml.gateway.state.lock import Lock
 from portcullis_ml.gateway.state.paging import Marks
 
 __all__ = ["Failed", "Fold", "Outcome", "Restored", "Stream"]
@@ -61,7 +61,7 @@ class Stream:
     saving: bool = False  # a snapshot is being written
     ready: bool = True  # false while the journal is still being folded
     busy: int = 0  # coroutines that hold this stream
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: Lock = field(default_factory=Lock)
 
 
 class Fold:

@@ -48,9 +48,6 @@ class Journal(Protocol):
         """Append; returns all events after `position`, this one among them (a snapshot too if it was overtaken).
         An event that is not durable may wait for the next durable one of the same client."""
 
-    def tell_now(self, client: str, position: int, event: JournalEvent, *, durable: bool) -> bool:
-        """Append as `tell` does if that needs no waiting and nobody else writes; false, and nothing done, if not."""
-
     def retract(self, client: str) -> bool:
         """Take back the client's last event, not durable and not read by anyone; false if that cannot be known."""
 

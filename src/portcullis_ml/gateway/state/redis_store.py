@@ -6,6 +6,7 @@ trip, so that no replica ever waits for a lock that another one holds.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,9 +85,6 @@ class RedisStore:
     async def tell(self, client: str, position: int, event: JournalEvent, *, durable: bool) -> Saved:
         return _saved(await self._do(self._append(self._keys(client), [position, pack_event(event), client])))
 
-    def tell_now(self, client: str, position: int, event: JournalEvent, *, durable: bool) -> bool:
-        return False
-
     def retract(self, client: str) -> bool:
         return False  # another replica may have read it
 
@@ -144,7 +142,7 @@ class RedisStore:
         from redis.exceptions import RedisError
 
         try:
-            return await call
+            return await asyncio.ensure_future(call)  # its time limits need a task, which a step of a flow has not
         except (RedisError, OSError) as error:
             raise Down(f"Redis cannot be reached: {type(error).__name__}.") from error
 

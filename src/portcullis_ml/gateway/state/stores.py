@@ -108,27 +108,24 @@ class SqliteStore:
         return Saved(data, position, Bodies(bodies), pages)
 
     async def tell(self, client: str, position: int, event: JournalEvent, *, durable: bool) -> Saved:
-        while not self.tell_now(client, position, event, durable=durable):
-            await self._calm.wait()
-        return Saved(None, position, [event])
-
-    def tell_now(self, client: str, position: int, event: JournalEvent, *, durable: bool) -> bool:
         place, body = position + 1, pack_event(event)
-        waiting = self._waiting.get(client, ())
         if durable:
-            packed = joined([*(other for _, other in waiting), body]) if waiting else joined([body])
-            if not self._calm.is_set() and self._must_move(packed):
-                return False
+            packed = self._with_waiting(client, body)
+            while not self._calm.is_set() and self._must_move(packed):
+                await self._calm.wait()
+                packed = self._with_waiting(client, body)
             try:
                 self._insert(client, place, packed)
             except (sqlite3.Error, OSError) as error:
                 raise Down(f"The state file cannot be written: {error}.") from error
             self._waiting.pop(client, None)
-        elif waiting:
-            waiting.append((place, body))
         else:
-            self._waiting[client] = [(place, body)]
-        return True
+            self._waiting.setdefault(client, []).append((place, body))
+        return Saved(None, position, [event])
+
+    def _with_waiting(self, client: str, body: bytes) -> bytes:
+        """The client's events that wait for a durable one, and this one, joined."""
+        return joined([*(other for _, other in self._waiting.get(client, ())), body])
 
     def _insert(self, client: str, n: int, packed: bytes) -> None:
         """Keep joined events that end at place n: in the tail, or in the state file with all that the tail holds."""

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterable
 
 from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Alarm, Guard, Released
@@ -54,28 +52,9 @@ class Streams:
         self.cache = ClientCache(journal, self.fold, self.workers, capacity, self._keep_alarms)
 
     async def admit(self, client: str, x: Floats, at: float) -> int:
-        """The request's sequence number, once every stage has reserved its share; raises Refused or Down.
+        """The request's sequence number, once every stage has reserved its share; raises Refused, Failed or Down.
 
         A sequence number below 0 says that the journal was down and the policy is to serve."""
-        found = self.admit_now(client, x, at)
-        return found if isinstance(found, int) else await found
-
-    def admit_now(self, client: str, x: Floats, at: float) -> int | Coroutine[Any, Any, int]:
-        """What `admit` gives, at once where nothing has to be waited for, as nearly always with a light guard; else
-        what to await."""
-        stream, event = None if self.fold.heavy else self.cache.free(client), JournalEvent("admit", at, x=x)
-        if stream is None or self._late(stream, at):
-            return self._admit(client, x, at)
-        if not self.journal.tell_now(client, stream.position, event, durable=False):
-            return self._admit(client, x, at)
-        stream.position += 1
-        seq = stream.position
-        outcome, _ = self.fold.apply(stream, seq, event)
-        if isinstance(outcome, Refused | Failed):
-            raise self._refusal(stream, seq, outcome)
-        return seq
-
-    async def _admit(self, client: str, x: Floats, at: float) -> int:
         async with self._held(client) as stream:
             if stream.debt:
                 await self._settle(stream)
@@ -91,43 +70,6 @@ class Streams:
     async def release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
         """Fold the model's answer: its place in the journal, and what is let out. On return it, its alarms and blocks
         are written down."""
-        found = self.release_now(client, seq, clean)
-        return found if isinstance(found, tuple) else await found
-
-    def release_now(
-        self, client: str, seq: int, clean: Answer
-    ) -> tuple[int, Released] | Coroutine[Any, Any, tuple[int, Released]]:
-        """What `release` gives, at once or as something to await: see `admit_now`."""
-        stream = None if self.fold.heavy else self.cache.free(client)
-        event = JournalEvent("release", of=seq, answer=clean)
-        if stream is None or seq < 0:
-            return self._release(client, seq, clean)
-        try:
-            if not self.journal.tell_now(client, stream.position, event, durable=True):
-                return self._release(client, seq, clean)
-        except Down:
-            return self._release(client, seq, clean)  # it is tried again, and what the policy says is done
-        stream.position += 1
-        outcome, alarms = self.fold.apply(stream, stream.position, event)
-        if alarms:
-            stream.busy += 1
-            return self._release_with(stream, stream.position, outcome, alarms)
-        self.cache.cut(stream)
-        return stream.position, _let_out(outcome)
-
-    async def _release_with(
-        self, stream: Stream, place: int, outcome: Outcome, alarms: list[Alarm]
-    ) -> tuple[int, Released]:
-        """Nothing is let out before the alarms that it set off are written down."""
-        try:
-            async with stream.lock:
-                await self._keep_alarms(stream, alarms)
-                self.cache.cut(stream)
-            return place, _let_out(outcome)
-        finally:
-            stream.busy -= 1
-
-    async def _release(self, client: str, seq: int, clean: Answer) -> tuple[int, Released]:
         async with self._held(client) as stream:
             event, place = JournalEvent("release", of=seq, answer=clean), 0
             if seq < 0:
@@ -170,19 +112,8 @@ class Streams:
         await self.cache.close()
         await self.workers.close()
 
-    @asynccontextmanager
-    async def _held(self, client: str) -> AsyncIterator[Stream]:
-        """The client's stream while nobody else holds it. One that was let go while we waited for it is not used: the
-        journal has been folded into another since, or will be."""
-        while True:
-            stream = await self.cache.take(client)
-            try:
-                async with stream.lock:
-                    if self.open.get(client) is stream:
-                        yield stream
-                        return
-            finally:
-                stream.busy -= 1
+    def _held(self, client: str) -> _Held:
+        return _Held(self.cache, client)
 
     # One event, written and folded.
 
@@ -196,6 +127,9 @@ class Streams:
             if closed or self.when_down == "closed":
                 raise
             return await self._offline(stream, event)
+        if saved.snapshot is None and len(saved.events) == 1:
+            stream.position = saved.position + 1
+            return stream.position, *await self.workers.apply(stream, stream.position, event)
         outcome, alarms = await self.cache.catch_up(stream, saved)  # the last event is ours
         return stream.position, outcome, alarms
 
@@ -251,6 +185,30 @@ class Streams:
         else:
             self.cache.cut(stream)
         return why
+
+
+class _Held:
+    """The client's stream while nobody else holds it. One that was let go while we waited for it is not used: the
+    journal has been folded into another since, or will be."""
+
+    def __init__(self, cache: ClientCache, client: str) -> None:
+        self._cache, self._client = cache, client
+
+    async def __aenter__(self) -> Stream:
+        while True:
+            self._stream = stream = await self._cache.take(self._client)
+            try:
+                await stream.lock.__aenter__()
+            except BaseException:
+                stream.busy -= 1
+                raise
+            if self._cache.open.get(self._client) is stream:
+                return stream
+            await self.__aexit__()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stream.lock.__aexit__()
+        self._stream.busy -= 1
 
 
 def _let_out(outcome: Outcome) -> Released:

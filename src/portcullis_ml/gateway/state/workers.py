@@ -37,6 +37,8 @@ class Workers:
 
     async def apply(self, stream: Stream, seq: int, event: JournalEvent) -> tuple[Outcome, list[Alarm]]:
         """As `Fold.apply`."""
+        if not self._fold.heavy:
+            return self._fold.apply(stream, seq, event)
         return await self._run(lambda: self._fold.apply(stream, seq, event))
 
     async def apply_all(self, stream: Stream, events: Iterable[JournalEvent]) -> tuple[Outcome, list[Alarm]]:

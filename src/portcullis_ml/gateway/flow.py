@@ -1,0 +1,193 @@
+"""The way of a request from top to bottom, without sockets and without waiting.
+
+A flow is a generator. It yields a step that somebody else takes for it, and is sent what came of that, or has the error
+thrown into it. `exchange` is a request over HTTP, from its head to its reply; the part of it that begins when there are
+rows is `answered`, which `Guarded` uses too. Who takes the steps decides how they are waited for: `batching` for many
+requests at once, `driven` for one, at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from asyncio import CancelledError
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from portcullis_ml.core.errors import Refused
+from portcullis_ml.core.guard import Alarm, Released
+from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.admin.metrics import Metrics
+from portcullis_ml.gateway.exchange import Exchange, Notes
+from portcullis_ml.gateway.http.handler import Rejected
+from portcullis_ml.gateway.protocols.wire import Reply
+from portcullis_ml.gateway.querylog import Line
+from portcullis_ml.gateway.replies import error_reply
+from portcullis_ml.gateway.state.fold import Failed
+
+__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Release", "Rules", "Step", "Undo", "answered", "driven",
+           "exchange"]  # fmt: skip
+
+T = TypeVar("T")
+
+
+class Body(NamedTuple):
+    """The body of the request is needed. Sent: its bytes."""
+
+
+class Admit(NamedTuple):
+    """The guard is asked whether this client may ask. Sent: the request's sequence number; Refused, Failed or Down."""
+
+    client: str
+    x: Floats
+    at: float
+
+
+class Ask(NamedTuple):
+    """The model is asked. Sent: its undefended answer; Unreachable or BadRequest."""
+
+    x: Floats
+    headers: Mapping[str, str]
+
+
+class Release(NamedTuple):
+    """The guard decides what of the answer is let out. Sent: its place in the journal, and that; Failed or Down."""
+
+    client: str
+    seq: int
+    clean: Answer
+
+
+class Undo(NamedTuple):
+    """Nothing was answered: what was reserved is given back. Sent: the place of that in the journal."""
+
+    client: str
+    seq: int
+
+
+Step = Body | Admit | Ask | Release | Undo
+Flow = Generator[Step, Any, T]
+
+
+class Rules(NamedTuple):
+    """What a policy says of a flow."""
+
+    enforced: bool = True  # if not, decisions are made and counted, but every answer goes out as it is
+    on_failure: str = "closed"  # what a stage that raises an error leads to: "closed", "labels" or "open"
+
+
+@dataclass
+class Books:
+    """What all flows of one gate count together."""
+
+    metrics: Metrics = field(default_factory=Metrics)
+    on_alarm: Callable[[Alarm, Line], None] = lambda alarm, line: None
+    order: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+
+class Host(Protocol):
+    """The gate, as an exchange sees it."""
+
+    books: Books
+    clock: Callable[[], float]
+
+    def identify(self, request: Exchange) -> str:
+        """The client's name. Raises Rejected or BadRequest where the head alone says that there will be no answer."""
+
+
+def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
+    """A request from its head to its reply, and the decision that it is counted as. Never raises an error."""
+    policy, wire, notes, metrics = request.policy, request.wire, request.notes, host.books.metrics
+    try:
+        client = host.identify(request)
+        notes.mark()
+
+        inquiry = wire.read(policy.served, request.headers, (yield Body()))
+        notes.mark()
+
+        rules = Rules(policy.enforced, policy.failure.guard)
+        x, at = inquiry.x, host.clock()
+        answer = yield from answered(client, x, at, rules, notes, host.books, request.passed_on)
+        shown = answer.only(policy.shown)
+        if not shown.answered.any():
+            notes.line.reason = "this client was blocked"
+            raise Rejected("withheld", 403, "The guard refused this client: this client was blocked.")
+        metrics.rows += len(x)
+
+        reply = wire.write(policy.served, inquiry, shown)
+        notes.mark()
+        metrics.took(notes.marks)
+        return reply, "altered" if policy.enforced and notes.line.altered else "answered"
+    except (Exception, CancelledError) as error:
+        return error_reply(request, error)
+
+
+def answered(
+    client: str, x: Floats, at: float, rules: Rules, notes: Notes, books: Books, headers: Mapping[str, str]
+) -> Flow[Answer]:
+    """(n, *input_shape) -> what the guard lets out of the model's answer: admit, ask, release. Raises Refused, Failed,
+    Down, and what the model raises; by then all that was reserved is given back."""
+    line, seq, released, failed = notes.line, None, None, False
+    line.x, line.rows, line.at, line.admitted = x, len(x), at, next(books.order)
+    try:
+        seq = line.seq = yield Admit(client, x, at)
+        books.metrics.not_enforced["state"] += seq < 0  # the journal is down, and the policy is to serve
+    except Refused as refusal:
+        line.seq, line.reason = refusal.place, refusal.reason
+        if rules.enforced:
+            raise
+        books.metrics.would_refuse += 1
+    except Failed as failure:
+        line.seq, failed = failure.place, True
+        if rules.on_failure == "closed":
+            raise
+    notes.mark()
+
+    try:
+        clean = line.clean = yield Ask(x, headers)
+        notes.mark()
+        line.released = next(books.order)
+        if seq is not None:
+            line.ended, released = yield Release(client, seq, clean)
+    except Failed:
+        failed = True
+        if rules.on_failure == "closed":
+            raise
+    except (Exception, CancelledError):
+        if seq is not None:
+            line.undone = 0 if line.released else next(books.order)
+            line.ended = yield Undo(client, seq)
+        raise
+    notes.mark()
+    return _let_out(clean, released, failed, rules, line, books)
+
+
+def _let_out(clean: Answer, released: Released | None, failed: bool, rules: Rules, line: Line, books: Books) -> Answer:
+    """The model's answer as the guard released it, or as the rules say where it did not."""
+    if released is not None:
+        line.altered, line.alarms = released.altered.tolist().count(True), len(released.alarms)
+        for alarm in released.alarms:
+            books.on_alarm(alarm, line)
+        return released.answer if rules.enforced else clean
+    books.metrics.not_enforced["guard"] += failed
+    if failed and rules.on_failure == "labels" and clean.labels is not None and clean.scores is not None:
+        return Answer(clean.labels, np.full_like(clean.scores, np.nan))  # nor an explanation
+    return clean
+
+
+def driven(flow: Flow[T], take: Callable[[Step], Any]) -> T:
+    """What the flow returns or raises, each of its steps taken at once."""
+    outcome: Any = None
+    send: Callable[[Any], Step] = flow.send
+    try:
+        while True:
+            step = send(outcome)
+            try:
+                send, outcome = flow.send, take(step)
+            except Exception as error:
+                send, outcome = flow.throw, error
+    except StopIteration as end:
+        found: T = end.value
+        return found
