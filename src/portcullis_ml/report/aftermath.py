@@ -59,7 +59,7 @@ def privacy(audit: Audit) -> Html | None:
         for (attack, defense), pair in audit.privacy.items()
     ]
     sentence = (
-        "Rows are rows that the victim was trained on and as many that it was not; an attack says of each how "
+        "Candidates are rows that the victim was trained on and as many that it was not; an attack says of each how "
         "likely it is a member. Chance finds 1% of the members at 1% false accusations, and an area of 50%."
     )
     head = ["Attack", "Defense", "Measured", "Queries", "Seeds"]
