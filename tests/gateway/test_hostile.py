@@ -73,7 +73,6 @@ WIRE = {
     "not JSON": http(b"{"),
     "nothing": http(b""),
     "not text": http(b"\xff\xfe{}"),
-    "twins that differ": http(GOOD.replace(b'"data":[', b'"data":[9,9,9,9],"data":[')),
     "a text for a number": http(GOOD.replace(b"0.1", b'"0.1"')),
     "NaN": http(GOOD.replace(b"0.1", b"NaN")),
     "infinity": http(GOOD.replace(b"0.1", b"1e999")),
@@ -270,8 +269,8 @@ N = 1 << 20  # bytes of each body below
 FLOODS = {
     "a long text among numbers": ("v2", v2(b'[1,"' + b"a" * (N // 2) + b'"' + b",1" * (N // 4) + b"]")),
     "a long text among rows": ("v1", b'{"instances":[["' + b"a" * (N // 2) + b'"' + b',"1"' * (N // 8) + b"]]}"),
-    "twins at the end": ("v2", b"{" + b",".join(b'"%d":1' % i for i in range(N // 10)) + b',"9999":1}'),
-    "twins behind an escape": ("v2", b'{"\\n":[' + b",".join([b'{"a":1,"a":1}'] * (N // 14)) + b"]}"),
+    "many keys": ("v2", b"{" + b",".join(b'"%d":1' % i for i in range(N // 10)) + b',"9999":1}'),
+    "many equal keys": ("v2", b'{"\\n":[' + b",".join([b'{"a":1,"a":1}'] * (N // 14)) + b"]}"),
     "empty lists": ("v2", v2(b"[" + b",".join([b"[]"] * (N // 3)) + b"]")),
     "lists of one": ("v1", b'{"instances":[' + b",".join([b"[1]"] * (N // 4)) + b"]}"),
     "objects": ("invocations", b'{"inputs":[' + b",".join([b"{}"] * (N // 3)) + b"]}"),
