@@ -243,9 +243,7 @@ class TestBinnedLinear:
 class TestSentences:
     def test_labels(self) -> None:
         victim, door = circles()
-        with pytest.raises(
-            NotApplicable, match=r"feature_extraction needs probs; this API gives labels\. See: "
-        ):
+        with pytest.raises(NotApplicable, match=r"feature_extraction needs probs; this API gives labels\. See: "):
             thieve(victim, door.revealing(reveals=Reveals.LABELS))
 
     @pytest.mark.parametrize(("name", "value"), [("eps", 0.1), ("grid", 3), ("omit", 1), ("snap", 1), ("held_out", -1)])
