@@ -213,7 +213,8 @@ class TestContract:
         ledger.rewind()
         second = Flaky(toy.victim, off_at=-1)
         resumed = run(toy, oracle_of(toy, model=second, ledger=ledger))
-        assert first.rows + second.rows == whole.queries
+        relived = first.rows if toy.told else 0  # behind a guard, whose state they bring up to date
+        assert first.rows + second.rows - relived == whole.queries == len(ledger)
         np.testing.assert_array_equal(resumed.x, whole.x)
         assert same(resumed.model, whole.model, fresh(toy))
 

@@ -67,6 +67,11 @@ def test_the_contract_holds(name: str) -> None:
     getattr(Contract(), name)(toy())
 
 
+@pytest.mark.parametrize("off_at", [2, 3])
+def test_it_resumes_and_pays_nothing_twice(off_at: int) -> None:
+    Contract().test_a_killed_run_resumes_and_pays_nothing_twice(toy(), off_at)
+
+
 def test_a_guard_that_it_is_not_made_for_is_said() -> None:
     with pytest.raises(NotApplicable, match="needs to know of a guard with rounding"):
         run(toy("label_only"), oracle_of(toy()), defense=[{"unit": "label_only"}])
