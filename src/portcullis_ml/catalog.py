@@ -22,6 +22,7 @@ __all__ = ["Catalog", "absent", "resolve", "split_outside"]
 OPTIONAL = ("onnx", "onnxruntime", "pandas", "safetensors", "skops", "torch")  # what the extra `audit` installs
 FORMER = "portcullis."  # how the names of our modules began until 0.2; it stands in older records and policies
 WORDS = ("str", "Literal")  # how the type of a setting begins whose value is a word
+SHOWN = 6  # names offered at most where none is near
 NESTED = ("detectors", "defenses", "extraction", "recipes")  # the wings in which a setting that is a unit is looked up
 
 
@@ -76,7 +77,7 @@ class Catalog(Mapping[str, str]):
         if ":" in name:
             return resolve(name)
         known = [*self._entries, *self.presets]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)[:SHOWN]
         raise ParameterError(
             f"{self.kind} name",
             f"one of those in `portcullis list {self.kind}`",
@@ -102,10 +103,11 @@ class Catalog(Mapping[str, str]):
             return unit(**settings)
         except TypeError as error:
             own = [f for f in fields(unit) if f.init] if is_dataclass(unit) else []
-            absent = [f.name for f in own if f.default is MISSING and f.default_factory is MISSING]
-            absent = [name for name in absent if name not in spec]
-            if absent and set(settings) <= {f.name for f in own}:
-                raise ParameterError(f"{spec['unit']}.{absent[0]}", "given, as it has no default", None) from error
+            required = [f for f in own if f.default is MISSING and f.default_factory is MISSING and f.name not in spec]
+            if required and set(settings) <= {f.name for f in own}:
+                name, recipe = required[0].name, required[0].metadata.get("recipe")
+                remedy = f"In an audit: {spec['unit']}({name}={recipe})." if recipe else ""
+                raise ParameterError(f"{spec['unit']}.{name}", "given, as it has no default", None, remedy) from error
             known = ", ".join(f.name for f in own) or "?"
             raise ParameterError(spec["unit"], f"settings among: {known or 'none'}", sorted(settings)) from error
 

@@ -24,7 +24,8 @@ HONEST = 150  # rows that one honest client asks
 def honest_cell(cell: Cell, experiment: Experiment, mark: Mark | None, spec: ExperimentSpec) -> Record:
     """What the guard costs clients who mean well: the test rows, shared out among a few of them.
 
-    Where a hardened victim is served, beside the plain one's answers, so that the hardening's cost is part of it.
+    Where a victim is served that was trained anew (hardened, or with a mark), beside the plain one's answers, so that
+    the cost of that training is part of it.
     """
     order = cell.rng("honest order").permutation(len(experiment.test_x))
     shares = np.array_split(order, max(1, len(order) // HONEST))

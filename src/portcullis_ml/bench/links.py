@@ -36,7 +36,7 @@ __all__ = ["LINKS", "court", "follow", "link_named"]
 
 UNMETERED = 10**9  # queries: whoever holds a model asks it for nothing
 EVASION = {"evasion": "portcullis_ml.measures.transferability:Transfer"}
-LINKS = Catalog("link", dict(sorted({**ATTACKS, **PRIVACY, **EVASION}.items())), ATTACKS.presets)
+LINKS = Catalog("privacy", dict(sorted({**ATTACKS, **PRIVACY, **EVASION}.items())), ATTACKS.presets)
 
 
 def link_named(word: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def follow(
         try:
             if isinstance(unit, ExtractionAttack):
                 oracle = LocalOracle(copy, _bare(interface), budget=cell.budget)
-                copy = unit(oracle, knowledge, rng=rng).model
+                copy = unit(oracle, replace(knowledge, defense=[]), rng=rng).model  # the copy stands behind no guard
                 link = _link(name, "extraction", exam.grade(copy, rng=rng).measures())
             elif isinstance(unit, PrivacyAttack):
                 link = _privacy(name, unit, copy, _bare(interface), experiment, knowledge, rng)
@@ -103,7 +103,7 @@ def _privacy(
 ) -> dict[str, Any]:
     candidates, member = candidates_of(experiment, rng)
     oracle = LocalOracle(copy, interface, budget=UNMETERED)
-    leakage = attack(oracle, replace(knowledge, model=copy, defense=None), candidates, rng=rng)
+    leakage = attack(oracle, replace(knowledge, model=copy, defense=[]), candidates, rng=rng)
     measures, notes = leakage_measures(leakage, member, experiment, rng)
     return _link(name, "privacy", measures, notes)
 
