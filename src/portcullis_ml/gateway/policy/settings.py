@@ -90,6 +90,7 @@ class Limits:
     head_bytes: int = 64 << 10  # of a request's address and headers; beyond, 431
     head_s: float = 10.0  # for them to arrive, twice that at worst; slower ones get 408
     body_s: float = 10.0  # for a body to arrive; slower ones get 408
+    write_s: float = 10.0  # for a client to take what it is sent, twice that at worst; slower ones are cut off
     drain_s: float = 20.0  # for running requests to finish at shutdown
 
     def __post_init__(self) -> None:
@@ -103,6 +104,7 @@ class Limits:
             "head_bytes",
             "head_s",
             "body_s",
+            "write_s",
             "drain_s",
         ):
             check(self, name, "a positive number", _positive)
