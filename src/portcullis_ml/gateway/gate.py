@@ -22,6 +22,7 @@ from portcullis_ml.gateway.exchange import Exchange, Exchanges
 from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Release, Step, Undo
 from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
 from portcullis_ml.gateway.http.bodies import Bodies
+from portcullis_ml.gateway.http.cors import shared
 from portcullis_ml.gateway.http.messages import Rejected, Request
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.wire import Reply, Wire
@@ -162,7 +163,8 @@ class Gate:
         if decision:
             self.metrics.requests[decision] += 1
             self._write_line(exchange, decision, reply.status)
-        exchange.reply(reply, exchange.id)
+        cors = exchange.policy.listen.cors
+        exchange.reply(reply if cors is None else shared(reply, cors, exchange.headers), exchange.id)
 
     def _alarmed(self, alarm: Alarm, line: Line) -> None:
         self.metrics.alarms += 1
