@@ -71,6 +71,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.open.discard(self)
+        self._http.close()
         if self._clock:
             self._clock.cancel()
         self._give_up(BadRequest("The body ended early."))
@@ -94,7 +95,7 @@ class ServerConnection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Deal with what has come. It is left where it is while the client does not take what it was sent."""
         try:
-            while self._ready() and (event := self._http.next_event()) is not None:
+            while self._full_since is None and not self._called and (event := self._http.next_event()) is not None:
                 if isinstance(event, Request):
                     self._enter(event)
                 elif isinstance(event, Data):
@@ -109,9 +110,6 @@ class ServerConnection(asyncio.Protocol):
         except Exception as error:
             self._failed(error)
         self._flow()
-
-    def _ready(self) -> bool:
-        return self._full_since is None and not self._called and not self._transport.is_closing()
 
     def _enter(self, request: Request) -> None:
         """The head is there."""
@@ -169,6 +167,7 @@ class ServerConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             reply = Reply(orjson.dumps({"error": sentence}), status, (("content-type", "application/json"), *headers))
             self._transport.write(self._http.respond(reply, self._loop.time()))
+            self._http.close()
             self._transport.close()
 
     def _failed(self, error: Exception) -> None:

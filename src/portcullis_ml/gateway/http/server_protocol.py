@@ -43,6 +43,7 @@ class ProtocolError(NamedTuple):
 
 
 Event = Request | Data | EndOfMessage | ProtocolError
+END = EndOfMessage()
 
 
 class ServerProtocol:
@@ -79,7 +80,7 @@ class ServerProtocol:
 
     def next_event(self) -> Event | None:
         """None if more bytes are needed, or first the response to the request that was given out."""
-        while self._responded or not self._complete:
+        while not self.closed and (self._responded or not self._complete):
             if not self._events:
                 self._parse()
                 if not self._events:
@@ -88,15 +89,16 @@ class ServerProtocol:
             if isinstance(event, Request):
                 self._request = event
                 self._wait("body", self._limits().body_s)
+            elif isinstance(event, Data):
+                if self._responded:  # the body of a request that was answered by its head is not looked at
+                    continue
             elif isinstance(event, ProtocolError):
                 self._last, self.due = True, None
                 self.closed = self._responded  # in what is left of a request: that has its response
-            elif isinstance(event, EndOfMessage):
+            else:
                 self._complete, self.due = True, None
                 if self._responded:
                     self._finish()
-            elif self._responded:  # the body of a request that was answered by its head is not looked at
-                continue
             return None if self.closed else event
         return None
 
@@ -155,6 +157,10 @@ class ServerProtocol:
         else:
             self._wait("rest", self._limits().head_s)
         return b"%b%b%b\r\n%b" % (head, named, last, body)
+
+    def close(self) -> None:
+        """The connection is lost, or given up."""
+        self.closed = True
 
     def leave(self) -> None:
         """The next response is the last; without a request there is none."""
@@ -262,7 +268,7 @@ class ServerProtocol:
 
     def on_message_complete(self) -> None:
         if not (self._broken or self._parser.should_upgrade()):
-            self._events.append(EndOfMessage())
+            self._events.append(END)
 
 
 def _fault(version: str, method: str, headers: Mapping[str, str], twice: Set[str]) -> tuple[int, str] | None:
