@@ -21,7 +21,7 @@ from portcullis_ml.core.guard import Alarm, Released
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.exchange import Exchange, Notes
-from portcullis_ml.gateway.http.handler import Rejected
+from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.protocols.wire import Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply

@@ -7,14 +7,14 @@ import math
 
 from portcullis_ml.core.errors import Refused, Unreachable
 from portcullis_ml.gateway.exchange import Exchange
-from portcullis_ml.gateway.http.handler import Rejected
+from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import REMAINING, Reply, Wire
 from portcullis_ml.gateway.state.fold import Failed
 from portcullis_ml.gateway.state.journal import Down
 
-__all__ = ["error_reply", "status_reply"]
+__all__ = ["error_reply", "method_reply", "status_reply"]
 
 log = logging.getLogger("portcullis.gate")
 
@@ -24,6 +24,15 @@ def status_reply(wire: Wire, what: str, policy: Policy) -> Reply:
     if not what:
         return wire.refuse(404, "There is nothing here; see the list of routes in the documentation.")
     return wire.tell(policy.served, what)
+
+
+def method_reply(wire: Wire, method: str, methods: tuple[str, ...]) -> Reply:
+    """The reply on a route that is asked by OPTIONS, or by a method that it does not have."""
+    allow = ("allow", ", ".join(methods))
+    if method == "OPTIONS":
+        return Reply(b"", 204, (allow,))
+    refusal = wire.refuse(405, f"Ask here by {' or '.join(methods)}.")
+    return Reply(refusal.body, refusal.status, (*refusal.headers, allow))
 
 
 def error_reply(exchange: Exchange, error: BaseException) -> tuple[Reply, str]:

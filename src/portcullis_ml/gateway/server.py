@@ -23,7 +23,9 @@ from portcullis_ml.gateway.admin.webhook import Webhook
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
 from portcullis_ml.gateway.http.server_connection import ServerConnections
+from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
+from portcullis_ml.gateway.policy.settings import Admin, Listen
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.state.stores import open_store
@@ -33,6 +35,7 @@ from portcullis_ml.gateway.upstream import HttpUpstream, Upstream, credentials, 
 __all__ = ["Server", "run", "settle"]
 
 log = logging.getLogger("portcullis.gate")
+RENEW_S = 5.0  # between two looks at the certificates' files
 
 
 class Server:
@@ -68,7 +71,10 @@ class Server:
         }
         self.admin = admin_app(self.gate, self.store)
         self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
-        self.url, self.admin_url = map(address, self._sockets)
+        self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
+        self.url, self.admin_url = (
+            address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
+        )
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
@@ -121,9 +127,15 @@ class Server:
             log.warning("%s", error)
         limits = self.policy.limits
         connections = ServerConnections(self.gate, lambda: self.policy.limits)
-        front = await asyncio.get_running_loop().create_server(connections, sock=self._sockets[0], backlog=BACKLOG)
-        back = _Uvicorn(_config(self.admin))
+        tls = self._tls[0]
+        front = await asyncio.get_running_loop().create_server(
+            connections, sock=self._sockets[0], backlog=BACKLOG, ssl=tls.context if tls else None,
+            ssl_handshake_timeout=limits.head_s if tls else None,
+        )  # fmt: skip
+        back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
+        if any(self._tls):
+            tasks.append(asyncio.create_task(self._renew()))
         if self.webhook:
             tasks.append(asyncio.create_task(self.webhook.run()))
         while not back.started and not any(t.done() for t in tasks):
@@ -136,6 +148,8 @@ class Server:
         front.close()
         connections.close()
         back.should_exit = True
+        if any(self._tls):
+            tasks[1].cancel()
         if self.webhook:
             await self.webhook.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -143,6 +157,13 @@ class Server:
         await self.gate.upstream.close()
         await asyncio.to_thread(self.gate.querylog.close)
         await self.store.close()
+
+    async def _renew(self) -> None:
+        """Look now and then whether there are new certificates."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            for certificate in filter(None, self._tls):
+                certificate.renew()
 
     def _alarmed(self, alarm: Any) -> None:
         if self.webhook:
@@ -155,11 +176,18 @@ class _Uvicorn(uvicorn.Server):
         yield  # signals are the process's business
 
 
-def _config(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(
+def _certificate(port: Listen | Admin) -> Certificate | None:
+    return None if port.cert_file is None else Certificate(port.cert_file, port.key_file)
+
+
+def _config(app: Any, tls: Certificate | None) -> uvicorn.Config:
+    config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
         http=AdminConnection, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
+    config.load()
+    config.ssl = tls.context if tls else None  # one that can be given another certificate
+    return config
 
 
 def _upstream(policy: Policy) -> HttpUpstream:

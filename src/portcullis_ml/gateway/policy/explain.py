@@ -41,7 +41,12 @@ def explained(policy: Policy) -> Iterator[str]:
         f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."
     )
     speaks = ", ".join(policy.listen.protocols)
-    yield f"Clients speak {speaks} at {policy.listen.host}:{policy.listen.port}; every other route is refused."
+    listen = policy.listen
+    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
+    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
+    if listen.cors:
+        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
+        yield f"Pages of {pages} may ask from within a browser."
     yield from _clients(policy)
     if policy.enforced:
         yield "Decisions are enforced."
@@ -73,7 +78,7 @@ def warnings(policy: Policy) -> Iterator[str]:
     """What is allowed and yet worth a second look."""
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
-    if not loopback(policy.admin.host):
+    if not loopback(policy.admin.host) and not policy.admin.cert_file:
         yield f"The operators' port listens on {policy.admin.host}; put it behind TLS or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."

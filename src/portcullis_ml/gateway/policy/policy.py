@@ -38,9 +38,20 @@ from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
+from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.model_table import asked, feature, interface_of, undefended
-from portcullis_ml.gateway.policy.settings import Admin, Alarms, Failure, Limits, Listen, QueryLog, State, UpstreamTable
+from portcullis_ml.gateway.policy.settings import (
+    Admin,
+    Alarms,
+    Cors,
+    Failure,
+    Limits,
+    Listen,
+    QueryLog,
+    State,
+    UpstreamTable,
+)
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec, Wire
@@ -127,7 +138,7 @@ class _Reader:
         interface, served = self._model()
         upstream = self._settings(UpstreamTable, "upstream") if "upstream" in self.tree else None
         shown = self._shown(interface)
-        listen = self._settings(Listen, "listen")
+        listen = self._listen()
         self._explained(interface, shown, upstream, listen)
         known = asked(served, upstream)
         stages = self._stages(undefended(known))
@@ -236,13 +247,32 @@ class _Reader:
         plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
         return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **plain)
 
+    def _listen(self) -> Listen:
+        table = self._table("listen", tuple(f.name for f in dataclasses.fields(Listen)))
+        files = self._certificate("listen", table)
+        if "cors" in table:
+            if not isinstance(table["cors"], dict):
+                raise self._wrong(("listen", "cors"), "cors must be a table: write [listen.cors].")
+            self._known(table["cors"], tuple(f.name for f in dataclasses.fields(Cors)), ("listen", "cors"))
+            files["cors"] = self._built(("listen", "cors"), made, Cors, table["cors"])
+        found: Listen = self._built(("listen",), made, Listen, {**table, **files})
+        return found
+
+    def _certificate(self, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The files of a port's certificate, found from the policy's folder and seen to fit together."""
+        keys = [key for key in ("cert_file", "key_file") if key in table]
+        files = {key: str(self.folder / self._text((name, key), table[key])) for key in keys}
+        if "cert_file" in files:
+            self._built((name, "cert_file"), Certificate, files["cert_file"], files.get("key_file"))
+        return files
+
     def _admin(self) -> Admin:
-        table = self._table("admin", ("host", "port", "operator"))
+        table = self._table("admin", ("host", "port", "operator", "cert_file", "key_file"))
         given, where = table.get("operator", []), ("admin", "operator")
         if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
             raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')
         keys = [self._built(where, made, ApiKey, {"client": o["name"], "sha256": o["sha256"]}) for o in given]
-        plain = {k: table[k] for k in ("host", "port") if k in table}
+        plain = {k: table[k] for k in ("host", "port") if k in table} | self._certificate("admin", table)
         tokens = tuple((k.client, k.sha256.lower()) for k in keys)
         found: Admin = self._built(("admin",), made, Admin, {**plain, "tokens": tokens})
         return found

@@ -9,7 +9,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES
 
-__all__ = ["Admin", "Alarms", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
+__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
 
 
 def _positive(v: float) -> bool:
@@ -19,6 +19,17 @@ def _positive(v: float) -> bool:
 def _url(v: str) -> bool:
     parts = urlsplit(v)
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+
+
+def _header(v: str) -> bool:
+    return v.isascii() and v.replace("-", "").replace("_", "").isalnum()
+
+
+def _origin(v: str) -> bool:
+    parts = urlsplit(v)
+    return v == "*" or (
+        parts.scheme in ("http", "https") and bool(parts.hostname) and v == f"{parts.scheme}://{parts.netloc}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +71,36 @@ class UpstreamTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cors:
+    """Which pages in a browser may ask: cross-origin resource sharing."""
+
+    origins: tuple[str, ...]  # of the pages, such as "https://app.example"; "*" is every page
+    headers: tuple[str, ...] = ("content-type", "authorization", "x-api-key")  # that a page may send
+    exposed: tuple[str, ...] = ("x-request-id", "retry-after", "x-ratelimit-remaining")  # that a page may read
+    max_age_s: int = 600  # that a browser may remember this
+
+    def __post_init__(self) -> None:
+        check(
+            self, "origins", 'a list of origins such as "https://app.example", or "*"', lambda v: all(map(_origin, v))
+        )
+        for name in ("headers", "exposed"):
+            check(self, name, "a list of names of headers", lambda v: all(map(_header, v)))
+        check(self, "max_age_s", "a number of seconds", lambda v: v >= 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Listen:
     """Where clients come in."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     protocols: tuple[str, ...] = ("v2",)
+    cert_file: str | None = None  # the port speaks TLS with this certificate, which is read anew when it changes
+    key_file: str | None = None  # its key, where it is not in the same file
+    cors: Cors | None = None  # None: no page in a browser is told that it may ask
 
     def __post_init__(self) -> None:
+        check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
         check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)
         check(
             self,
@@ -90,6 +123,7 @@ class Limits:
     head_bytes: int = 64 << 10  # of a request's address and headers; beyond, 431
     head_s: float = 10.0  # for them to arrive, twice that at worst; slower ones get 408
     body_s: float = 10.0  # for a body to arrive; slower ones get 408
+    write_s: float = 10.0  # for a client to take what it is sent, twice that at worst; slower ones are cut off
     drain_s: float = 20.0  # for running requests to finish at shutdown
 
     def __post_init__(self) -> None:
@@ -103,6 +137,7 @@ class Limits:
             "head_bytes",
             "head_s",
             "body_s",
+            "write_s",
             "drain_s",
         ):
             check(self, name, "a positive number", _positive)
@@ -171,6 +206,9 @@ class Admin:
     host: str = "127.0.0.1"
     port: int = 8001
     tokens: tuple[tuple[str, str], ...] = ()  # (operator, SHA-256 of the token)
+    cert_file: str | None = None  # as in [listen]
+    key_file: str | None = None
 
     def __post_init__(self) -> None:
+        check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
         check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)
