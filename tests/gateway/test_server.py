@@ -193,6 +193,19 @@ def test_an_alarm_is_told_signed_until_it_is_taken(tmp_path: Path) -> None:
     assert not verified(secret, signature(secret, body, now - 400), body, now=now)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["", "t=²,v1=y", "t=-1,v1=y", "t=" + "9" * 5_000 + ",v1=y", "t={now},v1=é", "t={now},v1=\ud800", "t={now}",
+     "t={now},v1={good},v0=1", " {whole}", "{whole}\n", "t=٣,v1={good}"],
+)  # fmt: skip
+def test_a_header_that_is_no_signature_is_not_believed(header: str) -> None:
+    secret, body, now = b"a secret of the webhook", b"{}", 1_700_000_000
+    whole = signature(secret, body, now)
+    assert verified(secret, whole, body, now=now)
+    header = header.replace("{whole}", whole).replace("{now}", str(now)).replace("{good}", whole.partition("v1=")[2])
+    assert verified(secret, header, body, now=now) is False
+
+
 @pytest.fixture
 def seen(tmp_path: Path) -> Iterator[Any]:
     """A gate at which alice has set off an alarm and bob has not."""
