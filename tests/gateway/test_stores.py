@@ -19,6 +19,7 @@ from portcullis_ml.core.errors import InputError, ParameterError, Refused
 from portcullis_ml.core.guard import Alarm, Guard
 from portcullis_ml.core.state import pack
 from portcullis_ml.core.types import Answer
+from portcullis_ml.defenses.block import Block
 from portcullis_ml.defenses.label_only import LabelOnly
 from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.defenses.rounding import Rounding
@@ -325,6 +326,22 @@ async def test_a_changed_stage_begins_anew_and_the_others_remember(address: str)
     stream = await streams.look("c")
     assert list(stream.states) == ["0-quota"]
     assert stream.states["0-quota"].rows == 3
+    await store.close()
+
+
+async def test_whom_a_block_with_the_former_sentence_stopped_stays_blocked(address: str) -> None:
+    store, x = open_store(address), np.zeros((1, 4))
+    detector = At(row=2)
+
+    def streams(then: Block) -> Streams:
+        return Streams(Guard(Watch(detector, then=then), key=SECRET), store)
+
+    before = streams(Block(reason="its queries look like an extraction attack"))
+    for at in range(3):
+        await ask(before, "c", x, float(at))
+    await before.cache.save(before.open["c"])  # as a snapshot, which holds a stage's state under its settings
+    assert await ask(streams(Block()), "c", x, 4.0) == "this client was blocked"
+    assert not isinstance(await ask(streams(Block(reason="another")), "c", x, 5.0), str)
     await store.close()
 
 

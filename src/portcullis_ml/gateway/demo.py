@@ -59,7 +59,7 @@ per = 86400
 [[guard]]
 unit = "watch"
 detector = {{ unit = "prada", threshold = 3.0 }}   # calibrated on shuffled digits: no honest alarm
-then = {{ unit = "block", reason = "its queries look like an extraction attack" }}
+then = {{ unit = "block" }}
 
 [[guard]]
 unit = "rounding"
