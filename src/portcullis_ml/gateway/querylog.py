@@ -22,6 +22,7 @@ import orjson
 from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.state.events import narrow
+from portcullis_ml.gateway.state.private import make_private
 
 __all__ = ["Line", "LogFull", "NoLog", "QueryLogFile", "read_log"]
 
@@ -78,7 +79,7 @@ class QueryLogFile:
         file_bytes: int = 64 << 20,
     ) -> None:  # fmt: skip
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._queries, self._format, self._days, self._file_bytes = queries, format, days, file_bytes
         # A deque and a look every 50 ms: waking the thread for each line would cost a request more than writing it.
         self._waiting: deque[Line] = deque()
@@ -137,7 +138,9 @@ class QueryLogFile:
 
 class _Jsonl:
     def __init__(self, folder: Path) -> None:
-        self._file = open(folder / f"queries-{time.time_ns()}.jsonl", "ab")
+        path = folder / f"queries-{time.time_ns()}.jsonl"
+        make_private(path)
+        self._file = open(path, "ab")
         self.size = 0
 
     def write(self, records: list[dict[str, Any]]) -> None:
@@ -165,6 +168,7 @@ class _Parquet:
             packed = [{**r, "data": orjson.dumps(r.pop("data")) if "data" in r else None} for r in records]
             path = self._folder / f"queries-{time.time_ns()}.parquet"
             part = path.with_suffix(".part")
+            make_private(part)
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(packed), part, compression="zstd")
             part.rename(path)
 

@@ -64,6 +64,7 @@ class Policy:
     shown: Interface  # what everybody gets to see
     stages: tuple[Defense[Any], ...]
     key: bytes
+    key_path: Path
     clients: Clients
     upstream: UpstreamTable | None
     listen: Listen
@@ -137,6 +138,7 @@ class _Reader:
             shown=shown,
             stages=stages,
             key=self._key(),
+            key_path=self.folder / self.tree["key_file"],
             clients=self._clients(),
             upstream=upstream,
             listen=listen,

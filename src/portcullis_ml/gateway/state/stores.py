@@ -20,6 +20,7 @@ from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event
 from portcullis_ml.gateway.state.journal import Bodies, Down, Journal, Saved
+from portcullis_ml.gateway.state.private import make_private
 from portcullis_ml.gateway.state.redis_store import RedisStore
 from portcullis_ml.gateway.state.sqlite_snapshots import SNAPSHOTS, Snapshots, joined, split
 from portcullis_ml.gateway.state.tail import Tail
@@ -72,6 +73,8 @@ class SqliteStore:
             raise ParameterError("state.synchronous", '"normal" or "full"', synchronous)
         self.path = str(path)
         try:
+            if self.path != ":memory:":
+                make_private(self.path)  # SQLite gives the files beside it the same mode
             self._db = sqlite3.connect(self.path, timeout=wait_s, isolation_level=None, check_same_thread=False)
             self._db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is made now
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -79,7 +82,7 @@ class SqliteStore:
             self._db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
             self._db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG // self._page()}")  # only if the thread fails
             self._db.executescript(SCHEMA + SNAPSHOTS)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         # Version 2 had no tail, and events of one form only, which is read still; version 3 had no explanations.
