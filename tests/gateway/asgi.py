@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import orjson
-from tests.gateway.harness import KEYS, Softmax, policy_of
+from tests.gateway.harness import KEYS, Softmax, policy_of, stored
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.policy.policy import Policy
-from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Streams
 
 URL = "/v2/models/m/infer"
@@ -71,7 +70,7 @@ class Here:
     def open(self, **settings: Any) -> None:
         """Start, or start again after a crash."""
         policy = self.policy
-        self.store = open_store(policy.state.url)
+        self.store = stored(policy.state.url)
         self.streams = Streams(
             policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
         )

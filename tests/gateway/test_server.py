@@ -27,16 +27,18 @@ import pytest
 from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, SECRET, Softmax, gate, policy_of, policy_text, running, served_of
 
+from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
 from portcullis_ml.gateway.admin.webhook import HEADER, signature, verified
+from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.policy import read_policy
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.server import settle
+from portcullis_ml.gateway.server import Server, settle
 from portcullis_ml.gateway.state.streams import Down
 
 MODEL = Softmax()
@@ -365,7 +367,6 @@ def test_a_log_replays_to_the_same_decisions_and_to_others_under_another_policy(
 
 
 def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Path) -> None:
-    from portcullis_ml.core.errors import InputError
 
     more = f'[log]\npath = "{tmp_path}/log"\n'
     with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
@@ -408,6 +409,18 @@ def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("rows = 30", "rows = -30"))
     assert cli.invoke(app, ["check", str(path)]).exit_code == 2
     assert cli.invoke(app, ["serve", "--upstream", "http://127.0.0.1:9"]).exit_code == 2
+
+
+async def test_a_gate_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:
+    with bound("127.0.0.1", 0) as one:
+        port = one.getsockname()[1]
+    more = f'[listen]\nport = {port}\n[log]\npath = "{tmp_path}/log"\n'
+    more += '[upstream]\nurl = "http://127.0.0.1:1"\ntoken_file = "missing"\n'
+    with pytest.raises(InputError, match="token is expected in 'missing'"):
+        Server(policy_of(MODEL, "", tmp_path, QUOTA, more))
+    assert "query log" not in {thread.name for thread in threading.enumerate()}
+    with bound("127.0.0.1", port), pytest.raises(PortcullisError, match="Choose another port"):
+        Server(policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, f"[listen]\nport = {port}\n"))
 
 
 def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector() -> None:

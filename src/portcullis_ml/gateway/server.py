@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,35 @@ class Server:
     ) -> None:
         self.policy = policy
         self._reread = reread
-        self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
-        self.streams = Streams(
-            policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
-        )
         self._upstream = upstream
-        self._log = _query_log(policy)
-        self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
-        self.gate = Gate(
-            policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
-        )
-        self.gate.metrics.gauges |= {
+        with ExitStack() as undo:  # of what is open already where the rest cannot be
+            self._sockets = []
+            for place in (policy.listen, policy.admin):
+                self._sockets.append(bound(place.host, place.port))
+                undo.callback(self._sockets[-1].close)
+            self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
+            undo.callback(self.store.discard)
+            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
+            self.streams = Streams(
+                policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
+            )
+            self._log = _query_log(policy)
+            if self._log:
+                undo.callback(self._log.close)
+            self.gate = Gate(
+                policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
+            )
+            undo.pop_all()
+        self.gate.metrics.gauges |= self._gauges()
+        self.admin = admin_app(self.gate, self.store)
+        self.url, self.admin_url = map(address, self._sockets)
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+        self.started = asyncio.Event()
+
+    def _gauges(self) -> dict[str, Callable[[], float]]:
+        return {
             "clients_in_memory": lambda: float(len(self.streams.open)),
             "requests_in_flight": lambda: float(self.gate.in_flight),
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
@@ -66,13 +85,6 @@ class Server:
                 (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
             ),
         }
-        self.admin = admin_app(self.gate, self.store)
-        self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
-        self.url, self.admin_url = map(address, self._sockets)
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
-        self.started = asyncio.Event()
 
     def stop(self) -> None:
         self._stop.set()

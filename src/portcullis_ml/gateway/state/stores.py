@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +64,9 @@ class StateStore(Journal, Protocol):
 
     async def close(self) -> None: ...
 
+    def discard(self) -> None:
+        """Close a store that nobody has used yet."""
+
 
 class SqliteStore:
     """Everything in one file. One process writes it."""
@@ -72,32 +75,21 @@ class SqliteStore:
         if synchronous not in ("normal", "full"):
             raise ParameterError("state.synchronous", '"normal" or "full"', synchronous)
         self.path = str(path)
-        try:
-            if self.path != ":memory:":
-                make_private(self.path)  # SQLite gives the files beside it the same mode
-            self._db = sqlite3.connect(self.path, timeout=wait_s, isolation_level=None, check_same_thread=False)
-            self._db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is made now
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(f"PRAGMA synchronous = {synchronous}")
-            self._db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG // self._page()}")  # only if the thread fails
-            self._db.executescript(SCHEMA + SNAPSHOTS)
-        except (sqlite3.Error, OSError) as error:
-            raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        # Version 2 had no tail, and events of one form only, which is read still; version 3 had no explanations.
-        if version not in (0, 2, 3, VERSION):
-            raise ParameterError("state", f"a state file of version {VERSION}", version, "Give another file.")
-        self._db.execute(f"PRAGMA user_version = {VERSION}")
         self._calm = asyncio.Event()  # nothing is written into the state file while it is not set
         self._calm.set()
-        self._snapshots = Snapshots(self._db, self.path, self._calm)
         self._waiting: dict[str, list[tuple[int, bytes]]] = {}  # (place, event) that the next durable one takes along
         self._held: dict[str, list[tuple[int, bytes]]] = {}  # (place of the last, joined events), in the tail alone
         self._stuck = False  # the state file did not take what the tail holds
-        self._tail = None if self.path == ":memory:" else Tail(self.path + "-tail", full=synchronous == "full")
-        self._recover()
         self._keeper: asyncio.Task[None] | None = None
+        with ExitStack() as undo:
+            self._db = _opened(self.path, synchronous, wait_s)
+            undo.callback(self._db.close)
+            self._snapshots = Snapshots(self._db, self.path, self._calm)
+            self._tail = None if self.path == ":memory:" else Tail(self.path + "-tail", full=synchronous == "full")
+            if self._tail:
+                undo.callback(self._tail.close)
+            self._recover()
+            undo.pop_all()
 
     async def load(self, client: str) -> Saved:
         held, waiting = self._held.get(client, ())[:], self._waiting.get(client, ())  # before anybody moves them on
@@ -233,6 +225,9 @@ class SqliteStore:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        self.discard()
+
+    def discard(self) -> None:
         with suppress(sqlite3.Error):  # then it stays in the tail, for the next start
             self._move()
         self._snapshots.close()
@@ -260,7 +255,7 @@ class SqliteStore:
             raise
 
     def _page(self) -> int:
-        return int(self._db.execute("PRAGMA page_size").fetchone()[0])
+        return _page_of(self._db)
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
         try:
@@ -286,6 +281,35 @@ class SqliteStore:
     def _try_to_move(self) -> None:
         with suppress(sqlite3.Error):  # the next request tries again, and is told
             self._move()
+
+
+def _opened(path: str, synchronous: str, wait_s: float) -> sqlite3.Connection:
+    """A connection to the state file at this path, made if there is none. Raises ParameterError."""
+    with ExitStack() as undo:
+        try:
+            if path != ":memory:":
+                make_private(path)  # SQLite gives the files beside it the same mode
+            db = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+            undo.callback(db.close)
+            db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is made now
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
+            db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG // _page_of(db)}")  # only if the thread fails
+            db.executescript(SCHEMA + SNAPSHOTS)
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            # Version 2 had no tail, and events of one form only, which is read still; version 3 had no explanations.
+            if version not in (0, 2, 3, VERSION):
+                raise ParameterError("state", f"a state file of version {VERSION}", version, "Give another file.")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        except (sqlite3.Error, OSError) as error:
+            raise ParameterError("state", "an SQLite file that can be written", path, str(error)) from error
+        undo.pop_all()
+    return db
+
+
+def _page_of(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA page_size").fetchone()[0])
 
 
 def _checkpoint(path: str, how: str) -> int:

@@ -82,8 +82,10 @@ class Tail:
         self._at += size
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
+        """Let go of the file, if that has not been done."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 def _keep_name(path: str) -> None:
