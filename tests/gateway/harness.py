@@ -106,6 +106,7 @@ def gate(policy: Policy, **settings: Any) -> Iterator[Server]:
 
     async def main() -> None:
         server = Server(policy, **settings)
+        server.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # for tests that call from outside
         made.append(server)
         loops.append(asyncio.get_running_loop())
         task = asyncio.create_task(server())

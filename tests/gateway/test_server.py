@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -35,6 +35,7 @@ from portcullis_ml.detectors.prada import Prada
 from portcullis_ml.gateway.admin.webhook import HEADER, signature, verified
 from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.policy import read_policy
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
@@ -246,29 +247,87 @@ def test_the_pages_say_that_the_state_cannot_be_read_and_do_not_fail(
         assert (status, json.loads(text)) == (503, {"error": "The state file cannot be read: disk I/O error."})
 
 
-def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
-    parts = urlsplit(seen.admin_url)
-
-    def ask(method: str, path: str, form: dict[str, str], **headers: str) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
-        connection.request(method, path, urlencode(form), headers)
+def send(
+    url: str, method: str, path: str, form: Mapping[str, str] | None = None, **headers: str
+) -> tuple[int, http.client.HTTPMessage, str]:
+    """One request of a browser: (status, headers, body)."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    try:
+        connection.request(method, path, urlencode(form or {}), headers)
         answer = connection.getresponse()
-        answer.body = answer.read().decode()  # type: ignore[attr-defined]
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
         connection.close()
-        return answer
 
-    opened = ask("POST", "/login", {"token": seen.admin.state.token})
-    cookie = opened.headers["set-cookie"]
-    assert opened.status == 303
+
+def opened(server: Any, token: str) -> str:
+    """A session's cookie."""
+    status, headers, _ = send(server.admin_url, "POST", "/login", {"token": token})
+    assert status == 303
+    return headers["set-cookie"].partition(";")[0]
+
+
+def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
+    url = seen.admin_url
+    status, headers, _ = send(url, "POST", "/login", {"token": seen.admin.state.token})
+    cookie = headers["set-cookie"]
+    assert status == 303
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie  # the port speaks plain HTTP
     session = cookie.partition(";")[0]
-    assert "alice" in ask("GET", "/", {}, cookie=session).body  # type: ignore[attr-defined]
+    assert "alice" in send(url, "GET", "/", cookie=session)[2]
     deed = {"name": "bob", "deed": "block"}
-    assert ask("POST", "/act", deed, cookie=session, origin="http://elsewhere.example").status == 401
-    assert ask("POST", "/act", deed, cookie=session, origin=seen.admin_url).status == 303
+    assert send(url, "POST", "/act", deed, cookie=session, origin="http://elsewhere.example")[0] == 401
+    assert send(url, "POST", "/act", deed, cookie=session, origin=url)[0] == 303
     assert post(seen.url, "bob")[0] == 403
-    assert ask("POST", "/act", deed, cookie="portcullis=wrong").status == 401
+    assert send(url, "POST", "/act", deed, cookie="portcullis=wrong")[0] == 401
+
+
+def test_a_session_ends_when_its_operator_logs_out(seen: Any) -> None:
+    url, session = seen.admin_url, opened(seen, seen.admin.state.token)
+    assert "Log out" in send(url, "GET", "/", cookie=session)[2]
+    assert send(url, "POST", "/logout", cookie=session, origin="http://elsewhere.example")[0] == 401
+    assert send(url, "GET", "/live.js", cookie=session)[0] == 200
+    status, headers, _ = send(url, "POST", "/logout", cookie=session, origin=url)
+    assert (status, headers["location"]) == (303, "/")
+    assert "Max-Age=0" in headers["set-cookie"]
+    assert "alice" not in send(url, "GET", "/", cookie=session)[2]  # whoever kept the cookie is out too
+    assert send(url, "POST", "/act", {"name": "bob", "deed": "block"}, cookie=session)[0] == 401
+
+
+def test_sessions_and_live_pages_end_with_the_operators_secret(tmp_path: Path) -> None:
+    def policy(*names: str) -> Any:
+        operators = ", ".join(f'{{ name = "{n}", sha256 = "{hashed(f"token-of-{n}")}" }}' for n in names)
+        more = f"[admin]\nport = 0\nhttps = true\noperator = [{operators}]\n"
+        return policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, more)
+
+    with gate(policy("ann", "ben")) as server:
+        url = server.admin_url
+        status, headers, _ = send(url, "POST", "/login", {"token": "token-of-ann"})
+        assert (status, "Secure" in headers["set-cookie"]) == (303, True)
+        ann, ben = headers["set-cookie"].partition(";")[0], opened(server, "token-of-ben")
+        with urllib.request.urlopen(urllib.request.Request(url + "/live", headers={"cookie": ann}), timeout=20) as live:
+            assert live.readline().startswith(b"data: ")
+            new = policy("ben", "cat")
+            server.loop.call_soon_threadsafe(server.exchange, new, new.guard())
+            live.read()  # to the end, which comes within a second
+        deed = {"name": "x", "deed": "block"}
+        assert send(url, "POST", "/act", deed, cookie=ann)[0] == 401
+        assert send(url, "POST", "/act", deed, cookie=ben)[0] == 303
+        assert send(url, "POST", "/login", {"token": "token-of-ann"})[0] == 403
+        assert {d["who"] for d in asyncio.run(server.store.operator_log())} == {"ben"}
+
+
+def test_the_starts_own_token_ends_once_operators_are_named(seen: Any, tmp_path: Path) -> None:
+    token = seen.admin.state.token
+    assert fetch(f"{seen.admin_url}/metrics", token)[0] == 200
+    more = f'[admin]\nport = 0\noperator = [{{ name = "ann", sha256 = "{hashed("token-of-ann")}" }}]\n'
+    new = policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, more)
+    seen.loop.call_soon_threadsafe(seen.exchange, new, new.guard())
+    assert fetch(f"{seen.admin_url}/metrics", "token-of-ann")[0] == 200
+    assert fetch(f"{seen.admin_url}/metrics", token)[0] == 401
 
 
 def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
@@ -367,7 +426,6 @@ def test_a_log_replays_to_the_same_decisions_and_to_others_under_another_policy(
 
 
 def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Path) -> None:
-
     more = f'[log]\npath = "{tmp_path}/log"\n'
     with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
         with gate(policy_of(MODEL, upstream, tmp_path, QUOTA, more)) as server:

@@ -71,6 +71,7 @@ class Server:
         self.url, self.admin_url = map(address, self._sockets)
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()  # of the upstreams of earlier policies
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
 
@@ -117,7 +118,9 @@ class Server:
         """Run under this policy and its guard. Addresses and the state's place stay what they were."""
         if self._upstream is None and policy.upstream != self.policy.upstream:
             new, old = _upstream(policy), self.gate.upstream
-            asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
+            task = asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
             self.gate.upstream = new
         self.streams.fold.use(guard)
         self.streams.when_down = policy.failure.state
@@ -152,7 +155,9 @@ class Server:
             await self.webhook.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.streams.close()
-        await self.gate.upstream.close()
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
         await asyncio.to_thread(self.gate.querylog.close)
         await self.store.close()
 
@@ -194,8 +199,11 @@ def _query_log(policy: Policy) -> QueryLogFile | None:
 
 
 async def _close_later(upstream: Upstream, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    await upstream.close()
+    """Close it after so many seconds, or when the task is cancelled."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await upstream.close()
 
 
 class JsonLines(logging.Formatter):

@@ -76,7 +76,8 @@ def warnings(policy: Policy) -> Iterator[str]:
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
     if not loopback(policy.admin.host):
-        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS or on 127.0.0.1."
+        tls = "" if policy.admin.https else ", and say so with https = true"
+        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS{tls}, or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."
     for path in _readable(policy):

@@ -239,12 +239,12 @@ class _Reader:
         return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **plain)
 
     def _admin(self) -> Admin:
-        table = self._table("admin", ("host", "port", "operator"))
+        table = self._table("admin", ("host", "port", "https", "operator"))
         given, where = table.get("operator", []), ("admin", "operator")
         if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
             raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')
         keys = [self._built(where, made, ApiKey, {"client": o["name"], "sha256": o["sha256"]}) for o in given]
-        plain = {k: table[k] for k in ("host", "port") if k in table}
+        plain = {k: table[k] for k in ("host", "port", "https") if k in table}
         tokens = tuple((k.client, k.sha256.lower()) for k in keys)
         found: Admin = self._built(("admin",), made, Admin, {**plain, "tokens": tokens})
         return found
