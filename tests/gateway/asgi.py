@@ -28,6 +28,7 @@ class FakeUpstream:
     def __init__(self, model: Softmax, explains: bool = False) -> None:
         self.model = model
         self.explains = explains
+        self.looked = 0  # how often it was asked whether it is ready
         self.fails: BaseException | None = None
         self.waits: asyncio.Event | None = None
         self.headers: list[dict[str, str]] = []
@@ -45,6 +46,7 @@ class FakeUpstream:
         return Answer(labels, scores, self.model.explain(x, labels) if self.explains else None)
 
     async def ready(self) -> bool:
+        self.looked += 1
         return self.fails is None
 
     async def close(self) -> None:

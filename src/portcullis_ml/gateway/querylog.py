@@ -105,9 +105,10 @@ class QueryLogFile:
 
     def _run(self) -> None:
         writer: _Jsonl | _Parquet | None = None
+        lines: list[Line] = []  # that the disk did not take last time come first
         while True:
-            last = self._ending.wait(0.05)
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            last = self._ending.wait(0.2 if lines else 0.05)
+            lines += [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
                 if lines and (writer is None or writer.size > self._file_bytes):
                     if writer:
@@ -116,12 +117,10 @@ class QueryLogFile:
                     writer = (_Parquet if self._format == "parquet" else _Jsonl)(self._folder)
                 if lines and writer:
                     writer.write([record(line, self._queries) for line in lines])
-                self.failed = ""
+                lines, self.failed = [], ""
             except OSError as error:
                 self.failed = error.strerror or str(error)
-                self.dropped += len(lines)
-                time.sleep(0.2)
-                self.failed = ""  # the next line tries again
+                self.dropped += len(lines) if last else 0
             if last and not self._waiting:
                 if writer:
                     writer.close()
@@ -140,13 +139,18 @@ class _Jsonl:
     def __init__(self, folder: Path) -> None:
         path = folder / f"queries-{time.time_ns()}.jsonl"
         make_private(path)
-        self._file = open(path, "ab")
+        self._file = open(path, "ab", buffering=0)  # a buffer would be written again when a full file closes
         self.size = 0
 
     def write(self, records: list[dict[str, Any]]) -> None:
         text = b"".join(orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in records)
-        self._file.write(text)
-        self._file.flush()
+        left = memoryview(text)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(self.size)  # half a line would stand in the middle of the next ones
+            raise
         self.size += len(text)
 
     def close(self) -> None:
@@ -169,8 +173,12 @@ class _Parquet:
             path = self._folder / f"queries-{time.time_ns()}.parquet"
             part = path.with_suffix(".part")
             make_private(part)
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(packed), part, compression="zstd")
-            part.rename(path)
+            try:
+                pyarrow.parquet.write_table(pyarrow.Table.from_pylist(packed), part, compression="zstd")
+                part.rename(path)
+            except OSError:
+                part.unlink()
+                raise
 
     def close(self) -> None:
         pass

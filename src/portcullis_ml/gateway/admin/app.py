@@ -48,8 +48,8 @@ WIDTH, HEIGHT = 600, 120
 SESSION_S = 8 * 3600
 
 
-class ModelServer(Protocol):
-    async def ready(self) -> bool: ...
+class Health(Protocol):
+    async def look(self) -> dict[str, Any]: ...
 
 
 class Gate(Protocol):
@@ -62,10 +62,7 @@ class Gate(Protocol):
     def policy(self) -> Policy: ...
 
     @property
-    def draining(self) -> bool: ...
-
-    @property
-    def upstream(self) -> ModelServer: ...
+    def health(self) -> Health: ...
 
 
 def admin_app(gate: Gate, store: StateStore) -> Starlette:
@@ -105,17 +102,9 @@ class _Desk:
         return JSONResponse({"alive": True})
 
     async def ready(self, request: Request) -> Response:
-        """Ready when a request would be served: not draining, the model up, the journal writable or not needed."""
-        state = "ok"
-        try:
-            await self.store.ping()
-        except Down:
-            state = "down"
-        upstream = await self.gate.upstream.ready()
-        needs_state = self.gate.policy.failure.state == "closed"
-        ready = not self.gate.draining and upstream and (state == "ok" or not needs_state)
-        tree = {"ready": ready, "draining": self.gate.draining, "model_server": upstream, "state": state}
-        return JSONResponse(tree, 200 if ready else 503)
+        """Ready when a request would be served."""
+        tree = await self.gate.health.look()
+        return JSONResponse(tree, 200 if tree["ready"] else 503)
 
     async def metrics(self, request: Request) -> Response:
         if not self._operator(request):

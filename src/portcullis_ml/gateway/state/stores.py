@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS events
 CREATE UNIQUE INDEX IF NOT EXISTS events_of ON events (client, n);
 CREATE TABLE IF NOT EXISTS alarms (id TEXT PRIMARY KEY, client TEXT, stage TEXT, row INTEGER, suspicion REAL,
                                    at REAL, told INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL);
 CREATE TABLE IF NOT EXISTS deeds (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, client TEXT);
 """
 VERSION = 4
@@ -55,9 +57,6 @@ class StateStore(Journal, Protocol):
     async def operator_log(self, limit: int = 200) -> list[dict[str, Any]]: ...
 
     async def clients(self) -> list[str]: ...
-
-    async def ping(self) -> None:
-        """Raise Down unless a write would succeed."""
 
     def size(self) -> int:
         """Bytes on this machine's disk; 0 where the state lies elsewhere."""
@@ -215,7 +214,15 @@ class SqliteStore:
     async def ping(self) -> None:
         if self._keeper is None:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
-        await self._write("UPDATE deeds SET id = id WHERE 0", [()])
+        await self._calm.wait()
+        try:
+            if self._stuck:
+                self._move()
+            self._commit("INSERT OR REPLACE INTO probe VALUES (1, ?)", [(time.time(),)])
+            if self._tail:
+                self._tail.probe()
+        except (sqlite3.Error, OSError) as error:
+            raise Down(f"The state file cannot be written: {error}.") from error
 
     def size(self) -> int:
         files = (Path(self.path + end) for end in ("", "-wal", "-tail"))
