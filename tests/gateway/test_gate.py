@@ -108,6 +108,22 @@ async def test_rows_are_counted_not_requests(tmp_path: Path) -> None:
     assert (await here.infer(X))[0] == 200
 
 
+async def test_a_clock_that_ran_ahead_for_a_while_locks_nobody_for_weeks(tmp_path: Path) -> None:
+    here = Here(tmp_path, QUOTA)  # ten rows in 60 seconds
+    assert (await here.infer(np.zeros((4, 4))))[0] == 200
+    here.now += 30 * 86_400
+    assert (await here.infer(np.zeros((10, 4))))[0] == 200
+    here.now = 1_001.0
+    status, headers, _ = await here.infer(X)
+    assert (status, headers["retry-after"]) == (429, "60")
+    here.now = 1_061.0
+    assert (await here.infer(np.zeros((10, 4))))[0] == 200
+    here.now = 1_062.0 - 50  # replicas whose clocks differ by less than a minute begin no window anew
+    assert (await here.infer(X))[0] == 429
+    here.now = 1_122.0
+    assert (await here.infer(X))[0] == 200
+
+
 async def test_a_thousand_requests_at_once_never_spend_one_budget_twice(tmp_path: Path) -> None:
     here = Here(tmp_path, QUOTA, more="[limits]\nper_client = 2000\nin_flight = 2000\n")
     here.upstream.waits = asyncio.Event()

@@ -223,6 +223,13 @@ async def test_of_several_that_wait_only_those_that_are_late_are_undone() -> Non
     await store.close()
 
 
+async def test_what_waits_since_a_clock_ran_ahead_is_undone() -> None:
+    streams = Streams(guard(), stored(":memory:"), patience=30.0)
+    await streams.admit("c", np.zeros((399, 4)), 5_000_000.0)  # and its replica died
+    assert not isinstance(await ask(streams, "c", np.zeros((2, 4)), 1_000.0), str)
+    assert not (await streams.look("c")).pending
+
+
 async def test_a_redis_that_dies_and_comes_back_does_what_the_policy_says(redis: Any) -> None:
     url, (start, stop) = redis
     stores = [RedisStore(url, prefix="dies", wait_s=0.3) for _ in range(2)]

@@ -26,6 +26,7 @@ from portcullis_ml.gateway.state.paging import Marks
 
 __all__ = ["Failed", "Fold", "Outcome", "Restored", "Stream"]
 
+SKEW_S = 60.0  # by which clocks of replicas may differ
 POINTS = 240  # of a client's curves on the dashboard
 # The sentence of `block` unless a policy sets one, now and in earlier versions: whom they blocked stays blocked.
 TOLD = b'"reason":"this client was blocked"', b'"reason":"its queries look like an extraction attack"'
@@ -115,7 +116,8 @@ class Fold:
         return None, []
 
     def _admit(self, guard: Guard, stream: Stream, seq: int, event: JournalEvent) -> Refused | Failed | None:
-        stream.last = max(stream.last, event.at)  # a client's time never runs backwards
+        # Where clocks of replicas differ a little, a client's time stands still; where one was set right, it goes back.
+        stream.last = event.at if event.at < stream.last - SKEW_S else max(stream.last, event.at)
         request = Request(stream.client, event.x.astype(np.float64, copy=False), stream.last)  # type: ignore[union-attr]
         try:
             if stream.blocked:
