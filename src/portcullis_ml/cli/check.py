@@ -22,6 +22,8 @@ def check(
 
     from portcullis_ml.core.errors import InputError
 
+    if new_key or new_secret:
+        _own_output()
     if new_key:
         from portcullis_ml.gateway.policy.clients import new_key as fresh
 
@@ -41,3 +43,17 @@ def check(
         typer.echo(sentence)
     for sentence in warnings(found):
         typer.echo(f"Note: {sentence}")
+
+
+def _own_output() -> None:
+    """A file that the output goes to holds a secret from now on: its owner alone may read it."""
+    import os
+    import stat
+    import sys
+
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):  # no output of the system's
+        return
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        os.fchmod(number, 0o600)

@@ -27,8 +27,8 @@ from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
 from portcullis_ml.gateway.state.fold import Failed
 
-__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Release", "Rules", "Step", "Undo", "answered", "driven",
-           "exchange"]  # fmt: skip
+__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Release", "Rules", "Step", "Undo", "answered",
+           "driven", "exchange", "health"]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -67,7 +67,11 @@ class Undo(NamedTuple):
     seq: int
 
 
-Step = Body | Admit | Ask | Release | Undo
+class Look(NamedTuple):
+    """Health is asked for. Sent: whether a request would be served just now."""
+
+
+Step = Body | Admit | Ask | Release | Undo | Look
 Flow = Generator[Step, Any, T]
 
 
@@ -122,6 +126,17 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         return reply, "altered" if policy.enforced and notes.line.altered else "answered"
     except (Exception, CancelledError) as error:
         return error_reply(request, error)
+
+
+def health(request: Exchange, what: str) -> Flow[tuple[Reply, str]]:
+    """A request for the word `what` of the protocol's health routes. Nobody need say who they are. Never raises."""
+    try:
+        yield Body()
+        if not (yield Look()):
+            raise Rejected("", 503, "Not ready.", 1.0)
+        return request.wire.tell(request.policy.served, what), ""
+    except (Exception, CancelledError) as error:
+        return error_reply(request, error)[0], ""
 
 
 def answered(

@@ -19,7 +19,8 @@ from portcullis_ml.gateway import flow
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.batching import Batching
 from portcullis_ml.gateway.exchange import Exchange, Exchanges
-from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Release, Step, Undo
+from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Release, Step, Undo
+from portcullis_ml.gateway.health import Health
 from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
 from portcullis_ml.gateway.http.bodies import Bodies
 from portcullis_ml.gateway.http.cors import shared
@@ -61,7 +62,8 @@ class Gate:
         self.metrics = Metrics()
         self.books = Books(self.metrics, self._alarmed)
         self.bodies = Bodies()
-        self.batching: Batching[Exchange] = Batching((Body, Admit, Ask, Release, Undo), self._take, self._end)
+        self.batching: Batching[Exchange] = Batching((Body, Admit, Ask, Release, Undo, Look), self._take, self._end)
+        self.health = Health(self)
         self.draining = False
         self.in_flight = 0
         self._of_client: dict[str, int] = {}  # requests in flight
@@ -94,13 +96,16 @@ class Gate:
         exchange = self._exchanges.begin(request, peer, policy, reply)
         exchange.wire, what = self._route(request, policy)
         self.in_flight += 1
-        if what != "infer":
+        if what == "infer":
+            exchange.flow = flow.exchange(exchange, self)
+        elif what in exchange.wire.health:
+            exchange.flow = flow.health(exchange, what)
+        else:
             methods = () if what else self._methods(request, policy)
             wire = exchange.wire
             told = method_reply(wire, request.method, methods) if methods else status_reply(wire, what, policy)
             self._end(exchange, (told, ""))
             return None
-        exchange.flow = flow.exchange(exchange, self)
         try:
             next(exchange.flow)  # it waits for the body
         except StopIteration as end:
@@ -142,8 +147,13 @@ class Gate:
             return self.upstream.ask(*step)
         if isinstance(step, Release):
             return self.streams.release(*step)
+        if isinstance(step, Look):
+            return self._look()
         assert isinstance(step, Undo)
         return self._undo(*step)
+
+    async def _look(self) -> bool:
+        return bool((await self.health.look())["ready"])
 
     async def _undo(self, client: str, seq: int) -> int:
         try:

@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,39 @@ class Server:
     ) -> None:
         self.policy = policy
         self._reread = reread
-        self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
-        self.streams = Streams(
-            policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
-        )
         self._upstream = upstream
-        self._log = _query_log(policy)
-        self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
-        self.gate = Gate(
-            policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
+        with ExitStack() as undo:  # of what is open already where the rest cannot be
+            self._sockets = []
+            for place in (policy.listen, policy.admin):
+                self._sockets.append(bound(place.host, place.port))
+                undo.callback(self._sockets[-1].close)
+            self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
+            undo.callback(self.store.discard)
+            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
+            self.streams = Streams(
+                policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
+            )
+            self._log = _query_log(policy)
+            if self._log:
+                undo.callback(self._log.close)
+            self.gate = Gate(
+                policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
+            )
+            undo.pop_all()
+        self.gate.metrics.gauges |= self._gauges()
+        self.admin = admin_app(self.gate, self.store)
+        self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
+        self.url, self.admin_url = (
+            address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
         )
-        self.gate.metrics.gauges |= {
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()  # of the upstreams of earlier policies
+        self._stop = asyncio.Event()
+        self.started = asyncio.Event()
+
+    def _gauges(self) -> dict[str, Callable[[], float]]:
+        return {
             "clients_in_memory": lambda: float(len(self.streams.open)),
             "requests_in_flight": lambda: float(self.gate.in_flight),
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
@@ -69,16 +92,6 @@ class Server:
                 (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
             ),
         }
-        self.admin = admin_app(self.gate, self.store)
-        self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
-        self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
-        self.url, self.admin_url = (
-            address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
-        )
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
-        self.started = asyncio.Event()
 
     def stop(self) -> None:
         self._stop.set()
@@ -111,7 +124,9 @@ class Server:
         """Run under this policy and its guard. Addresses and the state's place stay what they were."""
         if self._upstream is None and policy.upstream != self.policy.upstream:
             new, old = _upstream(policy), self.gate.upstream
-            asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
+            task = asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
             self.gate.upstream = new
         self.streams.fold.use(guard)
         self.streams.when_down = policy.failure.state
@@ -154,7 +169,9 @@ class Server:
             await self.webhook.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.streams.close()
-        await self.gate.upstream.close()
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
         await asyncio.to_thread(self.gate.querylog.close)
         await self.store.close()
 
@@ -210,8 +227,11 @@ def _query_log(policy: Policy) -> QueryLogFile | None:
 
 
 async def _close_later(upstream: Upstream, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    await upstream.close()
+    """Close it after so many seconds, or when the task is cancelled."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await upstream.close()
 
 
 class JsonLines(logging.Formatter):

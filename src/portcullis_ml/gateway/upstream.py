@@ -22,6 +22,7 @@ from portcullis_ml.gateway.protocols.wire import ModelSpec, Wire
 
 __all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "trusted"]
 
+NO_ROUTE = (404, 405, 501)
 ANSWER_BYTES = 64 << 20
 FEW = 100  # numbers that plain Python looks through sooner than numpy
 
@@ -61,17 +62,19 @@ class HttpUpstream:
 
     async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
         ask = self._wire.ask(self._asked, x)
-        question = "POST", ask.path, {**headers, **ask.headers}, ask.body
         try:
-            try:
-                came = await self._client.ask(*question)
-            except Lost as lost:
-                if not lost.stale:
-                    raise
-                came = await self._client.ask(*question)
+            came = await self._sent("POST", ask.path, {**headers, **ask.headers}, ask.body)
         except (Lost, Unreadable, TimeoutError) as error:
             raise _unreachable(error) from error
         return self._understood(len(x), came)
+
+    async def _sent(self, *question: Any, **limits: Any) -> Found:
+        try:
+            return await self._client.ask(*question, **limits)
+        except Lost as lost:
+            if not lost.stale:
+                raise
+            return await self._client.ask(*question, **limits)
 
     def _understood(self, n: int, came: Found) -> Answer:
         status, found, body = came
@@ -84,8 +87,14 @@ class HttpUpstream:
         return checked(self._wire.understand(self._asked, n, found, body), n, self._asked)
 
     async def ready(self) -> bool:
+        """What the server says on the first of its protocol's health routes that it has; if it has none, whether it
+        answers."""
         try:
-            return (await self._client.ask("GET", self._wire.ready_path, {}, timeout_s=2.0))[0] < 500
+            for path in self._wire.ready_paths(self._asked):
+                status = (await self._sent("GET", path, {}, timeout_s=2.0))[0]
+                if status not in NO_ROUTE:
+                    return 200 <= status < 300
+            return (await self._sent("GET", "/", {}, timeout_s=2.0))[0] < 500
         except (Lost, Unreadable, TimeoutError):
             return False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.artifacts import WRITTEN
@@ -79,9 +81,12 @@ def warnings(policy: Policy) -> Iterator[str]:
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
     if not loopback(policy.admin.host) and not policy.admin.cert_file:
-        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS or on 127.0.0.1."
+        tls = "" if policy.admin.https else ", and say so with https = true"
+        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS{tls}, or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."
+    for path in _readable(policy):
+        yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
     if policy.failure.state == "open":
         yield "While the state cannot be written, every process decides for itself."
     for stage in policy.stages:
@@ -89,6 +94,15 @@ def warnings(policy: Policy) -> Iterator[str]:
             continue
         return
     yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
+
+
+def _readable(policy: Policy) -> Iterator[Path]:
+    """Files with secrets that more than their owner's group may read."""
+    up, alarms, token = policy.upstream, policy.alarms, policy.clients.token
+    shared = token.key_file if token and any(a.startswith("HS") for a in token.algorithms) else None
+    for name in (policy.key_path, up and up.token_file, up and up.key_file, alarms and alarms.secret_file, shared):
+        if name and (path := Path(name)).is_file() and path.stat().st_mode & stat.S_IROTH:
+            yield path
 
 
 def _clients(policy: Policy) -> Iterator[str]:

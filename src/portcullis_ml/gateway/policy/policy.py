@@ -75,6 +75,7 @@ class Policy:
     shown: Interface  # what everybody gets to see
     stages: tuple[Defense[Any], ...]
     key: bytes
+    key_path: Path
     clients: Clients
     upstream: UpstreamTable | None
     listen: Listen
@@ -148,6 +149,7 @@ class _Reader:
             shown=shown,
             stages=stages,
             key=self._key(),
+            key_path=self.folder / self.tree["key_file"],
             clients=self._clients(),
             upstream=upstream,
             listen=listen,
@@ -267,12 +269,12 @@ class _Reader:
         return files
 
     def _admin(self) -> Admin:
-        table = self._table("admin", ("host", "port", "operator", "cert_file", "key_file"))
+        table = self._table("admin", ("host", "port", "https", "operator", "cert_file", "key_file"))
         given, where = table.get("operator", []), ("admin", "operator")
         if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
             raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')
         keys = [self._built(where, made, ApiKey, {"client": o["name"], "sha256": o["sha256"]}) for o in given]
-        plain = {k: table[k] for k in ("host", "port") if k in table} | self._certificate("admin", table)
+        plain = {k: table[k] for k in ("host", "port", "https") if k in table} | self._certificate("admin", table)
         tokens = tuple((k.client, k.sha256.lower()) for k in keys)
         found: Admin = self._built(("admin",), made, Admin, {**plain, "tokens": tokens})
         return found

@@ -205,6 +205,7 @@ class Admin:
 
     host: str = "127.0.0.1"
     port: int = 8001
+    https: bool = False  # operators come by https, through a proxy before this port: their cookies travel no other way
     tokens: tuple[tuple[str, str], ...] = ()  # (operator, SHA-256 of the token)
     cert_file: str | None = None  # as in [listen]
     key_file: str | None = None

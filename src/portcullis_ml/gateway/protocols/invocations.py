@@ -31,7 +31,7 @@ class Invocations(Wire):
     """The protocol of MLflow's server and of SageMaker containers."""
 
     name: ClassVar[str] = "invocations"
-    ready_path: ClassVar[str] = "/ping"
+    health: ClassVar[frozenset[str]] = frozenset(("ready",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         if path == "/invocations":
@@ -73,6 +73,9 @@ class Invocations(Wire):
 
     def tell(self, served: ModelSpec, what: str) -> Reply:
         return Reply(b"\n")
+
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        return ("/ping",)
 
     def ask(self, served: ModelSpec, x: Floats) -> Ask:
         body = orjson.dumps({"inputs": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -40,7 +40,7 @@ class Predict(Wire):
     """The protocol of TensorFlow Serving, and of KServe's older servers."""
 
     name: ClassVar[str] = "v1"
-    ready_path: ClassVar[str] = "/v1/models"
+    health: ClassVar[frozenset[str]] = frozenset(("model",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
@@ -99,6 +99,9 @@ class Predict(Wire):
             return Reply(orjson.dumps({"models": [served.name]}))
         state = {"version": served.version or "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
         return Reply(orjson.dumps({"name": served.name, "ready": True, "model_version_status": [state]}))
+
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        return (f"/v1/models/{served.name}",)
 
     def ask(self, served: ModelSpec, x: Floats) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""

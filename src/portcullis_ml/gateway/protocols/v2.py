@@ -48,7 +48,7 @@ class OpenInference(Wire):
     """The protocol of Triton, KServe, MLServer, Seldon and OpenVINO's server."""
 
     name: ClassVar[str] = "v2"
-    ready_path: ClassVar[str] = "/v2/health/ready"
+    health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
     explains: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
@@ -132,6 +132,9 @@ class OpenInference(Wire):
 
     # Facing the upstream.
 
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        return f"{_model_path(served)}/ready", "/v2/health/ready"
+
     def ask(self, served: ModelSpec, x: Floats) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
         cast = np.ascontiguousarray(x, DTYPE[served.datatype])
@@ -158,12 +161,15 @@ class OpenInference(Wire):
         return several_rows(served, n, tree, raw) if answer is None else answer
 
 
+def _model_path(served: ModelSpec) -> str:
+    return f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}"
+
+
 def _asking(served: ModelSpec) -> tuple[str, orjson.Fragment]:
     """What is the same in every question to this model: the path, and the outputs asked for."""
     flags: dict[str, Any] = {"parameters": {"binary_data": True}} if served.binary else {}
     outputs = [{"name": n, **flags} for n in served.outputs]
-    path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
-    return path, orjson.Fragment(orjson.dumps(outputs))
+    return f"{_model_path(served)}/infer", orjson.Fragment(orjson.dumps(outputs))
 
 
 def _question(served: ModelSpec) -> dict[str, Any]:

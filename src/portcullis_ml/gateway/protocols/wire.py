@@ -120,7 +120,7 @@ class Wire(ABC):
     """One protocol, both halves."""
 
     name: ClassVar[str] = ""
-    ready_path: ClassVar[str] = "/"  # asked of an upstream to learn whether it is up
+    health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
     explains: ClassVar[bool] = False  # whether it has a place for explanations
 
     @abstractmethod
@@ -130,6 +130,10 @@ class Wire(ABC):
     @abstractmethod
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         """That list, described."""
+
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        """The routes on which an upstream says whether it is ready, the model's own first."""
+        return ()
 
     @abstractmethod
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
