@@ -38,7 +38,7 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
-        f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."
+        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
     speaks = ", ".join(policy.listen.protocols)
     yield f"Clients speak {speaks} at {policy.listen.host}:{policy.listen.port}; every other route is refused."
@@ -67,6 +67,11 @@ def explained(policy: Policy) -> Iterator[str]:
     if policy.alarms:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+
+
+def _called(names: tuple[str | int, ...]) -> str:
+    """The first names of the classes."""
+    return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
 def warnings(policy: Policy) -> Iterator[str]:

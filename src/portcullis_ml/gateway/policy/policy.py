@@ -39,7 +39,7 @@ from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
-from portcullis_ml.gateway.policy.model_table import asked, feature, interface_of, undefended
+from portcullis_ml.gateway.policy.model_table import asked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.settings import Admin, Alarms, Failure, Limits, Listen, QueryLog, State, UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
@@ -172,7 +172,8 @@ class _Reader:
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
-        names = {k: table[k] for k in NAMES if k in table}
+        names: dict[str, Any] = {k: table[k] for k in NAMES if k in table}
+        names["class_names"] = class_names(table)
         shape = table.get("explanation_shape")
         if shape is not None:
             if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
