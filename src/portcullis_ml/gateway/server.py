@@ -61,6 +61,7 @@ class Server:
             "requests_in_flight": lambda: float(self.gate.in_flight),
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
             "state_failures": lambda: float(self.streams.failures),
+            "model_server_trouble": lambda: float(bool(self.gate.trouble)),
             "state_bytes": lambda: float(self.store.size()),
             "suspicion_highest": lambda: max(
                 (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
