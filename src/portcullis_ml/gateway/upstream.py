@@ -42,7 +42,8 @@ class Upstream(Protocol):
     """Whatever answers rows: a server over HTTP, or a model in this process."""
 
     def ask(self, x: Floats, headers: Mapping[str, str]) -> Coroutine[Any, Any, Answer]:
-        """The undefended answer. Raises BadRequest, or Unreachable: its `status` is for the client, its sentence is not.
+        """The undefended answer. Raises BadRequest, or Unreachable: the client gets its `status`, who runs the gate its
+        sentence.
 
         It runs in a task of its own, as aiohttp, httpx and `asyncio.timeout` need it. An upstream that needs none sets
         `without_task = True`, and saves the time that a task takes."""
