@@ -78,6 +78,13 @@ def warnings(policy: Policy) -> Iterator[str]:
     """What is allowed and yet worth a second look."""
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
+    if policy.clients.anonymous == "refuse" and not (
+        policy.clients.keys or policy.clients.token or policy.clients.named
+    ):
+        yield "Nobody is named in [clients]: every request gets 401."
+    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
+    if policy.served.options and "mapping" not in spoken:
+        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
     if not loopback(policy.admin.host):
         yield f"The operators' port listens on {policy.admin.host}; put it behind TLS or on 127.0.0.1."
     if not policy.admin.tokens:

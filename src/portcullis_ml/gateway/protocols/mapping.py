@@ -35,7 +35,7 @@ from portcullis_ml.gateway.protocols.wire import (
     shown_scores,
 )
 
-__all__ = ["JsonPath"]
+__all__ = ["DEFAULTS", "JsonPath", "steps"]
 
 DEFAULTS = {"path": "/predict", "rows": "$.inputs", "scores": "$.scores", "labels": "$.labels",
             "explanation": "$.explanation"}  # fmt: skip
@@ -100,11 +100,11 @@ class JsonPath(Wire):
         return answer_from(served, n, scores, labels, explanation)
 
 
-def steps(path: str) -> list[str]:
-    """The keys of a path: "$.a.b" -> ["a", "b"]."""
+def steps(path: str, name: str = "a mapping's path") -> list[str]:
+    """The keys of a path: "$.a.b" -> ["a", "b"]. Nothing else of JSONPath is understood."""
     head, *keys = path.split(".")
-    if head != "$" or not keys or not all(keys):
-        raise ParameterError("a mapping's path", 'written "$.key" or "$.key.key"', path)
+    if head != "$" or not keys or not all(keys) or any(c in path for c in "[]*?()\"'"):
+        raise ParameterError(name, 'written "$.key" or "$.key.key"', path)
     return keys
 
 
