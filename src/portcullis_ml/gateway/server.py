@@ -24,11 +24,10 @@ from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
 from portcullis_ml.gateway.http.server_connection import ServerConnections
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
-from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
-from portcullis_ml.gateway.upstream import HttpUpstream, Upstream, credentials, trusted
+from portcullis_ml.gateway.upstream import Upstream, open_upstream
 
 __all__ = ["Server", "run", "settle"]
 
@@ -54,7 +53,7 @@ class Server:
         self._log = _query_log(policy)
         self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
         self.gate = Gate(
-            policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
+            policy, self.streams, upstream or open_upstream(policy), querylog=self._log, on_alarm=self._alarmed
         )
         self.gate.metrics.gauges |= {
             "clients_in_memory": lambda: float(len(self.streams.open)),
@@ -104,8 +103,9 @@ class Server:
 
     def exchange(self, policy: Policy, guard: Guard) -> None:
         """Run under this policy and its guard. Addresses and the state's place stay what they were."""
-        if self._upstream is None and policy.upstream != self.policy.upstream:
-            new, old = _upstream(policy), self.gate.upstream
+        before = self.policy
+        if self._upstream is None and (policy.upstream, policy.asked) != (before.upstream, before.asked):
+            new, old = open_upstream(policy), self.gate.upstream
             asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
             self.gate.upstream = new
         self.streams.fold.use(guard)
@@ -161,18 +161,6 @@ def _config(app: Any) -> uvicorn.Config:
         app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
         http=AdminConnection, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
-
-
-def _upstream(policy: Policy) -> HttpUpstream:
-    if policy.upstream is None:
-        raise PortcullisError("The policy must name an [upstream], or be given one with --upstream.")
-    up = policy.upstream
-    wire = PROTOCOLS.load(up.protocol)()
-    own = credentials(up.token_file, up.token_header)
-    tls = trusted(up.ca_file, up.cert_file, up.key_file) if up.url.startswith("https://") else None
-    return HttpUpstream(
-        up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
-    )
 
 
 def _query_log(policy: Policy) -> QueryLogFile | None:

@@ -15,14 +15,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from portcullis_ml.core.errors import InputError, Unreachable
+from portcullis_ml.core.errors import InputError, PortcullisError, Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface, Labels
 from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_connection import Found, Lost, Unreadable
+from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import Ask, ModelSpec, Wire
+from portcullis_ml.gateway.protocols.wire import Ask, ModelSpec, Wire, parsed
 
-__all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "trusted"]
+__all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "open_upstream", "trusted"]
 
 ANSWER_BYTES = 64 << 20
 FEW = 100  # numbers that plain Python looks through sooner than numpy
@@ -135,6 +137,19 @@ class HttpUpstream:
         said = f"{self._where} answered {came[0]} to POST {ask.path}{f' ({words})' if words else ''}."
         return Unreachable(f"{said} {hint}".strip(), status=502)
 
+    async def differences(self) -> list[str]:
+        """In sentences, how what the server tells of its model differs from the policy; none where it tells nothing."""
+        path = self._wire.about(self._asked)
+        try:
+            came = await self._client.ask("GET", path, {}) if path else (404, {}, b"")
+            return self._wire.differences(self._asked, parsed(came[2])) if came[0] == 200 else []
+        except (Lost, Unreadable, TimeoutError, Unreachable):
+            return []
+
+    async def try_out(self) -> Answer:
+        """The answer to one row that is nothing special; Unreachable says what is wrong."""
+        return await self.ask(self._plain, {})
+
     async def ready(self) -> bool:
         try:
             return (await self._client.ask("GET", self._wire.ready_path, {}, timeout_s=2.0))[0] < 500
@@ -143,6 +158,19 @@ class HttpUpstream:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def open_upstream(policy: Policy) -> HttpUpstream:
+    """The model server that a policy names. Raises PortcullisError where it names none, or a file cannot be read."""
+    if policy.upstream is None:
+        raise PortcullisError("The policy must name an [upstream], or be given one with --upstream.")
+    up = policy.upstream
+    wire = PROTOCOLS.load(up.protocol)()
+    own = credentials(up.token_file, up.token_header)
+    tls = trusted(up.ca_file, up.cert_file, up.key_file) if up.url.startswith("https://") else None
+    return HttpUpstream(
+        up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
+    )
 
 
 def _plain_row(interface: Interface) -> Array:

@@ -23,6 +23,7 @@ from portcullis_ml.gateway.protocols.answers import class_values, label_type
 from portcullis_ml.gateway.protocols.described import Described, const, object_of, rows, some
 from portcullis_ml.gateway.protocols.strict import json_typed
 from portcullis_ml.gateway.protocols.tensors import one_row, raw_words, several_rows
+from portcullis_ml.gateway.protocols.v2_metadata import differences
 from portcullis_ml.gateway.protocols.v2_question import LENGTH, REFUSED, form_of, split, tensor_of
 from portcullis_ml.gateway.protocols.wire import (
     DTYPE,
@@ -153,6 +154,12 @@ class OpenInference(Wire):
         kind = {"content-type": "application/octet-stream", LENGTH: str(len(header))}
         return Ask(path, header + cast.tobytes(), kind)
 
+    def about(self, served: ModelSpec) -> str:
+        return _model_path(served)
+
+    def differences(self, served: ModelSpec, told: Any) -> list[str]:
+        return differences(served, told)
+
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         cut, raw = headers.get(LENGTH), memoryview(b"")
         if cut:
@@ -164,12 +171,15 @@ class OpenInference(Wire):
         return several_rows(served, n, tree, raw) if answer is None else answer
 
 
+def _model_path(served: ModelSpec) -> str:
+    return f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}"
+
+
 def _asking(served: ModelSpec) -> tuple[str, orjson.Fragment]:
     """What is the same in every question to this model: the path, and the outputs asked for."""
     flags: dict[str, Any] = {"parameters": {"binary_data": True}} if served.binary else {}
     outputs = [{"name": n, **flags} for n in served.outputs]
-    path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
-    return path, orjson.Fragment(orjson.dumps(outputs))
+    return f"{_model_path(served)}/infer", orjson.Fragment(orjson.dumps(outputs))
 
 
 def _question(served: ModelSpec) -> dict[str, Any]:

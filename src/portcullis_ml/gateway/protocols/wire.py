@@ -151,6 +151,14 @@ class Wire(ABC):
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
 
+    def about(self, served: ModelSpec) -> str | None:
+        """Where the upstream says what its model takes and gives; None where the protocol has no such place."""
+        return None
+
+    def differences(self, served: ModelSpec, told: Any) -> list[str]:
+        """In sentences, how that differs from what the policy says."""
+        return []
+
     def refusal(self) -> dict[str, Any]:
         """What `refuse` writes, described."""
         return object_of(("error",), error={"type": "string"})
