@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from portcullis_ml.core.errors import Refused
+from portcullis_ml.core.errors import Refused, Unreachable
 from portcullis_ml.core.guard import Alarm, Released
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.admin.metrics import Metrics
@@ -26,6 +26,7 @@ from portcullis_ml.gateway.protocols.wire import Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
 from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.trouble import Trouble
 
 __all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Release", "Rules", "Step", "Undo", "answered",
            "driven", "exchange", "health"]  # fmt: skip
@@ -87,6 +88,7 @@ class Books:
     """What all flows of one gate count together."""
 
     metrics: Metrics = field(default_factory=Metrics)
+    trouble: Trouble = field(default_factory=Trouble)
     on_alarm: Callable[[Alarm, Line], None] = lambda alarm, line: None
     order: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -162,6 +164,7 @@ def answered(
 
     try:
         clean = line.clean = yield Ask(x, headers)
+        books.trouble.over()
         notes.mark()
         line.released = next(books.order)
         if seq is not None:
@@ -170,7 +173,9 @@ def answered(
         failed = True
         if rules.on_failure == "closed":
             raise
-    except (Exception, CancelledError):
+    except (Exception, CancelledError) as error:
+        if isinstance(error, Unreachable):
+            books.trouble.say(str(error))
         if seq is not None:
             line.undone = 0 if line.released else next(books.order)
             line.ended = yield Undo(client, seq)

@@ -60,7 +60,7 @@ class Gate:
         self.clock = clock
         self.on_alarm = on_alarm
         self.metrics = Metrics()
-        self.books = Books(self.metrics, self._alarmed)
+        self.books = Books(self.metrics, on_alarm=self._alarmed)
         self.bodies = Bodies()
         self.batching: Batching[Exchange] = Batching((Body, Admit, Ask, Release, Undo, Look), self._take, self._end)
         self.health = Health(self)
@@ -70,6 +70,11 @@ class Gate:
         self._exchanges = Exchanges()
         self._run = f"{time.time_ns():x}"
         self.use(policy)
+
+    @property
+    def trouble(self) -> str:
+        """Why the model cannot be asked; empty while it answers."""
+        return self.books.trouble.now
 
     def use(self, policy: Policy) -> None:
         """Take this policy from the next request on; running requests end under the old one."""
@@ -144,7 +149,8 @@ class Gate:
         if isinstance(step, Admit):
             return self.streams.admit(*step)
         if isinstance(step, Ask):
-            return self.upstream.ask(*step)
+            asked = self.upstream.ask(*step)
+            return asked if getattr(self.upstream, "without_task", False) else _in_task(asked)
         if isinstance(step, Release):
             return self.streams.release(*step)
         if isinstance(step, Look):
@@ -214,6 +220,10 @@ class Gate:
             self.querylog.write(line)
         except LogFull:
             self.metrics.not_enforced["log"] += 1
+
+
+async def _in_task(work: Coroutine[Any, Any, Any]) -> Any:
+    return await asyncio.get_running_loop().create_task(work)
 
 
 def _plain(request: Request) -> bool:

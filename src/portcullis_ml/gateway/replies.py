@@ -17,6 +17,8 @@ from portcullis_ml.gateway.state.journal import Down
 __all__ = ["error_reply", "method_reply", "status_reply"]
 
 log = logging.getLogger("portcullis.gate")
+UNASKED = "The model cannot be asked just now."  # the operator is told why, see `trouble`
+SENTENCES = {503: "The model server is busy.", 504: "The model server did not answer in time."}
 
 
 def status_reply(wire: Wire, what: str, policy: Policy) -> Reply:
@@ -55,7 +57,8 @@ def _rejection(error: BaseException) -> Rejected | None:
     if isinstance(error, Failed):
         return Rejected("failed", 503, "The guard failed on this request.", 2.0)
     if isinstance(error, Unreachable):
-        return Rejected("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None)
+        status = error.status or 502
+        return Rejected("failed", status, SENTENCES.get(status, UNASKED), 1.0 if status == 503 else None)
     if isinstance(error, Down):
         return Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
     return None

@@ -27,11 +27,10 @@ from portcullis_ml.gateway.http.server_connection import ServerConnections
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.gateway.policy.settings import Admin, Listen
-from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
-from portcullis_ml.gateway.upstream import HttpUpstream, Upstream, credentials, trusted
+from portcullis_ml.gateway.upstream import Upstream, open_upstream
 
 __all__ = ["Server", "run", "settle"]
 
@@ -66,7 +65,7 @@ class Server:
             if self._log:
                 undo.callback(self._log.close)
             self.gate = Gate(
-                policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
+                policy, self.streams, upstream or open_upstream(policy), querylog=self._log, on_alarm=self._alarmed
             )
             undo.pop_all()
         self.gate.metrics.gauges |= self._gauges()
@@ -87,6 +86,7 @@ class Server:
             "requests_in_flight": lambda: float(self.gate.in_flight),
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
             "state_failures": lambda: float(self.streams.failures),
+            "model_server_trouble": lambda: float(bool(self.gate.trouble)),
             "state_bytes": lambda: float(self.store.size()),
             "suspicion_highest": lambda: max(
                 (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
@@ -122,8 +122,9 @@ class Server:
 
     def exchange(self, policy: Policy, guard: Guard) -> None:
         """Run under this policy and its guard. Addresses and the state's place stay what they were."""
-        if self._upstream is None and policy.upstream != self.policy.upstream:
-            new, old = _upstream(policy), self.gate.upstream
+        before = self.policy
+        if self._upstream is None and (policy.upstream, policy.asked) != (before.upstream, before.asked):
+            new, old = open_upstream(policy), self.gate.upstream
             task = asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -205,18 +206,6 @@ def _config(app: Any, tls: Certificate | None) -> uvicorn.Config:
     config.load()
     config.ssl = tls.context if tls else None  # one that can be given another certificate
     return config
-
-
-def _upstream(policy: Policy) -> HttpUpstream:
-    if policy.upstream is None:
-        raise PortcullisError("The policy must name an [upstream], or be given one with --upstream.")
-    up = policy.upstream
-    wire = PROTOCOLS.load(up.protocol)()
-    own = credentials(up.token_file, up.token_header)
-    tls = trusted(up.ca_file, up.cert_file, up.key_file) if up.url.startswith("https://") else None
-    return HttpUpstream(
-        up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
-    )
 
 
 def _query_log(policy: Policy) -> QueryLogFile | None:

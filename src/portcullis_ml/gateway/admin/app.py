@@ -64,6 +64,9 @@ class Gate(Protocol):
     @property
     def health(self) -> Health: ...
 
+    @property
+    def trouble(self) -> str: ...
+
 
 def admin_app(gate: Gate, store: StateStore) -> Starlette:
     """The application for the operators' port. `app.state.token` is set when the policy names no operator."""
@@ -212,6 +215,7 @@ class _Desk:
             "alarms": [a for _, a in alarms[:20]],
             "operations": await self.store.operator_log(20),
             "mode": self.gate.policy.mode,
+            "trouble": self.gate.trouble,
             "model": self.gate.policy.served.name,
             "requests": self.gate.metrics.requests,
             "rows": self.gate.metrics.rows,

@@ -40,7 +40,7 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
-        f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."
+        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
     speaks = ", ".join(policy.listen.protocols)
     listen = policy.listen
@@ -76,10 +76,22 @@ def explained(policy: Policy) -> Iterator[str]:
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 
+def _called(names: tuple[str | int, ...]) -> str:
+    """The first names of the classes."""
+    return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
+
+
 def warnings(policy: Policy) -> Iterator[str]:
     """What is allowed and yet worth a second look."""
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
+    if policy.clients.anonymous == "refuse" and not (
+        policy.clients.keys or policy.clients.token or policy.clients.named
+    ):
+        yield "Nobody is named in [clients]: every request gets 401."
+    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
+    if policy.served.options and "mapping" not in spoken:
+        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
     if not loopback(policy.admin.host) and not policy.admin.cert_file:
         tls = "" if policy.admin.https else ", and say so with https = true"
         yield f"The operators' port listens on {policy.admin.host}; put it behind TLS{tls}, or on 127.0.0.1."

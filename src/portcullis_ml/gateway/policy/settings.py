@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from portcullis_ml.core.settings import check
+from portcullis_ml.gateway.policy.names import HEADER, SEGMENT, is_header, is_segment, is_tensor
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES
 
@@ -17,8 +19,19 @@ def _positive(v: float) -> bool:
 
 
 def _url(v: str) -> bool:
-    parts = urlsplit(v)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+    try:
+        parts = urlsplit(v)
+        port = parts.port
+    except ValueError:  # no port from 0 to 65535, or half an IPv6 address
+        return False
+    plain = v.isascii() and v.isprintable() and " " not in v and "?" not in v and "#" not in v
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
+def _store(v: str) -> bool:
+    if re.match(r"[a-z]+:", v):
+        return re.match(r"sqlite:///|(redis|rediss|unix)://[^/]|unix:///.", v) is not None
+    return v.strip() != ""  # a plain path
 
 
 def _header(v: str) -> bool:
@@ -61,7 +74,12 @@ class UpstreamTable:
         for name in ("ca_file", "cert_file", "key_file"):
             check(self, name, "given with an https:// address only", lambda v: v is None or https)
         check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
-        check(self, "token_header", "the name of a header", lambda v: v.replace("-", "").isalnum() and v.isascii())
+        check(self, "model", SEGMENT, lambda v: v is None or is_segment(v))
+        check(self, "version", SEGMENT, lambda v: v == "" or is_segment(v))
+        for name in ("input", "scores", "label", "explanation"):
+            check(self, name, "the name of a tensor", lambda v: v is None or is_tensor(v))
+        check(self, "label", "named otherwise than the scores", lambda v: v is None or v != self.scores)
+        check(self, "token_header", HEADER, is_header)
         check(self, "url", "http://host:port", _url)
         check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)
         check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))
@@ -108,6 +126,8 @@ class Listen:
             f"a list of some of {', '.join(PROTOCOLS)}",
             lambda v: bool(v) and not isinstance(v, str) and all(p in PROTOCOLS for p in v),
         )
+        check(self, "protocols", "a list that names each once", lambda v: len(set(v)) == len(v))
+        check(self, "host", "an address of this machine, such as 127.0.0.1", lambda v: v.strip() != "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +186,7 @@ class State:
     clients_in_memory: int = 2_000
 
     def __post_init__(self) -> None:
+        check(self, "url", "sqlite:///FILE or redis://HOST:PORT/0", _store)
         check(self, "synchronous", '"normal" or "full"', lambda v: v in ("normal", "full"))
         check(self, "clients_in_memory", "a positive int", _positive)
 
@@ -181,6 +202,7 @@ class QueryLog:
     file_bytes: int = 64 << 20  # a new file is begun beyond this
 
     def __post_init__(self) -> None:
+        check(self, "path", "a folder", lambda v: v.strip() != "")
         check(self, "format", '"jsonl" or "parquet"', lambda v: v in ("jsonl", "parquet"))
         check(self, "days", "a positive number of days", lambda v: v is None or v > 0)
         check(self, "file_bytes", "a positive int", _positive)
