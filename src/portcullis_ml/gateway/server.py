@@ -33,6 +33,7 @@ from portcullis_ml.gateway.upstream import HttpUpstream, Upstream, credentials, 
 __all__ = ["Server", "run", "settle"]
 
 log = logging.getLogger("portcullis.gate")
+SWITCH_S = 0.0005  # that the event loop waits for Python's lock while another thread computes; five milliseconds else
 
 
 class Server:
@@ -140,6 +141,7 @@ class Server:
             await self.webhook.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.streams.close()
+        await asyncio.to_thread(self.gate.reading.close)
         await self.gate.upstream.close()
         await asyncio.to_thread(self.gate.querylog.close)
         await self.store.close()
@@ -207,6 +209,8 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
 
     def reread() -> Policy:
         return read_policy(policy_path, **changes)
+
+    sys.setswitchinterval(SWITCH_S)
 
     async def main() -> None:
         server = Server(reread(), reread=reread)
