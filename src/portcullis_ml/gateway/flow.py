@@ -12,6 +12,7 @@ import itertools
 from asyncio import CancelledError
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -22,20 +23,29 @@ from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.exchange import Exchange, Notes
 from portcullis_ml.gateway.http.messages import Rejected
-from portcullis_ml.gateway.protocols.wire import Reply
+from portcullis_ml.gateway.protocols.number_lists import LARGE
+from portcullis_ml.gateway.protocols.wire import Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
 from portcullis_ml.gateway.state.fold import Failed
 from portcullis_ml.gateway.trouble import Trouble
 
-__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Release", "Rules", "Step", "Undo", "answered",
-           "driven", "exchange", "health"]  # fmt: skip
+__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Read", "Release", "Rules", "Step", "Undo",
+           "answered", "driven", "exchange", "health"]  # fmt: skip
 
 T = TypeVar("T")
 
 
 class Body(NamedTuple):
     """The body of the request is needed. Sent: its bytes."""
+
+
+class Read(NamedTuple):
+    """A large body is read, which takes long. Sent: the question in it; BadRequest."""
+
+    client: str
+    size: int
+    read: Callable[[], Inquiry]
 
 
 class Admit(NamedTuple):
@@ -72,7 +82,7 @@ class Look(NamedTuple):
     """Health is asked for. Sent: whether a request would be served just now."""
 
 
-Step = Body | Admit | Ask | Release | Undo | Look
+Step = Body | Read | Admit | Ask | Release | Undo | Look
 Flow = Generator[Step, Any, T]
 
 
@@ -110,7 +120,9 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         client = host.identify(request)
         notes.mark()
 
-        inquiry = wire.read(policy.served, request.headers, (yield Body()))
+        body = yield Body()
+        read = partial(wire.read, policy.served, request.headers, body)
+        inquiry = read() if len(body) <= LARGE else (yield Read(client, len(body), read))
         notes.mark()
 
         rules = Rules(policy.enforced, policy.failure.guard)

@@ -19,15 +19,18 @@ from portcullis_ml.gateway import flow
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.batching import Batching
 from portcullis_ml.gateway.exchange import Exchange, Exchanges
-from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Release, Step, Undo
+from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Read, Release, Step, Undo
 from portcullis_ml.gateway.health import Health
 from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
 from portcullis_ml.gateway.http.bodies import Bodies
 from portcullis_ml.gateway.http.cors import shared
 from portcullis_ml.gateway.http.messages import Rejected, Request
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import Reply, Wire
 from portcullis_ml.gateway.querylog import Line, LogFull, NoLog
+from portcullis_ml.gateway.rates import Rates, address_of
+from portcullis_ml.gateway.reading import Reading
 from portcullis_ml.gateway.replies import method_reply, status_reply
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.upstream import Upstream
@@ -62,7 +65,10 @@ class Gate:
         self.metrics = Metrics()
         self.books = Books(self.metrics, on_alarm=self._alarmed)
         self.bodies = Bodies()
-        self.batching: Batching[Exchange] = Batching((Body, Admit, Ask, Release, Undo, Look), self._take, self._end)
+        self.reading = Reading(self.bodies)
+        self.rates = Rates()
+        steps = (Body, Read, Admit, Ask, Release, Undo, Look)
+        self.batching: Batching[Exchange] = Batching(steps, self._take, self._end)
         self.health = Health(self)
         self.draining = False
         self.in_flight = 0
@@ -120,6 +126,9 @@ class Gate:
 
     def go_on(self, exchange: Exchange, body: bytes) -> None:
         """The body is there."""
+        more = len(body) - _declared(exchange)
+        if more > 0 and exchange.client is not None:
+            self.rates.sent(exchange.client, more, exchange.limits, self.clock())
         self.batching.join(exchange, Body, body)
 
     def give_up(self, exchange: Exchange, error: BaseException) -> None:
@@ -134,8 +143,9 @@ class Gate:
             raise Rejected("busy", 503, "The gate is busy.", 1.0)
         if self.querylog.failed and request.policy.failure.log == "closed":
             raise Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
-        client = request.policy.clients.identify(request.headers, request.twice, request.peer, self.clock())
+        client = self._known_client(request)
         request.notes.line.client = client
+        self._within_rates(client, request)
         running = self._of_client.get(client, 0)
         if running >= limits.per_client:
             raise Rejected("busy", 429, "This client has too many requests running.", 1.0)
@@ -144,8 +154,26 @@ class Gate:
         self.bodies.expect(limits, request.headers, request.twice)
         return client
 
+    def _known_client(self, request: Exchange) -> str:
+        """The client's name. Raises BadRequest, or Rejected where too many from this address did not say theirs."""
+        try:
+            return request.policy.clients.identify(request.headers, request.twice, request.peer, self.clock())
+        except BadRequest:
+            self._within_rates(address_of(request.peer), request)
+            raise
+
+    def _within_rates(self, who: str, request: Exchange) -> None:
+        """Count the request and its bytes. Raises Rejected where they have sent too many of late."""
+        limits, now = request.limits, self.clock()
+        wait = self.rates.wait(who, limits, now)
+        if wait:
+            raise Rejected("busy", 429, "More was sent than may be sent in a minute.", wait)
+        self.rates.sent(who, min(_declared(request), limits.body_bytes), limits, now)
+
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""
+        if isinstance(step, Read):
+            return self.reading.read(*step)
         if isinstance(step, Admit):
             return self.streams.admit(*step)
         if isinstance(step, Ask):
@@ -224,6 +252,12 @@ class Gate:
 
 async def _in_task(work: Coroutine[Any, Any, Any]) -> Any:
     return await asyncio.get_running_loop().create_task(work)
+
+
+def _declared(request: Exchange) -> int:
+    """Bytes of its body, as its head says; 0 where it does not."""
+    length = request.headers.get("content-length", "")[:16]
+    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _plain(request: Request) -> bool:

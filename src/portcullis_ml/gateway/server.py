@@ -36,6 +36,7 @@ __all__ = ["Server", "run", "settle"]
 
 log = logging.getLogger("portcullis.gate")
 RENEW_S = 5.0  # between two looks at the certificates' files
+SWITCH_S = 0.0005  # that the event loop waits for Python's lock while another thread computes; five milliseconds else
 
 
 class Server:
@@ -172,6 +173,7 @@ class Server:
         await self.streams.close()
         for task in self._closing:
             task.cancel()
+        await asyncio.to_thread(self.gate.reading.close)
         await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
         await asyncio.to_thread(self.gate.querylog.close)
         await self.store.close()
@@ -244,6 +246,8 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
 
     def reread() -> Policy:
         return read_policy(policy_path, **changes)
+
+    sys.setswitchinterval(SWITCH_S)
 
     async def main() -> None:
         server = Server(reread(), reread=reread)

@@ -63,6 +63,10 @@ def explained(policy: Policy) -> Iterator[str]:
         f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
     )
+    yield (
+        f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
+        f"{limits.bytes_per_minute:,.0f} bytes."
+    )
     for part, words in FAILURES.items():
         name = {"state": "the state cannot be written", "guard": "a stage fails", "log": "the log cannot be written"}
         yield f"When {name[part]}, {words[getattr(policy.failure, part)]}."

@@ -138,6 +138,8 @@ class Limits:
     rows: int = 1_024  # of one request
     in_flight: int = 256  # requests at once; beyond, 503 with Retry-After
     per_client: int = 64  # requests of one client at once; beyond, 429
+    requests_per_minute: float = 60_000.0  # of one client, answered or not; beyond, 429 with Retry-After
+    bytes_per_minute: float = float(1 << 30)  # of their bodies; beyond, the same. Ten seconds' worth may come at once
     buffer_bytes: int = 256 << 20  # of all bodies being read; beyond, 503
     connections: int = 2_048  # open at once; beyond, 503 with Retry-After
     head_bytes: int = 64 << 10  # of a request's address and headers; beyond, 431
@@ -152,6 +154,8 @@ class Limits:
             "rows",
             "in_flight",
             "per_client",
+            "requests_per_minute",
+            "bytes_per_minute",
             "buffer_bytes",
             "connections",
             "head_bytes",

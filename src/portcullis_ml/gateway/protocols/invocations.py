@@ -92,7 +92,8 @@ class Invocations(Wire):
 
 
 def _spelled(body: bytes, served: ModelSpec) -> np.ndarray:
-    tree, row = loads_with_numbers(body, "inputs" if b'"inputs"' in body else "instances")
+    spelled = "inputs" if b'"inputs"' in body else "instances"
+    tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
     tree = only_keys(given(tree), SPELLINGS, "The request")
     if len(tree) != 1:
         raise BadRequest(f"The request must hold exactly one of {', '.join(SPELLINGS)}.")
@@ -139,6 +140,8 @@ def _ordered(data: Any, columns: Any, served: ModelSpec) -> Any:
 
 def _table(body: bytes, served: ModelSpec) -> np.ndarray:
     """CSV: an optional head line of names, then numbers; an empty cell is an omitted input."""
+    if body.count(b"\n") > 2 * served.max_rows + 2:  # counted before they are cut: all of them may be empty
+        raise BadRequest(f"The table must hold 1 to {served.max_rows} rows.", 413)
     try:
         lines = [line for line in body.decode("ascii").split("\n") if line.strip()]
     except UnicodeDecodeError:
@@ -148,13 +151,23 @@ def _table(body: bytes, served: ModelSpec) -> np.ndarray:
     width = served.interface.input_shape[-1]
     if any(line.count(",") != width - 1 for line in lines):  # counted before they are cut: a line may be all commas
         raise BadRequest(f"Every line of the table must hold {width} values.")
-    cells = [[c.strip() for c in line.split(",")] for line in lines]
-    head = cells[0] if any(_number(c) is None and c for c in cells[0]) else None
-    rows: list[list[Any]] = [[_number(c) for c in row] for row in (cells[1:] if head else cells)]
-    if any(v is None and c for row, line in zip(rows, cells[1:] if head else cells, strict=True)
-           for v, c in zip(row, line, strict=True)):  # fmt: skip
-        raise BadRequest("The table must hold numbers only.")
+    first = [c.strip() for c in lines[0].split(",")]
+    head = first if any(_number(c) is None and c for c in first) else None
+    rows = [_line(line) for line in (lines[1:] if head else lines)]
     return numbers(_ordered(rows, head, served) if head else rows, "The table", missing=served.interface.missing)
+
+
+def _line(line: str) -> list[float | None]:
+    cells = line.split(",")
+    try:
+        if "_" not in line:
+            return list(map(float, cells))
+    except ValueError:
+        pass
+    found = [_number(c.strip()) for c in cells]
+    if any(v is None and c.strip() for v, c in zip(found, cells, strict=True)):
+        raise BadRequest("The table must hold numbers only.")
+    return found
 
 
 def _number(cell: str) -> float | None:

@@ -61,7 +61,7 @@ class JsonPath(Wire):
         where = _option(served, "rows")
         path = steps(where)
         data: Any
-        data, row = loads_with_numbers(body, *path)
+        data, row = loads_with_numbers(body, *path, most=served.most, missing=served.interface.missing)
         for key in path:
             data = only_keys(data, (key,), "The request").get(key)
         if row is None:

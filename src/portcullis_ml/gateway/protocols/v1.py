@@ -87,7 +87,8 @@ class Predict(Wire):
 
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
-        tree, row = loads_with_numbers(body, "instances" if b'"instances"' in body else "inputs")
+        spelled = "instances" if b'"instances"' in body else "inputs"
+        tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
         tree = given(only_keys(tree, ("instances", "inputs", "signature_name"), "The request"))
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')

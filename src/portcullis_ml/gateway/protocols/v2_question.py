@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from portcullis_ml.core.types import Array, Floats
-from portcullis_ml.gateway.protocols.number_lists import loads_rest, without_numbers
+from portcullis_ml.gateway.protocols.claims import claimed_room
+from portcullis_ml.gateway.protocols.number_lists import loads_rest, whole_or_rest, without_numbers
 from portcullis_ml.gateway.protocols.strict import (
     BadRequest,
     claimed_shape,
@@ -62,7 +63,8 @@ def split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
 
 def form_of(served: ModelSpec, header: bytes, raw: bytes) -> tuple[Form, Array | None]:
     """A question's form, and the numbers of its only row where they were read separately. Raises BadRequest."""
-    rest, row = without_numbers(header, b'"data"') or (header, None)
+    most, missing = claimed_room(served.interface, served.most, header), served.interface.missing
+    rest, row = without_numbers(header, b'"data"', most, missing) or (header, None)
     if row is None and not raw:  # the numbers are in it
         return _formed(served, loads(header)), None
     known: dict[tuple[bytes, bool], Form] = served.made.setdefault("v2 forms", {})
@@ -71,7 +73,7 @@ def form_of(served: ModelSpec, header: bytes, raw: bytes) -> tuple[Form, Array |
     if form is None:
         tree = loads(header) if row is None else loads_rest(rest, ("inputs", 0, "data"))
         if tree is None:
-            return _formed(served, loads(header)), None
+            return _formed(served, whole_or_rest(header, rest)), None
         form = _formed(served, tree)
         if len(rest) <= LONGEST:
             if len(known) >= FORMS:  # a client that marks its questions makes a new one each time

@@ -17,6 +17,7 @@ import orjson
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface
+from portcullis_ml.gateway.protocols.claims import Room, room
 from portcullis_ml.gateway.protocols.described import Described, object_of
 from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
 
@@ -61,6 +62,11 @@ class ModelSpec:
     def explained(self) -> tuple[int, ...]:
         """The shape of one row's explanation."""
         return self.interface.input_shape if self.explanation_shape is None else self.explanation_shape
+
+    @cached_property
+    def most(self) -> Room:
+        """The most that a question's body may hold."""
+        return room(self.interface, self.max_rows)
 
     @cached_property
     def made(self) -> dict[str, Any]:
