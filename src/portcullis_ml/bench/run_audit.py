@@ -170,7 +170,7 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         seeds=range(options.seeds or (1 if options.quick else 3)),
         learner=learner,
         gradients=network,
-        stranger=len(shape) == 1,
+        stranger=True,
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
