@@ -11,8 +11,9 @@ from portcullis_ml.report import aftermath, sections
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.numbers import count, duration, percent
+from portcullis_ml.report.pairs import estimate
 from portcullis_ml.report.recommend import settings
-from portcullis_ml.report.results import NONE, Audit, estimate
+from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.verdict import Verdict, listed, threat, verdict_of
 
 __all__ = ["page"]

@@ -29,8 +29,7 @@ def settings(audit: Audit) -> str | None:
     cost = audit.cost(audit.best)
     lines = [
         f"# {audit.best}",
-        f"# {held.attack}, its worst attacker: {percent(held.measures[audit.measure])} with "
-        f"{count(held.queries, 'query')}",
+        f"# {held.words}, its worst attacker: {percent(held.copy)} with {count(held.queries, 'query')}",
         f"# honest clients lose {points(cost)} of accuracy"
         if cost
         else "# its cost to honest clients was not measured",
