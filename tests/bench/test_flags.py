@@ -123,6 +123,12 @@ def test_the_stranger_is_an_attacker_behind_defenses_too():
     assert ids(*rows) == {("difference_within_error", "d")}
 
 
+def test_random_queries_that_were_tried_behind_defenses_are_attackers():
+    rows = [row("a", "none", 0.9), row("a", "d", 0.4), row("random_queries", "none", 0.9, role="control"), CONTROL]
+    assert ids(*rows) == set()
+    assert ids(*rows, row("random_queries", "d", 0.9, role="control")) == {("difference_within_error", "d")}
+
+
 def test_a_stranger_who_beats_the_attacks_behind_a_defense():
     right = np.random.default_rng(0).random(500) < 0.8
     more = right | (np.arange(500) % 20 == 0)

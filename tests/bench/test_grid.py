@@ -110,6 +110,13 @@ def test_a_plain_stranger_stands_behind_every_defense() -> None:
     assert others == [c.id for c in PLAN.cells()]
 
 
+def test_random_queries_stand_behind_every_defense_of_a_table() -> None:
+    guards = {"none", "label_only", "rounding(decimals=2)"}
+    assert {d for a, d in pairs(replace(PLAN, noise=True), "control") if a == "random_queries"} == guards
+    assert {d for a, d in pairs(PLAN, "control") if a == "random_queries"} == {"none"}
+    assert {c.id for c in PLAN.cells()} < {c.id for c in replace(PLAN, noise=True).cells()}
+
+
 def test_labels_alone_are_tried_where_the_row_of_label_only_does_not_say_it_all() -> None:
     watch, changed = "watch(detector=prada, then=block)", "rounding(decimals=2) + other_class"
     guards = by_name(["rounding(decimals=2)", "top_k(k=1)", "log", watch, changed], guard_named)

@@ -170,6 +170,18 @@ def test_the_stranger_may_look_at_labels_only_too() -> None:
     assert [p.attack for p in read(records).controls] == ["plain_stranger"] * 2
 
 
+def test_random_queries_are_an_attack_where_they_were_tried_behind_defenses() -> None:
+    """A defense is not credited with what was not tried behind it."""
+    noise = copy("random_queries", NONE, 0.97, role="control")
+    records = [copy("a", NONE, 0.9), copy("a", "x", 0.5), noise, unasked(0.3)]
+    assert read(records).strongest.attack == "a"  # type: ignore[union-attr]
+    found = read([*records, copy("random_queries", "x", 0.96, role="control")])
+    assert found.strongest.attack == "random_queries"  # type: ignore[union-attr]
+    assert not found.helps
+    assert "The strongest attack is random_queries, which asks uniform noise." in whole(found)
+    assert found.columns == ["a", "random_queries"]
+
+
 TUTORIAL = [
     copy("equation_solving", NONE, 0.95),
     copy("equation_solving", ROUNDING, 0.59),

@@ -3,7 +3,8 @@
 no_api           asks nothing: always answers the class that the victim gives most often on the test rows. No thief
                  knows that class for sure, so this is the best that a constant can do
 own_labels       asks nothing: trains on the pool with the pool's own labels, where there are any
-random_queries   pays like the others, for uniform noise from the input space, and trains the same learner
+random_queries   pays like the others, for uniform noise from the input space, and trains the same learner. With rows
+                 of a table it stands behind every defense, since there it is an attack like any other
 plain_stranger   pays like the others, for the pool's rows and then for uniform noise, and fits a stock model to the
                  answers: see `stranger.py`. It stands behind every defense, as a check of the attacks
 shuffled         pays for the transfer set of a real attack, and trains on it with the answers permuted among

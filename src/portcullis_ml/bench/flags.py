@@ -23,6 +23,7 @@ __all__ = ["FLAGS", "Flag", "of_run", "raised"]
 
 
 STRANGER, LABEL_ONLY, NO_API = "plain_stranger", "label_only", "no_api"
+ASKING = (STRANGER, "random_queries")  # controls that ask like attacks and, where they stand behind defenses, are some
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,11 @@ def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         where = f"{record['attack']} | {record['defense']}"
         for flag in record["flags"]:
             found.setdefault((flag["id"], where), {**flag, "where": where})
-    groups, kept = _groups(records), _keeping_labels(records)
-    for flag in (*_seeds(records), *_theft(groups), *_stranger(records, kept), *_defenses(groups, kept)):
+    able, kept = _attackers(records), _keeping_labels(records)
+    groups = _groups(records)
+    tried = {key: e for key, e in groups.items() if key[1] in able}
+    across = (*_stranger(records, able, kept), *_defenses(tried, groups.get(("control", NO_API, NONE)), kept))
+    for flag in (*_seeds(records), *_theft(groups), *across):
         found.setdefault((flag["id"], flag["where"]), flag)
     return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
 
@@ -187,6 +191,16 @@ def _theft(groups: Groups) -> Iterable[dict[str, str]]:
         yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
 
 
+def _attackers(records: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The attacks, and the controls that were tried as attackers."""
+    found = {r["attack"] for r in records if r["role"] == "attack" or r["attack"] == STRANGER}
+    return found | {r["attack"] for r in records if r["defense"] != NONE and _plain(r["attack"]) in ASKING}
+
+
+def _plain(attack: str) -> str:
+    return attack.removesuffix(LABELS_ONLY)
+
+
 def _keeping_labels(records: Iterable[Mapping[str, Any]]) -> set[str]:
     """The defenses behind which everybody gets the labels that they get behind label only."""
     found = {NONE}
@@ -200,14 +214,13 @@ def _keeping_labels(records: Iterable[Mapping[str, Any]]) -> set[str]:
 Rows = dict[str, dict[int, NDArray[np.float64]]]  # attack -> seed -> on which test rows the copy agrees
 
 
-def _stranger(records: Sequence[Mapping[str, Any]], kept: set[str]) -> Iterable[dict[str, str]]:
+def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[str]) -> Iterable[dict[str, str]]:
     """Where the plain stranger beats the best attack, seed by seed on the same test rows."""
     right: dict[str, Rows] = {}
     top = max((r["cell"]["budget"] for r in records), default=0)
     for r in records:
-        attacks = r["role"] == "attack" or r["attack"].removesuffix(LABELS_ONLY) == STRANGER
         bits = (r.get("notes") or {}).get("right")
-        if attacks and bits and r["cell"]["budget"] == top and r["outcome"] == "done":
+        if r["attack"] in able and bits and r["cell"]["budget"] == top and r["outcome"] == "done":
             n = r["measures"]["agreement"]["n"]
             rows = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(np.float64)
             right.setdefault(r["defense"], {}).setdefault(r["attack"], {})[r["cell"]["seed"]] = rows
@@ -220,7 +233,7 @@ def _stranger(records: Sequence[Mapping[str, Any]], kept: set[str]) -> Iterable[
 
 def _lead(right: Rows) -> str:
     """How far the plain stranger is ahead of the best attack; "" where they are not, or it is not sure."""
-    strangers = {a: seeds for a, seeds in right.items() if a.removesuffix(LABELS_ONLY) == STRANGER}
+    strangers = {a: seeds for a, seeds in right.items() if _plain(a) == STRANGER}
     if not strangers:
         return ""
     stranger = strangers[_best(strangers)]
@@ -237,15 +250,13 @@ def _best(right: Rows) -> str:
     return max(right, key=lambda attack: float(np.mean([rows.mean() for rows in right[attack].values()])))
 
 
-def _defenses(groups: Groups, kept: set[str]) -> Iterable[dict[str, str]]:
+def _defenses(tried: Groups, unasked: Interval | None, kept: set[str]) -> Iterable[dict[str, str]]:
     """What the rows of a defense say next to the undefended and the label-only rows."""
     by_defense: dict[str, dict[str, Interval]] = {}
-    for (role, attack, defense), e in groups.items():
-        if role == "attack" or attack.removesuffix(LABELS_ONLY) == STRANGER:
-            by_defense.setdefault(defense, {})[attack] = e
+    for (_, attack, defense), e in tried.items():
+        by_defense.setdefault(defense, {})[attack] = e
     bare = by_defense.get(LABEL_ONLY, {})
     free = max([*by_defense.get(NONE, {}).values(), *bare.values()], default=None)
-    unasked = groups.get(("control", NO_API, NONE))
     for defense, attacks in by_defense.items():
         if defense == NONE:
             continue

@@ -24,6 +24,7 @@ __all__ = ["Plan"]
 
 CONTROLS = "portcullis_ml.bench.controls:"
 STRANGER, PLAIN_STRANGER = "plain_stranger", describe(PlainStranger())
+NOISE, RANDOM_QUERIES = "random_queries", {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
 TOLD = " (told the guard)"  # behind the name of an attack that knows the defense
 FOLLOW_GRADIENTS = ("jacobian",)  # attacks whose copy must be differentiable
 
@@ -42,7 +43,8 @@ class Plan:
     learner: Spec | None
     gradients: Spec | None = None  # the same for attacks that follow their copy's gradients; None: `learner`
     own_labels: bool = False  # whether the pool has labels of the victim's classes
-    stranger: bool = False  # whether a plain stranger can be tried
+    stranger: bool = False  # whether a plain stranger is tried behind every defense
+    noise: bool = False  # whether random queries are, too: for rows of a table they are an attack like any other
     privacy: Mapping[str, Spec] = field(default_factory=dict)  # attacks on the training data, beside every defense
     marks: Mapping[str, Spec] = field(default_factory=dict)  # ownership schemes, each a row of its own like a defense
     then: Sequence[Spec] = ()  # what is done with every copy at the largest budget
@@ -99,7 +101,7 @@ class Plan:
         """Attacks that throw the scores away, where the row of label only does not say how far that leads."""
         able = {a: s for a, s in self.attacks.items() if a not in aware and _labels_do(s)}
         tried: list[tuple[str, Spec, Role]] = [(attack, spec, "attack") for attack, spec in able.items()]
-        tried += [(STRANGER, PLAIN_STRANGER, "control")] if self.stranger else []
+        tried += [(name, spec, "control") for name, spec in self._everywhere().items()]
         for defense, guard in guards.items():
             if self._bare or guard.keeps_labels:
                 continue
@@ -109,22 +111,28 @@ class Plan:
 
     def _controls(self, seed: int, top: int, guards: Mapping[str, GuardSpec]) -> Iterator[Cell]:
         if self.learner is not None:
-            random = {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
-            yield self._cell(seed, "random_queries", random, NONE, GuardSpec(), top, "control")
+            if not self.noise:
+                yield self._cell(seed, NOISE, RANDOM_QUERIES, NONE, GuardSpec(), top, "control")
             shuffled = {"unit": f"{CONTROLS}Shuffled", "of": dict(self._donor())}
             yield self._cell(seed, "shuffled", shuffled, NONE, GuardSpec(), top, "control")
             if self.own_labels:
                 yield self._cell(seed, "own_labels", {"unit": "own_labels"}, NONE, GuardSpec(), 0, "control")
-        for defense, guard in guards.items() if self.stranger else ():
-            yield self._cell(seed, STRANGER, PLAIN_STRANGER, defense, guard, top, "control")
+        for name, spec in self._everywhere().items():
+            for defense, guard in guards.items():
+                yield self._cell(seed, name, spec, defense, guard, top, "control")
         yield self._cell(seed, "no_api", {"unit": "no_api"}, NONE, GuardSpec(), 0, "control")
+
+    def _everywhere(self) -> dict[str, Spec]:
+        """The controls that stand behind every defense, as attackers do."""
+        noise = {NOISE: RANDOM_QUERIES} if self.noise and self.learner is not None else {}
+        return noise | ({STRANGER: PLAIN_STRANGER} if self.stranger else {})
 
     def _donor(self) -> Spec:
         """The attack whose transfer set is shuffled: the first that trains a learner, random queries otherwise."""
         for spec in self.attacks.values():
             if ATTACKS.load(spec["unit"]).needs.learner:
                 return spec
-        return {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
+        return RANDOM_QUERIES
 
     def _cell(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
 from portcullis_ml.report.pairs import Pair
-from portcullis_ml.report.results import STRANGER, Audit
+from portcullis_ml.report.results import Audit
 from portcullis_ml.report.thieves import Thief
 
 __all__ = ["Outcome"]
@@ -131,7 +131,7 @@ class Outcome:
             cells = (_cell(audit, a, defense, one_line=roomy) for a in audit.columns)
             table.add_row(Text(defense + mark), *cells, f"{100 * worst.value:.0f}%" if worst else "", lost)
         legend = [] if roomy else [Text(f"{h} = {a}") for h, a in zip(heads, audit.columns, strict=True)]
-        others = [c for c in audit.controls if c.attack != STRANGER]
+        others = [c for c in audit.controls if c not in audit.asking]
         controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())
         notes = [] if roomy else [Text("cost: points of accuracy that honest clients lose")]

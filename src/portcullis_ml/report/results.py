@@ -15,7 +15,7 @@ from portcullis_ml.report.numbers import clearly_below
 from portcullis_ml.report.pairs import Pair, pair_of
 from portcullis_ml.report.thieves import LABELS_ONLY, Thief, Way, chosen, ways_of
 
-__all__ = ["GRADES", "KEEP_LABELS", "NONE", "STRANGER", "Audit", "read"]
+__all__ = ["GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit", "read"]
 
 NONE = "none"  # the defense of an undefended cell
 LABEL_ONLY = "label_only"
@@ -24,7 +24,7 @@ GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy
 MATCHED, HELD_OUT = " [matched]", " [held out]"  # behind a defense's name: see `threat_model` of its records
 NO_API = "no_api"  # the control that asks nothing
 BLIND = (NO_API, "shuffled")  # controls that learn nothing from the API
-STRANGER = "plain_stranger"  # the control that asks like an attack and fits a stock model
+STRANGER, NOISE = "plain_stranger", "random_queries"  # controls that ask as attacks do
 WORTH = 0.01  # a smaller loss of agreement is not called a help, even where it is certain
 
 
@@ -71,16 +71,21 @@ class Audit:
     def of(self, attack: str) -> list[tuple[str, str]]:
         return [key for key in self.pairs if key[0] == attack]
 
+    @cached_property
+    def asking(self) -> list[Pair]:
+        """The controls that count as attackers: the plain stranger, and random queries that were tried everywhere."""
+        everywhere = {p.attack for p in self.controls if p.defense != NONE and p.attack == NOISE} | {STRANGER}
+        return [p for p in self.controls if p.attack in everywhere]
+
     def cell(self, attack: str, defense: str) -> Pair | None:
-        """The records of an attack, or of the plain stranger, behind a defense."""
-        if attack != STRANGER:
-            return self.pairs.get((attack, defense))
-        return next((p for p in self.controls if p.attack == STRANGER and p.defense == defense), None)
+        """The records of an attack, or of a control that counts as one, behind a defense."""
+        controls = (p for p in self.asking if (p.attack, p.defense) == (attack, defense))
+        return self.pairs.get((attack, defense)) or next(controls, None)
 
     @property
     def columns(self) -> list[str]:
-        """The attacks and, where there is one, the plain stranger."""
-        return [*self.attacks, *([STRANGER] if any(p.attack == STRANGER for p in self.controls) else [])]
+        """The attacks, and the controls that count as some."""
+        return list(dict.fromkeys([*self.attacks, *(p.attack for p in self.asking)]))
 
     def stolen(self, attack: str, defense: str) -> Estimate | None:
         """How good the copy is that this attack ends with behind this defense; None where it makes none."""
@@ -94,8 +99,7 @@ class Audit:
     @cached_property
     def _ways(self) -> dict[str, list[Way]]:
         found: dict[str, list[Way]] = {}
-        strangers = [p for p in self.controls if p.attack == STRANGER]
-        for pairs, labels_only in (([*self.pairs.values(), *strangers], False), (self.labels.values(), True)):
+        for pairs, labels_only in (([*self.pairs.values(), *self.asking], False), (self.labels.values(), True)):
             for pair in pairs:
                 found.setdefault(pair.defense, []).extend(ways_of(pair, self.measure, labels_only))
         bare = [replace(way, how=_labels(way.how)) for way in found.get(LABEL_ONLY, [])]
@@ -252,7 +256,7 @@ class Audit:
     def _free_of(self, defense: str) -> Estimate | None:
         """How good the best undefended copy is of those attackers who were tried behind this defense, too."""
         tried = {a for a, d in self.pairs if d == defense}
-        tried |= {p.attack for p in self.controls if p.attack == STRANGER and p.defense == defense}
+        tried |= {p.attack for p in self.asking if p.defense == defense}
         free = chosen([way for way in self.ways(NONE) if way.attack in tried])
         return free.copy if free else None
 

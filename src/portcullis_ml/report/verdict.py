@@ -9,7 +9,7 @@ from typing import Any
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.pairs import Pair
-from portcullis_ml.report.results import GRADES, NONE, STRANGER, Audit
+from portcullis_ml.report.results import GRADES, NOISE, NONE, STRANGER, Audit
 from portcullis_ml.report.thieves import Thief
 
 __all__ = ["CONTROLS", "Verdict", "listed", "measure_word", "threat", "verdict_of"]
@@ -133,7 +133,8 @@ def _details(audit: Audit) -> Iterable[str]:
     if strongest.attack == STRANGER:
         yield _stranger(audit, strongest)
     else:
-        yield f"The strongest attack is {strongest.words}.{_half_way(audit, strongest)}"
+        who = f"{strongest.words}, which asks uniform noise" if strongest.attack == NOISE else strongest.words
+        yield f"The strongest attack is {who}.{_half_way(audit, strongest)}"
     if audit.unasked and audit.baseline and audit.baseline.measures[audit.measure] == audit.unasked:
         yield f"Someone who never asks, and always gives the most frequent answer, has {percent(audit.unasked)}."
     elif audit.baseline:
@@ -149,7 +150,7 @@ def _stranger(audit: Audit, stranger: Thief) -> str:
     """The plain stranger is the worst attacker: no attack of the audit is as good."""
     how = f", {stranger.how}" if stranger.how else ""
     said = f"That is a plain stranger{how}, who asks about what there is and fits a stock model"
-    found = [thief for attack in audit.attacks if (thief := audit.thief(attack, NONE))]
+    found = [thief for attack in audit.columns if attack != STRANGER and (thief := audit.thief(attack, NONE))]
     attack = max(found, key=lambda thief: thief.copy.value, default=None)
     if attack is None:
         return f"{said}; no attack of this audit left a copy."
