@@ -30,8 +30,8 @@ A record:
     threat_model  {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False, ...};
                   "outside_rows" says where the rows come from that its defense was trained with (see outside.py)
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
-    notes         what the attack reports of its run; "right": a bit for every test row, in hexadecimal, whether the copy
-                  agrees there; "right_on_the_way": the same for every point of the curve but the last
+    notes         what the attack reports of its run; "right": a bit for every test row, in hexadecimal, whether the
+                  copy agrees there; "right_on_the_way": the same for every point of the curve but the last
     then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",
                   "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]
     final         False when another run may fare better (a crash, an unreachable host): such a cell is run again

@@ -33,7 +33,7 @@ def curves(audit: Audit, defense: str, name: str) -> Html:
     def paint(axes: Any) -> None:
         for i, attack, curve in lines:
             _line(axes, i, curve)
-            if audit.pairs[attack, defense].ended_by_guard:
+            if (pair := audit.cell(attack, defense)) and pair.ended_by_guard:
                 axes.plot(*_end(curve), "x", ms=11, mew=1.6, color=ink.STRONG)
         if base:
             axes.axhline(base.value, color=ink.PLAIN, lw=1.2, ls=(0, (2, 2)))
@@ -51,11 +51,12 @@ def curves(audit: Audit, defense: str, name: str) -> Html:
 
 def timeline(audit: Audit, defense: str, name: str) -> Html:
     """When the alarm came: a line for every attack from its first query to its last, a mark for every seed's alarm."""
-    attacks = [a for a in audit.thieves if (a, defense) in audit.pairs and audit.pairs[a, defense].queries]
+    pairs = {a: pair for a in audit.thieves if (pair := audit.cell(a, defense)) and pair.queries}
+    attacks = list(pairs)
 
     def paint(axes: Any) -> None:
         for y, attack in enumerate(reversed(attacks)):
-            pair, i = audit.pairs[attack, defense], audit.thieves.index(attack)
+            pair, i = pairs[attack], audit.thieves.index(attack)
             axes.plot([0, pair.queries], [y, y], color=ink.FAINT, lw=5, solid_capstyle="round")
             rows = [row for row in pair.alarms if row is not None]
             axes.plot(
@@ -75,7 +76,7 @@ def timeline(audit: Audit, defense: str, name: str) -> Html:
         _thousands(axes)
 
     left = 16 + 6.4 * max((len(_short(a)) for a in attacks), default=0)
-    alt = "; ".join(f"{a}: {alarm_words(audit.pairs[a, defense])}" for a in attacks)
+    alt = "; ".join(f"{a}: {alarm_words(pairs[a])}" for a in attacks)
     return ink.draw(name, f"First alarms behind {defense}. {alt}.", WIDTH, 58 + 32 * len(attacks), paint, left=left)
 
 
@@ -162,7 +163,7 @@ def _undefended(defense: str) -> str:
 
 
 def _curve(audit: Audit, attack: str, defense: str) -> list[tuple[int, Estimate]]:
-    pair = audit.pairs.get((attack, defense))
+    pair = audit.cell(attack, defense)
     return pair.curve(audit.measure) if pair else []
 
 

@@ -163,8 +163,8 @@ class Audit:
 
     @cached_property
     def thieves(self) -> list[str]:
-        """The attacks that left a copy behind some defense, the most successful first."""
-        return [a for a in self.attacks if any(self.pairs[key].done for key in self.of(a))]
+        """The attacks that left a copy behind some defense, the most successful first, and the controls like them."""
+        return [a for a in self.columns if any(pair and pair.done for d in self.defenses if (pair := self.cell(a, d)))]
 
     @cached_property
     def baseline(self) -> Pair | None:

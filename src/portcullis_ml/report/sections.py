@@ -303,8 +303,8 @@ def _false(audit: Audit, defense: str) -> str:
 
 
 def _ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:
-    keys = [(a, d) for d in audit.defenses for a in audit.attacks if (a, d) in audit.pairs]
-    return [(key, audit.pairs[key]) for key in keys]
+    keys = [(a, d) for d in audit.defenses for a in audit.columns]
+    return [(key, pair) for key in keys if (pair := audit.cell(*key))]
 
 
 def _over(audit: Audit) -> str:

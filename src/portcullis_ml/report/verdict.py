@@ -149,7 +149,7 @@ def _details(audit: Audit) -> Iterable[str]:
 def _stranger(audit: Audit, stranger: Thief) -> str:
     """The plain stranger is the worst attacker: no attack of the audit is as good."""
     how = f", {stranger.how}" if stranger.how else ""
-    said = f"That is a plain stranger{how}, who asks about what there is and fits a stock model"
+    said = f"The strongest is a plain stranger{how}, who asks about what there is and fits a stock model"
     found = [thief for attack in audit.columns if attack != STRANGER and (thief := audit.thief(attack, NONE))]
     attack = max(found, key=lambda thief: thief.copy.value, default=None)
     if attack is None:
