@@ -105,6 +105,7 @@ def test_an_attack_that_ends_below_someone_who_never_asks():
     control = row("no_api", "none", 0.8, role="control")
     assert ids(row("a", "none", 0.95), row("a", "x", 0.59), control) == {("attack_failed", "a | x")}
     assert ids(row("a", "none", 0.95), row("a", "x", 0.81), control) == set()
+    assert ids(row("a", "none", 0.95), row("a", "x", 0.59, stopped="this client was blocked"), control) == set()
 
 
 def test_who_is_shown_scores_sees_labels_too():

@@ -65,16 +65,25 @@ def test_the_bench_and_the_report_use_the_same_words() -> None:
     assert set(named.KEEP_LABELS) == set(KEEP_LABELS)
 
 
-def test_the_worst_of_many_equal_attackers_is_not_called_better_than_they_are() -> None:
+def test_the_best_of_many_equal_ways_is_not_called_better_than_they_are() -> None:
     """The greatest of forty figures is luck; what half of the rows chose is no better than the others on the rest."""
     values, lucky = [], []
-    for trial in range(20):
+    for trial in range(30):
         rng = np.random.default_rng(trial)
-        found = read([copy(f"a{i}", NONE, rng.random(N) < 0.5) for i in range(40)])
-        values.append(found.worst(NONE).copy.value)  # type: ignore[union-attr]
-        lucky.append(max(pair.measures["agreement"].value for pair in found.pairs.values()))
-    assert np.mean(lucky) > 0.54
-    assert abs(np.mean(values) - 0.5) < 0.012
+        *way, end = (rng.random(N) < 0.5 for _ in range(40))
+        values.append(read([copy("a", NONE, end, *way)]).worst(NONE).copy.value)  # type: ignore[union-attr]
+        lucky.append(max(r.mean() for r in way))
+    assert np.mean(lucky) > 0.55
+    assert np.mean(values) < 0.52
+
+
+def test_another_way_must_be_better_by_more_than_chance() -> None:
+    end = rows(0.8)
+    luck = end.copy()
+    luck[np.flatnonzero(~end)[:1]] = True  # one row more
+    worst = read([copy("a", NONE, end, luck)]).worst(NONE)
+    assert worst is not None
+    assert (worst.how, worst.copy.value) == ("", pytest.approx(0.8))
 
 
 def test_an_attacker_whom_both_halves_choose_keeps_their_own_figure() -> None:
@@ -85,12 +94,12 @@ def test_an_attacker_whom_both_halves_choose_keeps_their_own_figure() -> None:
     assert worst.copy == found.pairs["a", NONE].measures["agreement"]
 
 
-def test_two_that_differ_by_half_are_judged_on_the_rows_that_did_not_choose_them() -> None:
-    even, odd = np.arange(N) % 2 == 0, np.arange(N) % 2 == 1
-    worst = read([copy("even", NONE, even), copy("odd", NONE, odd)]).worst(NONE)
+def test_ways_that_differ_by_half_are_judged_on_the_rows_that_did_not_choose_them() -> None:
+    """Each is right only where it was chosen, and the plain way is never given up for less."""
+    even, odd, plain = np.arange(N) % 2 == 0, np.arange(N) % 2 == 1, rows(0.3)
+    worst = read([copy("a", NONE, plain, even, odd)]).worst(NONE)
     assert worst is not None
-    assert worst.copy.value == 0  # each is right only where it was chosen
-    assert worst.copy.high == pytest.approx(0.02)
+    assert (worst.how, worst.copy.value) == ("", pytest.approx(0.3))
 
 
 def test_records_that_do_not_say_on_which_rows_they_agree_are_compared_as_they_are() -> None:
@@ -132,6 +141,8 @@ def test_nobody_gets_less_for_being_shown_more() -> None:
         found = read([copy(f"a{i}", d, rng.random(N) < 0.8, seed=s) for i in range(3) for d in guards for s in (0, 1)])
         values = {d: found.worst(d).copy.value for d in guards}  # type: ignore[union-attr]
         assert min(values[NONE], values[ROUNDING]) >= values["label_only"]
+        for (_, defense), pair in found.pairs.items():
+            assert values[defense] >= pair.measures["agreement"].value
 
 
 def test_a_thief_stops_where_the_copy_is_best() -> None:
@@ -204,9 +215,28 @@ def test_no_defense_holds_anybody_below_what_they_have_without_asking() -> None:
         f"Behind {ROUNDING} equation_solving (59%) failed, below the 80% of someone who never asks, and the defense "
         "is not credited with that." in said
     )
-    assert f"Behind {ROUNDING} every attack ended below" in said
+    assert f"Behind {ROUNDING} no attack got past the 80% of someone who never asks" in said
+    assert "# nobody gets further behind it than someone who never asks: 80%" in (settings(found) or "")
     assert "failed: below someone who never asks" in render(TUTORIAL)
     assert "59%" not in (settings(found) or "")
+
+
+def test_whoever_is_shut_out_did_not_fail() -> None:
+    blocked = copy("a", WATCH, 0.3) | {"stopped": "this client was blocked"}
+    records = [copy("a", NONE, 0.95), blocked, unasked(0.8)]
+    said = whole(read(records))
+    assert "holds them at 80%" in said
+    assert "failed" not in said
+    assert "shut out: below someone who never asks" in render(records)
+
+
+def test_a_defense_that_costs_more_than_it_takes_is_not_recommended() -> None:
+    dear = [copy("a", NONE, 0.9), copy("a", "dear", 0.7), honest("dear", 0.27), unasked(0.3)]
+    found = read(dear)
+    assert whole(found).split(". ")[1].startswith("No defense here is worth its price: dear costs honest clients 27.0")
+    assert settings(found) is None
+    assert "costs honest clients more than it takes from the thief" in render(dear)
+    assert read([*dear, copy("a", "cheap", 0.8), honest("cheap", 0.0)]).best == "cheap"
 
 
 def test_a_failed_attack_does_not_hide_the_others() -> None:

@@ -43,7 +43,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "attack_failed": Flag(
         "An attack failed behind a defense",
-        "its copy agrees with the victim less often than the most frequent answer does, which costs no query",
+        "its copy agrees with the victim less often than the most frequent answer does, and no guard shut it out",
         "The attack broke on the defended answers; that is its own limit, and another attack may not break.",
         "Credit the defense with its worst attacker only; the report never counts less than what asking nothing gives.",
     ),
@@ -145,7 +145,9 @@ def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     able, kept = _attackers(records), _keeping_labels(records)
     groups = _groups(records)
     tried = {key: e for key, e in groups.items() if key[1] in able}
-    across = (*_stranger(records, able, kept), *_defenses(tried, groups.get(("control", NO_API, NONE)), kept))
+    shut_out = {(r["attack"], r["defense"]) for r in records if r.get("stopped", "done") not in ("done", "budget")}
+    unasked = groups.get(("control", NO_API, NONE))
+    across = (*_stranger(records, able, kept), *_defenses(tried, unasked, kept, shut_out))
     for flag in (*_seeds(records), *_theft(groups), *across):
         found.setdefault((flag["id"], flag["where"]), flag)
     return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
@@ -250,7 +252,9 @@ def _best(right: Rows) -> str:
     return max(right, key=lambda attack: float(np.mean([rows.mean() for rows in right[attack].values()])))
 
 
-def _defenses(tried: Groups, unasked: Interval | None, kept: set[str]) -> Iterable[dict[str, str]]:
+def _defenses(
+    tried: Groups, unasked: Interval | None, kept: set[str], shut_out: set[tuple[str, str]]
+) -> Iterable[dict[str, str]]:
     """What the rows of a defense say next to the undefended and the label-only rows."""
     by_defense: dict[str, dict[str, Interval]] = {}
     for (_, attack, defense), e in tried.items():
@@ -265,7 +269,7 @@ def _defenses(tried: Groups, unasked: Interval | None, kept: set[str]) -> Iterab
             detail = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
             yield {**raised("difference_within_error", detail), "where": defense}
         for attack, e in attacks.items():
-            if unasked and e[0] < unasked[0]:
+            if unasked and e[0] < unasked[0] and (attack, defense) not in shut_out:
                 detail = f"{e[0]:.1%}, and {unasked[0]:.1%} without asking"
                 yield {**raised("attack_failed", detail), "where": f"{attack} | {defense}"}
         yield from _beaten_by_labels(attacks, bare, defense)

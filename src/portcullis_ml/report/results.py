@@ -92,12 +92,9 @@ class Audit:
         pair = self.cell(attack, defense)
         return pair.measures.get(self.measure) if pair else None
 
-    def ways(self, defense: str) -> list[Way]:
-        """Every way to steal behind this defense, those included that look at the labels only or stop early."""
-        return self._ways.get(defense, [])
-
     @cached_property
     def _ways(self) -> dict[str, list[Way]]:
+        """For every defense the ways to steal behind it, those included that look at the labels only or stop early."""
         found: dict[str, list[Way]] = {}
         for pairs, labels_only in (([*self.pairs.values(), *self.asking], False), (self.labels.values(), True)):
             for pair in pairs:
@@ -118,7 +115,7 @@ class Audit:
 
     def thief(self, attack: str, defense: str) -> Thief | None:
         """The best that this attack can do behind this defense, using less than it gets where that is better."""
-        return chosen([way for way in self.ways(defense) if way.attack == attack])
+        return next((thief for thief in self._thieves.get(defense, []) if thief.attack == attack), None)
 
     def worst(self, defense: str) -> Thief | None:
         """The attacker who fares best behind this defense; never less than with labels only, or without asking."""
@@ -126,16 +123,25 @@ class Audit:
 
     @cached_property
     def _worst(self) -> dict[str, Thief | None]:
-        return {defense: self._worst_behind(defense) for defense in self._ways}
+        return {defense: self._worst_behind(defense) for defense in self._thieves}
 
     def _worst_behind(self, defense: str) -> Thief | None:
-        best = chosen(self.ways(defense))
-        if best is None:
-            return None
-        if defense != LABEL_ONLY and self.keeps_labels(defense) and (bare := chosen(self.ways(LABEL_ONLY))):
+        thieves = self._thieves[defense]
+        if defense != LABEL_ONLY and self.keeps_labels(defense):
             # A label that is seen among scores is worth what it is worth alone, whatever halves the rows fell into.
-            best = max(best, replace(bare, how=_labels(bare.how)), key=lambda t: t.copy.value)
+            thieves = [*thieves, *(replace(t, how=_labels(t.how)) for t in self._thieves.get(LABEL_ONLY, []))]
+        best = max(thieves, key=lambda thief: thief.copy.value)
         return replace(best, copy=self.unasked, failed=True) if self.unasked and self._below(best.copy) else best
+
+    @cached_property
+    def _thieves(self) -> dict[str, list[Thief]]:
+        """For every defense, how far each attack gets that left a copy behind it."""
+        found: dict[str, list[Thief]] = {}
+        for defense, ways in self._ways.items():
+            for attack in dict.fromkeys(way.attack for way in ways):
+                thief = chosen([way for way in ways if way.attack == attack])
+                found.setdefault(defense, []).extend([thief] if thief else [])
+        return {defense: thieves for defense, thieves in found.items() if thieves}
 
     @property
     def strongest(self) -> Thief | None:
@@ -225,10 +231,12 @@ class Audit:
     def best(self) -> str | None:
         """The defense to recommend, of those that clearly hold their worst attacker back if there are any.
 
-        It has the lowest worst case, or is the cheapest of those within the interval of the lowest.
+        It takes more from the thief than from honest clients, if any does. Of those it has the lowest worst case, or is
+        the cheapest of those within the interval of the lowest.
         """
         held = {d: e for d in self.defenses if d != NONE and d not in self.twins and (e := self.worst_copy(d))}
-        held = {d: e for d, e in held.items() if self.helps_with(d)} or held
+        helpful = {d: e for d, e in held.items() if self.helps_with(d)}
+        held = {d: e for d, e in helpful.items() if self.pays(d)} or helpful or held
         if not held:
             return None
         lowest = min(held.values(), key=lambda e: e.value)
@@ -247,18 +255,21 @@ class Audit:
             return False
         return clearly_below(held, free) and free.value - held.value >= WORTH
 
+    def pays(self, defense: str) -> bool:
+        """Whether this defense takes more agreement from the thief than accuracy from honest clients."""
+        held, free, cost = self.worst_copy(defense), self._free_of(defense), self.cost(defense)
+        return held is not None and free is not None and _value(cost, 0.0) < free.value - held.value
+
     def judged(self, defense: str) -> bool:
         """Whether somebody left a copy behind this defense who does not fail without it."""
-        able = {way.attack for way in self.ways(defense)}
-        undefended = [thief for attack in able if (thief := self.thief(attack, NONE))]
-        return len(undefended) < len(able) or not all(self._below(thief.copy) for thief in undefended)
+        able = [self.thief(thief.attack, NONE) for thief in self._thieves.get(defense, [])]
+        return any(free is None or not self._below(free.copy) for free in able)
 
     def _free_of(self, defense: str) -> Estimate | None:
         """How good the best undefended copy is of those attackers who were tried behind this defense, too."""
-        tried = {a for a, d in self.pairs if d == defense}
-        tried |= {p.attack for p in self.asking if p.defense == defense}
-        free = chosen([way for way in self.ways(NONE) if way.attack in tried])
-        return free.copy if free else None
+        tried = {p.attack for p in (*self.pairs.values(), *self.asking) if p.defense == defense}
+        found = [thief.copy for thief in self._thieves.get(NONE, []) if thief.attack in tried]
+        return max(found, key=lambda e: e.value, default=None)
 
     def _value(self, key: tuple[str, str], default: float = -1.0) -> float:
         e = self.stolen(*key)

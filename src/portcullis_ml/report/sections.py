@@ -192,7 +192,7 @@ def _counted(e: Estimate) -> str:
 def _attacker(thief: Thief) -> Html:
     """Who fares best, how, and whether that is more than nothing."""
     if thief.failed:
-        return join(["someone who never asks", el("small", f"{thief.attack} and all others failed")], " ")
+        return join(["someone who never asks", el("small", "no attacker got further")], " ")
     return join([thief.attack, el("small", thief.how) if thief.how else None], " ")
 
 
@@ -254,8 +254,10 @@ def _cell(audit: Audit, attack: str, defense: str, worst: Thief | None) -> Html:
 def _asides(audit: Audit, attack: str, defense: str, e: Estimate) -> list[str]:
     """What must be known with a figure of the matrix."""
     found = []
+    pair = audit.cell(attack, defense)
     if audit.failed(attack, defense):
-        found.append("failed: below someone who never asks")
+        why = "shut out" if pair and pair.ended_by_guard else "failed"
+        found.append(f"{why}: below someone who never asks")
     elif audit.steals(attack) is False:
         found.append("does not steal undefended")
     better = audit.thief(attack, defense)

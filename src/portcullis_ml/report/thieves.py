@@ -1,9 +1,10 @@
-"""Who fares best behind a defense, and how good their copy is, when nobody chooses by the figure that is reported.
+"""How far an attack gets behind a defense, when the way is not chosen by the figure that is reported.
 
 Whoever gets more can use less: an attacker may look at the labels only, or stop before the budget is spent. So every
-attack is several ways to steal. The way is chosen on one half of the test rows and judged on the other half, and the
-other way round; the mean of the two is reported. Where both halves choose the same way, that is its own figure. Records
-from before copies noted on which rows they agree have no halves: there the greatest figure is taken.
+attack is several ways to steal. The plain one is to look at all that is shown until the budget is spent. Another takes
+its place only where it is better by more than a standard error on one half of the test rows, and is then judged on the
+other half; so for both halves, and the mean is reported, or the plain way's figure where that is greater. Records from
+before copies noted on which rows they agree have no halves: there the greatest figure is taken.
 """
 
 from __future__ import annotations
@@ -49,9 +50,16 @@ class Way:
     def copy(self) -> Estimate:
         return across(list(self.copies.values()))
 
-    def on(self, half: int) -> float:
-        """The mean agreement on the even (0) or the odd (1) test rows."""
-        return float(np.mean([rows[half::2].mean() if len(rows) > half else 0.0 for rows in self.right.values()]))
+    def ahead(self, plain: Way, half: int) -> float:
+        """By how many standard errors this way is better than the plain one on the even (0) or odd (1) test rows."""
+        shared = self.right.keys() & plain.right.keys()
+        if not shared:
+            return 0.0
+        gain = np.mean([self.right[s][half::2] * 1.0 - plain.right[s][half::2] for s in shared], axis=0)
+        if len(gain) < 2 or gain.mean() <= 0:
+            return 0.0
+        error = gain.std(ddof=1) / np.sqrt(len(gain))
+        return float(gain.mean() / error) if error > 0 else np.inf
 
 
 @dataclass(frozen=True)
@@ -117,20 +125,30 @@ def _way(
 
 
 def chosen(ways: Sequence[Way]) -> Thief | None:
-    """The best way, and its figure on rows that did not choose it; None where there is no way."""
+    """How far one attack gets, whose ways these are, the plain one first; None where there is no way."""
     if not ways:
         return None
-    best = max(ways, key=lambda way: way.copy.value)
-    copy = best.copy
-    if all(way.right for way in ways):
-        even, odd = (max(ways, key=lambda way: way.on(half)) for half in (0, 1))
-        shared = even.right.keys() & odd.right.keys()
-        if even is odd or not shared:
-            best, copy = even, even.copy
-        else:
-            best = max(even, odd, key=lambda way: way.copy.value)
-            copy = across([_crossed(even, odd, seed) for seed in sorted(shared)])
-    return Thief(best.attack, best.how, best.queries, copy, copy, best.pair)
+    plain, best = ways[0], max(ways, key=lambda way: way.copy.value)
+    if not all(way.right for way in ways):
+        return _thief(best, best.copy)
+    even, odd = (_on_half(ways, half) for half in (0, 1))
+    shared = sorted(even.right.keys() & odd.right.keys())
+    if even is odd or not shared:
+        found = _thief(even, even.copy)
+    else:
+        better = max(even, odd, key=lambda way: way.copy.value)
+        found = _thief(better, across([_crossed(even, odd, seed) for seed in shared]))
+    return max(_thief(plain, plain.copy), found, key=lambda thief: thief.copy.value)
+
+
+def _thief(way: Way, copy: Estimate) -> Thief:
+    return Thief(way.attack, way.how, way.queries, copy, copy, way.pair)
+
+
+def _on_half(ways: Sequence[Way], half: int) -> Way:
+    """The way that this half of the test rows chooses."""
+    best = max(ways, key=lambda way: way.ahead(ways[0], half))
+    return best if best.ahead(ways[0], half) > 1 else ways[0]
 
 
 def _crossed(even: Way, odd: Way, seed: int) -> Estimate:

@@ -117,7 +117,9 @@ def _defended(audit: Audit) -> str:
     cost = audit.cost(best)
     price = f"costs honest clients {_price(cost)} and" if cost else "(what it costs honest clients was not measured)"
     unasked = ", no more than someone has who never asks" if left.failed else ""
-    return f"The best defense here, {best}, {price} holds them at {percent(left.copy)}{unasked}."
+    if audit.pays(best):
+        return f"The best defense here, {best}, {price} holds them at {percent(left.copy)}{unasked}."
+    return f"No defense here is worth its price: {best} {price} holds them at {percent(left.copy)}{unasked}."
 
 
 def _price(cost: Estimate) -> str:
@@ -150,7 +152,8 @@ def _stranger(audit: Audit, stranger: Thief) -> str:
     """The plain stranger is the worst attacker: no attack of the audit is as good."""
     how = f", {stranger.how}" if stranger.how else ""
     said = f"The strongest is a plain stranger{how}, who asks about what there is and fits a stock model"
-    found = [thief for attack in audit.columns if attack != STRANGER and (thief := audit.thief(attack, NONE))]
+    others = [attack for attack in audit.columns if attack != STRANGER]
+    found = [thief for attack in others if (thief := audit.thief(attack, NONE))]
     attack = max(found, key=lambda thief: thief.copy.value, default=None)
     if attack is None:
         return f"{said}; no attack of this audit left a copy."
@@ -204,15 +207,16 @@ def _failures(audit: Audit) -> Iterable[str]:
     never = f"the {percent(audit.unasked).split(' ')[0]} of someone who never asks"
     best = audit.worst(audit.best) if audit.best else None
     if audit.helps and best and best.failed:
-        yield f"Behind {audit.best} every attack ended below {never}: one that is made for its answers may get further."
+        yield f"Behind {audit.best} no attack got past {never}: one that is made for it, or has many accounts, may."
     always = [a for a in audit.attacks if audit.failed(a, NONE)]
     if always:
         verb = "fails" if len(always) == 1 else "fail"
         yield f"{listed(always)} {verb} even undefended, below {never}, and no defense is credited with that."
     for defense in audit.defenses:
-        found = [a for a in audit.attacks if a not in always and audit.failed(a, defense)]
-        if found and defense != NONE:
-            shares = [f"{a} ({percent(e).split(' ')[0]})" for a in found if (e := audit.stolen(a, defense))]
+        found = [p for (a, d), p in audit.pairs.items() if d == defense != NONE and a not in always]
+        found = [p for p in found if audit.failed(p.attack, defense) and not p.ended_by_guard]
+        if found:
+            shares = [f"{p.attack} ({percent(p.measures[audit.measure]).split(' ')[0]})" for p in found]
             yield f"Behind {defense} {listed(shares)} failed, below {never}, and the defense is not credited with that."
 
 
