@@ -147,6 +147,7 @@ MISTAKES = {
 @pytest.fixture(autouse=True)
 def secret(tmp_path: Path) -> None:
     (tmp_path / "guard.key").write_text(SECRET.hex())
+    (tmp_path / "guard.key").chmod(0o600)
 
 
 def read(text: str, folder: Path) -> Policy:

@@ -148,7 +148,7 @@ BAD = {
     "a long id": (body(id="x" * 200), '"id" must be text'),
     "too many rows": (body(tensor={"shape": [9, 4], "data": [0.0] * 36}), "1 to 8 rows; got 9"),
     "deep": (b'{"inputs":' + b"[" * 900 + b"]" * 900 + b"}", "nested at most|must be an object"),
-    "deeper": (b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "valid JSON"),
+    "deeper": (b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "valid JSON|more lists"),
     "deep data": (body(tensor={"data": 0}).replace(b": 0}", b": " + b"[" * 40 + b"1" + b"]" * 40 + b"}"), "deep|equal"),
 }  # fmt: skip
 
