@@ -18,7 +18,7 @@ import numpy as np
 from portcullis_ml.core.errors import InputError, PortcullisError, Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface, Labels
 from portcullis_ml.gateway.http.client import HttpClient
-from portcullis_ml.gateway.http.client_connection import Found, Lost, Unreadable
+from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.strict import BadRequest
