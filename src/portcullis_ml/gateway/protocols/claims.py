@@ -17,7 +17,7 @@ from portcullis_ml.gateway.protocols.strict import BadRequest
 __all__ = ["Room", "claimed_room", "fits", "room"]
 
 SLACK = 1_024  # of each, for what stands around the rows
-SMALL = 16 << 10  # bytes of a body that costs little whatever it holds: what it claims is not looked for
+SMALL = 64 << 10  # bytes of a body that costs little whatever it holds: what it claims is not looked for
 CLAIM = re.compile(rb'"shape"\s*:\s*\[([0-9, \t\r\n]{1,200})\]')
 MARKS = re.compile(r"[\[{:,]")
 
