@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tests.gateway import units
 from tests.gateway.asgi import ALICE, Here, down
-from tests.gateway.harness import KEYS, SECRET, policy_text, running, served_of
+from tests.gateway.harness import KEYS, SECRET, policy_text, running, served_of, stored
 from tests.gateway.test_server import MODEL, post, process
 
 from portcullis_ml.core.guard import Guard
@@ -24,7 +24,6 @@ from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.state.stores import SqliteStore
 from portcullis_ml.gateway.state.streams import Streams
 from portcullis_ml.gateway.state.workers import FEW
 
@@ -153,7 +152,7 @@ async def test_a_client_who_goes_away_leaves_its_request_to_end_by_itself(door: 
 
 
 async def test_a_cancelled_caller_holds_the_client_until_the_stage_has_ended(door: units.Door) -> None:
-    streams = Streams(Guard(Quota(rows=9, per=None), units.Waits(), key=SECRET), SqliteStore(":memory:"))
+    streams = Streams(Guard(Quota(rows=9, per=None), units.Waits(), key=SECRET), stored(":memory:"))
     seq = await streams.admit("thief", X, 0.0)
     answer = Answer.of(MODEL.scores(X), served_of(MODEL).interface)
     release = asyncio.create_task(streams.release("thief", seq, answer))

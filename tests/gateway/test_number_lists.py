@@ -353,15 +353,24 @@ OUTPUT = st.fixed_dictionaries(
         "datatype": st.sampled_from(["INT64", "FP64", "FP32", "FP16", "BYTES", None, []]),
         "data": st.lists(VALUE, max_size=4) | st.lists(st.floats(0, 1), min_size=3, max_size=3) | VALUE,
     },
-    optional={"parameters": st.sampled_from([None, {}, {"binary_data_size": 8}, {"content_type": "np"}, []])},
+    optional={
+        "shape": st.sampled_from([[1], [1, 1], [3], [1, 3], [1, 3], [3, 1], [-1, 3], [-1], [0], None, 3]),
+        "parameters": st.sampled_from([None, {}, {"binary_data_size": 8}, {"content_type": "np"}, []]),
+    },
 )
 
 
 @settings(max_examples=4 * N, deadline=2_000)
 @given(tree=st.fixed_dictionaries({"outputs": st.lists(OUTPUT, max_size=3) | VALUE}))
-@example(tree={"outputs": [{"name": "probabilities", "datatype": "FP64", "data": [0.3, 0.4, 0.4]}]})
-@example(tree={"outputs": [{"name": "label", "datatype": "INT64", "data": [1]},
-                           {"name": "probabilities", "datatype": "FP32", "data": [0.1, 0.2, 0.7]}]})  # fmt: skip
+@example(tree={"outputs": [{"name": "probabilities", "shape": [1, 3], "datatype": "FP64", "data": [0.3, 0.4, 0.4]}]})
+@example(
+    tree={
+        "outputs": [
+            {"name": "label", "shape": [1], "datatype": "INT64", "data": [1]},
+            {"name": "probabilities", "shape": [1, 3], "datatype": "FP32", "data": [0.1, 0.2, 0.7]},
+        ]
+    }
+)
 def test_an_answer_for_one_row_is_the_one_that_the_long_way_finds(tree: Any) -> None:
     for asked in (ASKED, UNLABELED):
         quick = one_row(asked, json.loads(json.dumps(tree)))
@@ -376,8 +385,8 @@ def test_an_answer_for_one_row_is_the_one_that_the_long_way_finds(tree: Any) -> 
 
 def test_the_usual_answer_takes_the_short_way() -> None:
     for kind in ("FP64", "FP32"):
-        outputs = [{"name": "label", "datatype": "INT64", "data": [1]},
-                   {"name": "probabilities", "datatype": kind, "data": [0.1, 0.2, 0.7]}]  # fmt: skip
+        outputs = [{"name": "label", "shape": [1], "datatype": "INT64", "data": [1]},
+                   {"name": "probabilities", "shape": [1, 3], "datatype": kind, "data": [0.1, 0.2, 0.7]}]  # fmt: skip
         assert one_row(ASKED, {"outputs": outputs}) is not None
         assert one_row(UNLABELED, {"outputs": outputs[1:]}) is not None
         for output in outputs:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from portcullis_ml.gateway.http.handler import Bodies
+from portcullis_ml.gateway.http.bodies import Bodies
 
 __all__ = ["Reading"]
 
