@@ -44,7 +44,7 @@ def policy(folder: Path, upstream: str, d: int, port: int, limits: str) -> Path:
 
 def attacked(url: str, sent: Sent, connections: int, folder: Path, honest: Load) -> tuple[list[float], dict[str, int]]:
     """The honest client's latencies while these bodies come, and what these were told."""
-    (folder / "sent").write_bytes(pickle.dumps(sent))
+    (folder / "sent").write_bytes(pickle.dumps(sent._replace(headers=dict(sent.headers))))
     command = [sys.executable, str(HERE / "attacker.py"), url, KEYS["other"], str(connections), str(folder / "sent")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,13 @@ async def test_who_is_nobody_is_counted_by_address_and_stands_in_nobodys_way(tmp
     assert [(await here.infer(X, nobody))[0] for _ in range(3)] == [401, 401, 429]
     assert (await here.infer(X))[0] == 200
     assert (await here.send(body=question(X), headers=nobody, client=("127.0.0.2", 1)))[0] == 401
+
+
+async def test_a_bomb_counts_for_what_it_would_have_been(tmp_path: Path) -> None:
+    """A body that grows beyond the limit by its encoding is given up by whoever reads it."""
+    here = Here(tmp_path, more="[limits]\nbytes_per_minute = 60_000\nbody_bytes = 20_000\n")
+    bomb = gzip.compress(bytes(30_000))
+    headers = {**ALICE, "content-encoding": "gzip", "content-length": str(len(bomb))}
+    assert (await here.send(body=bomb, headers=headers))[0] == 413
+    status, found, _ = await here.infer(X)
+    assert (status, found["retry-after"]) == (429, "10")

@@ -132,7 +132,10 @@ class Gate:
         self.batching.join(exchange, Body, body)
 
     def give_up(self, exchange: Exchange, error: BaseException) -> None:
-        """The body will not come, for this reason."""
+        """The body will not come, for this reason. One that is too long has cost as much as one that is not."""
+        if exchange.client is not None and isinstance(error, BadRequest) and error.status == 413:
+            more = exchange.limits.body_bytes - _declared(exchange)
+            self.rates.sent(exchange.client, max(more, 0), exchange.limits, self.clock())
         self.batching.fail(exchange, error)
 
     def identify(self, request: Exchange) -> str:
