@@ -129,11 +129,20 @@ async def test_who_is_nobody_is_counted_by_address_and_stands_in_nobodys_way(tmp
     assert (await here.send(body=question(X), headers=nobody, client=("127.0.0.2", 1)))[0] == 401
 
 
-async def test_a_bomb_counts_for_what_it_would_have_been(tmp_path: Path) -> None:
-    """A body that grows beyond the limit by its encoding is given up by whoever reads it."""
+@pytest.mark.parametrize(("size", "status", "wait"), [(30_000, 413, "10"), (15_000, 400, "5")])
+async def test_what_is_decoded_counts_as_if_it_had_been_sent(size: int, status: int, wait: str, tmp_path: Path) -> None:
+    """And a bomb as much as the longest body."""
     here = Here(tmp_path, more="[limits]\nbytes_per_minute = 60_000\nbody_bytes = 20_000\n")
-    bomb = gzip.compress(bytes(30_000))
-    headers = {**ALICE, "content-encoding": "gzip", "content-length": str(len(bomb))}
-    assert (await here.send(body=bomb, headers=headers))[0] == 413
-    status, found, _ = await here.infer(X)
-    assert (status, found["retry-after"]) == (429, "10")
+    packed = gzip.compress(bytes(size))
+    headers = {**ALICE, "content-encoding": "gzip", "content-length": str(len(packed))}
+    assert (await here.send(body=packed, headers=headers))[0] == status
+    got, found, _ = await here.infer(X)
+    assert (got, found["retry-after"]) == (429, wait)
+    here.gate.reading.close()
+
+
+async def test_a_body_that_becomes_too_long_counts_as_the_longest(tmp_path: Path) -> None:
+    here = Here(tmp_path, more="[limits]\nbytes_per_minute = 60_000\nbody_bytes = 20_000\n")
+    assert (await here.send(body=b"1" * 30_000))[0] == 413
+    got, found, _ = await here.infer(X)
+    assert (got, found["retry-after"]) == (429, "10")

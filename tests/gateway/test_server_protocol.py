@@ -70,8 +70,8 @@ def test_a_body_in_thousands_of_tiny_parts_is_none() -> None:
     client, head = Connection(), asked(b"", "transfer-encoding: chunked")
     assert client.send(head) == ["POST /a"]
     found = client.send(chunked(*[b"1"] * 5_000))
-    assert (found[:PARTS], found[PARTS:]) == ([b"1"] * PARTS, [400])
-    assert "connection: close" in client.respond(Reply(b"{}", 400))
+    assert (found[:PARTS], found[PARTS:]) == ([b"1"] * PARTS, [413])
+    assert "connection: close" in client.respond(Reply(b"{}", 413))
     assert client.http.closed
 
 

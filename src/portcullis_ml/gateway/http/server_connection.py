@@ -125,7 +125,7 @@ class ServerConnection(asyncio.Protocol):
         """The head is there."""
         exchange = self._gate.enter(request, self._peer, self._answer)
         if exchange is not None:
-            self._exchange, self._body = exchange, Body(self._gate.bodies, exchange.limits, exchange.headers)
+            self._exchange, self._body = exchange, Body(self._gate.bodies, exchange.limits)
             if request.expects_continue:
                 self._transport.write(self._http.go_ahead())
 
@@ -139,13 +139,9 @@ class ServerConnection(asyncio.Protocol):
     def _end(self) -> None:
         """The body is there; of a request that was answered by its head, nobody waits for it."""
         if self._exchange is not None and self._body is not None:
-            try:
-                body = self._body.take()
-            except BadRequest as error:
-                self._give_up(error)
-            else:
-                exchange, self._exchange, self._body = self._exchange, None, None
-                self._gate.go_on(exchange, body)
+            exchange, body = self._exchange, self._body.take()
+            self._exchange, self._body = None, None
+            self._gate.go_on(exchange, body)
         self._turn()
 
     def _give_up(self, error: Exception) -> None:

@@ -274,7 +274,7 @@ class ServerProtocol:
         self._parts += 1
         self._came += len(part)
         if self._parts > PARTS and self._came < PART * self._parts:  # each costs as much as thousands of bytes
-            self._fail(400, f"A body in more than {PARTS} parts must have parts of {PART} bytes on average.")
+            self._fail(413, f"A body in more than {PARTS} parts must have parts of {PART} bytes on average.")
         if not self._broken:
             self._events.append(Data(part))
 
