@@ -25,7 +25,7 @@ from portcullis_ml.gateway.http.handler import Rejected
 from portcullis_ml.gateway.protocols.wire import Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
-from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.fold import Failed, singled_out
 
 __all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Release", "Rules", "Step", "Undo", "answered",
            "driven", "exchange", "health"]  # fmt: skip
@@ -182,7 +182,7 @@ def answered(
 def _let_out(clean: Answer, released: Released | None, failed: bool, rules: Rules, line: Line, books: Books) -> Answer:
     """The model's answer as the guard released it, or as the rules say where it did not."""
     if released is not None:
-        line.altered, line.alarms = released.altered.tolist().count(True), len(released.alarms)
+        line.altered, line.alarms = singled_out(released), len(released.alarms)
         for alarm in released.alarms:
             books.on_alarm(alarm, line)
         return released.answer if rules.enforced else clean
