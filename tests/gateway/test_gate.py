@@ -62,7 +62,7 @@ async def test_the_upstream_gets_the_request_id_and_the_trace_and_nothing_else_o
         ({}, 401, "Say who you are"),
         ({"x-api-key": "wrong"}, 401, "not valid"),
         ([("x-api-key", KEYS["alice"]), ("x-api-key", KEYS["bob"])], 400, "may come once"),
-        ({**ALICE, "content-encoding": "gzip"}, 415, "encodings such as gzip"),
+        ({**ALICE, "content-encoding": "br"}, 415, "gzip"),
         ({**ALICE, "content-length": str(10**9)}, 413, "bytes long"),
         ({**ALICE, "content-length": "9" * 5_000}, 413, "bytes long"),
         ({**ALICE, "content-length": "ten"}, 400, "must be one number"),
@@ -70,19 +70,52 @@ async def test_the_upstream_gets_the_request_id_and_the_trace_and_nothing_else_o
 )
 async def test_who_cannot_be_served_is_told_why(headers: Any, status: int, sentence: str, tmp_path: Path) -> None:
     here = Here(tmp_path, QUOTA)
-    got, _, tree = await here.send(body=gzip.compress(question(X)) if status == 415 else question(X), headers=headers)
+    got, _, tree = await here.send(body=question(X), headers=headers)
     assert (got, sentence in tree["error"]) == (status, True)
     assert here.model.asked == 0
     assert not here.streams.open  # no state changed
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "TRACE"])
 async def test_other_methods_and_routes_are_refused_not_passed_through(method: str, tmp_path: Path) -> None:
     here = Here(tmp_path)
-    assert (await here.send(method))[0] == 404
+    status, headers, tree = await here.send(method)
+    assert (status, headers["allow"]) == (405, "POST, OPTIONS")
+    assert tree["error"] == "Ask here by POST or OPTIONS."
+    assert (await here.send(method, "/v2/models/other/infer"))[0] == 404
     assert (await here.send("POST", "/v2/repository/models/m/unload"))[0] == 404
-    assert (await here.send("POST", URL, question(X), query_string=b"debug=1"))[0] == 404
     assert here.model.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [(URL, "POST, OPTIONS"), ("/v2", "GET, HEAD, OPTIONS"), ("*", "GET, HEAD, POST, OPTIONS")]
+)
+async def test_options_tells_what_may_be_asked(path: str, methods: str, tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    status, headers, body = await here.send("OPTIONS", path, headers={})
+    assert (status, headers["allow"], body) == (204, methods, b"")
+    assert "content-length" not in headers
+    assert (await here.send("OPTIONS", "/v2/models/other/infer"))[0] == 404
+
+
+async def test_head_is_answered_as_get_is(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    given = {**ALICE, "x-request-id": "seven"}
+    for path in ("/v2", "/v2/health/live", "/v2/models/m", "/v2/nothing"):
+        assert await here.send("HEAD", path, headers=given) == await here.send("GET", path, headers=given)
+
+
+async def test_a_query_behind_a_path_is_not_looked_at(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    assert (await here.send("POST", URL, question(X), query_string=b"debug=1&x=%2e%2e"))[0] == 200
+
+
+async def test_a_question_in_gzip_is_read(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    plain = (await here.infer(X))[2]
+    packed = await here.send(body=gzip.compress(question(X)), headers={**ALICE, "content-encoding": "gzip"}, pieces=3)
+    assert (packed[0], packed[2]) == (200, plain)
+    assert here.gate.bodies.buffered == 0
 
 
 async def test_what_is_sent_upstream_is_what_was_inspected(tmp_path: Path) -> None:

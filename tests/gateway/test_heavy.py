@@ -25,6 +25,7 @@ from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.replay import replay
 from portcullis_ml.gateway.state.streams import Streams
+from portcullis_ml.gateway.state.workers import FEW
 
 THIEF = {"x-api-key": KEYS["thief"]}
 WAITS = '[[guard]]\nunit = "tests.gateway.units:Waits"\n'
@@ -64,6 +65,17 @@ async def test_while_a_stage_holds_one_client_another_is_answered(door: units.Do
     found = {status for status, _, _ in await asyncio.gather(*held)}
     assert found <= ({502, 200} if "undo" in units.DOORS else {200})
     assert here.gate.in_flight == 0
+
+
+@pytest.mark.parametrize("door", ["admit", "release"], indirect=True)
+async def test_a_light_guard_takes_many_rows_beside_the_loop(door: units.Door, tmp_path: Path) -> None:
+    here = Here(tmp_path, WAITS.replace("Waits", "WaitsLightly"))
+    held = asyncio.create_task(here.infer(np.zeros((FEW + 1, 4)), THIEF))
+    await until(door.reached)
+    assert (await here.infer(X, ALICE))[0] == 200
+    assert not held.done()
+    door.opened.set()
+    assert (await held)[0] == 200
 
 
 async def test_while_a_journal_is_folded_at_a_start_another_client_is_answered(tmp_path: Path) -> None:

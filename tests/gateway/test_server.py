@@ -482,9 +482,13 @@ def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Pa
 
 def test_an_upstream_that_is_down_is_a_502_and_not_ready(tmp_path: Path) -> None:
     with gate(policy_of(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA)) as server:
-        assert post(server.url) == (502, {"error": "The model server cannot be reached."})
+        assert post(server.url) == (502, {"error": "The model cannot be asked just now."})
         status, text = fetch(f"{server.admin_url}/readyz")
         assert (status, json.loads(text)["model_server"]) == (503, False)
+        assert "127.0.0.1:9" not in text
+        token = server.admin.state.token
+        assert "The model server at 127.0.0.1:9 cannot be reached" in fetch(server.admin_url, token)[1]
+        assert "portcullis_model_server_trouble 1.0" in fetch(f"{server.admin_url}/metrics", token)[1]
 
 
 def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,12 +11,13 @@ __all__ = ["check"]
 
 def check(
     policy: Annotated[str | None, typer.Argument(help="The policy, a TOML file.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask the model server too, with one row.")] = False,
     new_key: Annotated[bool, typer.Option("--new-key", help="Make an API key and its digest.")] = False,
     new_secret: Annotated[bool, typer.Option("--new-secret", help="Make a guard's secret for key_file.")] = False,
 ) -> None:
     """Explain a policy, or refuse it by line.
 
-    Example:  portcullis check portcullis.toml
+    Example:  portcullis check portcullis.toml --live
     """
     import secrets
 
@@ -43,6 +44,8 @@ def check(
         typer.echo(sentence)
     for sentence in warnings(found):
         typer.echo(f"Note: {sentence}")
+    if live:
+        _live(found)
 
 
 def _own_output() -> None:
@@ -57,3 +60,23 @@ def _own_output() -> None:
         return
     if stat.S_ISREG(os.fstat(number).st_mode):
         os.fchmod(number, 0o600)
+
+
+def _live(policy: Any) -> None:
+    """What the model server says of itself, and whether it answers; Unreachable if it does not."""
+    import asyncio
+
+    from portcullis_ml.gateway.upstream import open_upstream
+
+    async def asked() -> Any:
+        upstream = open_upstream(policy)
+        try:
+            for sentence in await upstream.differences():
+                typer.echo(f"Note: {sentence}")
+            return await upstream.try_out()
+        finally:
+            await upstream.close()
+
+    answer = asyncio.run(asked())
+    what = "a class alone" if answer.scores is None else f"scores ({answer.scores.shape[1]})"
+    typer.echo(f"The model server answers one row with {what}, as the policy says.")

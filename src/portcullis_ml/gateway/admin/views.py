@@ -31,6 +31,9 @@ class Shown(Protocol):
     @property
     def policy(self) -> Policy: ...
 
+    @property
+    def trouble(self) -> str: ...
+
 
 class Chart(NamedTuple):
     """A line over a client's rows."""
@@ -51,6 +54,7 @@ async def overview(gate: Shown, store: StateStore) -> dict[str, Any]:
         "alarm_count": len(alarms) if len(alarms) < ALARMS else f"{ALARMS} or more",
         "operations": await store.operator_log(20),
         "mode": gate.policy.mode,
+        "trouble": gate.trouble,
         "model": gate.policy.served.name,
         "requests": gate.metrics.requests,
         "rows": gate.metrics.rows,

@@ -18,6 +18,7 @@ from typing import Any
 
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.settings import check
+from portcullis_ml.gateway.policy.names import HEADER, is_header
 from portcullis_ml.gateway.protocols.strict import BadRequest
 
 __all__ = ["ANONYMOUS", "ApiKey", "Clients", "Named", "Token", "hashed", "loopback", "new_key"]
@@ -56,6 +57,7 @@ class Token:
         check(
             self, "leeway_s", "a number of seconds from 0 to 600", lambda v: type(v) in (int, float) and 0 <= v <= 600
         )
+        check(self, "header", HEADER, is_header)
 
     def client(self, text: str) -> str:
         try:
@@ -83,7 +85,7 @@ class Named:
     trusted: tuple[str, ...] = ("127.0.0.1/32", "::1/128")  # addresses of the proxy
 
     def __post_init__(self) -> None:
-        check(self, "header", "a header's name", lambda v: bool(v) and v.isascii())
+        check(self, "header", HEADER, is_header)
         check(self, "trusted", "a list of networks such as 10.0.0.0/8", lambda v: bool(v) and bool(_networks(v)))
 
 
@@ -100,6 +102,7 @@ class Clients:
 
     def __post_init__(self) -> None:
         check(self, "anonymous", '"refuse" or "shared"', lambda v: v in ("refuse", "shared"))
+        check(self, "key_header", HEADER, is_header)
         object.__setattr__(self, "_by_digest", {k.sha256.lower(): k for k in self.keys})
 
     def identify(self, headers: Mapping[str, str], twice: Set[str], peer: str | None, now: float) -> str:

@@ -40,10 +40,15 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
-        f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."
+        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
     speaks = ", ".join(policy.listen.protocols)
-    yield f"Clients speak {speaks} at {policy.listen.host}:{policy.listen.port}; every other route is refused."
+    listen = policy.listen
+    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
+    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
+    if listen.cors:
+        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
+        yield f"Pages of {pages} may ask from within a browser."
     yield from _clients(policy)
     if policy.enforced:
         yield "Decisions are enforced."
@@ -58,6 +63,10 @@ def explained(policy: Policy) -> Iterator[str]:
         f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
     )
+    yield (
+        f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
+        f"{limits.bytes_per_minute:,.0f} bytes."
+    )
     for part, words in FAILURES.items():
         name = {"state": "the state cannot be written", "guard": "a stage fails", "log": "the log cannot be written"}
         yield f"When {name[part]}, {words[getattr(policy.failure, part)]}."
@@ -71,11 +80,23 @@ def explained(policy: Policy) -> Iterator[str]:
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 
+def _called(names: tuple[str | int, ...]) -> str:
+    """The first names of the classes."""
+    return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
+
+
 def warnings(policy: Policy) -> Iterator[str]:
     """What is allowed and yet worth a second look."""
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
-    if not loopback(policy.admin.host):
+    if policy.clients.anonymous == "refuse" and not (
+        policy.clients.keys or policy.clients.token or policy.clients.named
+    ):
+        yield "Nobody is named in [clients]: every request gets 401."
+    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
+    if policy.served.options and "mapping" not in spoken:
+        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
+    if not loopback(policy.admin.host) and not policy.admin.cert_file:
         tls = "" if policy.admin.https else ", and say so with https = true"
         yield f"The operators' port listens on {policy.admin.host}; put it behind TLS{tls}, or on 127.0.0.1."
     if not policy.admin.tokens:
