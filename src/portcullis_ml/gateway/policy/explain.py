@@ -96,9 +96,9 @@ def warnings(policy: Policy) -> Iterator[str]:
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
     if policy.served.options and "mapping" not in spoken:
         yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
-    if not loopback(policy.admin.host) and not policy.admin.cert_file:
-        tls = "" if policy.admin.https else ", and say so with https = true"
-        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS{tls}, or on 127.0.0.1."
+    admin = policy.admin
+    if not (loopback(admin.host) or admin.cert_file or admin.https):
+        yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."
     for path in _readable(policy):
