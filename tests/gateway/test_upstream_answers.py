@@ -320,6 +320,5 @@ async def test_the_description_says_by_what_names_clients_are_told_classes(tmp_p
         schema = paths[path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
         assert status == 200
         assert fits(answer, schema), answer
-        assert (
-            not fits(orjson.loads(orjson.dumps(answer).replace(b'"c', b'"x').replace(b'"d', b'"x')), schema) or not tree
-        )
+        if tree:
+            assert not fits({"predictions": ["horse"]}, schema)
