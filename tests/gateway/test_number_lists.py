@@ -408,3 +408,9 @@ def test_an_answer_is_checked_alike_whether_it_is_short_or_long(n: int) -> None:
         spoilt_labels[-1] = wrong
         with pytest.raises(Unreachable, match=re.escape("must be 0 to 2")):
             checked(Answer(spoilt_labels, scores), n, ASKED)
+
+
+@pytest.mark.parametrize("stray", [b"null", b"1", b" true", b"]", b"[]"])
+def test_what_stands_behind_the_list_is_not_swallowed(stray: bytes) -> None:
+    body = b'{"inputs":[[0.0,1.0,1.0,0.0],[1.0,1.0,0.0,0.0]]%b}' % stray
+    assert by_pieces("invocations", SERVED["bits"], {"content-type": "application/json"}, body) == (400, 400)

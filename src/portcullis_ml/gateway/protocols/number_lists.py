@@ -104,7 +104,7 @@ def _by_pieces(body: bytes, key: bytes, missing: bool) -> tuple[bytes, Array] | 
     rest = body[:start] + b"[]" + body[start + len(text) :]
     if rest.count(key) != 1 or b"\\" in rest or b"BOOL" in rest or text.count(b"[") != text.count(b"]"):
         return None
-    if len(rest) > REST:
+    if len(rest) > REST or not text.endswith(b"]"):  # a word may stand behind the list, where none belongs
         return None
     parts = [_piece(text[i:j], key.decode(), missing) for i, j in _cuts(text)]
     if len({part.shape[1:] for part in parts}) != 1:
