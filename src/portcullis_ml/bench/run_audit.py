@@ -261,7 +261,7 @@ def _about(
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [_thief(plan), *prepared.notes],
+        "notes": [*experiment.notes, _thief(plan), *prepared.notes],
     }
 
 

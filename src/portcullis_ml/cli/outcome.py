@@ -51,7 +51,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         from portcullis_ml.report.verdict import verdict_of
 
-        keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags")
+        keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags", "notes")
         audit, verdict = self._audit, verdict_of(self._audit)
         return {
             "headline": verdict.headline,
