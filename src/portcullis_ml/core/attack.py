@@ -26,6 +26,7 @@ class Knowledge:
     seeds        (n, *input_shape) a few inputs from the victim's own domain
     learner      the thief's training procedure
     defense      the guard's stages as descriptions, without its key; [] for no guard, None where nobody told
+    rehearse     rows and true scores (n, c) -> what the known guard makes of them, under a key of the thief's own
     model        the model itself, for who holds it: a copy in the thief's own hands, or an examiner's model
     """
 
@@ -34,6 +35,7 @@ class Knowledge:
     seeds: Array | None = None
     learner: Learner | None = None
     defense: Sequence[Mapping[str, Any]] | None = None
+    rehearse: Callable[[Array, Array], Answer] | None = None
     model: Model | None = None
 
     def stages(self, *units: str) -> list[Mapping[str, Any]]:

@@ -57,9 +57,8 @@ class _Served(ABC, Generic[S]):
 class Detector(_Served[S]):
     """Reads one client's stream and gives every row a suspicion. Knows nothing of consequences.
 
-    `update` is called with the *undefended* answer. A row is alarming when its suspicion is
-    greater than `threshold`; NaN means that there is no verdict yet. Cutting a stream into other
-    batches changes nothing.
+    `update` is called with the *undefended* answer. A row is alarming when its suspicion is above `threshold`; NaN is
+    no verdict yet. Cutting a stream into other batches changes nothing.
     """
 
     threshold: float

@@ -1,8 +1,7 @@
 """Oracles: the only thing an attack may touch. They count, record and refuse.
 
-One row sent is one query paid, charged before it is answered; midpoints of line searches, finite
-differences, validation and repeats included. A batch that does not fit in what is left is cut by
-the attack, never by the oracle.
+One row sent is one query paid, charged before it is answered; midpoints, finite differences and repeats included.
+A batch that does not fit in what is left is cut by the attack, never by the oracle.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ Does not stop             whoever reads labels (with `argmax` at all, with `mad`
 
 A stand-in for the thief's model, fixed and with random weights, says which gradient an answer gives. The published
 code takes gradients of the last layer only; there the gradient of a target t is (t - p) h', p being the stand-in's
-answer and h its last features, so the angle between two targets is that between t - p and y - p, whatever h is. That
-closed form is what runs here, for a batch at once. Of the extreme points (the classes; with `argmax`, uniform distributions on sets
-with the true class) the one of the greatest angle is taken, and the answer is moved towards it to the edge of the ball.
+answer and h its last features, so the angle between two targets is that between t - p and y - p, whatever h is. This
+closed form is what runs here, for a batch at once. Of the extreme points (the classes; with `argmax`, uniform
+distributions on sets with the true class) the one of the greatest angle is taken, and the answer is moved towards it to
+the edge of the ball.
 `relaxed` maximises the length of the difference in place of the angle, and so moves to the least likely class.
 """
 
