@@ -16,12 +16,14 @@ from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.recipes import Hardening, Recipe
 from portcullis_ml.core.types import Array, Interface, Rows
+from portcullis_ml.defenses.adaptive_misinformation import AdaptiveMisinformation
 from portcullis_ml.defenses.out_of_domain import OutOfDomain
 from portcullis_ml.defenses.prediction_poisoning import PredictionPoisoning
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.recipes.domain_filter import DomainFilter
+from portcullis_ml.recipes.misinformation import Misinformation
 from portcullis_ml.recipes.random_surrogate import RandomSurrogate
 
 API = Interface(input_shape=(4,), n_classes=3)
@@ -49,6 +51,9 @@ class Setup:
 
 
 RECIPES: dict[str, Callable[[], Setup]] = {
+    "misinformation": lambda: Setup(
+        Misinformation(epochs=5), lambda trained: AdaptiveMisinformation(network=trained, tau=0.99)
+    ),
     "random_surrogate": lambda: Setup(RandomSurrogate(), lambda trained: PredictionPoisoning(surrogate=trained)),
     "domain_filter": lambda: Setup(DomainFilter(epochs=15), lambda trained: OutOfDomain(filter=trained)),
 }

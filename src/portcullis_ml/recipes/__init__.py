@@ -8,6 +8,7 @@ CATALOG = Catalog(
     "recipes",
     {
         "domain_filter": "portcullis_ml.recipes.domain_filter:DomainFilter",
+        "misinformation": "portcullis_ml.recipes.misinformation:Misinformation",
         "random_surrogate": "portcullis_ml.recipes.random_surrogate:RandomSurrogate",
     },
 )
