@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from portcullis_ml.core.types import Answer, Array
+from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.recipes import Recipe
+from portcullis_ml.core.types import Answer, Array, Interface, Model, Rows
+from portcullis_ml.models.artifacts import write_artifact
+from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.recipes.training_steps import TrainingSteps
 
-__all__ = ["answer_to", "attack", "natural"]
+__all__ = ["API", "Setup", "answer_to", "attack", "natural", "setup_of"]
+
+API = Interface(input_shape=(64,), n_classes=10)
 
 
 @cache
@@ -45,3 +59,42 @@ def attack(n: int, seed: int, seeds: int = 60) -> Array:
         step = np.sign(weights[answer_to(rows).labels])
         rows = np.concatenate([rows, np.clip(rows + 0.05 * step, 0, 1)])
     return rows[:n]
+
+
+def turned(n: int, seed: int) -> Array:
+    """(n, 64) in the order asked: 60 natural rows, then digits turned by a quarter, a natural pool of another kind."""
+    x = natural(n, seed)
+    x[60:] = x[60:].reshape(-1, 8, 8).transpose(0, 2, 1)[:, ::-1].reshape(-1, 64)
+    return x
+
+
+@cache
+def trained(recipe: Recipe) -> Artifact:
+    """What a recipe trains from two thirds of the digits."""
+    x, model = _digits()
+    victim: Model = SoftmaxRegression(model.coef_, model.intercept_)
+    contents = recipe(victim, Rows(x[:1200], answer_to(x[:1200]).labels), None, rng=np.random.default_rng(0))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(contents, folder / "it")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """On what one detector is tested: its settings without a default, honest streams, and the attack of its paper."""
+
+    settings: Callable[[], Mapping[str, Any]] = dict
+    natural: Callable[[int, int], Array] = natural
+    attack: Callable[[int, int], Array] = attack
+    answer_to: Callable[[Array], Answer] = answer_to
+    api: Interface = field(default=API)
+
+
+# A detector with settings without a default, or whose paper has another attack, gets a line; others need none.
+SETUPS: dict[str, Setup] = {
+    "hardness": Setup(lambda: {"steps": trained(TrainingSteps(epochs=20))}, attack=turned),
+}
+
+
+def setup_of(name: str) -> Setup:
+    return SETUPS.get(name, Setup())

@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "detectors",
     {
+        "hardness": "portcullis_ml.detectors.hardness:Hardness",
         "prada": "portcullis_ml.detectors.prada:Prada",
         "prada_normality": "portcullis_ml.detectors.prada_normality:PradaNormality",
     },

@@ -10,5 +10,6 @@ CATALOG = Catalog(
         "domain_filter": "portcullis_ml.recipes.domain_filter:DomainFilter",
         "misinformation": "portcullis_ml.recipes.misinformation:Misinformation",
         "random_surrogate": "portcullis_ml.recipes.random_surrogate:RandomSurrogate",
+        "training_steps": "portcullis_ml.recipes.training_steps:TrainingSteps",
     },
 )
