@@ -21,11 +21,13 @@ from portcullis_ml.defenses.label_only import LabelOnly
 from portcullis_ml.defenses.out_of_domain import OutOfDomain
 from portcullis_ml.defenses.prediction_poisoning import PredictionPoisoning
 from portcullis_ml.defenses.watch import Watch
+from portcullis_ml.detectors.extraction_monitor import ExtractionMonitor
 from portcullis_ml.detectors.hardness import Hardness
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.recipes.domain_filter import DomainFilter
+from portcullis_ml.recipes.evaluation_set import EvaluationSet
 from portcullis_ml.recipes.misinformation import Misinformation
 from portcullis_ml.recipes.random_surrogate import RandomSurrogate
 from portcullis_ml.recipes.training_steps import TrainingSteps
@@ -60,6 +62,9 @@ RECIPES: dict[str, Callable[[], Setup]] = {
     ),
     "random_surrogate": lambda: Setup(RandomSurrogate(), lambda trained: PredictionPoisoning(surrogate=trained)),
     "domain_filter": lambda: Setup(DomainFilter(epochs=15), lambda trained: OutOfDomain(filter=trained)),
+    "evaluation_set": lambda: Setup(
+        EvaluationSet(), lambda trained: Watch(ExtractionMonitor(evaluation=trained, every=20), then=LabelOnly())
+    ),
     "training_steps": lambda: Setup(
         TrainingSteps(epochs=20, window=20), lambda trained: Watch(Hardness(steps=trained), then=LabelOnly())
     ),

@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "detectors",
     {
+        "extraction_monitor": "portcullis_ml.detectors.extraction_monitor:ExtractionMonitor",
         "hardness": "portcullis_ml.detectors.hardness:Hardness",
         "prada": "portcullis_ml.detectors.prada:Prada",
         "prada_normality": "portcullis_ml.detectors.prada_normality:PradaNormality",
