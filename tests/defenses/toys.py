@@ -133,6 +133,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adaptive_misinformation-soft": {"network": toy_misinformation(), "tau": 0.7, "nu": 10.0},
     "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
     "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
+    "out_of_domain-fixed": {"filter": toy_filter(), "then": "fixed"},
+    "out_of_domain-msp": {"score": "msp", "threshold": 0.4},
     "noise-l1": {"eps": 2.0, "ball": "l1"},
     "prediction_poisoning-argmax": {"surrogate": toy_surrogate(), "objective": "argmax", "eps": 1.5},
     "prediction_poisoning-kl": {"surrogate": toy_surrogate(), "ball": "kl"},

@@ -118,6 +118,13 @@ def stripes() -> tuple[Model, Rows]:
     return Stripes(), Rows(wide(500, 77))
 
 
+def blended(n: int, seed: int) -> Array:
+    """(n, 64) in the order asked: 60 natural rows, then means of four digits, which lie between the classes."""
+    x = natural(n, seed)
+    x[60:] = np.mean([natural(n - 60, seed + i) for i in range(1, 5)], axis=0)
+    return x
+
+
 @dataclass(frozen=True)
 class Setup:
     """On what one detector is tested: its settings without a default, honest streams, and the attack of its paper."""
@@ -135,6 +142,7 @@ SETUPS: dict[str, Setup] = {
         lambda: {"evaluation": trained(EvaluationSet(), stripes)}, natural=narrow, attack=widening, answer_to=striped
     ),
     "hardness": Setup(lambda: {"steps": trained(TrainingSteps(epochs=20))}, attack=turned),
+    "low_confidence": Setup(attack=blended),
 }
 
 

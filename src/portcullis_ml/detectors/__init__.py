@@ -9,6 +9,7 @@ CATALOG = Catalog(
     {
         "extraction_monitor": "portcullis_ml.detectors.extraction_monitor:ExtractionMonitor",
         "hardness": "portcullis_ml.detectors.hardness:Hardness",
+        "low_confidence": "portcullis_ml.detectors.low_confidence:LowConfidence",
         "prada": "portcullis_ml.detectors.prada:Prada",
         "prada_normality": "portcullis_ml.detectors.prada_normality:PradaNormality",
     },
