@@ -6,6 +6,7 @@ import asyncio
 import gc
 import http.client
 import json
+import logging
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ from portcullis_ml.core.guard import Guard
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
+from portcullis_ml.gateway import server as server_module
 from portcullis_ml.gateway.admin.webhook import HEADER, signature, verified
 from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.modelserver import ModelServer
@@ -52,6 +54,7 @@ def watch(row: int, then: str = "block") -> str:
     return f'[[guard]]\nunit = "watch"\ndetector = {detector}\nthen = {{ unit = "{then}" }}\n'
 
 
+PRADA = '[[guard]]\nunit = "watch"\ndetector = { unit = "prada" }\nthen = { unit = "block" }\n'
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 30\nper = 86400\n'
 
 
@@ -86,7 +89,7 @@ def process(policy: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     )
     assert started.stdout is not None
     try:
-        yield started, started.stdout.readline().split()[1]
+        yield started, next(line.split()[1] for line in started.stdout if line.startswith("gate "))
     finally:
         started.kill()
         started.wait()
@@ -507,6 +510,37 @@ def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("rows = 30", "rows = -30"))
     assert cli.invoke(app, ["check", str(path)]).exit_code == 2
     assert cli.invoke(app, ["serve", "--upstream", "http://127.0.0.1:9"]).exit_code == 2
+
+
+def test_the_start_says_what_it_does_and_no_request_waits_for_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    path = tmp_path / "p.toml"
+    path.write_text(policy_text(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA + PRADA))
+    monkeypatch.setattr(logging, "basicConfig", lambda **settings: None)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+    monkeypatch.setattr(server_module, "settle", lambda guard: order.append(f"settled {guard.names[1]}"))
+
+    def announce(started: Server) -> None:
+        order.append("announced")
+        started.stop()
+
+    server_module.run(path, say=lambda what, about: order.append(f"{what} {about}"), announce=announce)
+    compiling = "compiling the detectors' search: some 15 seconds the first time, one at each later start"
+    assert order == ["loading the guard: quota, watch (prada)", compiling, "settled 1-watch", "announced"]
+
+
+@pytest.mark.parametrize("policy", ["no-such-policy.toml", None])
+def test_serve_says_what_it_does_before_anything_is_imported_that_takes_a_second(policy: str | None) -> None:
+    code = (
+        "import sys; from portcullis_ml.cli import app, serve\n"
+        "def say(what, about): print(what, about, 'numpy' in sys.modules); raise SystemExit\n"
+        f"serve._say = say; app.app(['serve', *{['--policy', policy] if policy else []}])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    about = "reading the policy no-such-policy.toml" if policy else "a digits model, and a gate before it"
+    assert told == f"starting {about} False\n"
 
 
 async def test_a_gate_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.settings import describe
@@ -13,8 +17,9 @@ from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.policy.policy import Policy
 
-__all__ = ["explained", "unit_in_words", "warnings"]
+__all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
 
+MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
     "state": {"closed": "requests get 503", "open": "requests are served, and written down when it is back"},
     "guard": {
@@ -78,6 +83,30 @@ def explained(policy: Policy) -> Iterator[str]:
     if policy.alarms:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+
+
+def stages(policy: Policy) -> str:
+    """The stages of the guard in a few words: quota, watch (prada), rounding."""
+    trees = [describe(stage) for stage in policy.stages]
+    return ", ".join(t["unit"] + (f" ({t['detector']['unit']})" if "detector" in t else "") for t in trees) or "empty"
+
+
+def example(policy: Policy, url: str) -> str:
+    """How to ask this gate for one row, by curl."""
+    shape, clients = policy.served.interface.input_shape, policy.clients
+    ask = policy.wires()[0].ask(replace(policy.served, binary=False), np.zeros((1, *shape)))
+    said = [f"{name}: {value}" for name, value in ask.headers.items()]
+    if clients.keys:
+        said.append(f"{clients.key_header}: KEY")
+    elif clients.token:
+        said.append(f"{clients.token.header}: Bearer TOKEN")
+    said += [f"{way.header}: CLIENT" for way in clients.named[:1] if not clients.keys and not clients.token]
+    headers = "".join(f" -H {shlex.quote(words)}" for words in said)
+    body = ask.body.decode()
+    if len(body) > MOST:
+        about = f"{body[:60]} ... {' x '.join(map(str, shape))} numbers ..."
+        return f"curl {url}{ask.path}{headers} -d @question.json   # {about}"
+    return f"curl {url}{ask.path}{headers} -d {shlex.quote(body)}"
 
 
 def _called(names: tuple[str | int, ...]) -> str:
