@@ -75,6 +75,7 @@ operator = [{ name = "ops", sha256 = "KEY" }]
 @pytest.fixture(autouse=True)
 def secret(tmp_path: Path) -> None:
     (tmp_path / "guard.key").write_text(SECRET.hex())
+    (tmp_path / "guard.key").chmod(0o600)
 
 
 def test_a_policy_is_read_into_settings(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -27,16 +27,19 @@ import pytest
 from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, SECRET, Softmax, gate, policy_of, policy_text, running, served_of
 
+from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
 from portcullis_ml.gateway.admin.webhook import HEADER, signature, verified
+from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.policy import read_policy
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.server import settle
+from portcullis_ml.gateway.server import Server, settle
 from portcullis_ml.gateway.state.streams import Down
 
 MODEL = Softmax()
@@ -193,6 +196,19 @@ def test_an_alarm_is_told_signed_until_it_is_taken(tmp_path: Path) -> None:
     assert not verified(secret, signature(secret, body, now - 400), body, now=now)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["", "t=²,v1=y", "t=-1,v1=y", "t=" + "9" * 5_000 + ",v1=y", "t={now},v1=é", "t={now},v1=\ud800", "t={now}",
+     "t={now},v1={good},v0=1", " {whole}", "{whole}\n", "t=٣,v1={good}"],
+)  # fmt: skip
+def test_a_header_that_is_no_signature_is_not_believed(header: str) -> None:
+    secret, body, now = b"a secret of the webhook", b"{}", 1_700_000_000
+    whole = signature(secret, body, now)
+    assert verified(secret, whole, body, now=now)
+    header = header.replace("{whole}", whole).replace("{now}", str(now)).replace("{good}", whole.partition("v1=")[2])
+    assert verified(secret, header, body, now=now) is False
+
+
 @pytest.fixture
 def seen(tmp_path: Path) -> Iterator[Any]:
     """A gate at which alice has set off an alarm and bob has not."""
@@ -231,29 +247,87 @@ def test_the_pages_say_that_the_state_cannot_be_read_and_do_not_fail(
         assert (status, json.loads(text)) == (503, {"error": "The state file cannot be read: disk I/O error."})
 
 
-def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
-    parts = urlsplit(seen.admin_url)
-
-    def ask(method: str, path: str, form: dict[str, str], **headers: str) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
-        connection.request(method, path, urlencode(form), headers)
+def send(
+    url: str, method: str, path: str, form: Mapping[str, str] | None = None, **headers: str
+) -> tuple[int, http.client.HTTPMessage, str]:
+    """One request of a browser: (status, headers, body)."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    try:
+        connection.request(method, path, urlencode(form or {}), headers)
         answer = connection.getresponse()
-        answer.body = answer.read().decode()  # type: ignore[attr-defined]
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
         connection.close()
-        return answer
 
-    opened = ask("POST", "/login", {"token": seen.admin.state.token})
-    cookie = opened.headers["set-cookie"]
-    assert opened.status == 303
+
+def opened(server: Any, token: str) -> str:
+    """A session's cookie."""
+    status, headers, _ = send(server.admin_url, "POST", "/login", {"token": token})
+    assert status == 303
+    return headers["set-cookie"].partition(";")[0]
+
+
+def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
+    url = seen.admin_url
+    status, headers, _ = send(url, "POST", "/login", {"token": seen.admin.state.token})
+    cookie = headers["set-cookie"]
+    assert status == 303
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie  # the port speaks plain HTTP
     session = cookie.partition(";")[0]
-    assert "alice" in ask("GET", "/", {}, cookie=session).body  # type: ignore[attr-defined]
+    assert "alice" in send(url, "GET", "/", cookie=session)[2]
     deed = {"name": "bob", "deed": "block"}
-    assert ask("POST", "/act", deed, cookie=session, origin="http://elsewhere.example").status == 401
-    assert ask("POST", "/act", deed, cookie=session, origin=seen.admin_url).status == 303
+    assert send(url, "POST", "/act", deed, cookie=session, origin="http://elsewhere.example")[0] == 401
+    assert send(url, "POST", "/act", deed, cookie=session, origin=url)[0] == 303
     assert post(seen.url, "bob")[0] == 403
-    assert ask("POST", "/act", deed, cookie="portcullis=wrong").status == 401
+    assert send(url, "POST", "/act", deed, cookie="portcullis=wrong")[0] == 401
+
+
+def test_a_session_ends_when_its_operator_logs_out(seen: Any) -> None:
+    url, session = seen.admin_url, opened(seen, seen.admin.state.token)
+    assert "Log out" in send(url, "GET", "/", cookie=session)[2]
+    assert send(url, "POST", "/logout", cookie=session, origin="http://elsewhere.example")[0] == 401
+    assert send(url, "GET", "/live.js", cookie=session)[0] == 200
+    status, headers, _ = send(url, "POST", "/logout", cookie=session, origin=url)
+    assert (status, headers["location"]) == (303, "/")
+    assert "Max-Age=0" in headers["set-cookie"]
+    assert "alice" not in send(url, "GET", "/", cookie=session)[2]  # whoever kept the cookie is out too
+    assert send(url, "POST", "/act", {"name": "bob", "deed": "block"}, cookie=session)[0] == 401
+
+
+def test_sessions_and_live_pages_end_with_the_operators_secret(tmp_path: Path) -> None:
+    def policy(*names: str) -> Any:
+        operators = ", ".join(f'{{ name = "{n}", sha256 = "{hashed(f"token-of-{n}")}" }}' for n in names)
+        more = f"[admin]\nport = 0\nhttps = true\noperator = [{operators}]\n"
+        return policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, more)
+
+    with gate(policy("ann", "ben")) as server:
+        url = server.admin_url
+        status, headers, _ = send(url, "POST", "/login", {"token": "token-of-ann"})
+        assert (status, "Secure" in headers["set-cookie"]) == (303, True)
+        ann, ben = headers["set-cookie"].partition(";")[0], opened(server, "token-of-ben")
+        with urllib.request.urlopen(urllib.request.Request(url + "/live", headers={"cookie": ann}), timeout=20) as live:
+            assert live.readline().startswith(b"data: ")
+            new = policy("ben", "cat")
+            server.loop.call_soon_threadsafe(server.exchange, new, new.guard())
+            live.read()  # to the end, which comes within a second
+        deed = {"name": "x", "deed": "block"}
+        assert send(url, "POST", "/act", deed, cookie=ann)[0] == 401
+        assert send(url, "POST", "/act", deed, cookie=ben)[0] == 303
+        assert send(url, "POST", "/login", {"token": "token-of-ann"})[0] == 403
+        assert {d["who"] for d in asyncio.run(server.store.operator_log())} == {"ben"}
+
+
+def test_the_starts_own_token_ends_once_operators_are_named(seen: Any, tmp_path: Path) -> None:
+    token = seen.admin.state.token
+    assert fetch(f"{seen.admin_url}/metrics", token)[0] == 200
+    more = f'[admin]\nport = 0\noperator = [{{ name = "ann", sha256 = "{hashed("token-of-ann")}" }}]\n'
+    new = policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, more)
+    seen.loop.call_soon_threadsafe(seen.exchange, new, new.guard())
+    assert fetch(f"{seen.admin_url}/metrics", "token-of-ann")[0] == 200
+    assert fetch(f"{seen.admin_url}/metrics", token)[0] == 401
 
 
 def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
@@ -352,8 +426,6 @@ def test_a_log_replays_to_the_same_decisions_and_to_others_under_another_policy(
 
 
 def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Path) -> None:
-    from portcullis_ml.core.errors import InputError
-
     more = f'[log]\npath = "{tmp_path}/log"\n'
     with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
         with gate(policy_of(MODEL, upstream, tmp_path, QUOTA, more)) as server:
@@ -374,9 +446,13 @@ def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Pa
 
 def test_an_upstream_that_is_down_is_a_502_and_not_ready(tmp_path: Path) -> None:
     with gate(policy_of(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA)) as server:
-        assert post(server.url) == (502, {"error": "The model server cannot be reached."})
+        assert post(server.url) == (502, {"error": "The model cannot be asked just now."})
         status, text = fetch(f"{server.admin_url}/readyz")
         assert (status, json.loads(text)["model_server"]) == (503, False)
+        assert "127.0.0.1:9" not in text
+        token = server.admin.state.token
+        assert "The model server at 127.0.0.1:9 cannot be reached" in fetch(server.admin_url, token)[1]
+        assert "portcullis_model_server_trouble 1.0" in fetch(f"{server.admin_url}/metrics", token)[1]
 
 
 def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
@@ -395,6 +471,18 @@ def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("rows = 30", "rows = -30"))
     assert cli.invoke(app, ["check", str(path)]).exit_code == 2
     assert cli.invoke(app, ["serve", "--upstream", "http://127.0.0.1:9"]).exit_code == 2
+
+
+async def test_a_gate_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:
+    with bound("127.0.0.1", 0) as one:
+        port = one.getsockname()[1]
+    more = f'[listen]\nport = {port}\n[log]\npath = "{tmp_path}/log"\n'
+    more += '[upstream]\nurl = "http://127.0.0.1:1"\ntoken_file = "missing"\n'
+    with pytest.raises(InputError, match="token is expected in 'missing'"):
+        Server(policy_of(MODEL, "", tmp_path, QUOTA, more))
+    assert "query log" not in {thread.name for thread in threading.enumerate()}
+    with bound("127.0.0.1", port), pytest.raises(PortcullisError, match="Choose another port"):
+        Server(policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, f"[listen]\nport = {port}\n"))
 
 
 def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector() -> None:

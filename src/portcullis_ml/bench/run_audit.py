@@ -161,17 +161,19 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
+    attacks = options.named_attacks or by_name(_usual_attacks(experiment, options.quick), attack_named)
     return Plan(
         victim={k: v for k, v in experiment.names["victim"].items() if k in ("name", "sha256")},
         data=experiment.names["data"],
         interface=options.shown | ({"missing": True} if experiment.interface.missing else {}),
-        attacks=options.named_attacks or by_name(_usual_attacks(experiment, options.quick), attack_named),
+        attacks=attacks,
         defenses=options.named_guards,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
         seeds=range(options.seeds or (1 if options.quick else 3)),
         learner=learner,
         gradients=network,
-        stranger=len(shape) == 1,
+        stranger=True,
+        noise=len(shape) == 1 and not any(a.get("strategy") == "uniform" for a in attacks.values()),  # never twice
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
@@ -260,7 +262,7 @@ def _about(
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [_thief(plan), *prepared.notes],
+        "notes": [*experiment.notes, _thief(plan), *prepared.notes],
     }
 
 

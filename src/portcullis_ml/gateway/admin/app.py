@@ -48,8 +48,8 @@ WIDTH, HEIGHT = 600, 120
 SESSION_S = 8 * 3600
 
 
-class ModelServer(Protocol):
-    async def ready(self) -> bool: ...
+class Health(Protocol):
+    async def look(self) -> dict[str, Any]: ...
 
 
 class Gate(Protocol):
@@ -62,10 +62,10 @@ class Gate(Protocol):
     def policy(self) -> Policy: ...
 
     @property
-    def draining(self) -> bool: ...
+    def health(self) -> Health: ...
 
     @property
-    def upstream(self) -> ModelServer: ...
+    def trouble(self) -> str: ...
 
 
 def admin_app(gate: Gate, store: StateStore) -> Starlette:
@@ -78,6 +78,7 @@ def admin_app(gate: Gate, store: StateStore) -> Starlette:
         Route("/openapi.json", desk.openapi),
         Route("/live", desk.live),
         Route("/login", desk.login, methods=["POST"]),
+        Route("/logout", desk.logout, methods=["POST"]),
         Route("/act", desk.act, methods=["POST"]),
         Route("/client", desk.client),
         Route("/", desk.front),
@@ -96,7 +97,7 @@ class _Desk:
         self.stop = asyncio.Event()
         self.token = "" if gate.policy.admin.tokens else secrets.token_urlsafe(18)
         self._own = hashed(self.token) if self.token else ""
-        self._sessions: dict[str, tuple[str, float]] = {}  # session -> (operator, until)
+        self._sessions: dict[str, tuple[str, float]] = {}  # session -> (digest of its operator's token, until)
         self._pages = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
         self._pages.filters["when"] = lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) if at else ""
 
@@ -104,17 +105,9 @@ class _Desk:
         return JSONResponse({"alive": True})
 
     async def ready(self, request: Request) -> Response:
-        """Ready when a request would be served: not draining, the model up, the journal writable or not needed."""
-        state = "ok"
-        try:
-            await self.store.ping()
-        except Down:
-            state = "down"
-        upstream = await self.gate.upstream.ready()
-        needs_state = self.gate.policy.failure.state == "closed"
-        ready = not self.gate.draining and upstream and (state == "ok" or not needs_state)
-        tree = {"ready": ready, "draining": self.gate.draining, "model_server": upstream, "state": state}
-        return JSONResponse(tree, 200 if ready else 503)
+        """Ready when a request would be served."""
+        tree = await self.gate.health.look()
+        return JSONResponse(tree, 200 if tree["ready"] else 503)
 
     async def metrics(self, request: Request) -> Response:
         if not self._operator(request):
@@ -128,36 +121,47 @@ class _Desk:
         return JSONResponse(described(self.gate.policy))
 
     async def front(self, request: Request) -> Response:
-        if not self._operator(request):
+        who = self._operator(request)
+        if not who:
             return self._page("login.html")
-        return self._page("clients.html", **await self._overview())
+        return self._page("clients.html", who=who, **await self._overview())
 
     async def client(self, request: Request) -> Response:
-        if not self._operator(request):
+        who = self._operator(request)
+        if not who:
             return self._page("login.html")
         name = request.query_params.get("name", "")
         if name not in await self.store.clients() and name not in self.gate.streams.open:
-            return self._page("missing.html", status=404, name=name[:128])
-        return self._page("client.html", **await self._one(name))
+            return self._page("missing.html", status=404, who=who, name=name[:128])
+        return self._page("client.html", who=who, **await self._one(name))
 
     async def live(self, request: Request) -> Response:
-        """Server-sent events: the part of a page that changes, whenever it does."""
+        """Server-sent events: the part of a page that changes, whenever it does, until the operator's session ends."""
         if not self._operator(request):
             return _denied()
-        name = request.query_params.get("name")
-        return StreamingResponse(self._changes(name), media_type="text/event-stream", headers=SAFE)
+        return StreamingResponse(self._changes(request), media_type="text/event-stream", headers=SAFE)
 
     async def login(self, request: Request) -> Response:
         form = await _form(request)
-        who = self._known(form.get("token", ""))
-        if not who:
+        digest = hashed(form.get("token", ""))
+        if not self._holder(digest):
             return self._page("login.html", status=403, wrong=True)
         session = secrets.token_urlsafe(24)
         now = time.time()
         self._sessions = {s: (w, until) for s, (w, until) in self._sessions.items() if until > now}
-        self._sessions[session] = (who, now + SESSION_S)
+        self._sessions[session] = (digest, now + SESSION_S)
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", max_age=SESSION_S)
+        secure = self.gate.policy.admin.https or request.url.scheme == "https"
+        answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", secure=secure, max_age=SESSION_S)
+        return answer
+
+    async def logout(self, request: Request) -> Response:
+        """End the session at once, and not only in the browser that it was opened in."""
+        if not _same_origin(request):
+            return _denied()
+        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+        answer = RedirectResponse("/", 303)
+        answer.delete_cookie(COOKIE)
         return answer
 
     async def act(self, request: Request) -> Response:
@@ -187,9 +191,9 @@ class _Desk:
             (PAGES / name).read_bytes(), media_type=kinds[name], headers={**SAFE, "cache-control": "max-age=3600"}
         )
 
-    async def _changes(self, name: str | None) -> AsyncIterator[bytes]:
-        before = ""
-        while not self.stop.is_set():
+    async def _changes(self, request: Request) -> AsyncIterator[bytes]:
+        before, name = "", request.query_params.get("name")
+        while not self.stop.is_set() and self._operator(request):
             values = await self._overview() if name is None else await self._one(name)
             part = self._pages.get_template("rows.html" if name is None else "one.html").render(**values)
             if part != before:
@@ -211,6 +215,7 @@ class _Desk:
             "alarms": [a for _, a in alarms[:20]],
             "operations": await self.store.operator_log(20),
             "mode": self.gate.policy.mode,
+            "trouble": self.gate.trouble,
             "model": self.gate.policy.served.name,
             "requests": self.gate.metrics.requests,
             "rows": self.gate.metrics.rows,
@@ -237,13 +242,15 @@ class _Desk:
     def _operator(self, request: Request) -> str | None:
         given = request.headers.get("authorization", "")
         if given[:7].lower() == "bearer ":
-            return self._known(given[7:].strip())
-        who, until = self._sessions.get(request.cookies.get(COOKIE, ""), (None, 0.0))
-        return who if until > time.time() else None
+            return self._holder(hashed(given[7:].strip()))
+        digest, until = self._sessions.get(request.cookies.get(COOKIE, ""), ("", 0.0))
+        return self._holder(digest) if until > time.time() else None
 
-    def _known(self, token: str) -> str | None:
-        digest, found = hashed(token), None
-        for who, kept in (*self.gate.policy.admin.tokens, *((("operator", self._own),) if self._own else ())):
+    def _holder(self, digest: str) -> str | None:
+        """The operator whose token has this digest, under the policy as it is now: a session ends with its token, and
+        the token that was printed at the start ends once operators are named."""
+        found = None
+        for who, kept in self.gate.policy.admin.tokens or ([("operator", self._own)] if self._own else []):
             if hmac.compare_digest(digest, kept):
                 found = who
         return found

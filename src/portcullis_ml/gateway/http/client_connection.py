@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import lru_cache
 from typing import Protocol, cast
 
 import httptools
 
-__all__ = ["Connection", "Found", "Lost", "Question", "Unreadable", "header_name"]
+from portcullis_ml.gateway.http.messages import header_name
+
+__all__ = ["Connection", "Found", "Lost", "Question", "Unreadable"]
 
 HEADER_BYTES = 64 << 10
 
 Found = tuple[int, dict[str, str], bytes]  # status, headers by lower-case name, body
-
-
-@lru_cache(maxsize=256)
-def header_name(raw: bytes) -> str:
-    """A header's name in small letters; nearly all that come are among a few dozen."""
-    return raw.decode("latin-1").lower()
 
 
 class Lost(Exception):

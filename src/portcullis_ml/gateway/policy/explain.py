@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.artifacts import WRITTEN
@@ -38,10 +40,15 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
-        f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."
+        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
     speaks = ", ".join(policy.listen.protocols)
-    yield f"Clients speak {speaks} at {policy.listen.host}:{policy.listen.port}; every other route is refused."
+    listen = policy.listen
+    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
+    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
+    if listen.cors:
+        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
+        yield f"Pages of {pages} may ask from within a browser."
     yield from _clients(policy)
     if policy.enforced:
         yield "Decisions are enforced."
@@ -56,6 +63,10 @@ def explained(policy: Policy) -> Iterator[str]:
         f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
     )
+    yield (
+        f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
+        f"{limits.bytes_per_minute:,.0f} bytes."
+    )
     for part, words in FAILURES.items():
         name = {"state": "the state cannot be written", "guard": "a stage fails", "log": "the log cannot be written"}
         yield f"When {name[part]}, {words[getattr(policy.failure, part)]}."
@@ -69,14 +80,29 @@ def explained(policy: Policy) -> Iterator[str]:
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 
+def _called(names: tuple[str | int, ...]) -> str:
+    """The first names of the classes."""
+    return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
+
+
 def warnings(policy: Policy) -> Iterator[str]:
     """What is allowed and yet worth a second look."""
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
-    if not loopback(policy.admin.host):
-        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS or on 127.0.0.1."
+    if policy.clients.anonymous == "refuse" and not (
+        policy.clients.keys or policy.clients.token or policy.clients.named
+    ):
+        yield "Nobody is named in [clients]: every request gets 401."
+    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
+    if policy.served.options and "mapping" not in spoken:
+        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
+    if not loopback(policy.admin.host) and not policy.admin.cert_file:
+        tls = "" if policy.admin.https else ", and say so with https = true"
+        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS{tls}, or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."
+    for path in _readable(policy):
+        yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
     if policy.failure.state == "open":
         yield "While the state cannot be written, every process decides for itself."
     for stage in policy.stages:
@@ -84,6 +110,15 @@ def warnings(policy: Policy) -> Iterator[str]:
             continue
         return
     yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
+
+
+def _readable(policy: Policy) -> Iterator[Path]:
+    """Files with secrets that more than their owner's group may read."""
+    up, alarms, token = policy.upstream, policy.alarms, policy.clients.token
+    shared = token.key_file if token and any(a.startswith("HS") for a in token.algorithms) else None
+    for name in (policy.key_path, up and up.token_file, up and up.key_file, alarms and alarms.secret_file, shared):
+        if name and (path := Path(name)).is_file() and path.stat().st_mode & stat.S_IROTH:
+            yield path
 
 
 def _clients(policy: Policy) -> Iterator[str]:

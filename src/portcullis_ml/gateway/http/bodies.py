@@ -1,0 +1,88 @@
+"""Bodies of requests: put together of their parts, decoded, and within limits."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Set
+
+from portcullis_ml.gateway.http.messages import Rejected
+from portcullis_ml.gateway.policy.settings import Limits
+from portcullis_ml.gateway.protocols.strict import BadRequest
+
+__all__ = ["Bodies", "Body"]
+
+GZIP = ("gzip", "x-gzip", "deflate")
+EITHER = 32 + zlib.MAX_WBITS  # zlib's word for "gzip or zlib, as the data says"
+DAMAGED = "The body is not what its Content-Encoding says."
+
+
+class Bodies:
+    """Knows how many bytes of bodies are being read, and refuses those that are too long or too many."""
+
+    def __init__(self) -> None:
+        self.buffered = 0
+
+    def expect(self, limits: Limits, headers: Mapping[str, str], twice: Set[str]) -> None:
+        """Refuse by its head a body that would not be taken; `twice` are the headers that came more than once."""
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if "content-encoding" in twice or encoding not in ("identity", *GZIP):
+            raise BadRequest(f"A body may be encoded as one of {', '.join(GZIP)}, or not at all.", 415)
+        length = headers.get("content-length", "0")
+        if "content-length" in twice or not (length.isascii() and length.isdigit()):
+            raise BadRequest("Content-Length must be one number.")
+        self.bounded(limits, int(length[:16]))
+
+    def bounded(self, limits: Limits, size: int) -> None:
+        """Refuse a body of so many bytes, or one more where all that are being read have become too many."""
+        if size > limits.body_bytes:
+            raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
+        if self.buffered > limits.buffer_bytes:
+            raise Rejected("busy", 503, "The gate is busy.", 1.0)
+
+
+class Body:
+    """The body of one request, as far as it has come. What it holds is counted until it is taken or dropped."""
+
+    __slots__ = ("_bodies", "_came", "_decoder", "_limits", "_parts", "_size")
+
+    def __init__(self, bodies: Bodies, limits: Limits, headers: Mapping[str, str]) -> None:
+        self._bodies, self._limits = bodies, limits
+        encoding = headers.get("content-encoding")
+        self._decoder = zlib.decompressobj(EITHER) if encoding and encoding.strip().lower() in GZIP else None
+        self._parts: list[bytes] = []
+        self._size = self._came = 0  # bytes as they will be read, and as they came
+
+    def add(self, part: bytes) -> None:
+        """Raises BadRequest or Rejected where the body is too long, decoded or not, or damaged."""
+        self._came += len(part)
+        if self._decoder is not None:
+            part = self._decoded(self._decoder, part)
+        self._parts.append(part)
+        self._size += len(part)
+        self._bodies.buffered += len(part)
+        self._bodies.bounded(self._limits, max(self._size, self._came))
+
+    def take(self) -> bytes:
+        """All of it, which is then counted no longer. Raises BadRequest where it broke off within its encoding."""
+        ended = self._decoder is None or self._decoder.eof
+        found = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self.drop()
+        if not ended:
+            raise BadRequest(DAMAGED)
+        return found
+
+    def drop(self) -> None:
+        """Hold it no longer."""
+        self._bodies.buffered -= self._size
+        self._size = 0
+        self._parts.clear()
+
+    def _decoded(self, decoder: zlib._Decompress, part: bytes) -> bytes:
+        """No more than one byte beyond what a body may be long."""
+        try:
+            found = decoder.decompress(part, self._limits.body_bytes - self._size + 1)
+        except zlib.error:
+            raise BadRequest(DAMAGED) from None
+        if decoder.unused_data:
+            raise BadRequest(DAMAGED)
+        return found
