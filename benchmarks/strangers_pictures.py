@@ -1,7 +1,7 @@
 """Who steals more of a picture classifier: our learner, or the training loops that anyone would write?
 
     export PORTCULLIS_DATA=... OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-    python benchmarks/strangers_pictures.py [--full] [--seeds 3] > benchmarks/results/strangers-pictures.txt
+    python benchmarks/strangers_pictures.py [--full] [--seeds 3] [--scenes A,B] > strangers-pictures.txt
 
 Every thief asks the same rows of a pool of other pictures (Knockoff) and gets the same probabilities; they differ in
 what they train. "batch norm" is a stranger's network: three blocks of convolution, batch normalisation, ReLU and
@@ -168,14 +168,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="3,000 queries too")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--scenes", help="only these, by the names of their functions, with commas between them")
     parser.add_argument("--state", type=Path, default=Path("strangers-pictures.jsonl"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     state = args.state.read_text().splitlines() if args.state.is_file() else []
     done = {(r["scene"], r["budget"], r["thief"], r["seed"]): r for r in map(json.loads, state)}
+    names = [make.__name__ for make in SCENES]
+    chosen = [names.index(name) for name in (args.scenes.split(",") if args.scenes else names)]
     for seed in range(args.seeds):
         for budget in FULL if args.full else BUDGETS:
-            for k in range(len(SCENES)):
+            for k in chosen:
                 if budget > len(loaded(k).pool):
                     continue  # repeats teach nothing
                 for thief in THIEVES:
