@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -151,11 +153,19 @@ def batch(served: ModelSpec, rng: Rng) -> Sent:
     return around(rng, served, b"[[" + b"],[".join(rows) + b"]]", len(rows))
 
 
+def bomb(served: ModelSpec, rng: Rng) -> Sent:
+    """A little gzip that becomes much: something of another kind, or more than a body may be long."""
+    sent = [small_lists, batch, spaces][rng.integers(3)](served, rng)
+    body = sent.body if rng.random() < 0.7 else sent.body + b" " * MOST
+    return sent._replace(body=gzip.compress(body, 6), headers={"content-encoding": "gzip"})
+
+
 KINDS: dict[str, Kind] = {
     "many small lists": small_lists, "deep nesting": deep, "long numbers": long_numbers, "a huge text": huge_text,
     "escapes": escapes, "many keys": many_keys, "texts and words for numbers": texts, "white space": spaces,
     "right but for its end": last_wrong, "lists of another shape": other_shape, "CSV": table, "records": records,
-    "raw bytes": raw, "chunks of a few bytes": chunks, "the largest valid question": batch,
+    "raw bytes": raw, "gzip that becomes much": bomb, "chunks of a few bytes": chunks,
+    "the largest valid question": batch,
 }  # fmt: skip
 
 
@@ -168,7 +178,8 @@ def slowest(kind: Kind, served: ModelSpec, draws: int, seed: int) -> tuple[Sent,
         wire, told = CATALOG.load(sent.protocol)(), "it is read"
         begun = time.thread_time()
         try:
-            wire.read(served, sent.headers, sent.body)
+            packed = "content-encoding" in sent.headers
+            wire.read(served, sent.headers, zlib.decompress(sent.body, 47) if packed else sent.body)
         except BadRequest as refusal:
             told = refusal.sentence
         found.append((1e3 * (time.thread_time() - begun), draw, told))

@@ -24,7 +24,7 @@ from bodies import KINDS, PATHS, Sent, slowest
 from gates import policy_text
 from host import machine
 from matrix import free, gate
-from throughput import HERE, Load, start, stop
+from throughput import HERE, Load, middle, start, stop
 
 from portcullis_ml.core.types import Interface
 from portcullis_ml.gateway.protocols.wire import ModelSpec
@@ -44,7 +44,7 @@ def policy(folder: Path, upstream: str, d: int, port: int, limits: str) -> Path:
 
 def attacked(url: str, sent: Sent, connections: int, folder: Path, honest: Load) -> tuple[list[float], dict[str, int]]:
     """The honest client's latencies while these bodies come, and what these were told."""
-    (folder / "sent").write_bytes(pickle.dumps(sent))
+    (folder / "sent").write_bytes(pickle.dumps(sent._replace(headers=dict(sent.headers))))
     command = [sys.executable, str(HERE / "attacker.py"), url, KEYS["other"], str(connections), str(folder / "sent")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -54,16 +54,11 @@ def attacked(url: str, sent: Sent, connections: int, folder: Path, honest: Load)
     return times, json.loads(stop(process))
 
 
-def share(calm: np.ndarray, beside: np.ndarray, rng: np.random.Generator) -> tuple[str, str, str]:
-    """Median beside the attack, its ratio to the calm one, and the 99th percentile, with bootstrapped 95% intervals
-    over the rounds (rounds, n)."""
-    rounds = rng.integers(len(calm), size=(2_000, len(calm)))
-    median, tail = np.median(beside), np.percentile(beside, 99)
-    ratios = [np.median(beside[r]) / np.median(calm[r]) for r in rounds]
-    tails = [np.percentile(beside[r], 99) for r in rounds]
-    (low, high), (least, most) = np.percentile(ratios, (2.5, 97.5)), np.percentile(tails, (2.5, 97.5))
-    ratio = f"{median / np.median(calm):.2f} [{low:.2f}, {high:.2f}]"
-    return f"{1e3 * median:.1f}", ratio, f"{1e3 * tail:.0f} [{1e3 * least:.0f}, {1e3 * most:.0f}]"
+def tail(times: np.ndarray, rng: np.random.Generator) -> str:
+    """99th percentile in ms with a bootstrapped 95% interval over the rounds, times (rounds, n)."""
+    drawn = rng.integers(len(times), size=(2_000, len(times)))
+    least, most = np.percentile([np.percentile(times[rounds], 99) for rounds in drawn], (2.5, 97.5))
+    return f"{1e3 * np.percentile(times, 99):.0f} [{1e3 * least:.0f}, {1e3 * most:.0f}]"
 
 
 def measured(url: str, kind: str, sent: Sent, a: argparse.Namespace, folder: Path, honest: Load) -> str:
@@ -75,18 +70,19 @@ def measured(url: str, kind: str, sent: Sent, a: argparse.Namespace, folder: Pat
         beside.append(times)
         for status, count in said.items():
             told[status] = told.get(status, 0) + count
-    quiet, loud = 1e3 * np.median(calm), 1e3 * np.percentile(np.ravel(calm), 99)
-    median, ratio, tail = share(np.array(calm), np.array(beside), np.random.default_rng(0))
+    quiet, loud, rng = np.array(calm), np.array(beside), np.random.default_rng(0)
+    ratios = np.median(loud, axis=1) / np.median(quiet, axis=1)
+    medians = f"{1e3 * np.median(quiet):6.1f} {1e3 * np.median(loud):6.1f}  {middle(ratios.tolist()):26}"
     words = ", ".join(f"{count} x {status}" for status, count in sorted(told.items()))
-    return f"{kind:28} {quiet:6.1f} {loud:6.0f}  {median:>6}  {ratio:18} {tail:16} {words}"
+    return f"{kind:28} {medians} {tail(quiet, rng):16} {tail(loud, rng):16} {words}"
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--d", type=int, default=784)
-    parser.add_argument("--draws", type=int, default=20, help="bodies of each kind, of which the slowest is sent")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=100, help="of the honest client in a round")
+    parser.add_argument("--draws", type=int, default=10, help="bodies of each kind, of which the slowest is sent")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--requests", type=int, default=50, help="of the honest client in a round")
     parser.add_argument("--attackers", type=int, default=8, help="connections of the other client")
     parser.add_argument("--limits", default="", help="lines for the policy's table of limits")
     parser.add_argument("--seed", type=int, default=0)
@@ -104,9 +100,9 @@ def main() -> None:
     for kind in a.kinds:
         sent, took, told = found[kind] = slowest(KINDS[kind], served, a.draws, a.seed)
         print(f"{kind:28} {sent.protocol:12} {len(sent.body):8} bytes, read in {took:6.1f} ms: {told}", flush=True)
-    print(f"\nlatency of the other client in ms, n={a.rounds * a.requests} each\n"
-          f"{'':28} {'without':>13}  beside these bodies\n"
-          f"{'':28} median    p99  median  ratio of medians   p99              what they were told")  # fmt: skip
+    print(f"\nlatency of the honest client in ms, without these bodies and beside them: n={a.rounds} x {a.requests}\n"
+          f"{'':28} {'medians':>13}  {'ratios of a round: median':26} {'p99 without':16} {'p99 beside':16} "
+          "what they were told")  # fmt: skip
     stub, upstream = start("stub.py", "rows")
     try:
         with gate(policy(folder, upstream, a.d, port := free(), a.limits), port) as url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,22 @@ async def test_who_is_nobody_is_counted_by_address_and_stands_in_nobodys_way(tmp
     assert [(await here.infer(X, nobody))[0] for _ in range(3)] == [401, 401, 429]
     assert (await here.infer(X))[0] == 200
     assert (await here.send(body=question(X), headers=nobody, client=("127.0.0.2", 1)))[0] == 401
+
+
+@pytest.mark.parametrize(("size", "status", "wait"), [(30_000, 413, "10"), (15_000, 400, "5")])
+async def test_what_is_decoded_counts_as_if_it_had_been_sent(size: int, status: int, wait: str, tmp_path: Path) -> None:
+    """And a bomb as much as the longest body."""
+    here = Here(tmp_path, more="[limits]\nbytes_per_minute = 60_000\nbody_bytes = 20_000\n")
+    packed = gzip.compress(bytes(size))
+    headers = {**ALICE, "content-encoding": "gzip", "content-length": str(len(packed))}
+    assert (await here.send(body=packed, headers=headers))[0] == status
+    got, found, _ = await here.infer(X)
+    assert (got, found["retry-after"]) == (429, wait)
+    here.gate.reading.close()
+
+
+async def test_a_body_that_becomes_too_long_counts_as_the_longest(tmp_path: Path) -> None:
+    here = Here(tmp_path, more="[limits]\nbytes_per_minute = 60_000\nbody_bytes = 20_000\n")
+    assert (await here.send(body=b"1" * 30_000))[0] == 413
+    got, found, _ = await here.infer(X)
+    assert (got, found["retry-after"]) == (429, "10")

@@ -6,7 +6,9 @@ import asyncio
 import gc
 import http.client
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -32,6 +34,7 @@ from portcullis_ml.core.guard import Guard
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
+from portcullis_ml.gateway import server as server_module
 from portcullis_ml.gateway.admin.webhook import HEADER, signature, verified
 from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.modelserver import ModelServer
@@ -51,6 +54,7 @@ def watch(row: int, then: str = "block") -> str:
     return f'[[guard]]\nunit = "watch"\ndetector = {detector}\nthen = {{ unit = "{then}" }}\n'
 
 
+PRADA = '[[guard]]\nunit = "watch"\ndetector = { unit = "prada" }\nthen = { unit = "block" }\n'
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 30\nper = 86400\n'
 
 
@@ -85,7 +89,7 @@ def process(policy: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     )
     assert started.stdout is not None
     try:
-        yield started, started.stdout.readline().split()[1]
+        yield started, next(line.split()[1] for line in started.stdout if line.startswith("gate "))
     finally:
         started.kill()
         started.wait()
@@ -356,8 +360,43 @@ def test_an_operator_blocks_and_clears_and_is_written_down(seen: Any) -> None:
     page = fetch(f"{url}/client?name=alice", token)[1]
     assert "operator: clear" in page
     assert "suspicion 3" in page  # the alarm stays in the record
+    assert "earlier alarm" in page
     assert fetch(f"{url}/act", token, name="alice", deed="delete")[0] == 400
     assert fetch(f"{url}/client?name=%3Cscript%3E", token)[0] == 404
+
+
+def test_unblock_lets_a_client_go_on_whom_a_watch_has_blocked(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    assert "blocked by 1-watch" in fetch(f"{url}/", token)[1]
+    assert post(seen.url)[0] == 403
+    fetch(f"{url}/act", token, name="alice", deed="unblock")
+    assert "blocked by" not in fetch(f"{url}/", token)[1]
+    assert [post(seen.url)[0] for _ in range(4)] == [200, 200, 403, 403]  # the watch begins anew
+    page = fetch(f"{url}/client?name=alice", token)[1]
+    assert page.count("alarm of 1-watch at row 3") == 2  # the second is another alarm, on record and told
+    assert seen.streams.open["alice"].states["0-quota"].rows == 6  # the quota remembers
+
+
+def test_a_clients_page_shows_each_stage_with_its_threshold_and_what_it_decided(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    assert "3 of 2.5" in fetch(f"{url}/", token)[1]
+    page = fetch(f"{url}/client?name=alice", token)[1]
+    assert "Suspicion of 1-watch: 3 now, alarm above 2.5" in page
+    assert 'class="threshold"' in page
+    rows = [row for row in re.findall(r"<tr.*?</tr>", page) if "-watch<" in row or "-quota<" in row]
+    cells = [re.sub(r"<[^>]+>", "|", row) for row in rows]
+    quota, watch = ([c for c in row.split("|") if c] for row in cells)
+    assert quota == ["0-quota", "at most 30 rows in 86400 seconds", "0", "0"]
+    assert watch[0] == "1-watch"
+    assert watch[2:] == ["1", "1", "3 of 2.5", "row 3"]  # changed, refused, suspicion and threshold, alarm
+    assert "<h1>bob</h1>" in fetch(f"{url}/client?name=bob", token)[1]  # no word beside the name
+
+
+def test_where_nothing_is_enforced_the_pages_do_not_say_blocked(tmp_path: Path) -> None:
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        with gate(policy_of(MODEL, upstream, tmp_path, watch(1), top='mode = "observe"')) as server:
+            assert post(server.url)[0] == 200
+            assert "would be blocked by 0-watch" in fetch(f"{server.admin_url}/", server.admin.state.token)[1]
 
 
 def test_a_page_shows_a_name_as_text_and_fetches_nothing_from_elsewhere(seen: Any) -> None:
@@ -471,6 +510,37 @@ def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("rows = 30", "rows = -30"))
     assert cli.invoke(app, ["check", str(path)]).exit_code == 2
     assert cli.invoke(app, ["serve", "--upstream", "http://127.0.0.1:9"]).exit_code == 2
+
+
+def test_the_start_says_what_it_does_and_no_request_waits_for_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    path = tmp_path / "p.toml"
+    path.write_text(policy_text(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA + PRADA))
+    monkeypatch.setattr(logging, "basicConfig", lambda **settings: None)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+    monkeypatch.setattr(server_module, "settle", lambda guard: order.append(f"settled {guard.names[1]}"))
+
+    def announce(started: Server) -> None:
+        order.append("announced")
+        started.stop()
+
+    server_module.run(path, say=lambda what, about: order.append(f"{what} {about}"), announce=announce)
+    compiling = "compiling the detectors' search: some 15 seconds the first time, one at each later start"
+    assert order == ["loading the guard: quota, watch (prada)", compiling, "settled 1-watch", "announced"]
+
+
+@pytest.mark.parametrize("policy", ["no-such-policy.toml", None])
+def test_serve_says_what_it_does_before_anything_is_imported_that_takes_a_second(policy: str | None) -> None:
+    code = (
+        "import sys; from portcullis_ml.cli import app, serve\n"
+        "def say(what, about): print(what, about, 'numpy' in sys.modules); raise SystemExit\n"
+        f"serve._say = say; app.app(['serve', *{['--policy', policy] if policy else []}])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    about = "reading the policy no-such-policy.toml" if policy else "a digits model, and a gate before it"
+    assert told == f"starting {about} False\n"
 
 
 async def test_a_gate_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:

@@ -421,3 +421,24 @@ async def test_over_a_socket_a_client_that_does_not_read_is_not_read_and_fills_n
         reader._transport.resume_reading()
         for _ in range(sent):
             assert (await asyncio.wait_for(reader.readuntil(b"}"), 5)).endswith(b'{"live":true}')
+
+
+async def test_a_body_that_was_refused_by_its_head_is_read_slowly(tmp_path: Path) -> None:
+    async with port_of(tmp_path) as port:
+        client, other = port.come(), port.come()
+        head = asked(b"", length=3_000).replace(ALICE["x-api-key"].encode(), b"wrong")
+        client.send(head + b"1" * 1_000)
+        assert (await client.told())[0] == 401
+        assert not client.reading
+        other.send(asked())
+        assert (await other.told())[0] == 200
+        assert other.reading
+        client.connection._rested()
+        assert client.reading
+        client.send(b"1" * 1_000)
+        assert not client.reading
+        client.connection._rested()
+        client.send(b"1" * 1_000 + asked())  # the next request
+        assert (await client.told())[0] == 200
+        client.connection._rested()
+        assert client.reading

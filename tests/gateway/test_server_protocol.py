@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from portcullis_ml.gateway.http.messages import Request
-from portcullis_ml.gateway.http.server_protocol import Data, ProtocolError, ServerProtocol
+from portcullis_ml.gateway.http.server_protocol import PART, PARTS, Data, ProtocolError, ServerProtocol
 from portcullis_ml.gateway.policy.settings import Limits
 from portcullis_ml.gateway.protocols.wire import Reply
 
@@ -64,6 +64,23 @@ def asked(
 
 def chunked(*parts: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in parts) + b"0\r\n\r\n"
+
+
+def test_a_body_in_thousands_of_tiny_parts_is_none() -> None:
+    client, head = Connection(), asked(b"", "transfer-encoding: chunked")
+    assert client.send(head) == ["POST /a"]
+    found = client.send(chunked(*[b"1"] * 5_000))
+    assert (found[:PARTS], found[PARTS:]) == ([b"1"] * PARTS, [413])
+    assert "connection: close" in client.respond(Reply(b"{}", 413))
+    assert client.http.closed
+
+
+def test_parts_that_are_not_tiny_may_be_many() -> None:
+    client, head = Connection(), asked(b"", "transfer-encoding: chunked")
+    found = client.send(head + chunked(*[b"1" * (PART + 1)] * (2 * PARTS)))
+    assert (found[0], sum(map(len, found[1:-1])), found[-1]) == ("POST /a", 2 * PARTS * (PART + 1), "end")
+    client.respond()
+    assert client.send(head + chunked(*[b"1"] * PARTS))[-1] == "end"  # each body is counted by itself
 
 
 GET = asked(method="GET", path="/live")

@@ -22,22 +22,31 @@ from portcullis_ml.core.guard import Alarm, Released
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.exchange import Exchange, Notes
+from portcullis_ml.gateway.http.bodies import encoded
 from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.wire import Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
-from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.fold import Failed, singled_out
 from portcullis_ml.gateway.trouble import Trouble
 
 __all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Read", "Release", "Rules", "Step", "Undo",
-           "answered", "driven", "exchange", "health"]  # fmt: skip
+           "Unpack", "answered", "driven", "exchange", "health"]  # fmt: skip
 
 T = TypeVar("T")
 
 
 class Body(NamedTuple):
     """The body of the request is needed. Sent: its bytes."""
+
+
+class Unpack(NamedTuple):
+    """The body is encoded. Sent: its bytes without that; BadRequest."""
+
+    client: str
+    body: bytes
+    most: int
 
 
 class Read(NamedTuple):
@@ -82,7 +91,7 @@ class Look(NamedTuple):
     """Health is asked for. Sent: whether a request would be served just now."""
 
 
-Step = Body | Read | Admit | Ask | Release | Undo | Look
+Step = Body | Unpack | Read | Admit | Ask | Release | Undo | Look
 Flow = Generator[Step, Any, T]
 
 
@@ -121,6 +130,8 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         notes.mark()
 
         body = yield Body()
+        if encoded(request.headers):
+            body = yield Unpack(client, body, request.limits.body_bytes)
         read = partial(wire.read, policy.served, request.headers, body)
         inquiry = read() if len(body) <= LARGE else (yield Read(client, len(body), read))
         notes.mark()
@@ -199,7 +210,7 @@ def answered(
 def _let_out(clean: Answer, released: Released | None, failed: bool, rules: Rules, line: Line, books: Books) -> Answer:
     """The model's answer as the guard released it, or as the rules say where it did not."""
     if released is not None:
-        line.altered, line.alarms = released.altered.tolist().count(True), len(released.alarms)
+        line.altered, line.alarms = singled_out(released), len(released.alarms)
         for alarm in released.alarms:
             books.on_alarm(alarm, line)
         return released.answer if rules.enforced else clean

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -19,10 +20,10 @@ from portcullis_ml.gateway import flow
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.batching import Batching
 from portcullis_ml.gateway.exchange import Exchange, Exchanges
-from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Read, Release, Step, Undo
+from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Read, Release, Step, Undo, Unpack
 from portcullis_ml.gateway.health import Health
 from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
-from portcullis_ml.gateway.http.bodies import Bodies
+from portcullis_ml.gateway.http.bodies import Bodies, decoded
 from portcullis_ml.gateway.http.cors import shared
 from portcullis_ml.gateway.http.messages import Rejected, Request
 from portcullis_ml.gateway.policy.policy import Policy
@@ -67,7 +68,7 @@ class Gate:
         self.bodies = Bodies()
         self.reading = Reading(self.bodies)
         self.rates = Rates()
-        steps = (Body, Read, Admit, Ask, Release, Undo, Look)
+        steps = (Body, Unpack, Read, Admit, Ask, Release, Undo, Look)
         self.batching: Batching[Exchange] = Batching(steps, self._take, self._end)
         self.health = Health(self)
         self.draining = False
@@ -132,7 +133,10 @@ class Gate:
         self.batching.join(exchange, Body, body)
 
     def give_up(self, exchange: Exchange, error: BaseException) -> None:
-        """The body will not come, for this reason."""
+        """The body will not come, for this reason. One that is too long has cost as much as one that is not."""
+        if exchange.client is not None and isinstance(error, BadRequest) and error.status == 413:
+            more = exchange.limits.body_bytes - _declared(exchange)
+            self.rates.sent(exchange.client, max(more, 0), exchange.limits, self.clock())
         self.batching.fail(exchange, error)
 
     def identify(self, request: Exchange) -> str:
@@ -164,14 +168,15 @@ class Gate:
 
     def _within_rates(self, who: str, request: Exchange) -> None:
         """Count the request and its bytes. Raises Rejected where they have sent too many of late."""
-        limits, now = request.limits, self.clock()
-        wait = self.rates.wait(who, limits, now)
+        limits = request.limits
+        wait = self.rates.wait(who, limits, self.clock(), min(_declared(request), limits.body_bytes))
         if wait:
             raise Rejected("busy", 429, "More was sent than may be sent in a minute.", wait)
-        self.rates.sent(who, min(_declared(request), limits.body_bytes), limits, now)
 
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""
+        if isinstance(step, Unpack):
+            return self._unpack(*step)
         if isinstance(step, Read):
             return self.reading.read(*step)
         if isinstance(step, Admit):
@@ -185,6 +190,16 @@ class Gate:
             return self._look()
         assert isinstance(step, Undo)
         return self._undo(*step)
+
+    async def _unpack(self, client: str, body: bytes, most: int) -> bytes:
+        """What is decoded counts as if it had been sent; what would be too long, as if it were as long as may be."""
+        size, limits = most, self.policy.limits
+        try:
+            found = await self.reading.read(client, len(body), partial(decoded, body, most))
+            size = len(found)
+        finally:
+            self.rates.sent(client, max(size - len(body), 0), limits, self.clock())
+        return found
 
     async def _look(self) -> bool:
         return bool((await self.health.look())["ready"])

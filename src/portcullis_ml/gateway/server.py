@@ -25,6 +25,7 @@ from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
 from portcullis_ml.gateway.http.server_connection import ServerConnections
 from portcullis_ml.gateway.policy.certificates import Certificate
+from portcullis_ml.gateway.policy.explain import stages
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.gateway.policy.settings import Admin, Listen
 from portcullis_ml.gateway.querylog import QueryLogFile
@@ -238,8 +239,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(tree, default=str)
 
 
-def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda s: None, **changes: Any) -> None:
-    """Serve a policy's file until SIGTERM or SIGINT; SIGHUP reads it again."""
+def run(
+    policy_path: str | Path,
+    *,
+    say: Callable[[str, str], None] = lambda what, about: None,
+    announce: Callable[[Server], None] = lambda server: None,
+    **changes: Any,
+) -> None:
+    """Serve a policy's file until SIGTERM or SIGINT; SIGHUP reads it again.
+
+    say       called with a word and a sentence before each part of the start that may take long
+    announce  called once requests are taken
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -250,12 +261,16 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
     sys.setswitchinterval(SWITCH_S)
 
     async def main() -> None:
-        server = Server(reread(), reread=reread)
+        policy = reread()
+        say("loading", f"the guard: {stages(policy)}")
+        server = Server(policy, reread=reread)
         loop = asyncio.get_running_loop()
         for word in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(word, server.stop)
         loop.add_signal_handler(signal.SIGHUP, server.reload)
-        settle(server.streams.fold.guard)  # first: the compiler may take seconds
+        if server.streams.fold.guard.detectors():
+            say("compiling", "the detectors' search: some 15 seconds the first time, one at each later start")
+        settle(server.streams.fold.guard)  # before a request could wait for it
         task = asyncio.create_task(server())
         await server.started.wait()
         announce(server)

@@ -59,7 +59,7 @@ async def _http(gate: Handler[Any], scope: Scope, receive: Receive, send: Send) 
 async def _body(gate: Handler[Any], exchange: Exchange, receive: Receive) -> bytes:
     """All of it, in time and within limits."""
     limits = exchange.limits
-    body = Body(gate.bodies, limits, exchange.headers)
+    body = Body(gate.bodies, limits)
     try:
         async with asyncio.timeout(limits.body_s):
             while True:

@@ -1,4 +1,4 @@
-"""Bodies of requests: put together of their parts, decoded, and within limits."""
+"""Bodies of requests: put together of their parts, within limits, and decoded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.policy.settings import Limits
 from portcullis_ml.gateway.protocols.strict import BadRequest
 
-__all__ = ["Bodies", "Body"]
+__all__ = ["Bodies", "Body", "decoded", "encoded"]
 
 GZIP = ("gzip", "x-gzip", "deflate")
 EITHER = 32 + zlib.MAX_WBITS  # zlib's word for "gzip or zlib, as the data says"
+TOO_LONG = "A body may be {} bytes long."
 DAMAGED = "The body is not what its Content-Encoding says."
 
 
@@ -35,7 +36,7 @@ class Bodies:
     def bounded(self, limits: Limits, size: int) -> None:
         """Refuse a body of so many bytes, or one more where all that are being read have become too many."""
         if size > limits.body_bytes:
-            raise BadRequest(f"A body may be {limits.body_bytes} bytes long.", 413)
+            raise BadRequest(TOO_LONG.format(limits.body_bytes), 413)
         if self.buffered > limits.buffer_bytes:
             raise Rejected("busy", 503, "The gate is busy.", 1.0)
 
@@ -43,32 +44,24 @@ class Bodies:
 class Body:
     """The body of one request, as far as it has come. What it holds is counted until it is taken or dropped."""
 
-    __slots__ = ("_bodies", "_came", "_decoder", "_limits", "_parts", "_size")
+    __slots__ = ("_bodies", "_limits", "_parts", "_size")
 
-    def __init__(self, bodies: Bodies, limits: Limits, headers: Mapping[str, str]) -> None:
+    def __init__(self, bodies: Bodies, limits: Limits) -> None:
         self._bodies, self._limits = bodies, limits
-        encoding = headers.get("content-encoding")
-        self._decoder = zlib.decompressobj(EITHER) if encoding and encoding.strip().lower() in GZIP else None
         self._parts: list[bytes] = []
-        self._size = self._came = 0  # bytes as they will be read, and as they came
+        self._size = 0
 
     def add(self, part: bytes) -> None:
-        """Raises BadRequest or Rejected where the body is too long, decoded or not, or damaged."""
-        self._came += len(part)
-        if self._decoder is not None:
-            part = self._decoded(self._decoder, part)
+        """Raises BadRequest or Rejected where the body is too long."""
         self._parts.append(part)
         self._size += len(part)
         self._bodies.buffered += len(part)
-        self._bodies.bounded(self._limits, max(self._size, self._came))
+        self._bodies.bounded(self._limits, self._size)
 
     def take(self) -> bytes:
-        """All of it, which is then counted no longer. Raises BadRequest where it broke off within its encoding."""
-        ended = self._decoder is None or self._decoder.eof
+        """All of it, as it came, which is then counted no longer."""
         found = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self.drop()
-        if not ended:
-            raise BadRequest(DAMAGED)
         return found
 
     def drop(self) -> None:
@@ -77,12 +70,23 @@ class Body:
         self._size = 0
         self._parts.clear()
 
-    def _decoded(self, decoder: zlib._Decompress, part: bytes) -> bytes:
-        """No more than one byte beyond what a body may be long."""
-        try:
-            found = decoder.decompress(part, self._limits.body_bytes - self._size + 1)
-        except zlib.error:
-            raise BadRequest(DAMAGED) from None
-        if decoder.unused_data:
-            raise BadRequest(DAMAGED)
-        return found
+
+def encoded(headers: Mapping[str, str]) -> bool:
+    """Whether a body must be decoded before it is read."""
+    found = headers.get("content-encoding")
+    return found is not None and found.strip().lower() in GZIP
+
+
+def decoded(body: bytes, most: int) -> bytes:
+    """The body without its encoding. BadRequest where it is damaged or longer than so many bytes, of which no more than
+    one is made. It may take as long as a hundred requests: zlib lets other threads run meanwhile."""
+    decoder = zlib.decompressobj(EITHER)
+    try:
+        found = decoder.decompress(body, most + 1)
+    except zlib.error:
+        raise BadRequest(DAMAGED) from None
+    if len(found) > most:
+        raise BadRequest(TOO_LONG.format(most), 413)
+    if decoder.unused_data or not decoder.eof:
+        raise BadRequest(DAMAGED)
+    return found

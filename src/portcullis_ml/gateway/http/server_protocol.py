@@ -22,6 +22,7 @@ from portcullis_ml.gateway.protocols.wire import Reply
 __all__ = ["Data", "EndOfMessage", "Event", "ProtocolError", "ServerProtocol"]
 
 IDLE_S = 30.0  # that a connection on which nothing is asked stays open
+PARTS, PART = 1_024, 64  # a body in more parts than so many must have parts of so many bytes on average
 PIECE = 16 << 10  # bytes that are parsed before it is looked whether requests have come ahead of their turn
 
 
@@ -60,6 +61,7 @@ class ServerProtocol:
         self._events: deque[Event] = deque()
         self._begun = self._finished = 0  # requests
         self._size = 0  # bytes since a head or a part of a body was complete
+        self._parts = self._came = 0  # of the body, and bytes of it
         self._target, self._pairs = b"", list[tuple[bytes, bytes]]()
         self._headed = False  # the head that is being read is complete
         self._resuming = False  # a head is read for the second time
@@ -106,6 +108,11 @@ class ServerProtocol:
     def wants_data(self) -> bool:
         """False while the client asks ahead of its answers: what it has sent already is enough."""
         return not self._unparsed and self._begun - self._finished < 2
+
+    @property
+    def rest(self) -> bool:
+        """Of a request that has its response already, something is still to come, which nobody will look at."""
+        return self._responded and not self._complete
 
     @property
     def ahead(self) -> bool:
@@ -233,6 +240,7 @@ class ServerProtocol:
             self._wait("head", self._limits().head_s)
         self._begun += 1
         self._target, self._pairs, self._headed = b"", [], False
+        self._parts = self._came = 0
 
     def on_url(self, part: bytes) -> None:
         if not self._resuming:
@@ -263,6 +271,10 @@ class ServerProtocol:
 
     def on_body(self, part: bytes) -> None:
         self._size = 0
+        self._parts += 1
+        self._came += len(part)
+        if self._parts > PARTS and self._came < PART * self._parts:  # each costs as much as thousands of bytes
+            self._fail(413, f"A body in more than {PARTS} parts must have parts of {PART} bytes on average.")
         if not self._broken:
             self._events.append(Data(part))
 
