@@ -75,7 +75,7 @@ def test_the_whole_budget_is_spent_and_no_more(budget: int) -> None:
 
 def test_what_was_chosen_is_in_the_notes() -> None:
     notes = Retraining()(LocalOracle(VICTIM, DOOR, budget=250), Knowledge(), rng=rng()).notes
-    assert notes["chosen"]["fitted"] == ["linear"]
+    assert list(notes["chosen"]["fitted"]) == ["linear"]
     assert sum(notes["shares"].values()) == pytest.approx(1, abs=0.01)
 
 
