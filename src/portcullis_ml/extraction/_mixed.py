@@ -2,7 +2,8 @@
 
 ranges     uniform between the known bounds of every column
 marginals  every column drawn by itself: from the pool's own column, or, without a pool, from what schemas suggest (half
-           of the values of a wide column that is never negative lie near its low end, evenly in the logarithm)
+           of the values of a wide column that is never negative lie near its low end, evenly in the logarithm, some of
+           them at 0 itself where it starts there)
 pool       rows that somebody holds
 boundary   of many rows of the other kinds, those between whose two likeliest classes the copy decides least
 worst      rows that the copy got wrong before it had seen their answers, half of their columns drawn anew
@@ -26,6 +27,8 @@ BASIC = ("ranges", "marginals", "pool")
 LEARNED = ("boundary", "worst")
 LEAST = 0.1  # no way of asking falls below this share, so that it can come back
 MOST = 0.25  # nor rises above this (before the sum is made 1): near the boundary a copy is always half wrong
+COUNTED = 0.75  # of the rows: columns that may hold counts hold whole numbers
+EMPTY = 0.5  # of the skewed values of a wide column that starts at 0: nothing at all (a capital gain, say)
 WIDE_RANGE = 5.0  # a column that spans this many times its low end (or 1, from 0) is drawn evenly in its logarithm
 
 
@@ -111,21 +114,25 @@ class Questions:
 
 
 def typical_rows(interface: Interface, n: int, rng: np.random.Generator) -> Array:
-    """(n, *input_shape) rows as tables tend to hold them: large amounts are rare, and counts are whole numbers.
+    """(n, *input_shape) rows as tables tend to hold them: large amounts are rare, nothing is common, counts are whole.
 
-    Whether a column holds counts is a guess: where both its ends are whole, half of the rows round it.
+    Whether a column holds counts is a guess: where both its ends are whole and apart, most rows are drawn from its
+    whole numbers, each equally likely, so that its ends come up as often as the others.
     """
     flat = interface.uniform(n, rng).reshape(n, interface.n_inputs)
-    rounded = rng.random(n) < 0.5
+    counted = rng.random(n) < COUNTED
     for j, (low, high) in enumerate(zip(interface.low, interface.high, strict=True)):
-        categorical = interface.features is not None and interface.features[j].categorical
+        if interface.features is not None and interface.features[j].categorical:
+            continue
+        whole = low % 1 == 0 and high % 1 == 0 and high - low > 1
+        if whole:
+            flat[counted, j] = rng.integers(int(low), int(high) + 1, size=counted.sum())
         start = low if low > 0 else 1.0  # from where on values are spread evenly in the logarithm
-        if categorical or low < 0 or (high - low) / start < WIDE_RANGE:
+        if low < 0 or (high - low) / start < WIDE_RANGE:
             continue
         skewed = low + start * np.expm1(rng.random(n) * np.log1p((high - low) / start))
-        flat[:, j] = np.where(rng.random(n) < 0.5, skewed, flat[:, j])
-    whole = (interface.low % 1 == 0) & (interface.high % 1 == 0)
-    flat = np.where(rounded[:, None] & whole, np.round(flat), flat)
+        skewed = np.where(rng.random(n) < EMPTY, low, skewed) if low == 0 else skewed
+        flat[:, j] = np.where(rng.random(n) < 0.5, np.where(counted & whole, np.round(skewed), skewed), flat[:, j])
     return flat.reshape(n, *interface.input_shape)
 
 
