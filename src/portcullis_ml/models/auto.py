@@ -41,6 +41,7 @@ NETWORKS = 3  # fitted to all rows and averaged, where a network was chosen
 BLENDED = 3  # families at most in a blend
 SMALLEST = 0.05  # of the sum of the weights: families below it are left out
 GAIN = 0.9  # a blend must bring the divergence from the answers below this share of the best family's
+EXACT = 1e-6  # a family so near to the answers is exact, and no blend is better
 FLAT = 1e-4  # the penalty on squared weights, which makes them unique
 LEAST = 1e-3  # weight, so that a blend of families that know nothing still has an opinion
 
@@ -189,7 +190,7 @@ def _weigh(logits: Mapping[str, Array], truth: Array) -> tuple[dict[str, float],
         blend, name = _weights({name: logits[name] for name in kept}, truth), " + ".join(kept)
         found[name] = _score(_sum(blend, logits), truth)
         certain = float(entr(truth).sum(axis=1).mean())  # no prediction has a cross-entropy below this
-        if found[name][1] - certain < GAIN * (found[best][1] - certain):
+        if found[name][1] - certain < GAIN * (found[best][1] - certain) - EXACT:
             chosen = blend
     return chosen, {name: [round(score, 4) for score in scores] for name, scores in found.items()}
 
