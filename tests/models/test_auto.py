@@ -181,6 +181,14 @@ def test_heavy_tails_stand_by_rank_and_categories_by_their_most_frequent_values(
     assert np.isfinite(encoding(np.array([[1e9, 7.0, -3.0]]))).all()
 
 
+def test_wide_rows_such_as_text_get_no_boosted_trees_and_one_weight_for_all_columns() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((120, auto.WIDE + 100)) * (rng.random((120, auto.WIDE + 100)) < 0.02)
+    victim = SoftmaxRegression(rng.normal(size=(2, x.shape[1])) * 9, np.zeros(2))
+    told = chosen(AutoLearner().fit(x, victim.scores(x), rng=rng))
+    assert {name for name in told["set_aside"] if "+" not in name} == {"linear", "network", "kernel"}
+
+
 def test_the_columns_of_one_category_share_a_group() -> None:
     encoding = QuantileEncoding.of(rows(300), DOOR)
     assert encoding.groups.tolist() == [0, 1, 2, 2, 2]  # age, gain, job; one that never varies is left out

@@ -35,7 +35,7 @@ SMALL = 200  # fewer rows than these are fitted by cheap families only
 FOLDED = 600  # up to so many rows are set aside in three parts, each once
 ASIDE = 0.3  # of more rows than that
 COMPARED = 1500  # rows at most that take part in choosing
-WIDE = 400  # encoded columns above which boosted trees take too long
+WIDE = 400  # encoded columns (of text, say) above which boosted trees take too long and a kernel weighs all alike
 HARD = 0.3  # of the rows: where more are certain, classifiers are tried beside regressions
 NETWORKS = 3  # fitted to all rows and averaged, where a network was chosen
 BLENDED = 3  # families at most in a blend
@@ -103,7 +103,8 @@ class AutoLearner:
         z = encoding(x)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # a fit that does not converge shows in its score
-            rows = _Rows(z, p, encoding.groups, seed)
+            groups = encoding.groups if z.shape[1] <= WIDE else np.zeros(z.shape[1], np.int64)
+            rows = _Rows(z, p, groups, seed)
             weights, table = rows.choose(self._candidates(z, p), rng)
             fits = {name: rows.fit(name, slice(None), z, networks=NETWORKS)[0] for name in weights}
         parts = {name: (fit, weights[name]) for name, fit in fits.items() if fit is not None}
