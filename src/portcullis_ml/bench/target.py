@@ -74,6 +74,8 @@ def target_of(cell: Cell, spec: ExperimentSpec) -> Target:
     answered = interface_of(cell, experiment)
     guard = guard_of(cell, answered, mark)
     interface = answered if guard is None else guard.shown(answered)
+    if cell.uses == "labels":  # the guard still sees the whole answer; the attacker throws the rest away
+        interface = interface.revealing(reveals=Reveals.LABELS, explains=False)
     return Target(experiment, served_model(experiment, mark), guard, interface, knowledge_of(cell, experiment), mark)
 
 
