@@ -12,13 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from portcullis_ml.core.attack import Harvest
+from portcullis_ml.core.errors import AttackFailed
 from portcullis_ml.core.types import Array, Interface, Model
 from portcullis_ml.extraction._grid import Ints
 from portcullis_ml.extraction._mixed import Questions, wrong_labels
 from portcullis_ml.extraction._shown import spread
 from portcullis_ml.models.auto import AutoLearner, AutoModel
 
-__all__ = ["ask_aside", "ask_mixed", "best_copy", "better_copy", "share_aside"]
+__all__ = ["ask_aside", "ask_mixed", "best_copy", "better_copy", "share_aside", "surrogate_of"]
 
 FEWEST = 10  # rows set aside below which nothing can be compared
 MOST = 200
@@ -77,6 +78,20 @@ def better_copy(
             families = tuple(dict.fromkeys(name.partition(" ")[0] for name in surrogate.chosen["fitted"]))
             surrogate = AutoLearner(families=families).knowing(interface).fit(x[known], targets[known], rng=rng)
     return surrogate
+
+
+def surrogate_of(harvest: Harvest, interface: Interface, rng: np.random.Generator) -> Model:
+    """A surrogate fitted to everything that was answered: the copy of an attack that has none of its own to compare."""
+    answer = harvest.answer
+    targets = spread(answer, interface.n_classes)
+    known = answer.answered & (targets.sum(axis=1) > 0)
+    if not known.any():
+        raise AttackFailed("Every row was withheld, so there is nothing to learn from. Try another account.")
+    model = AutoLearner().knowing(interface).fit(harvest.x[known], targets[known], rng=rng)
+    harvest.notes["copy"] = "surrogate"
+    if isinstance(model, AutoModel):
+        harvest.notes["chosen"] = model.chosen
+    return model
 
 
 def ask_aside(harvest: Harvest, interface: Interface, pool: Array | None, rng: np.random.Generator) -> Ints:

@@ -21,8 +21,8 @@ are one step, and cost once: what makes the trees hard to tell apart makes their
 Random points come from the whole range and, as many, from the cells that known thresholds make, which are small where
 the training data was dense. With a budget that does not reach, what the steps do not explain is fitted by boosted trees
 on the cells, or all is, whichever does better on points left out of the fit. Where the lines alone would cost more than
-a tenth of the budget, they are left, and the rest buys the mixed questions of `retraining`. In either case a surrogate
-is fitted to the same answers, and the copy is what does better on rows set aside: `notes["copy"]` says which.
+a seventh of the budget, they are left, and the rest buys the mixed questions of `retraining`. Either way a surrogate is
+fitted to the same answers, and the copy is what does better on rows set aside: `notes["copy"]` says which.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
 from portcullis_ml.extraction._cells import Cells, best_of, from_labels
 from portcullis_ml.extraction._counterexamples import Builder
-from portcullis_ml.extraction._fallback import ask_aside, ask_mixed, better_copy, share_aside
+from portcullis_ml.extraction._fallback import ask_aside, ask_mixed, better_copy, share_aside, surrogate_of
 from portcullis_ml.extraction._flips import Flips
 from portcullis_ml.extraction._grid import Grid, Identities, Ints
 from portcullis_ml.extraction._lines import Changes, Known
@@ -49,7 +49,7 @@ from portcullis_ml.models.steps import Link
 
 __all__ = ["TreeEnsembles"]
 
-LINES = 0.1  # of the budget at most; where the lines would cost more, the steps, ten times as many, are out of reach
+LINES = 0.15  # of the budget at most: the steps cost five to ten times as much, and would not fit where lines cost more
 LINKS = ("auto", "share", "logit")
 NOTHING = "tree_ensembles had no answer to start from: the budget is empty or the door is closed. Raise the budget."
 
@@ -74,6 +74,8 @@ class TreeEnsembles(ExtractionAttack):
 
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         grid, known = Grid.of(interface, self.eps), Known()
+        if interface.task == "classification" and harvest.open and not self._for_lines(harvest, grid):
+            return self._surrogate(harvest, interface, knowledge.pool, rng)
         if adds_up(interface):
             model = self._from_sums(harvest, interface, grid, known, knowledge.pool, rng)
         else:
@@ -136,6 +138,14 @@ class TreeEnsembles(ExtractionAttack):
             return model
         name = min(errors, key=lambda n: errors[n]) if errors else "steps"
         return better_copy(name, model, harvest, interface, aside, rng)
+
+    def _surrogate(self, harvest: Harvest, interface: Interface, pool: Array | None, rng: np.random.Generator) -> Model:
+        """What a budget buys that cannot pay for the lines: mixed questions and a surrogate."""
+        ask_mixed(harvest, interface, pool, np.empty(0, np.int64), rng)
+        harvest.notes |= {"way": "surrogate", "bill": {"points": harvest.paid}, "complete": False, "thresholds": 0}
+        if not len(harvest):
+            raise AttackFailed(NOTHING)
+        return surrogate_of(harvest, interface, rng)
 
     def _for_lines(self, harvest: Harvest, grid: Grid) -> int:
         """The queries that lines may cost: a share of the budget, and none where that does not reach their ends."""
