@@ -1,6 +1,6 @@
 """PRADA beside the plain loop, in one run: time, growth of the time, memory, and the calibration of the defaults.
 
-    python benchmarks/prada.py [--data FOLDER] [--part speed cold growth memory calibrate]
+    python benchmarks/prada.py [--data FOLDER] [--part speed cold structureless growth memory calibrate]
 
 FOLDER holds mnist.npz, usps.npz and gtsrb32.npz (default: the environment variable PORTCULLIS_DATA).
 Times are processor time, the least median of seven rounds in which the two take turns; compare the ratios. The update
@@ -131,6 +131,27 @@ def cold(folder: Path, rounds: int = 12, each: int = 100) -> None:
         f"  numpy {least['numpy']:.0f} us, compiled {least['compiled']:.0f} us, the least of {rounds} medians of {each}"
     )
     print(f"  by turns {middle:.1f} x as fast [{low:.1f}, {high:.1f}] (median and quartiles)")
+
+
+def structureless(folder: Path, rounds: int = 12, each: int = 20) -> None:
+    """Uniform rows, between which no sketch tells: both ways to search beside one product with all stored rows."""
+    rng, kernels = np.random.default_rng(0), _compiled.kernels
+    print("Update at 2,000 stored rows of 784 uniform numbers in one class")
+    for kind in (np.float32, np.float64):
+        rows = rng.random((2000 + rounds * each, 784)).astype(kind)
+        stored, asked = rows[:2000], rows[2000:].astype(float)
+        clients = {}
+        for way, using in {"numpy": None, "compiled": kernels}.items():
+            _compiled.kernels = using
+            clients[way] = updater(stored.astype(float))
+            clients[way](asked[0])
+        _compiled.kernels = kernels
+        ways = {**clients, "one product": lambda x, s=stored: s @ x.astype(s.dtype)}
+        took = {w: [median_time(ask, part) for part in np.split(asked, rounds)] for w, ask in ways.items()}
+        for way, found in took.items():
+            low, middle, high = np.percentile(found, (25, 50, 75)) * 1e6
+            spread = f"[{low:.0f}, {high:.0f}] (quartiles of {rounds} medians of {each})"
+            print(f"  {kind.__name__}, {way:12} {middle:6.0f} us {spread}")
 
 
 def growth(folder: Path) -> None:
@@ -271,7 +292,14 @@ def calibrate(folder: Path) -> None:
 
 
 def main() -> None:
-    parts = {"speed": speed, "cold": cold, "growth": growth, "memory": memory, "calibrate": calibrate}
+    parts = {
+        "speed": speed,
+        "cold": cold,
+        "structureless": structureless,
+        "growth": growth,
+        "memory": memory,
+        "calibrate": calibrate,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("PORTCULLIS_DATA"))
     parser.add_argument("--part", nargs="+", choices=parts, default=list(parts))

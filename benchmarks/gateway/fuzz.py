@@ -83,7 +83,11 @@ def main() -> None:
         gate = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             assert gate.stdout
-            url, admin, token = (gate.stdout.readline().split()[1] for _ in range(3))
+            told = dict[str, str]()
+            while "token" not in told and (line := gate.stdout.readline()):
+                word, _, about = line.partition(" ")
+                told[word] = about.strip()
+            url, admin, token = told["gate"], told["dashboard"], told["token"]
             description = Path(folder) / "openapi.json"
             description.write_text(fetch(f"{admin}/openapi.json", token))
             start = time.monotonic()

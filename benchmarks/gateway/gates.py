@@ -1,7 +1,8 @@
 """The gates that are compared, each as a process: bare (the same stack, no inspection) and full (the whole guard).
 
 python gates.py bare UPSTREAM CLIENT            CLIENT: own (the gate's own client), or aiohttp
-python gates.py full UPSTREAM D STORED [clocked] [scores=NAME]   UPSTREAM may begin with "binary+": raw bytes go on
+python gates.py full UPSTREAM D STORED [clocked] [scores=NAME] [front=uvicorn]
+                                                UPSTREAM may begin with "binary+": raw bytes go on
 python gates.py soak UPSTREAM D CLIENTS CAP FOLDER              nothing on record; many clients, a smaller cap
 """
 
@@ -204,7 +205,7 @@ async def full(upstream: str, d: int, stored: int, words: list[str]) -> None:
         clock.spent.update(dict.fromkeys(clock.spent, 0.0))
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, mark)
-    await until_told(server)
+    await (behind_uvicorn(server) if names.get("front") else until_told(server))
     found: dict[str, Any] = {"about": about}
     if clock and begun:
         n = sum(server.gate.metrics.added) - begun[1]
@@ -268,6 +269,27 @@ async def soak(upstream: str, d: int, clients: int, cap: int, folder: Path) -> N
     print(json.dumps({"rows": rows, "megabytes": megabytes, "requests": sum(metrics.requests.values()),
                       "dropped": server.gate.querylog.dropped, "state failures": server.streams.failures,
                       "seconds": pulse.seconds}))  # fmt: skip
+
+
+async def behind_uvicorn(server: Server) -> None:
+    """Serve the gate as an application of uvicorn's until SIGTERM."""
+    settle(server.streams.fold.guard)
+    sock = bound("127.0.0.1", 0)
+    config = uvicorn.Config(
+        server.gate,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        date_header=False,
+    )
+    front = uvicorn.Server(config)
+    gate = asyncio.create_task(server())
+    print(address(sock), flush=True)
+    await front.serve(sockets=[sock])  # which ends on SIGTERM
+    server.stop()
+    await gate
 
 
 async def until_told(server: Server) -> None:

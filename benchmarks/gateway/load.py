@@ -145,7 +145,8 @@ async def main(a: dict) -> None:
             askers.append((await loop.create_connection(partial(Asker, tally), parts.hostname, parts.port))[1])
         start, work = time.perf_counter(), islice(questions_left, a["n"])
         await (by_clock(askers, work, a["rate"]) if a.get("rate") else by_turns(askers, work))
-        print(json.dumps(tally.told(time.perf_counter() - start)), flush=True)
+        told = tally.told(time.perf_counter() - start)
+        print(json.dumps(told | ({"times": tally.times} if a.get("each") else {})), flush=True)
         for asker in askers:
             asker.transport.close()
 

@@ -105,7 +105,7 @@ def gate(policy: Path, port: int) -> Iterator[str]:
         running = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait(f"{url}/v2/health/live", 30)
+        wait(f"{url}/v2/health/live", 120)
         yield url
     finally:
         running.terminate()

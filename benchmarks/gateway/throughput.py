@@ -6,6 +6,11 @@ Bare and full are measured in turns of half a second, so that all meet the same 
 long; every round gives one ratio, and what is printed is their median and their mean, with 95% intervals. Two bare
 gates are measured: one on the gate's own HTTP client, one on aiohttp. The load comes from processes of their own, which
 on two cores share them with the gate: processor time of the gate is the figure that does not depend on that.
+
+Two whole guards are compared in the same way, and nothing else is measured, with
+
+    --against REVISION   the gate of another revision, or of a checkout in another folder
+    --front uvicorn      the same gate as an application of uvicorn's, without its own port
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,9 +36,11 @@ CLOCKED = 3_000  # requests of which it is said where their time goes
 Process = subprocess.Popen[str]
 
 
-def start(script: str, *words: str, python: str = sys.executable) -> tuple[Process, str]:
-    """A process, and its address: the first line that it prints."""
-    process = subprocess.Popen([python, str(HERE / script), *words], stdout=subprocess.PIPE, text=True)
+def start(script: str, *words: str, python: str = sys.executable, root: Path | None = None) -> tuple[Process, str]:
+    """A process, and its address: the first line that it prints. With a `root`, script and package of that checkout."""
+    here = root / "benchmarks" / "gateway" if root else HERE
+    environment = os.environ | ({"PYTHONPATH": str(root / "src")} if root else {})
+    process = subprocess.Popen([python, str(here / script), *words], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
@@ -121,6 +129,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--binary", action="store_true", help="the client sends raw bytes")
     parser.add_argument("--binary-upstream", action="store_true", help="the gate sends raw bytes to the model")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--against", help="a revision, or the folder of a checkout: the two gates alone, by turns")
+    parser.add_argument("--front", choices=["uvicorn"], help="the gate behind it and by itself alone, by turns")
     return parser.parse_args()
 
 
@@ -130,6 +140,10 @@ def main() -> None:
     print(machine())
     stub, upstream = start("stub.py")
     to = "binary+" + upstream if a.binary_upstream else upstream
+    if a.against or a.front:
+        compare(to, a)
+        stop(stub)
+        return
     gates = {
         "bare": start("gates.py", "bare", upstream, "own"),
         "bare, aiohttp": start("gates.py", "bare", upstream, "aiohttp"),
@@ -160,6 +174,39 @@ def main() -> None:
     print(f"on record: {about}")
     where(to, a)
     stop(stub)
+
+
+def compare(upstream: str, a: argparse.Namespace) -> None:
+    """The gate and another one, nothing else."""
+    words = ("full", upstream, str(a.d), str(a.stored))
+    gates = {"this gate": start("gates.py", *words)}
+    with tempfile.TemporaryDirectory() as folder:
+        if a.front:
+            gates[a.front] = start("gates.py", *words, f"front={a.front}")
+        if a.against:
+            gates[a.against] = start("gates.py", *words, root=checkout(a.against, Path(folder)))
+        try:
+            found = in_turns(gates, a)
+        finally:
+            for process, _ in gates.values():
+                stop(process)
+    for name, runs in found.items():
+        m = {k: float(np.median([r[k] for r in runs])) for k in ("rps", "p50", "p99", "cpu_us")}
+        print(f"{name:14} {m['rps']:7.0f} requests/s  p50 {m['p50']:6.2f} ms  p99 {m['p99']:6.2f} ms  "
+              f"{m['cpu_us']:5.0f} us of processor time  {sum(r['bad'] for r in runs)} not 200")  # fmt: skip
+    for name in list(gates)[1:]:
+        pairs = list(zip(found["this gate"], found[name], strict=True))
+        print(f"this gate / {name}: throughput {middle([t['rps'] / o['rps'] for t, o in pairs])}, "
+              f"processor time {middle([t['cpu_us'] / o['cpu_us'] for t, o in pairs])}")  # fmt: skip
+
+
+def checkout(what: str, folder: Path) -> Path:
+    """A folder with this revision's files, or the folder that `what` is."""
+    if Path(what).is_dir():
+        return Path(what).resolve()
+    files = subprocess.run(["git", "archive", what], cwd=HERE.parents[1], check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=files, check=True)
+    return folder
 
 
 def common(a: argparse.Namespace) -> dict[str, Any]:

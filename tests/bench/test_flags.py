@@ -96,8 +96,54 @@ def test_cells_that_did_not_run_are_left_out():
     assert of_run([]) == []
 
 
+def test_labels_alone_that_beat_scores_behind_the_same_defense():
+    rows = [row("a", "none", 0.95), row("a", "watch", 0.5), row("a (labels only)", "watch", 0.7), CONTROL]
+    assert ids(*rows) == {("labels_beat_scores", "a | watch")}
+    blocked = [row("a", "label_only", 0.9), row("a", "watch", 0.5), row("a (labels only)", "watch", 0.5)]
+    assert ids(row("a", "none", 0.95), *blocked, CONTROL) == set()
+
+
+def test_an_attack_that_ends_below_someone_who_never_asks():
+    control = row("no_api", "none", 0.8, role="control")
+    assert ids(row("a", "none", 0.95), row("a", "x", 0.59), control) == {("attack_failed", "a | x")}
+    assert ids(row("a", "none", 0.95), row("a", "x", 0.81), control) == set()
+    assert ids(row("a", "none", 0.95), row("a", "x", 0.59, stopped="this client was blocked"), control) == set()
+
+
+def test_who_is_shown_scores_sees_labels_too():
+    """The difference is judged between those who may look at labels only on both sides."""
+    rounding = row("b", "rounding", 0.5)
+    rounding["cell"]["defense"] = [{"unit": "rounding", "decimals": 1}]
+    rows = [row("a", "none", 0.9), row("b", "none", 0.8), row("a", "label_only", 0.89), rounding, CONTROL]
+    assert ("difference_within_error", "rounding") in ids(*rows)
+    rounding["cell"]["defense"] = [{"unit": "quota"}]
+    assert ("difference_within_error", "rounding") not in ids(*rows)
+
+
+def test_the_stranger_is_an_attacker_behind_defenses_too():
+    stranger = [row("plain_stranger", d, 0.9, role="control") for d in ("none", "d")]
+    rows = [row("a", "none", 0.9), row("a", "d", 0.4), *stranger, CONTROL]
+    assert ids(*rows) == {("difference_within_error", "d")}
+
+
+def test_random_queries_that_were_tried_behind_defenses_are_attackers():
+    rows = [row("a", "none", 0.9), row("a", "d", 0.4), row("random_queries", "none", 0.9, role="control"), CONTROL]
+    assert ids(*rows) == set()
+    assert ids(*rows, row("random_queries", "d", 0.9, role="control")) == {("difference_within_error", "d")}
+
+
+def test_a_stranger_who_beats_the_attacks_behind_a_defense():
+    right = np.random.default_rng(0).random(500) < 0.8
+    more = right | (np.arange(500) % 20 == 0)
+    stranger = bits(more, "plain_stranger", role="control", defense="d")
+    even = [bits(right, "a"), bits(right, "plain_stranger", role="control")]
+    assert ("stranger_is_better", "d") in ids(*even, bits(right, "a", defense="d"), stranger)
+    labels = bits(more, "a (labels only)", defense="d")
+    assert ("stranger_is_better", "d") not in ids(*even, bits(right, "a", defense="d"), labels, stranger)
+
+
 def bits(right: np.ndarray, attack: str, seed: int = 0, **more: object) -> dict:
-    made = row(attack, "none", float(right.mean()), seed=seed, **more)
+    made = row(attack, str(more.pop("defense", "none")), float(right.mean()), seed=seed, **more)
     made["measures"]["agreement"]["n"] = len(right)
     return made | {"notes": {"right": np.packbits(right).tobytes().hex()}}
 

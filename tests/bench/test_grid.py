@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from portcullis_ml.bench.grid import Plan
-from portcullis_ml.bench.named import attack_named, by_name, guard_named
+from portcullis_ml.bench.named import KEEP_LABELS, attack_named, by_name, guard_named
 from portcullis_ml.catalog import split_outside
 from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
+from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG
 
 PLAN = Plan(
@@ -98,13 +100,43 @@ def test_an_empty_plan_is_refused(changes):
         replace(PLAN, **changes)
 
 
-def test_a_table_has_a_plain_stranger_beside_the_attacks() -> None:
+def test_a_plain_stranger_stands_behind_every_defense() -> None:
     plan = replace(PLAN, stranger=True)
     strangers = [c for c in plan.cells() if c.attack_name == "plain_stranger"]
-    assert {(c.role, c.defense_name, c.budget) for c in strangers} == {("control", "none", 40)}
-    assert len(strangers) == len(PLAN.seeds)
+    guards = ("none", "label_only", "rounding(decimals=2)")
+    assert {(c.role, c.defense_name, c.budget) for c in strangers} == {("control", d, 40) for d in guards}
+    assert len(strangers) == 3 * len(PLAN.seeds)
     others = [c.id for c in plan.cells() if c.attack_name != "plain_stranger"]
     assert others == [c.id for c in PLAN.cells()]
+
+
+def test_random_queries_stand_behind_every_defense_of_a_table() -> None:
+    guards = {"none", "label_only", "rounding(decimals=2)"}
+    assert {d for a, d in pairs(replace(PLAN, noise=True), "control") if a == "random_queries"} == guards
+    assert {d for a, d in pairs(PLAN, "control") if a == "random_queries"} == {"none"}
+    assert {c.id for c in PLAN.cells()} < {c.id for c in replace(PLAN, noise=True).cells()}
+
+
+def test_labels_alone_are_tried_where_the_row_of_label_only_does_not_say_it_all() -> None:
+    watch, changed = "watch(detector=prada, then=block)", "rounding(decimals=2) + other_class"
+    guards = by_name(["rounding(decimals=2)", "top_k(k=1)", "log", watch, changed], guard_named)
+    attacks = by_name(["knockoff", "equation_solving"], attack_named)
+    cells = replace(PLAN, attacks=attacks, defenses=guards, stranger=True, then=[{"unit": "x"}]).cells()
+    found = {(c.role, c.attack_name, c.defense_name, c.budget, c.then) for c in cells if c.uses}
+    tried = (("attack", "knockoff (labels only)"), ("control", "plain_stranger (labels only)"))
+    assert found == {(role, name, guard, 40, ()) for role, name in tried for guard in (watch, changed)}
+    assert not any(c.uses for c in replace(PLAN, interface={"reveals": "labels"}, defenses=guards).cells())
+    assert any(
+        c.uses for c in replace(PLAN, interface={"reveals": "labels", "explains": True}, defenses=guards).cells()
+    )
+
+
+def test_defenses_that_keep_labels_are_those_that_say_so_and_remember_nothing() -> None:
+    """A hardened victim has other labels than the one that label only was tried before."""
+    built = {name: cls for name in DEFENSES if isinstance((cls := DEFENSES.load(name)).keeps_labels, bool)}
+    assert set(KEEP_LABELS) == {n for n, c in built.items() if c.keeps_labels and c.start is Defense.start}
+    assert guard_named("log + rounding").keeps_labels
+    assert not guard_named("outlier_exposure + rounding").keeps_labels
 
 
 def test_attacks_that_follow_gradients_train_what_has_them() -> None:

@@ -48,6 +48,21 @@ def test_unpack_undoes_pack(sizes: dict[int, int], history: list[float], alarm: 
         assert (again.by_class[c].derived == inner[c].derived).all()
 
 
+class Alias:
+    """What `type Alias = np.ndarray` makes from Python 3.12 on, as far as `unpack` sees."""
+
+    __value__ = np.ndarray
+
+
+@dataclass
+class Hinted:
+    rows: Alias
+
+
+def test_a_hint_may_be_an_alias() -> None:
+    assert unpack(Hinted, pack(Hinted(np.arange(3.0)))).rows.tolist() == [0.0, 1.0, 2.0]  # type: ignore[attr-defined, arg-type]
+
+
 def test_a_view_costs_its_own_size() -> None:
     buffer = np.zeros(10_000)
     assert len(pack(Outer({0: Inner(buffer[:10])}))) < 1_000

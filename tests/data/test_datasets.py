@@ -151,7 +151,7 @@ def test_truncated_and_oversized_files_get_a_sentence(folder):
     (folder / "cut.csv.gz").write_bytes(gzip.compress(TABLE.encode())[:60])
     (folder / "latin.csv").write_bytes(b"a,b\n\xff,1\n")
     (folder / "empty.csv").write_bytes(b"")
-    for name in ("cut.npz", "cut.csv.gz", "latin.csv", "empty.csv"):
+    for name in ("cut.npz", "cut.csv.gz", "latin.csv"):
         with pytest.raises(InputError, match="it cannot be read"):
             load_dataset(str(folder / name))
     with pytest.raises(InputError, match=r"unpacks to [\d,]+ bytes; at most 50,000 are read"):
@@ -166,8 +166,8 @@ def test_truncated_and_oversized_files_get_a_sentence(folder):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a,b\n1,2\n3\n", "rows of 2 fields; it has 1 fields in row 2"),
-        ("a,b\n", "rows of 2 fields; it has no rows"),
+        ("a,b\n1,2\n3\n", "rows of 2 fields, as its header has; it has 1 in row 2"),
+        ("a,b\n", "a header line and rows; it has no rows"),
         ("a,a\n1,2\n", "'a' stands twice"),
         ("a,b\n1,\n,2\n", "0 rows without a missing value; at least 2 are needed"),
         ("a,b\ninf,x\n1,y\n2,x\n", "Column 'a' must be finite; it holds infinity"),
@@ -217,3 +217,36 @@ def test_the_real_sets(name, rows, classes, shape, dropped):
     real = load_dataset(name)
     assert len(real.x) + len(real.x_test) == rows
     assert (real.n_classes, real.input_shape, real.dropped) == (classes, shape, dropped)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b'a,b,c\n"x, ""y""\nz",1,k\nw,2,l\n', ('w', 'x, "y"\nz')),
+        (b"a;b;c\nx,y;1,5;k\nw;2;l\n", ("w", "x,y")),
+        (b"a\tb\tc\nx;y\t1.5\tk\nw\t2\tl\n", ("w", "x;y")),
+        ("a|b|c\r\nx|1.5|k\r\nw|2|l\r\n".encode("utf-8-sig"), ("w", "x")),
+        ("a,b,c\nü,1.5,k\nw,2,l\n".encode("utf-16"), ("w", "ü")),
+    ],
+)  # fmt: skip
+def test_tables_as_people_have_them(folder, raw, words):
+    (folder / "t.csv").write_bytes(raw)
+    table = load_dataset("t", target="c")
+    assert table.features[0].values == words
+    assert not table.features[1].categorical
+    assert table.classes == ("k", "l")
+
+
+def test_other_encodings_are_refused_by_the_byte(folder):
+    (folder / "t.csv").write_bytes("a,b\nü,1\nw,2\n".encode("latin-1"))
+    with pytest.raises(
+        InputError, match=r"in UTF-8; it cannot be read \(byte 4\).*`iconv -f WINDOWS-1252 -t UTF-8 t.csv`"
+    ):
+        load_dataset("t")
+
+
+def test_numbers_with_leading_zeros_are_text(folder):
+    (folder / "t.csv").write_text("zip,n,c\n01234,1,k\n80331,0.5,l\n")
+    table = load_dataset("t", target="c")
+    assert table.features[0].values == ("01234", "80331")
+    assert not table.features[1].categorical

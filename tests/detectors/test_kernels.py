@@ -207,6 +207,37 @@ def test_where_no_cache_can_be_written_it_is_compiled_all_the_same(tmp_path: Pat
     assert out.stdout.strip() == "True", out.stderr
 
 
+@pytest.mark.parametrize(
+    ("platform", "environment", "folder"),
+    [
+        ("linux", {}, "~/.cache"),
+        ("linux", {"XDG_CACHE_HOME": "/var/cache/me"}, "/var/cache/me"),
+        ("linux", {"XDG_CACHE_HOME": "relative"}, "~/.cache"),
+        ("darwin", {"XDG_CACHE_HOME": "/var/cache/me"}, "~/Library/Caches"),
+        ("win32", {}, "~/AppData/Local"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local"),
+    ],
+)
+def test_what_is_compiled_is_cached_where_the_system_keeps_a_users_caches(
+    platform: str, environment: dict[str, str], folder: str
+) -> None:
+    found = _compiled.cache_folder(environment, platform)
+    assert found == Path(folder).expanduser() / "portcullis" / "numba"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_cache_lies_there_and_not_beside_the_source(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numba
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "named") if named else "")
+    with _compiled._cached_in(tmp_path / "own"):
+        steps = numba.njit(cache=True)(_compiled.questions)  # nothing is compiled until it is called
+    assert Path(steps.stats.cache_path).parent == tmp_path / ("named" if named else "own")
+    assert numba.config.CACHE_DIR == (str(tmp_path / "named") if named else "")
+
+
 def asked(rows: Array) -> list[bytes]:
     """The questions that a detector with kernels reads."""
     read = rows_by_class("", Request("a", rows), Answer(np.zeros(len(rows), int)))

@@ -77,6 +77,33 @@ def test_the_distance_is_that_of_a_plain_loop(kind: str) -> None:
     np.testing.assert_array_equal(near.classes[0].exact(), rows)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "uniform, many inputs"])
+def test_products_with_whole_rows_rule_out_none_that_is_nearest(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numpy's search takes them for what has no structure; here it takes them for all."""
+    monkeypatch.setattr(_compiled, "kernels", None)
+    monkeypatch.setattr(_sketches, "MANY", 0)
+    rng = np.random.default_rng(2)
+    rows = rng.random((300, 3_000)) if kind.endswith("inputs") and kind != "few inputs" else KINDS[kind](rng)
+    near = Nearest(cap=1000)
+    for i, x in enumerate(rows):
+        if i:
+            assert near.distance(0, x) == plain(list(rows[:i]), x)
+        near.add(0, x)
+
+
+def test_few_rows_without_structure_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).random((1_520, 784))
+    near = Nearest(cap=2000)
+    for x in rows[:1_500]:
+        near.add(0, x)
+    monkeypatch.setattr(_compiled, "kernels", None)
+    compared, squares = [], _sketches.squares
+    monkeypatch.setattr(_sketches, "squares", lambda z, x: compared.append(len(z)) or squares(z, x))
+    for x in rows[1_500:]:
+        near.distance(0, x)
+    assert sum(compared) / 20 < 0.01 * 1_500
+
+
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), classes=st.integers(1, 4), stored=st.integers(1, 200))
 def test_classes_are_apart_and_the_cache_changes_nothing(seed: int, classes: int, stored: int) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import orjson
-from tests.gateway.harness import KEYS, Softmax, policy_of
+from tests.gateway.harness import KEYS, Softmax, policy_of, stored
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.policy.policy import Policy
-from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Streams
 
 URL = "/v2/models/m/infer"
@@ -29,6 +28,7 @@ class FakeUpstream:
     def __init__(self, model: Softmax, explains: bool = False) -> None:
         self.model = model
         self.explains = explains
+        self.looked = 0  # how often it was asked whether it is ready
         self.fails: BaseException | None = None
         self.waits: asyncio.Event | None = None
         self.headers: list[dict[str, str]] = []
@@ -46,6 +46,7 @@ class FakeUpstream:
         return Answer(labels, scores, self.model.explain(x, labels) if self.explains else None)
 
     async def ready(self) -> bool:
+        self.looked += 1
         return self.fails is None
 
     async def close(self) -> None:
@@ -71,7 +72,7 @@ class Here:
     def open(self, **settings: Any) -> None:
         """Start, or start again after a crash."""
         policy = self.policy
-        self.store = open_store(policy.state.url)
+        self.store = stored(policy.state.url)
         self.streams = Streams(
             policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
         )

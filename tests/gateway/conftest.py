@@ -6,12 +6,14 @@ import asyncio
 import inspect
 import shutil
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.gateway.harness import STORED
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -21,6 +23,33 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+@pytest.fixture(autouse=True)
+def every_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever opens a state file closes it; what is left to the garbage collector keeps its locks for as long."""
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def connected(*values: Any, **settings: Any) -> sqlite3.Connection:
+        made.append(connect(*values, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    yield
+    while STORED:
+        STORED.pop().discard()
+    left = [connection for connection in made if not _closed(connection)]
+    for connection in left:
+        connection.close()
+    assert not left, f"{len(left)} of {len(made)} connections to state files were left open"
+
+
+def _closed(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.total_changes < 0
+    except sqlite3.ProgrammingError as error:
+        return "closed" in str(error)
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,19 @@ from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.policy import Policy, parse_policy
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 from portcullis_ml.gateway.server import Server
+from portcullis_ml.gateway.state.stores import open_store
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob", "thief": "key-of-thief"}
 SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+STORED: list[Any] = []  # stores that are closed at the end of the test
+
+
+def stored(path: str | Path, **settings: Any) -> Any:
+    """A store that a test may abandon as a crash would: it is closed at the test's end."""
+    STORED.append(open_store(str(path), **settings))
+    return STORED[-1]
 
 
 class Softmax:
@@ -96,6 +106,7 @@ def gate(policy: Policy, **settings: Any) -> Iterator[Server]:
 
     async def main() -> None:
         server = Server(policy, **settings)
+        server.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]  # for tests that call from outside
         made.append(server)
         loops.append(asyncio.get_running_loop())
         task = asyncio.create_task(server())

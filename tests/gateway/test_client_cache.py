@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from tests.gateway.harness import SECRET, Softmax
+from tests.gateway.harness import SECRET, Softmax, stored
 
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Answer, Array
@@ -106,7 +106,7 @@ async def test_a_second_snapshot_writes_one_page_and_cuts_the_journal(
 ) -> None:
     monkeypatch.setattr(cache_module, "EVERY", 10)
     monkeypatch.setattr(cache_module, "PER_PAGE", 0)
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     streams = Streams(guard(), store)
     written: list[int] = []
     save = store._snapshots.save
@@ -123,12 +123,12 @@ async def test_a_second_snapshot_writes_one_page_and_cuts_the_journal(
     names, events = contents(store, "c")
     assert len(names) == 3
     assert events == 4  # of two requests
-    again = Streams(guard(), SqliteStore(tmp_path / "s.db"))
+    again = Streams(guard(), stored(tmp_path / "s.db"))
     assert await remembered(again, "c") == [float(i) for i in range(12)]
 
 
 async def test_pages_that_a_crash_left_behind_belong_to_nothing_and_go(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     streams = Streams(guard(), store)
     await ask(streams, "c", 1.0)
     store._db.execute("INSERT INTO pages VALUES ('c', x'00', x'00')")  # written, and then the process died
@@ -139,14 +139,14 @@ async def test_pages_that_a_crash_left_behind_belong_to_nothing_and_go(tmp_path:
 
 
 async def test_a_request_that_a_snapshot_caught_between_admit_and_release_counts_once(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     streams = Streams(guard(), store)
     x = np.ones((1, 4))
     seq = await streams.admit("c", x, 1.0)
     await streams.cache.save(await streams.look("c"))
     scores = MODEL.scores(x)
     await streams.release("c", seq, Answer(scores.argmax(axis=1), scores))
-    for again in (Streams(guard(), store), Streams(guard(), SqliteStore(tmp_path / "s.db"))):
+    for again in (Streams(guard(), store), Streams(guard(), stored(tmp_path / "s.db"))):
         stream = await again.look("c")
         assert stream.states["0-quota"].rows == 1
         assert stream.tally["requests"] == 1
@@ -158,11 +158,11 @@ async def test_a_long_journal_is_folded_by_pieces_and_nobody_sees_half_of_it(
     many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = INLINE[1] if many else 20  # few are read where they are asked for, many on another thread
-    streams = Streams(guard(), SqliteStore(tmp_path / "s.db"))
+    streams = Streams(guard(), stored(tmp_path / "s.db"))
     for i in range(requests):
         await ask(streams, "c", float(i))
     monkeypatch.setattr(workers_module, "SLICE_S", 0.0)
-    again = Streams(guard(), SqliteStore(tmp_path / "s.db"))
+    again = Streams(guard(), stored(tmp_path / "s.db"))
     turns = 0
 
     async def other() -> None:
@@ -177,7 +177,7 @@ async def test_a_long_journal_is_folded_by_pieces_and_nobody_sees_half_of_it(
 
 
 async def test_a_journal_that_cannot_be_folded_is_folded_anew_by_the_next_request(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     await ask(Streams(guard(), store), "c", 5.0)
     streams = Streams(guard(), store)
     load, fails = store.load, [True, True]
@@ -199,7 +199,7 @@ async def test_clients_with_long_journals_are_written_and_let_go_in_the_backgrou
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "LIGHT", 0)
-    streams = Streams(guard(), SqliteStore(tmp_path / "s.db"), capacity=3)
+    streams = Streams(guard(), stored(tmp_path / "s.db"), capacity=3)
     clients = [f"c{i}" for i in range(40)]
     for turn in range(3):
         for client in clients:
@@ -215,7 +215,7 @@ async def test_a_snapshot_does_not_begin_twice_and_does_not_hold_a_request_up(
 ) -> None:
     monkeypatch.setattr(cache_module, "EVERY", 2)
     monkeypatch.setattr(cache_module, "PER_PAGE", 0)
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     streams = Streams(guard(), store)
     going, hold = 0, asyncio.Event()
 
@@ -259,7 +259,7 @@ def test_a_page_is_named_by_all_of_its_bytes() -> None:
 
 
 async def test_an_end_writes_the_longest_journals_and_does_not_take_for_ever(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     streams = Streams(guard(), store)
     for client, requests in (("long", 80), ("longer", 90), ("short", 3)):
         for i in range(requests):
@@ -268,5 +268,5 @@ async def test_an_end_writes_the_longest_journals_and_does_not_take_for_ever(tmp
     assert store._db.execute("SELECT count(*) FROM snapshots").fetchone() == (0,)
     await streams.cache.close()
     assert store._db.execute("SELECT client FROM snapshots ORDER BY 1").fetchall() == [("long",), ("longer",)]
-    again = Streams(guard(), SqliteStore(tmp_path / "s.db"))
+    again = Streams(guard(), stored(tmp_path / "s.db"))
     assert [len(await remembered(again, c)) for c in ("long", "longer", "short")] == [80, 90, 3]

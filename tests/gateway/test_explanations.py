@@ -172,11 +172,11 @@ def test_an_upstream_that_does_not_explain_as_it_should_is_a_502(protocol: str, 
     if protocol == "v2":
         kinds = {"label": full.labels, "probabilities": full.scores, "why": why}
         tree = {"outputs": [
-            {"name": n, "shape": [1], "datatype": "INT64" if n == "label" else "FP64", "data": v.ravel().tolist()}
+            {"name": n, "shape": v.shape, "datatype": "INT64" if n == "label" else "FP64", "data": v.ravel().tolist()}
             for n, v in kinds.items() if v is not None
         ]}  # fmt: skip
     body = re.sub(rb"NaN", b"null", orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
-    with pytest.raises(Unreachable, match=r"not finite or not complete|must explain by 2 x 4 numbers"):
+    with pytest.raises(Unreachable, match=r"not finite or not complete|explanations of shape 2 x 4; it sent"):
         checked(wire.understand(policy.asked, 2, {}, body), 2, policy.asked)
 
 

@@ -10,6 +10,8 @@ import sqlite3
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,16 @@ from tests.gateway.harness import policy_text, running, served_of
 from tests.gateway.test_server import MODEL, QUOTA, post, process
 
 from portcullis_ml.gateway.modelserver import ModelServer
+
+
+def get(url: str) -> int:
+    """The status of a GET, without a name."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's limits are set from outside on Linux only")
@@ -42,6 +54,7 @@ def test_a_state_file_that_cannot_be_written_does_what_the_policy_says(
             assert [status for status, _ in found] == [meanwhile] * 5
             if policy == "closed":
                 assert found[0][1] == {"error": "The gate cannot keep its records just now."}
+            assert get(f"{url}/v2/health/ready") == meanwhile
             if failure == "locked":
                 lock.execute("ROLLBACK")
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.gateway.harness import KEYS
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer
 from portcullis_ml.gateway.protocols.strict import BadRequest
+from portcullis_ml.gateway.querylog import Line, NoLog
 
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 10\nper = 60\n'
 ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 2\n'
@@ -37,7 +39,7 @@ async def test_an_answer_goes_out_as_the_guard_leaves_it(tmp_path: Path) -> None
     status, headers, tree = await here.infer(X)
     assert status == 200
     assert scores(tree) == np.round(here.model.scores(X), 2).ravel().tolist()
-    assert here.gate.metrics.requests["altered"] == 1
+    assert here.gate.metrics.requests["answered"] == 1  # as everybody is
     assert headers["x-request-id"]
 
 
@@ -60,7 +62,7 @@ async def test_the_upstream_gets_the_request_id_and_the_trace_and_nothing_else_o
         ({}, 401, "Say who you are"),
         ({"x-api-key": "wrong"}, 401, "not valid"),
         ([("x-api-key", KEYS["alice"]), ("x-api-key", KEYS["bob"])], 400, "may come once"),
-        ({**ALICE, "content-encoding": "gzip"}, 415, "encodings such as gzip"),
+        ({**ALICE, "content-encoding": "br"}, 415, "gzip"),
         ({**ALICE, "content-length": str(10**9)}, 413, "bytes long"),
         ({**ALICE, "content-length": "9" * 5_000}, 413, "bytes long"),
         ({**ALICE, "content-length": "ten"}, 400, "must be one number"),
@@ -68,19 +70,52 @@ async def test_the_upstream_gets_the_request_id_and_the_trace_and_nothing_else_o
 )
 async def test_who_cannot_be_served_is_told_why(headers: Any, status: int, sentence: str, tmp_path: Path) -> None:
     here = Here(tmp_path, QUOTA)
-    got, _, tree = await here.send(body=gzip.compress(question(X)) if status == 415 else question(X), headers=headers)
+    got, _, tree = await here.send(body=question(X), headers=headers)
     assert (got, sentence in tree["error"]) == (status, True)
     assert here.model.asked == 0
     assert not here.streams.open  # no state changed
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "TRACE"])
 async def test_other_methods_and_routes_are_refused_not_passed_through(method: str, tmp_path: Path) -> None:
     here = Here(tmp_path)
-    assert (await here.send(method))[0] == 404
+    status, headers, tree = await here.send(method)
+    assert (status, headers["allow"]) == (405, "POST, OPTIONS")
+    assert tree["error"] == "Ask here by POST or OPTIONS."
+    assert (await here.send(method, "/v2/models/other/infer"))[0] == 404
     assert (await here.send("POST", "/v2/repository/models/m/unload"))[0] == 404
-    assert (await here.send("POST", URL, question(X), query_string=b"debug=1"))[0] == 404
     assert here.model.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [(URL, "POST, OPTIONS"), ("/v2", "GET, HEAD, OPTIONS"), ("*", "GET, HEAD, POST, OPTIONS")]
+)
+async def test_options_tells_what_may_be_asked(path: str, methods: str, tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    status, headers, body = await here.send("OPTIONS", path, headers={})
+    assert (status, headers["allow"], body) == (204, methods, b"")
+    assert "content-length" not in headers
+    assert (await here.send("OPTIONS", "/v2/models/other/infer"))[0] == 404
+
+
+async def test_head_is_answered_as_get_is(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    given = {**ALICE, "x-request-id": "seven"}
+    for path in ("/v2", "/v2/health/live", "/v2/models/m", "/v2/nothing"):
+        assert await here.send("HEAD", path, headers=given) == await here.send("GET", path, headers=given)
+
+
+async def test_a_query_behind_a_path_is_not_looked_at(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    assert (await here.send("POST", URL, question(X), query_string=b"debug=1&x=%2e%2e"))[0] == 200
+
+
+async def test_a_question_in_gzip_is_read(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    plain = (await here.infer(X))[2]
+    packed = await here.send(body=gzip.compress(question(X)), headers={**ALICE, "content-encoding": "gzip"}, pieces=3)
+    assert (packed[0], packed[2]) == (200, plain)
+    assert here.gate.bodies.buffered == 0
 
 
 async def test_what_is_sent_upstream_is_what_was_inspected(tmp_path: Path) -> None:
@@ -104,6 +139,22 @@ async def test_rows_are_counted_not_requests(tmp_path: Path) -> None:
     assert (await here.infer(X))[0] == 429
     assert (await here.infer(X, {"x-api-key": KEYS["bob"]}))[0] == 200  # somebody else's
     here.now += 60
+    assert (await here.infer(X))[0] == 200
+
+
+async def test_a_clock_that_ran_ahead_for_a_while_locks_nobody_for_weeks(tmp_path: Path) -> None:
+    here = Here(tmp_path, QUOTA)  # ten rows in 60 seconds
+    assert (await here.infer(np.zeros((4, 4))))[0] == 200
+    here.now += 30 * 86_400
+    assert (await here.infer(np.zeros((10, 4))))[0] == 200
+    here.now = 1_001.0
+    status, headers, _ = await here.infer(X)
+    assert (status, headers["retry-after"]) == (429, "60")
+    here.now = 1_061.0
+    assert (await here.infer(np.zeros((10, 4))))[0] == 200
+    here.now = 1_062.0 - 50  # replicas whose clocks differ by less than a minute begin no window anew
+    assert (await here.infer(X))[0] == 429
+    here.now = 1_122.0
     assert (await here.infer(X))[0] == 200
 
 
@@ -167,6 +218,23 @@ async def test_a_block_may_be_a_429(tmp_path: Path) -> None:
     status, headers, tree = await here.infer(X)
     assert (status, headers["retry-after"]) == (429, "3600")
     assert tree["error"] == "The guard refused this client: too curious."
+
+
+async def test_what_everybody_gets_is_not_counted_as_altered(tmp_path: Path) -> None:
+    log: list[Any] = []
+
+    class Lines(NoLog):
+        def write(self, line: Line) -> None:
+            log.append(line.altered)
+
+    here = Here(tmp_path, ROUNDING + watch(4, '{ unit = "label_only" }') + ROUNDING, querylog=Lines())
+    for n in (1, 2, 2, 1):
+        assert (await here.infer(np.repeat(X, n, axis=0)))[0] == 200
+    assert log == [0, 0, 2, 1]  # the fourth row sets the alarm off
+    assert (here.gate.metrics.requests["answered"], here.gate.metrics.requests["altered"]) == (2, 2)
+    stream = await here.streams.look("alice")
+    assert stream.tally["altered"] == 3
+    assert stream.decided == {"1-watch": {"changed": 3, "refused": 0}}
 
 
 async def test_observing_decides_counts_and_alarms_but_changes_nothing(tmp_path: Path) -> None:
@@ -287,6 +355,54 @@ async def test_a_signed_token_names_the_client(tmp_path: Path) -> None:
     ):
         assert (await here.infer(X, bad))[0] == 401
     assert (await here.infer(X, signed({**good, "sub": "x" * 500})))[0] == 400
+
+
+@pytest.mark.parametrize("claim", ["sub", "user_id"])
+async def test_a_whole_number_names_a_client_by_its_digits(claim: str, tmp_path: Path) -> None:
+    import jwt
+
+    (tmp_path / "token.key").write_text("s" * 32)
+    token = f'{{ key_file = "token.key", algorithms = ["HS256"], claim = "{claim}" }}'
+    here = Here(tmp_path, QUOTA, f"[clients]\ntoken = {token}\n")
+    for value, status in ((1234, 200), (-5, 200), (True, 400), (12.0, 400), ([1], 400), (None, 401), (10**200, 400)):
+        given = {"authorization": "Bearer " + jwt.encode({"exp": 4e9, claim: value}, "s" * 32, "HS256")}
+        assert (await here.infer(X, given))[0] == status, value
+    assert list(here.streams.open) == ["1234", "-5"]
+
+
+async def test_the_clocks_of_issuer_and_gate_may_differ_by_the_leeway(tmp_path: Path) -> None:
+    import jwt
+
+    token = 'key_file = "token.key", algorithms = ["HS256"]'
+    for leeway, ahead, status in (
+        ("", 5, 200),
+        ("", 40, 401),
+        (", leeway_s = 60", 40, 200),
+        (", leeway_s = 0", 5, 401),
+    ):
+        folder = tmp_path / f"{leeway}{ahead}"
+        folder.mkdir()
+        (folder / "token.key").write_text("s" * 32)
+        here = Here(folder, QUOTA, f"[clients]\ntoken = {{ {token}{leeway} }}\n")
+        now = int(time.time())
+        for claim in ("iat", "nbf"):
+            claims = {"sub": "erin", "exp": now + 600, claim: now + ahead}
+            given = {"authorization": "Bearer " + jwt.encode(claims, "s" * 32, "HS256")}
+            assert (await here.infer(X, given))[0] == status, (leeway, ahead, claim)
+
+
+async def test_a_proxy_names_clients_in_utf_8(tmp_path: Path) -> None:
+    here = Here(tmp_path, QUOTA, '[clients]\nsubject = { header = "X-Subject", trusted = ["10.0.0.0/8"] }\n')
+
+    async def named(name: bytes) -> tuple[int, Any]:
+        given = {"x-subject": name.decode("latin-1")}  # as any header is read: byte by byte
+        status, _, tree = await here.send(body=question(X), headers=given, client=("10.1.2.3", 1))
+        return status, tree
+
+    for name in ("CN=José", "CN=李雷", "CN=ascii"):
+        assert (await named(name.encode()))[0] == 200
+    assert list(here.streams.open) == ["CN=José", "CN=李雷", "CN=ascii"]
+    assert await named(b"CN=Jos\xe9") == (400, {"error": "The header x-subject must be UTF-8."})
 
 
 async def test_a_key_and_its_successor_overlap(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tests.gateway import units
 from tests.gateway.asgi import ALICE, Here, down
-from tests.gateway.harness import KEYS, SECRET, policy_text, running, served_of
+from tests.gateway.harness import KEYS, SECRET, policy_text, running, served_of, stored
 from tests.gateway.test_server import MODEL, post, process
 
 from portcullis_ml.core.guard import Guard
@@ -24,8 +24,8 @@ from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.state.stores import SqliteStore
 from portcullis_ml.gateway.state.streams import Streams
+from portcullis_ml.gateway.state.workers import FEW
 
 THIEF = {"x-api-key": KEYS["thief"]}
 WAITS = '[[guard]]\nunit = "tests.gateway.units:Waits"\n'
@@ -65,6 +65,17 @@ async def test_while_a_stage_holds_one_client_another_is_answered(door: units.Do
     found = {status for status, _, _ in await asyncio.gather(*held)}
     assert found <= ({502, 200} if "undo" in units.DOORS else {200})
     assert here.gate.in_flight == 0
+
+
+@pytest.mark.parametrize("door", ["admit", "release"], indirect=True)
+async def test_a_light_guard_takes_many_rows_beside_the_loop(door: units.Door, tmp_path: Path) -> None:
+    here = Here(tmp_path, WAITS.replace("Waits", "WaitsLightly"))
+    held = asyncio.create_task(here.infer(np.zeros((FEW + 1, 4)), THIEF))
+    await until(door.reached)
+    assert (await here.infer(X, ALICE))[0] == 200
+    assert not held.done()
+    door.opened.set()
+    assert (await held)[0] == 200
 
 
 async def test_while_a_journal_is_folded_at_a_start_another_client_is_answered(tmp_path: Path) -> None:
@@ -141,7 +152,7 @@ async def test_a_client_who_goes_away_leaves_its_request_to_end_by_itself(door: 
 
 
 async def test_a_cancelled_caller_holds_the_client_until_the_stage_has_ended(door: units.Door) -> None:
-    streams = Streams(Guard(Quota(rows=9, per=None), units.Waits(), key=SECRET), SqliteStore(":memory:"))
+    streams = Streams(Guard(Quota(rows=9, per=None), units.Waits(), key=SECRET), stored(":memory:"))
     seq = await streams.admit("thief", X, 0.0)
     answer = Answer.of(MODEL.scores(X), served_of(MODEL).interface)
     release = asyncio.create_task(streams.release("thief", seq, answer))

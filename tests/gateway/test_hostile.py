@@ -95,6 +95,7 @@ WIRE = {
     "a body that never begins": http(b"", headers={"content-length": "50"}),
     "a body that stops between chunks": http(b"5\r\nhello\r\n", headers={"transfer-encoding": "chunked"}),
     "a gzip bomb": http(gzip.compress(bytes(10**6)), headers={"content-encoding": "gzip"}),
+    "a damaged gzip": http(gzip.compress(GOOD)[:-5], headers={"content-encoding": "gzip"}),
     "a gzip bomb by transfer": http(gzip.compress(GOOD), headers={"transfer-encoding": "gzip"}),
     "another content type": http(b"<x/>", "/invocations", headers={"content-type": "application/xml"}),
     "another content type of v2": http(headers={"content-type": "multipart/form-data; boundary=x"}),
@@ -106,6 +107,10 @@ WIRE = {
     "a length in words": http(headers={"content-length": "ten"}),
     "a negative length": http(headers={"content-length": "-1"}),
     "a length with a sign": http(headers={"content-length": f"+{len(GOOD)}"}),
+    "a list of transfer codings": http(b"0\r\n\r\n", headers={"transfer-encoding": "gzip, chunked"}),
+    "no host": http().replace(b"host: gate\r\n", b"", 1),
+    "two hosts": http(headers={"host": "elsewhere"}),
+    "a head of 70 kB in one write": http(headers={"x": "y" * 70_000}),
     "chunks and a length": chunked(GOOD, length="5"),
     "a bad chunk": http(b"zz\r\n", headers={"transfer-encoding": "chunked"}),
     "an unknown version": http().replace(b"HTTP/1.1", b"HTTP/9.9", 1),
@@ -137,14 +142,14 @@ WIRE = {
                      "/v2/models/m%2Finfer", "/v2%2fmodels%2fm%2finfer", "/v2/models/%6d/infer",
                      "/v2/models/m;a=b/infer", "/v2/models/m/infer;a",
                      "/V2/models/m/infer", "/v2/models/M/infer", "/v2/models/m/INFER",
-                     "/v2/models/m/infer%00", "/v2/models/m/infer%0d%0a", "/v2/models/m/infer?debug=1",
-                     "/v2/models/m/infer?x-api-key=1", "/v2/models/m\\infer", "/v2/models/%c0%ae/infer", "*",
+                     "/v2/models/m/infer%00", "/v2/models/m/infer%0d%0a", "/v2/models/m/infer%3Fa",
+                     "/v2/models/m\\infer", "/v2/models/%c0%ae/infer", "*",
                      "/v2/models/m/versions/1/infer", "/v2/models/m/generate", "/v2/repository/models/m/unload",
                      "/v2/systemsharedmemory/region/r/register", "/metrics", "/healthz", "/live", "/act",
                      "/invocations/", "/invocations/../v2/models/m/infer", "/predict%20", "/v1/models/m:regress",
                      "http://elsewhere.example/v2/models/other/infer", "http:///v2/models/m/infer", "/" + "a" * 9_000)
     },
-    **{f"the method {m}": http(method=m) for m in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")},
+    **{f"the method {m}": http(method=m) for m in ("GET", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT")},
     "a method of its own": http(method="INFER"),
     "a WebSocket": http(b"", method="GET", headers={"connection": "upgrade", "upgrade": "websocket"}),
 }  # fmt: skip
@@ -198,7 +203,7 @@ def state(server: Any) -> tuple[Any, ...]:
 def test_it_is_a_4xx_with_one_sentence_and_changes_nothing(case: str, server: Any) -> None:
     before, start = state(server), time.monotonic()
     status, body = asked(server.url, WIRE[case])
-    assert 400 <= status < 500, (status, body)
+    assert 400 <= status < 500 or (status == 501 and "transfer" in case), (status, body)
     tree = json.loads(body) if body[:1] == b"{" else body.decode()
     sentence = tree.get("error", tree.get("message")) if isinstance(tree, dict) else tree
     assert sentence.endswith("."), body

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.gateway.certificates import certificates
 
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.gateway.http import client as http_client
-from portcullis_ml.gateway.http import client_connection as http_connection
+from portcullis_ml.gateway.http import client_protocol
 from portcullis_ml.gateway.http.client import HttpClient
-from portcullis_ml.gateway.http.client_connection import Lost, Unreadable
+from portcullis_ml.gateway.http.client_protocol import Lost, Unreadable
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.upstream import credentials, trusted
 
@@ -100,7 +101,7 @@ async def test_bodies_in_every_form(answer: bytes) -> None:
 async def test_what_is_no_answer_or_too_long_is_unreadable_and_the_connection_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_connection, "HEADER_BYTES", 1000)
+    monkeypatch.setattr(client_protocol, "HEADER_BYTES", 1000)
     for answer in (
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n" + bytes(2000),
@@ -254,39 +255,6 @@ async def test_a_name_and_password_in_the_address_and_no_line_breaks_in_headers(
         await client.close()
     with pytest.raises(ParameterError, match=r"upstream\.url"):
         HttpClient("ftp://host", timeout_s=1.0, connections=1, limit=1)
-
-
-def certificates(folder: Path) -> None:
-    """An authority, and what it signed for the server and for the gate: NAME.pem holds certificate and key."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    def name(word: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, word)])
-
-    now, root = datetime.datetime.now(datetime.UTC), ec.generate_private_key(ec.SECP256R1())
-    for word in ("ca", "server", "gate"):
-        key = root if word == "ca" else ec.generate_private_key(ec.SECP256R1())
-        made = (
-            x509.CertificateBuilder(name("ca"), name(word), key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=word == "ca", path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), False)
-        )
-        if word == "ca":
-            made = made.add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), True)
-        plain = serialization.NoEncryption()
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-        (folder / f"{word}.pem").write_bytes(made.sign(root, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        with (folder / f"{word}.pem").open("ab") as file:
-            file.write(private)
 
 
 async def test_a_server_shows_whom_it_is_and_the_gate_does_too(tmp_path: Path) -> None:

@@ -113,6 +113,62 @@ def test_whatever_stands_anywhere_in_a_long_question_is_met_alike(data: Any, tok
         assert quick == plain
 
 
+@contextmanager
+def in_pieces() -> Iterator[None]:
+    """Every body is large, and a piece is a handful of bytes."""
+    held = number_lists.PARSER, number_lists.LARGE, number_lists.PIECE, number_lists.REST
+    number_lists.PARSER, number_lists.LARGE, number_lists.PIECE, number_lists.REST = None, 0, 5, 1 << 20
+    try:
+        yield
+    finally:
+        number_lists.PARSER, number_lists.LARGE, number_lists.PIECE, number_lists.REST = held
+
+
+def by_pieces(name: str, served: ModelSpec, headers: dict[str, str], body: bytes) -> tuple[Any, Any]:
+    """What becomes of a body by pieces and as a whole; of refusals their status, as their words differ."""
+    with in_pieces():
+        pieces = outcome(name, served, headers, body)
+    with reading(None):
+        whole = outcome(name, served, headers, body)
+    return tuple(o[0] if isinstance(o[0], int) else o for o in (pieces, whole))  # type: ignore[return-value]
+
+
+@settings(max_examples=2 * N, deadline=2_000)
+@given(
+    rows=st.lists(st.lists(NUMBER, min_size=3, max_size=3), min_size=1, max_size=5),
+    kind=st.sampled_from(["FP64", "FP32", "FP16", "INT8", "UINT64", "BOOL"]),
+    gap=st.sampled_from(["", " ", "\n\t", "\x0c"]),
+    flat=st.booleans(),
+)
+def test_every_number_is_read_by_pieces_as_it_is_in_one(rows: list[list[str]], kind: str, gap: str, flat: bool) -> None:
+    nested = f"[{gap}" + f"{gap},{gap}".join("[" + f",{gap}".join(row) + f"{gap}]" for row in rows) + f"{gap}]"
+    joined = "[" + f",{gap}".join(v for row in rows for v in row) + "]"
+    for name, form in BODIES.items():
+        text = form % (len(rows), kind, joined if flat else nested) if name == "v2" else form % nested
+        pieces, whole = by_pieces(name, LONG, {}, text.encode())
+        assert pieces == whole
+
+
+@settings(max_examples=4 * N, deadline=2_000)
+@given(data=st.data(), kind=st.sampled_from(sorted(SERVED)))
+def test_after_an_accident_pieces_are_understood_or_refused_as_the_whole_is(data: Any, kind: str) -> None:
+    name, headers, body = data.draw(st.sampled_from(VALID[kind]))
+    pieces, whole = by_pieces(name, SERVED[kind], headers, data.draw(mutated(body)))
+    assert pieces == whole
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (40, 2, 3), (2, 3, 4, 5)])
+def test_a_list_is_cut_between_the_values_of_the_outermost_one(shape: tuple[int, ...]) -> None:
+    x = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    for indent in (None, 2):
+        text = json.dumps(x.tolist(), indent=indent).encode()
+        with in_pieces():
+            cuts = number_lists._cuts(text)
+            assert len(cuts) == len(x)
+            _, found = number_lists.without_numbers(b'{"data":' + text + b"}", b'"data"') or (b"", None)
+        np.testing.assert_array_equal(found, x)
+
+
 ODD = [
     b'{"data":[1,2,3]}',
     b'{"inputs":[{"data":[1,2,3]},{"data":[1,2,3]}]}',
@@ -168,7 +224,7 @@ def test_a_parser_that_is_busy_or_too_small_is_done_without() -> None:
         del held
         assert number_lists.loads_with_numbers(body, "inputs", 0, "data")[1] is not None
         long = (BODIES["v2"] % (1, "FP64", "[" + "1," * (1 << 19) + "1]")).encode()
-        assert number_lists.loads_with_numbers(long, "inputs", 0, "data")[1] is None
+        assert number_lists._one_row(long, b'"data"') is None
 
 
 def forms(served: ModelSpec) -> dict[tuple[bytes, bool], Any]:
@@ -297,15 +353,24 @@ OUTPUT = st.fixed_dictionaries(
         "datatype": st.sampled_from(["INT64", "FP64", "FP32", "FP16", "BYTES", None, []]),
         "data": st.lists(VALUE, max_size=4) | st.lists(st.floats(0, 1), min_size=3, max_size=3) | VALUE,
     },
-    optional={"parameters": st.sampled_from([None, {}, {"binary_data_size": 8}, {"content_type": "np"}, []])},
+    optional={
+        "shape": st.sampled_from([[1], [1, 1], [3], [1, 3], [1, 3], [3, 1], [-1, 3], [-1], [0], None, 3]),
+        "parameters": st.sampled_from([None, {}, {"binary_data_size": 8}, {"content_type": "np"}, []]),
+    },
 )
 
 
 @settings(max_examples=4 * N, deadline=2_000)
 @given(tree=st.fixed_dictionaries({"outputs": st.lists(OUTPUT, max_size=3) | VALUE}))
-@example(tree={"outputs": [{"name": "probabilities", "datatype": "FP64", "data": [0.3, 0.4, 0.4]}]})
-@example(tree={"outputs": [{"name": "label", "datatype": "INT64", "data": [1]},
-                           {"name": "probabilities", "datatype": "FP32", "data": [0.1, 0.2, 0.7]}]})  # fmt: skip
+@example(tree={"outputs": [{"name": "probabilities", "shape": [1, 3], "datatype": "FP64", "data": [0.3, 0.4, 0.4]}]})
+@example(
+    tree={
+        "outputs": [
+            {"name": "label", "shape": [1], "datatype": "INT64", "data": [1]},
+            {"name": "probabilities", "shape": [1, 3], "datatype": "FP32", "data": [0.1, 0.2, 0.7]},
+        ]
+    }
+)
 def test_an_answer_for_one_row_is_the_one_that_the_long_way_finds(tree: Any) -> None:
     for asked in (ASKED, UNLABELED):
         quick = one_row(asked, json.loads(json.dumps(tree)))
@@ -320,8 +385,8 @@ def test_an_answer_for_one_row_is_the_one_that_the_long_way_finds(tree: Any) -> 
 
 def test_the_usual_answer_takes_the_short_way() -> None:
     for kind in ("FP64", "FP32"):
-        outputs = [{"name": "label", "datatype": "INT64", "data": [1]},
-                   {"name": "probabilities", "datatype": kind, "data": [0.1, 0.2, 0.7]}]  # fmt: skip
+        outputs = [{"name": "label", "shape": [1], "datatype": "INT64", "data": [1]},
+                   {"name": "probabilities", "shape": [1, 3], "datatype": kind, "data": [0.1, 0.2, 0.7]}]  # fmt: skip
         assert one_row(ASKED, {"outputs": outputs}) is not None
         assert one_row(UNLABELED, {"outputs": outputs[1:]}) is not None
         for output in outputs:
@@ -343,3 +408,9 @@ def test_an_answer_is_checked_alike_whether_it_is_short_or_long(n: int) -> None:
         spoilt_labels[-1] = wrong
         with pytest.raises(Unreachable, match=re.escape("must be 0 to 2")):
             checked(Answer(spoilt_labels, scores), n, ASKED)
+
+
+@pytest.mark.parametrize("stray", [b"null", b"1", b" true", b"]", b"[]"])
+def test_what_stands_behind_the_list_is_not_swallowed(stray: bytes) -> None:
+    body = b'{"inputs":[[0.0,1.0,1.0,0.0],[1.0,1.0,0.0,0.0]]%b}' % stray
+    assert by_pieces("invocations", SERVED["bits"], {"content-type": "application/json"}, body) == (400, 400)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.gateway.asgi import ALICE, Here
+from tests.gateway.asgi import ALICE, Here, down
 
 from portcullis_ml.gateway.admin.openapi import described
 
@@ -80,9 +81,9 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
     return True
 
 
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Here:
-    return Here(tmp_path_factory.mktemp("openapi"), '[[guard]]\nunit = "rounding"\ndecimals = 2\n', ALL)
+@pytest.fixture
+def here(tmp_path: Path) -> Here:
+    return Here(tmp_path, '[[guard]]\nunit = "rounding"\ndecimals = 2\n', ALL)
 
 
 def operations(tree: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -101,6 +102,17 @@ async def test_every_route_described_is_there_and_told_as_described(here: Here) 
         content = op["responses"][str(status)].get("content")
         if content:
             assert fits(answer, content["application/json"]["schema"]), (path, answer)
+
+
+async def test_what_is_told_while_nothing_is_served_is_described(here: Here) -> None:
+    here.upstream.fails = down()
+    found = {}
+    for path, method, op in operations(described(here.policy)):
+        if method == "get":
+            status, _, answer = await here.send("GET", path, b"", {})
+            found[path] = status
+            assert status == 200 or fits(answer, op["responses"]["503"]["content"]["application/json"]["schema"])
+    assert sum(status == 503 for status in found.values()) == 5
 
 
 def test_every_route_of_the_protocols_is_described(here: Here) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from tests.gateway.harness import SECRET
 
 from portcullis_ml.core.types import Request, Reveals
 from portcullis_ml.gateway.policy.clients import hashed, new_key
-from portcullis_ml.gateway.policy.explain import explained, warnings
+from portcullis_ml.gateway.policy.explain import example, explained, warnings
 from portcullis_ml.gateway.policy.policy import PolicyError, parse_policy, read_policy
+from portcullis_ml.gateway.protocols import CATALOG
 
 GOOD = """\
 mode = "enforce"
@@ -75,6 +77,7 @@ operator = [{ name = "ops", sha256 = "KEY" }]
 @pytest.fixture(autouse=True)
 def secret(tmp_path: Path) -> None:
     (tmp_path / "guard.key").write_text(SECRET.hex())
+    (tmp_path / "guard.key").chmod(0o600)
 
 
 def test_a_policy_is_read_into_settings(tmp_path: Path) -> None:
@@ -108,6 +111,24 @@ def test_a_policy_is_explained_in_sentences(tmp_path: Path) -> None:
     ):
         assert sentence in text
     assert list(warnings(parse_policy(GOOD, folder=tmp_path))) == []
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_an_example_is_a_question_that_the_gate_answers(name: str, tmp_path: Path) -> None:
+    policy = parse_policy(GOOD.replace("[1, 8, 8]", "[4]") + f'[listen]\nprotocols = ["{name}"]\n', folder=tmp_path)
+    words = shlex.split(example(policy, "http://gate"))
+    headers = dict(words[i + 1].split(": ") for i, word in enumerate(words) if word == "-H")
+    assert (words[0], headers["x-api-key"]) == ("curl", "KEY")
+    (wire,) = policy.wires()
+    assert wire.route("POST", words[1].removeprefix("http://gate"), policy.served) == "infer"
+    assert wire.read(policy.served, headers, words[-1].encode()).x.shape == (1, 4)
+
+
+def test_an_example_of_a_long_row_is_told_of(tmp_path: Path) -> None:
+    text = example(parse_policy(GOOD.replace("[1, 8, 8]", "[28, 28]"), folder=tmp_path), "http://gate")
+    assert "-d @question.json" in text
+    assert text.endswith("... 28 x 28 numbers ...")
+    assert len(text) < 400
 
 
 def test_what_is_allowed_and_unwise_is_noted(tmp_path: Path) -> None:

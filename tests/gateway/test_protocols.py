@@ -148,7 +148,7 @@ BAD = {
     "a long id": (body(id="x" * 200), '"id" must be text'),
     "too many rows": (body(tensor={"shape": [9, 4], "data": [0.0] * 36}), "1 to 8 rows; got 9"),
     "deep": (b'{"inputs":' + b"[" * 900 + b"]" * 900 + b"}", "nested at most|must be an object"),
-    "deeper": (b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "valid JSON"),
+    "deeper": (b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "valid JSON|more lists"),
     "deep data": (body(tensor={"data": 0}).replace(b": 0}", b": " + b"[" * 40 + b"1" + b"]" * 40 + b"}"), "deep|equal"),
 }  # fmt: skip
 
@@ -196,7 +196,7 @@ def test_a_bad_binary_body_is_refused(headers: dict[str, str], text: bytes) -> N
         ("v1", b'{"signature_name":"x","instances":[[1,2,3,4]]}', "signature_name"),
         ("v1", b'{"instances":[["1",2,3,4]]}', "numbers only"),
         ("v1", b'{"instances":[[true,2,3,4]]}', "numbers only"),
-        ("v1", b'{"instances":null}', "numbers only"),
+        ("v1", b'{"instances":null}', "one of"),
         ("invocations", b'{"inputs":[[1,2,3,4]],"instances":[[1,2,3,4]]}', "exactly one"),
         ("invocations", b'{"dataframe_records":[{"a":1}]}', "no names"),
         ("invocations", b'{"inputs":[[1,2,3,4]],"params":{"temperature":1}}', "'params'"),
@@ -345,6 +345,75 @@ def test_a_mapping_reads_and_writes_where_it_is_told() -> None:
     assert reply == {"result": {"p": ANSWER.scores.tolist(), "y": [2, 0]}}  # type: ignore[union-attr]
     with pytest.raises(ParameterError, match="written"):
         w.ask(ModelSpec(name="m", interface=INTERFACE, options={"rows": "data.rows"}), X)
+
+
+PARAMETERS = {
+    "priority": 3,
+    "timeout": 1_000_000,
+    "headers": {"a": 1},
+    "content_type": "np",
+    "binary_data_output": None,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": None},
+        {"outputs": None},
+        {"outputs": []},
+        {"parameters": None},
+        {"parameters": {}},
+        {"parameters": PARAMETERS},
+        {"tensor": {"parameters": None}},
+        {"tensor": {"parameters": {**PARAMETERS, "binary_data_size": None}}},
+        {"outputs": [{"name": "label", "parameters": None}, {"name": "probabilities", "parameters": PARAMETERS}]},
+    ],
+    ids=str,
+)
+def test_what_v2_leaves_open_may_be_null_and_what_the_gate_does_not_know_is_read_past(changes: Any) -> None:
+    w = OpenInference()
+    inquiry = w.read(SERVED, {}, body(**changes))
+    np.testing.assert_array_equal(inquiry.x, [[0.1, 0.2, 0.3, 0.4]])
+    tree = orjson.loads(w.write(SERVED, inquiry, Answer(np.array([2]), np.array([[0.1, 0.2, 0.7]]))).body)
+    assert [o["name"] for o in tree["outputs"]] == ["label", "probabilities"]
+    assert "id" not in tree
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("v1", b'{"instances":[[1,2,3,4]],"signature_name":null,"inputs":null}'),
+        ("v1", b'{"inputs":[[1,2,3,4]],"instances":null}'),
+        ("invocations", b'{"inputs":[[1,2,3,4]],"params":null,"dataframe_split":null}'),
+        ("invocations", b'{"dataframe_split":{"data":[[1,2,3,4]],"columns":null,"index":null}}'),
+    ],
+)
+def test_what_other_protocols_leave_open_may_be_null_too(name: str, text: bytes) -> None:
+    np.testing.assert_array_equal(wire(name).read(SERVED, {}, text).x, [[1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("id", ["", "x" * 128, "für-7 \u2713", "7"])
+def test_an_id_comes_back_as_it_was(id: str) -> None:
+    w = OpenInference()
+    reply = w.write(SERVED, w.read(SERVED, {}, body(id=id)), Answer(np.array([2])))
+    assert orjson.loads(reply.body)["id"] == id
+
+
+@pytest.mark.parametrize("id", [7, 7.5, True, ["7"], {"a": 1}, "x" * 129, "a\nb"], ids=str)
+def test_an_id_that_is_no_text_is_refused(id: Any) -> None:
+    with pytest.raises(BadRequest, match='"id" must be text'):
+        OpenInference().read(SERVED, {}, body(id=id))
+
+
+def test_data_is_nested_as_its_shape_says_or_flat() -> None:
+    x = np.arange(8.0).reshape(2, 4)
+    for data in (x, x.ravel()):
+        asked = body(tensor={"shape": [2, 4], "data": data.tolist()})
+        np.testing.assert_array_equal(OpenInference().read(SERVED, {}, asked).x, x)
+    for data in (x.T, x.reshape(2, 2, 2)):
+        with pytest.raises(BadRequest, match="nested as its shape says"):
+            OpenInference().read(SERVED, {}, body(tensor={"shape": [2, 4], "data": data.tolist()}))
 
 
 def test_health_and_metadata_come_from_the_gate_itself() -> None:

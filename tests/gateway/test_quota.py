@@ -71,6 +71,17 @@ def test_a_stack_refused_by_its_second_quota_spends_nothing_of_the_first() -> No
         guard.admit(request(1, at=9.0))
 
 
+def test_a_clock_that_was_set_back_locks_a_quota_for_no_longer_than_its_window() -> None:
+    guard = Guard(Quota(rows=10, per=60), key=KEY)
+    guard.admit(request(10, at=5_000_000.0))  # the clock ran ahead
+    with pytest.raises(Refused) as refused:
+        guard.admit(request(1, at=1_000.0))  # set right: what was used stays used
+    assert refused.value.retry_after == 60.0
+    with pytest.raises(Refused):
+        guard.admit(request(1, at=1_059.0))
+    guard.admit(request(10, at=1_060.0))
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ParameterError, match=r"Quota\.rows must be an int of at least 1; got 0"):
         Quota(rows=0)

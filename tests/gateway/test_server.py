@@ -6,7 +6,9 @@ import asyncio
 import gc
 import http.client
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -15,7 +17,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -27,16 +29,20 @@ import pytest
 from tests.gateway.asgi import question
 from tests.gateway.harness import KEYS, SECRET, Softmax, gate, policy_of, policy_text, running, served_of
 
+from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.defenses.rounding import Rounding
 from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.prada import Prada
+from portcullis_ml.gateway import server as server_module
 from portcullis_ml.gateway.admin.webhook import HEADER, signature, verified
+from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.policy import read_policy
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.server import settle
+from portcullis_ml.gateway.server import Server, settle
 from portcullis_ml.gateway.state.streams import Down
 
 MODEL = Softmax()
@@ -48,6 +54,7 @@ def watch(row: int, then: str = "block") -> str:
     return f'[[guard]]\nunit = "watch"\ndetector = {detector}\nthen = {{ unit = "{then}" }}\n'
 
 
+PRADA = '[[guard]]\nunit = "watch"\ndetector = { unit = "prada" }\nthen = { unit = "block" }\n'
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 30\nper = 86400\n'
 
 
@@ -82,7 +89,7 @@ def process(policy: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     )
     assert started.stdout is not None
     try:
-        yield started, started.stdout.readline().split()[1]
+        yield started, next(line.split()[1] for line in started.stdout if line.startswith("gate "))
     finally:
         started.kill()
         started.wait()
@@ -193,6 +200,19 @@ def test_an_alarm_is_told_signed_until_it_is_taken(tmp_path: Path) -> None:
     assert not verified(secret, signature(secret, body, now - 400), body, now=now)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["", "t=²,v1=y", "t=-1,v1=y", "t=" + "9" * 5_000 + ",v1=y", "t={now},v1=é", "t={now},v1=\ud800", "t={now}",
+     "t={now},v1={good},v0=1", " {whole}", "{whole}\n", "t=٣,v1={good}"],
+)  # fmt: skip
+def test_a_header_that_is_no_signature_is_not_believed(header: str) -> None:
+    secret, body, now = b"a secret of the webhook", b"{}", 1_700_000_000
+    whole = signature(secret, body, now)
+    assert verified(secret, whole, body, now=now)
+    header = header.replace("{whole}", whole).replace("{now}", str(now)).replace("{good}", whole.partition("v1=")[2])
+    assert verified(secret, header, body, now=now) is False
+
+
 @pytest.fixture
 def seen(tmp_path: Path) -> Iterator[Any]:
     """A gate at which alice has set off an alarm and bob has not."""
@@ -231,29 +251,87 @@ def test_the_pages_say_that_the_state_cannot_be_read_and_do_not_fail(
         assert (status, json.loads(text)) == (503, {"error": "The state file cannot be read: disk I/O error."})
 
 
-def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
-    parts = urlsplit(seen.admin_url)
-
-    def ask(method: str, path: str, form: dict[str, str], **headers: str) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
-        connection.request(method, path, urlencode(form), headers)
+def send(
+    url: str, method: str, path: str, form: Mapping[str, str] | None = None, **headers: str
+) -> tuple[int, http.client.HTTPMessage, str]:
+    """One request of a browser: (status, headers, body)."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    try:
+        connection.request(method, path, urlencode(form or {}), headers)
         answer = connection.getresponse()
-        answer.body = answer.read().decode()  # type: ignore[attr-defined]
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
         connection.close()
-        return answer
 
-    opened = ask("POST", "/login", {"token": seen.admin.state.token})
-    cookie = opened.headers["set-cookie"]
-    assert opened.status == 303
+
+def opened(server: Any, token: str) -> str:
+    """A session's cookie."""
+    status, headers, _ = send(server.admin_url, "POST", "/login", {"token": token})
+    assert status == 303
+    return headers["set-cookie"].partition(";")[0]
+
+
+def test_a_session_opens_with_the_token_and_its_forms_come_from_its_own_pages(seen: Any) -> None:
+    url = seen.admin_url
+    status, headers, _ = send(url, "POST", "/login", {"token": seen.admin.state.token})
+    cookie = headers["set-cookie"]
+    assert status == 303
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie  # the port speaks plain HTTP
     session = cookie.partition(";")[0]
-    assert "alice" in ask("GET", "/", {}, cookie=session).body  # type: ignore[attr-defined]
+    assert "alice" in send(url, "GET", "/", cookie=session)[2]
     deed = {"name": "bob", "deed": "block"}
-    assert ask("POST", "/act", deed, cookie=session, origin="http://elsewhere.example").status == 401
-    assert ask("POST", "/act", deed, cookie=session, origin=seen.admin_url).status == 303
+    assert send(url, "POST", "/act", deed, cookie=session, origin="http://elsewhere.example")[0] == 401
+    assert send(url, "POST", "/act", deed, cookie=session, origin=url)[0] == 303
     assert post(seen.url, "bob")[0] == 403
-    assert ask("POST", "/act", deed, cookie="portcullis=wrong").status == 401
+    assert send(url, "POST", "/act", deed, cookie="portcullis=wrong")[0] == 401
+
+
+def test_a_session_ends_when_its_operator_logs_out(seen: Any) -> None:
+    url, session = seen.admin_url, opened(seen, seen.admin.state.token)
+    assert "Log out" in send(url, "GET", "/", cookie=session)[2]
+    assert send(url, "POST", "/logout", cookie=session, origin="http://elsewhere.example")[0] == 401
+    assert send(url, "GET", "/live.js", cookie=session)[0] == 200
+    status, headers, _ = send(url, "POST", "/logout", cookie=session, origin=url)
+    assert (status, headers["location"]) == (303, "/")
+    assert "Max-Age=0" in headers["set-cookie"]
+    assert "alice" not in send(url, "GET", "/", cookie=session)[2]  # whoever kept the cookie is out too
+    assert send(url, "POST", "/act", {"name": "bob", "deed": "block"}, cookie=session)[0] == 401
+
+
+def test_sessions_and_live_pages_end_with_the_operators_secret(tmp_path: Path) -> None:
+    def policy(*names: str) -> Any:
+        operators = ", ".join(f'{{ name = "{n}", sha256 = "{hashed(f"token-of-{n}")}" }}' for n in names)
+        more = f"[admin]\nport = 0\nhttps = true\noperator = [{operators}]\n"
+        return policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, more)
+
+    with gate(policy("ann", "ben")) as server:
+        url = server.admin_url
+        status, headers, _ = send(url, "POST", "/login", {"token": "token-of-ann"})
+        assert (status, "Secure" in headers["set-cookie"]) == (303, True)
+        ann, ben = headers["set-cookie"].partition(";")[0], opened(server, "token-of-ben")
+        with urllib.request.urlopen(urllib.request.Request(url + "/live", headers={"cookie": ann}), timeout=20) as live:
+            assert live.readline().startswith(b"data: ")
+            new = policy("ben", "cat")
+            server.loop.call_soon_threadsafe(server.exchange, new, new.guard())
+            live.read()  # to the end, which comes within a second
+        deed = {"name": "x", "deed": "block"}
+        assert send(url, "POST", "/act", deed, cookie=ann)[0] == 401
+        assert send(url, "POST", "/act", deed, cookie=ben)[0] == 303
+        assert send(url, "POST", "/login", {"token": "token-of-ann"})[0] == 403
+        assert {d["who"] for d in asyncio.run(server.store.operator_log())} == {"ben"}
+
+
+def test_the_starts_own_token_ends_once_operators_are_named(seen: Any, tmp_path: Path) -> None:
+    token = seen.admin.state.token
+    assert fetch(f"{seen.admin_url}/metrics", token)[0] == 200
+    more = f'[admin]\nport = 0\noperator = [{{ name = "ann", sha256 = "{hashed("token-of-ann")}" }}]\n'
+    new = policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, more)
+    seen.loop.call_soon_threadsafe(seen.exchange, new, new.guard())
+    assert fetch(f"{seen.admin_url}/metrics", "token-of-ann")[0] == 200
+    assert fetch(f"{seen.admin_url}/metrics", token)[0] == 401
 
 
 def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
@@ -282,8 +360,43 @@ def test_an_operator_blocks_and_clears_and_is_written_down(seen: Any) -> None:
     page = fetch(f"{url}/client?name=alice", token)[1]
     assert "operator: clear" in page
     assert "suspicion 3" in page  # the alarm stays in the record
+    assert "earlier alarm" in page
     assert fetch(f"{url}/act", token, name="alice", deed="delete")[0] == 400
     assert fetch(f"{url}/client?name=%3Cscript%3E", token)[0] == 404
+
+
+def test_unblock_lets_a_client_go_on_whom_a_watch_has_blocked(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    assert "blocked by 1-watch" in fetch(f"{url}/", token)[1]
+    assert post(seen.url)[0] == 403
+    fetch(f"{url}/act", token, name="alice", deed="unblock")
+    assert "blocked by" not in fetch(f"{url}/", token)[1]
+    assert [post(seen.url)[0] for _ in range(4)] == [200, 200, 403, 403]  # the watch begins anew
+    page = fetch(f"{url}/client?name=alice", token)[1]
+    assert page.count("alarm of 1-watch at row 3") == 2  # the second is another alarm, on record and told
+    assert seen.streams.open["alice"].states["0-quota"].rows == 6  # the quota remembers
+
+
+def test_a_clients_page_shows_each_stage_with_its_threshold_and_what_it_decided(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    assert "3 of 2.5" in fetch(f"{url}/", token)[1]
+    page = fetch(f"{url}/client?name=alice", token)[1]
+    assert "Suspicion of 1-watch: 3 now, alarm above 2.5" in page
+    assert 'class="threshold"' in page
+    rows = [row for row in re.findall(r"<tr.*?</tr>", page) if "-watch<" in row or "-quota<" in row]
+    cells = [re.sub(r"<[^>]+>", "|", row) for row in rows]
+    quota, watch = ([c for c in row.split("|") if c] for row in cells)
+    assert quota == ["0-quota", "at most 30 rows in 86400 seconds", "0", "0"]
+    assert watch[0] == "1-watch"
+    assert watch[2:] == ["1", "1", "3 of 2.5", "row 3"]  # changed, refused, suspicion and threshold, alarm
+    assert "<h1>bob</h1>" in fetch(f"{url}/client?name=bob", token)[1]  # no word beside the name
+
+
+def test_where_nothing_is_enforced_the_pages_do_not_say_blocked(tmp_path: Path) -> None:
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        with gate(policy_of(MODEL, upstream, tmp_path, watch(1), top='mode = "observe"')) as server:
+            assert post(server.url)[0] == 200
+            assert "would be blocked by 0-watch" in fetch(f"{server.admin_url}/", server.admin.state.token)[1]
 
 
 def test_a_page_shows_a_name_as_text_and_fetches_nothing_from_elsewhere(seen: Any) -> None:
@@ -352,8 +465,6 @@ def test_a_log_replays_to_the_same_decisions_and_to_others_under_another_policy(
 
 
 def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Path) -> None:
-    from portcullis_ml.core.errors import InputError
-
     more = f'[log]\npath = "{tmp_path}/log"\n'
     with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
         with gate(policy_of(MODEL, upstream, tmp_path, QUOTA, more)) as server:
@@ -374,9 +485,13 @@ def test_a_log_without_queries_holds_no_rows_and_cannot_be_replayed(tmp_path: Pa
 
 def test_an_upstream_that_is_down_is_a_502_and_not_ready(tmp_path: Path) -> None:
     with gate(policy_of(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA)) as server:
-        assert post(server.url) == (502, {"error": "The model server cannot be reached."})
+        assert post(server.url) == (502, {"error": "The model cannot be asked just now."})
         status, text = fetch(f"{server.admin_url}/readyz")
         assert (status, json.loads(text)["model_server"]) == (503, False)
+        assert "127.0.0.1:9" not in text
+        token = server.admin.state.token
+        assert "The model server at 127.0.0.1:9 cannot be reached" in fetch(server.admin_url, token)[1]
+        assert "portcullis_model_server_trouble 1.0" in fetch(f"{server.admin_url}/metrics", token)[1]
 
 
 def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
@@ -395,6 +510,49 @@ def test_the_command_line_checks_explains_and_replays(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("rows = 30", "rows = -30"))
     assert cli.invoke(app, ["check", str(path)]).exit_code == 2
     assert cli.invoke(app, ["serve", "--upstream", "http://127.0.0.1:9"]).exit_code == 2
+
+
+def test_the_start_says_what_it_does_and_no_request_waits_for_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    path = tmp_path / "p.toml"
+    path.write_text(policy_text(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA + PRADA))
+    monkeypatch.setattr(logging, "basicConfig", lambda **settings: None)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+    monkeypatch.setattr(server_module, "settle", lambda guard: order.append(f"settled {guard.names[1]}"))
+
+    def announce(started: Server) -> None:
+        order.append("announced")
+        started.stop()
+
+    server_module.run(path, say=lambda what, about: order.append(f"{what} {about}"), announce=announce)
+    compiling = "compiling the detectors' search: some 15 seconds the first time, one at each later start"
+    assert order == ["loading the guard: quota, watch (prada)", compiling, "settled 1-watch", "announced"]
+
+
+@pytest.mark.parametrize("policy", ["no-such-policy.toml", None])
+def test_serve_says_what_it_does_before_anything_is_imported_that_takes_a_second(policy: str | None) -> None:
+    code = (
+        "import sys; from portcullis_ml.cli import app, serve\n"
+        "def say(what, about): print(what, about, 'numpy' in sys.modules); raise SystemExit\n"
+        f"serve._say = say; app.app(['serve', *{['--policy', policy] if policy else []}])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    about = "reading the policy no-such-policy.toml" if policy else "a digits model, and a gate before it"
+    assert told == f"starting {about} False\n"
+
+
+async def test_a_gate_that_cannot_start_leaves_nothing_open(tmp_path: Path) -> None:
+    with bound("127.0.0.1", 0) as one:
+        port = one.getsockname()[1]
+    more = f'[listen]\nport = {port}\n[log]\npath = "{tmp_path}/log"\n'
+    more += '[upstream]\nurl = "http://127.0.0.1:1"\ntoken_file = "missing"\n'
+    with pytest.raises(InputError, match="token is expected in 'missing'"):
+        Server(policy_of(MODEL, "", tmp_path, QUOTA, more))
+    assert "query log" not in {thread.name for thread in threading.enumerate()}
+    with bound("127.0.0.1", port), pytest.raises(PortcullisError, match="Choose another port"):
+        Server(policy_of(MODEL, "http://127.0.0.1:1", tmp_path, QUOTA, f"[listen]\nport = {port}\n"))
 
 
 def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector() -> None:

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway.asgi import Here
-from tests.gateway.harness import SECRET, Softmax
+from tests.gateway.harness import SECRET, Softmax, stored
 from tests.gateway.units import At
 
 from portcullis_ml.core.errors import InputError, ParameterError, Refused
 from portcullis_ml.core.guard import Alarm, Guard
 from portcullis_ml.core.state import pack
 from portcullis_ml.core.types import Answer
+from portcullis_ml.defenses.block import Block
 from portcullis_ml.defenses.label_only import LabelOnly
 from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.defenses.rounding import Rounding
@@ -28,7 +29,7 @@ from portcullis_ml.gateway.state import client_cache as cache_module
 from portcullis_ml.gateway.state import stores as stores_module
 from portcullis_ml.gateway.state import tail as tail_module
 from portcullis_ml.gateway.state.events import JournalEvent, narrow, pack_by_words, pack_event, unpack_event
-from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.fold import Failed, alarmed
 from portcullis_ml.gateway.state.redis_store import RedisStore
 from portcullis_ml.gateway.state.stores import SqliteStore, open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
@@ -149,7 +150,7 @@ async def test_a_restart_continues_where_a_crash_left_it(address: str, monkeypat
 
 async def test_clients_beyond_the_capacity_leave_memory_and_come_back_as_they_were(address: str) -> None:
     store = open_store(address)
-    few, all_of_them = Streams(guard(), store, capacity=2), Streams(guard(), SqliteStore(":memory:"))
+    few, all_of_them = Streams(guard(), store, capacity=2), Streams(guard(), stored(":memory:"))
     clients = ["a", "bb", "ccc", "dddd"]
     asked = {c: questions(c, 24) for c in clients}
     for i in range(24):
@@ -165,7 +166,7 @@ async def test_two_replicas_decide_as_one_process(redis: Any, monkeypatch: pytes
     url, _ = redis
     stores = [RedisStore(url, prefix="two") for _ in range(2)]
     replicas = [Streams(guard(), store) for store in stores]
-    alone = Streams(guard(), SqliteStore(":memory:"))
+    alone = Streams(guard(), stored(":memory:"))
     clients = ["a", "bb", "ccc"]
     asked = {c: questions(c, 60) for c in clients}
     rng = np.random.default_rng(1)
@@ -215,11 +216,18 @@ async def test_a_replica_that_dies_between_admit_and_release_keeps_nothing_reser
 
 
 async def test_of_several_that_wait_only_those_that_are_late_are_undone() -> None:
-    store = SqliteStore(":memory:")
+    store = stored(":memory:")
     streams = Streams(guard(), store, patience=30.0)
     asked = [await streams.admit("c", np.zeros((1, 4)), at) for at in (0.0, 5.0, 20.0, 36.0)]
     assert list((await streams.look("c")).pending) == asked[2:]
     await store.close()
+
+
+async def test_what_waits_since_a_clock_ran_ahead_is_undone() -> None:
+    streams = Streams(guard(), stored(":memory:"), patience=30.0)
+    await streams.admit("c", np.zeros((399, 4)), 5_000_000.0)  # and its replica died
+    assert not isinstance(await ask(streams, "c", np.zeros((2, 4)), 1_000.0), str)
+    assert not (await streams.look("c")).pending
 
 
 async def test_a_redis_that_dies_and_comes_back_does_what_the_policy_says(redis: Any) -> None:
@@ -233,7 +241,7 @@ async def test_a_redis_that_dies_and_comes_back_does_what_the_policy_says(redis:
     stop()
     with pytest.raises(Down, match="Redis cannot be reached"):
         await closed.admit("closed", x[1], 1.0)
-    alone = Streams(guard(), SqliteStore(":memory:"))
+    alone = Streams(guard(), stored(":memory:"))
     await ask(alone, "open", x[0], 0.0)
     for i in range(1, 20):  # goes on deciding, alarms included
         assert await ask(open_, "open", x[i], float(i)) == await ask(alone, "open", x[i], float(i))
@@ -301,6 +309,36 @@ async def test_an_operators_word_is_an_event_like_any_other(address: str) -> Non
     await store.close()
 
 
+async def test_unblock_begins_alarmed_stages_anew_and_decisions_are_counted_by_stage(address: str) -> None:
+    store, x = open_store(address), np.zeros((1, 4))
+    stages = Quota(rows=9, per=None), Watch(At(row=2), then=Block()), Watch(At(row=3), then=LabelOnly())
+    guard = Guard(*stages, key=SECRET)
+    streams = Streams(guard, store)
+    for at in range(4):
+        await ask(streams, "c", x, float(at))
+    stream = await streams.look("c")
+    assert [name for name, _, _ in alarmed(guard, stream)] == ["1-watch"]
+    assert stream.decided == {"1-watch": {"changed": 1, "refused": 2}}
+    await streams.operate("c", "unblock", "ops", 4.0)
+    found = [await ask(streams, "c", x, float(5 + at)) for at in range(4)]
+    assert [isinstance(f, str) for f in found] == [False, False, True, True]
+    assert [(a.stage, a.row) for _, a in reversed(await store.alarms())] == [
+        ("1-watch", 2),
+        ("2-watch", 3),
+        ("1-watch", 2),
+    ]
+    await streams.operate("c", "block", "ops", 10.0)
+    await ask(streams, "c", x, 11.0)
+    await streams.cache.save(stream)
+    for again in (streams, Streams(Guard(*stages, key=SECRET), store)):  # the second reads the snapshot
+        stream = await again.look("c")
+        assert stream.blocked == "ops"
+        assert stream.decided["operator"] == {"changed": 0, "refused": 1}
+        assert (stream.decided["1-watch"]["refused"], stream.states["0-quota"].rows) == (4, 4)
+        assert stream.curve[-1].suspicions["2-watch"] == 3.0
+    await store.close()
+
+
 async def test_alarms_are_kept_once_and_told_until_taken(address: str) -> None:
     store = open_store(address)
     first, second = Alarm("0-watch", "c", 7, 1.5, 10.0), Alarm("0-watch", "d", 9, 2.5, 11.0)
@@ -328,8 +366,24 @@ async def test_a_changed_stage_begins_anew_and_the_others_remember(address: str)
     await store.close()
 
 
+async def test_whom_a_block_with_the_former_sentence_stopped_stays_blocked(address: str) -> None:
+    store, x = open_store(address), np.zeros((1, 4))
+    detector = At(row=2)
+
+    def streams(then: Block) -> Streams:
+        return Streams(Guard(Watch(detector, then=then), key=SECRET), store)
+
+    before = streams(Block(reason="its queries look like an extraction attack"))
+    for at in range(3):
+        await ask(before, "c", x, float(at))
+    await before.cache.save(before.open["c"])  # as a snapshot, which holds a stage's state under its settings
+    assert await ask(streams(Block()), "c", x, 4.0) == "this client was blocked"
+    assert not isinstance(await ask(streams(Block(reason="another")), "c", x, 5.0), str)
+    await store.close()
+
+
 async def test_an_answer_that_comes_twice_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
-    streams = Streams(guard(), SqliteStore(tmp_path / "s.db"))
+    streams = Streams(guard(), stored(tmp_path / "s.db"))
     x = np.zeros((1, 4))
     seq = await streams.admit("c", x, 0.0)
     await streams.release("c", seq, answer(x))
@@ -339,7 +393,7 @@ async def test_an_answer_that_comes_twice_is_an_error_and_changes_nothing(tmp_pa
 
 
 async def test_a_refused_client_does_not_grow_the_journal(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     streams = Streams(guard(), store)
     await streams.operate("c", "block", "ops", 0.0)
     for i in range(50):
@@ -364,7 +418,7 @@ def test_a_state_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 async def test_the_write_ahead_log_begins_anew_under_steady_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SqliteStore(tmp_path / "s.db")  # SQLite's own checkpoints come at 400 MB
+    store = stored(tmp_path / "s.db")  # SQLite's own checkpoints come at 400 MB
     monkeypatch.setattr(stores_module, "LONG", 200 << 10)
     monkeypatch.setattr(stores_module, "CHECKPOINT_S", 0.01)
     await store.ping()  # starts the thread

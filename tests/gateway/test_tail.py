@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.gateway.harness import stored
 
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.gateway.state import tail as tail_module
@@ -83,7 +84,7 @@ def test_a_row_that_looks_like_a_record_is_not_read_as_one(tmp_path: Path) -> No
 async def test_a_crash_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every step the files are copied, as a crash would leave them, and opened elsewhere."""
     monkeypatch.setattr(tail_module, "ROOM", 3_000)
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     moved = 0
     for n in range(1, 41):
         held = len(store._held)
@@ -94,7 +95,7 @@ async def test_a_crash_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, m
         folder.mkdir()
         for file in tmp_path.glob("s.db*"):
             shutil.copy(file, folder)
-        again = SqliteStore(folder / "s.db")
+        again = stored(folder / "s.db")
         for client in ("a", "b"):
             assert await places(again, client) == await places(store, client) == list(range(1, n + 1))
         await tell(again, "a", n + 1)  # and it goes on
@@ -108,7 +109,7 @@ async def test_a_crash_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, m
 
 async def test_events_after_a_gap_mean_nothing(tmp_path: Path) -> None:
     """A power cut took what the state file had not brought to the disk, and left the tail of later."""
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     for n in (1, 2):
         await tell(store, "a", n)
         await tell(store, "b", n)
@@ -117,26 +118,26 @@ async def test_events_after_a_gap_mean_nothing(tmp_path: Path) -> None:
         await tell(store, "a", n)
         await tell(store, "b", n)
     store._db.execute("DELETE FROM events WHERE client = 'b'")
-    again = SqliteStore(tmp_path / "s.db")
+    again = stored(tmp_path / "s.db")
     assert await places(again, "a") == [1, 2, 3, 4]
     assert await places(again, "b") == []
     await tell(again, "b", 1)
-    assert await places(SqliteStore(tmp_path / "s.db"), "b") == [1]
+    assert await places(stored(tmp_path / "s.db"), "b") == [1]
 
 
 async def test_what_a_snapshot_holds_is_not_taken_from_the_tail_again(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     for n in (1, 2, 3):
         await tell(store, "a", n)
     await store.snapshot("a", 0, 2, [b"n" * 16], {b"n" * 16: b"page"})
-    for found in (store, SqliteStore(tmp_path / "s.db")):
+    for found in (store, stored(tmp_path / "s.db")):
         saved = await found.load("a")
         assert (saved.snapshot, saved.position) == (b"page", 2)
         assert [event.at for event in saved.events] == [3]
 
 
 async def test_what_is_moved_on_while_a_thread_reads_is_seen_once(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     for n in range(1, 301):  # so many are read on a thread
         await tell(store, "a", n)
         if n in (200, 250):
@@ -148,7 +149,7 @@ async def test_what_is_moved_on_while_a_thread_reads_is_seen_once(tmp_path: Path
 
 
 async def test_the_tail_takes_events_while_the_state_file_may_not_be_written(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     store._calm.clear()  # a checkpoint
     await asyncio.wait_for(tell(store, "a", 1), 1.0)
     large = asyncio.create_task(tell(store, "a", 2, size=ROOM // 8))
@@ -176,24 +177,24 @@ async def test_a_state_file_that_takes_nothing_is_tried_again_and_the_tail_loses
     await tell(store, "a", 4)
     await store.close()
     lock.close()
-    assert await places(SqliteStore(tmp_path / "s.db"), "a") == [1, 2, 3, 4]
+    assert await places(stored(tmp_path / "s.db"), "a") == [1, 2, 3, 4]
 
 
 async def test_a_tail_that_cannot_be_written_is_down_and_the_next_event_takes_the_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     await tell(store, "a", 1)
     with monkeypatch.context() as m:
         m.setattr(os, "pwritev", lambda file, parts, at: 7)
         with pytest.raises(Down, match="full"):
             await tell(store, "a", 2)
     await tell(store, "a", 2)
-    assert await places(SqliteStore(tmp_path / "s.db"), "a") == [1, 2]
+    assert await places(stored(tmp_path / "s.db"), "a") == [1, 2]
 
 
 def test_a_second_process_on_one_state_file_is_refused(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     code = f"from portcullis_ml.gateway.state.stores import SqliteStore; SqliteStore({str(store.path)!r})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode != 0
@@ -218,10 +219,10 @@ async def test_a_state_file_of_version_2_is_read_and_goes_on(tmp_path: Path) -> 
             row = ("a", n, joined(map(pack_by_words, old)))
             db.execute("INSERT INTO events (client, n, body) VALUES (?, ?, ?)", row)
     db.close()
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     assert await places(store, "a") == [1, 2, 3]
     await tell(store, "a", 4)
-    assert await places(SqliteStore(tmp_path / "s.db"), "a") == [1, 2, 3, 4]
+    assert await places(stored(tmp_path / "s.db"), "a") == [1, 2, 3, 4]
     assert store._db.execute("PRAGMA user_version").fetchone() == (4,)
 
 
@@ -253,7 +254,7 @@ async def test_a_kill_loses_no_event_that_was_acknowledged(lines: int, tmp_path:
         writer.kill()
         told += writer.stdout.readlines()
     last = {client: int(n) for client, n in (line.split() for line in told if line.endswith("\n"))}
-    store = SqliteStore(tmp_path / "s.db")
+    store = stored(tmp_path / "s.db")
     for client in last:
         found = await places(store, client)
         assert found == list(range(1, len(found) + 1))

@@ -83,6 +83,15 @@ async def test_a_refusal_is_the_same_whatever_the_threshold_and_wherever_the_ala
     assert not re.search(r"\d|stage|watch|row|threshold|suspicion", sentence)
 
 
+async def test_who_blocked_a_client_is_not_told(tmp_path: Path) -> None:
+    """By a watch, in the request that sets it off and in later ones, or by an operator: one sentence."""
+    here = Here(tmp_path, watch(1, '"block"'), ALL)
+    await here.streams.operate("bob", "block", "ops", 0.0)
+    found = [await asked(here, client, "v2", X[0]) for client in ("alice", "alice", "bob")]
+    assert found[0] == found[1] == found[2]
+    assert found[0][2] == {"error": "The guard refused this client: this client was blocked."}
+
+
 async def test_a_request_that_is_refused_looks_alike_before_and_after_the_alarm(tmp_path: Path) -> None:
     """A malformed body must not tell whether its sender is blocked, nor how far a blocked one came."""
     here = Here(tmp_path, watch(2, '"block"'), ALL)

@@ -186,6 +186,14 @@ class Waits(Defense[Count]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitsLightly(Waits):
+    """The same, by a stage that says it runs no model."""
+
+    heavy: ClassVar[bool] = False
+    name: ClassVar[str] = "tests.gateway.units:WaitsLightly"
+
+
+@dataclass(frozen=True, kw_only=True)
 class BrokenModel(Defense[None]):
     """Raises an error at one step, on another thread."""
 

@@ -275,7 +275,7 @@ def test_nothing_is_withheld_where_a_plain_stranger_steals() -> None:
     s = judged(records)
     assert s.kind == "stolen"
     assert s.headline.startswith("With 1,600 queries a stranger reaches 90% agreement")
-    assert "That is a plain stranger" in whole(s)
+    assert "The strongest is a plain stranger" in whole(s)
     assert "the best attack here, a, reaches 12% [10, 14]." in whole(s)
     failing = [*records[:2], control("plain_stranger", 0.11)]
     assert judged(failing).kind == "withheld"

@@ -74,15 +74,14 @@ def audit_cell(
     measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
     if isinstance(extraction.model, AutoModel):
         notes["chosen"] = extraction.model.chosen
-    if len(target.interface.input_shape) == 1 and not cell.defense:
-        notes["right"] = right_rows(extraction.model, experiment, exam)
+    curve, (*notes["right_on_the_way"], notes["right"]) = _curve(extraction, experiment, exam)
     if leak := representers_note(extraction.model, experiment, cell):
         notes["leak"] = leak
     return Record(
         cell=cell,
         measures=measures,
         classes=classes,
-        curve=_curve(extraction, experiment, exam),
+        curve=curve,
         queries=extraction.queries,
         stopped=extraction.stopped,
         alarms=_alarms(oracle),
@@ -205,18 +204,20 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
     return found
 
 
-def right_rows(copy: Model, experiment: Experiment, exam: Exam) -> str:
-    """One bit for every test row, in order and in hexadecimal: whether the copy agrees. For paired comparisons."""
-    right = copy.scores(experiment.test_x).argmax(axis=1) == exam.victim.argmax(axis=1)
-    return np.packbits(right).tobytes().hex()
+def _curve(
+    extraction: Extraction, experiment: Experiment, exam: Exam
+) -> tuple[tuple[tuple[int, dict[str, Estimate]], ...], list[str]]:
+    """Agreement after every round that the attack noted, thinned to what a reader can see, and on which rows.
 
-
-def _curve(extraction: Extraction, experiment: Experiment, exam: Exam) -> tuple[tuple[int, dict[str, Estimate]], ...]:
-    """Agreement after every round that the attack noted, thinned to what a reader can see."""
+    The rows of each round are written as one bit for every test row, in order and in hexadecimal: whether the copy
+    agrees there. Copies are compared row by row, and one is chosen on some rows and judged on the others.
+    """
     step = max(1, -(-len(extraction.history) // CURVE))
     rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
     victim = exam.victim.argmax(axis=1)
-    return tuple((q, {"agreement": agreement(victim, m.scores(experiment.test_x).argmax(axis=1))}) for q, m in rounds)
+    labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
+    points = tuple((q, {"agreement": agreement(victim, found)}) for (q, _), found in zip(rounds, labels, strict=True))
+    return points, [np.packbits(victim == found).tobytes().hex() for found in labels]
 
 
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
@@ -247,8 +248,9 @@ def _flags(cell: Cell, extraction: Extraction, experiment: Experiment, guard: Gu
 def _threat_model(cell: Cell, interface: Interface, knowledge: Knowledge) -> dict[str, Any]:
     held = [f"a pool of {len(knowledge.pool):,}"] if knowledge.pool is not None else []
     held += [f"{len(knowledge.seeds):,} seeds"] if knowledge.seeds is not None else []
+    shown = interface.reveals.word + (" and explanations" if interface.explains else "")
     return {
-        "answers": interface.reveals.word + (" and explanations" if interface.explains else ""),
+        "answers": f"{shown}, and throws the rest away" if cell.uses else shown,
         "data": " and ".join(held) or "none",
         "queries": cell.budget,
         "accounts": 1,

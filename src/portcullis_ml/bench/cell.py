@@ -25,7 +25,7 @@ __all__ = ["MEASURES", "Cell", "Role", "fingerprint"]
 MEASURES = 1  # the version of how cells are measured; a new one makes every cell a new cell
 
 # Fields added since ids were first made: left out of an id where empty.
-LATER = ("hardening", "knows_defense", "mark", "regime", "then")
+LATER = ("hardening", "knows_defense", "mark", "regime", "then", "uses")
 
 Role = Literal["attack", "control", "honest", "privacy"]
 
@@ -48,6 +48,8 @@ class Cell:
     role       "attack"; "control" for a row that only puts others into proportion; "honest" for a client who means
                well; "privacy" for an attack on the training data through the same API
     knows_defense  whether the attacker is told the guard's settings, all but its key
+    uses       what the attacker looks at of each answer: "labels", or "" for all that is shown. The guard and what the
+               API shows are the same
     mark       the description of an ownership scheme with which the victim or its answers are marked, or None
     then       further units, in order: the copy that one link makes is the victim of the next (see `links.py`)
     extra      whatever else a protocol varies
@@ -69,12 +71,15 @@ class Cell:
     extra: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     knows_defense: bool = False
+    uses: Literal["", "labels"] = ""
     mark: Mapping[str, Any] | None = None
     then: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget < 0:
             raise ParameterError("Cell.budget", "0 or more queries", self.budget)
+        if self.uses not in ("", "labels"):
+            raise ParameterError("Cell.uses", "'labels' or ''", self.uses)
         try:
             json.dumps(asdict(self), allow_nan=False)
         except (TypeError, ValueError) as error:

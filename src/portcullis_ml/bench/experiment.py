@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from portcullis_ml.bench.brought import Sources, bring
 from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.outside import Outside, read_outside
-from portcullis_ml.bench.rows import LabelledRows, as_taken, one_table, read_rows
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Array, Feature, Interface, Labels, Learner, Model
+from portcullis_ml.core.types import Array, Interface, Labels, Learner, Model
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
-from portcullis_ml.models.load import model_folder
+from portcullis_ml.models.load import load_model, model_folder
 
 __all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for", "network_for", "victims_learner"]
 
@@ -47,6 +47,7 @@ class Experiment:
     outside      regime -> rows unlike the victim's that its owner has: see `outside.py`
     names        {"victim": {...}, "data": {...}} with fingerprints, as a cell wants them
     splits       a sentence: whose rows are whose
+    notes        sentences: what was understood of a victim that somebody brought, and what was left out
     """
 
     model: Model
@@ -58,6 +59,7 @@ class Experiment:
     overlap: int | None
     names: dict[str, dict[str, Any]]
     splits: str
+    notes: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     train: Array | None = None
     train_y: Labels | None = None
@@ -93,6 +95,8 @@ class ExperimentSpec:
     outside: str | None = None  # FILE or a data set's name: rows unlike the victim's, for recipes and hardenings
     divided: bool = False  # whether the owner holds one half of the pool as outside rows, and the thief the other
     target: str | None = None  # the label column of tables
+    classes: str | None = None  # the words of the victim's classes in the order of its columns, separated by commas
+    output: str | None = None  # which of the victim's outputs to read
     schema: str | None = None  # FILE.toml that corrects what tables say of their columns
     incomplete: bool = False  # the API answers rows of a table with inputs left out
     leaves: bool = False  # a tree shows the confidence of its leaf, as BigML's did
@@ -190,8 +194,11 @@ def explaining(model: Model, spec: ExperimentSpec, rows: Array) -> Model:
 @lru_cache(maxsize=4)
 def _hardened(spec: ExperimentSpec, folder: str) -> Experiment:
     experiment = spec.load()
-    test = LabelledRows(x=experiment.test_x, features=experiment.interface.features, classes=experiment.classes)
-    model = explaining(_loaded(replace(spec, incomplete=False, leaves=False), folder, test), spec, experiment.test_x)
+    interface = experiment.interface
+    features = interface.features if experiment.classes is not None else None
+    model = load_model(folder, input_shape=interface.input_shape, n_classes=interface.n_classes, features=features)
+    model = _placed(replace(spec, incomplete=False, leaves=False), folder, model)
+    model = explaining(model, spec, experiment.test_x)
     checked_answer(model, experiment.test_x[:256], experiment.interface)
     return replace(experiment, model=model)
 
@@ -271,10 +278,13 @@ def _own(spec: ExperimentSpec) -> Experiment:
 
 def _given(spec: ExperimentSpec, victim: str) -> Experiment:
     """A victim that somebody brought, with rows from a data set or from files."""
-    test, pool, train, bounds, sentence = _rows(spec)
-    model = _loaded(spec, victim, test)
-    test = as_taken(test, model)
-    pool, train = (None if part is None else as_taken(part, model) for part in (pool, train))
+    brought = bring(
+        Sources(
+            victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
+            target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
+        )
+    )  # fmt: skip
+    model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
     shape = test.x.shape[1:]
     if model.n_classes < 2:
         raise InputError(
@@ -295,26 +305,26 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
     interface = Interface(
         input_shape=shape,
         n_classes=model.n_classes,
-        bounds=bounds,
+        bounds=brought.bounds,
         features=test.features,
         precision=getattr(model, "precision", "float64"),
         missing=spec.incomplete,
     )
     pool_x = None if pool is None else pool.x[slice(spec.rows)]
-    known = pool is not None and pool.y is not None and pool.y.max() < model.n_classes
     return Experiment(
         model=model,
         interface=interface,
         test_x=test.x,
         test_y=test.y,
         pool=pool_x,
-        pool_labels=pool.y[slice(spec.rows)] if known else None,  # type: ignore[union-attr, index]
+        pool_labels=None if pool is None or pool.y is None else pool.y[slice(spec.rows)],
         overlap=None if train is None or pool_x is None else _overlap(train.x, pool_x),
         names={
             "victim": _identified(victim, model, test.x),
             "data": {"name": _name(spec), "sha256": fingerprint(test.x, test.y, pool_x)},
         },
-        splits=sentence,
+        splits=brought.splits,
+        notes=brought.notes,
         classes=test.classes,
         train=None if train is None else train.x,
         train_y=None if train is None else train.y,
@@ -327,52 +337,6 @@ def _identified(victim: str, model: Model, x: Array) -> dict[str, Any]:
     if (folder := model_folder(victim)) is not None:
         return {"name": Path(folder.path).name, "sha256": folder.sha256}
     return {"name": Path(victim).name, "sha256": fingerprint(model.scores(x[:200]).round(6))}
-
-
-def _rows(
-    spec: ExperimentSpec,
-) -> tuple[LabelledRows, LabelledRows | None, LabelledRows | None, tuple[float, float], str]:
-    """Test rows, pool, training rows, bounds of an input, and the sentence about them."""
-    test = pool = train = None
-    sentence = ""
-    if spec.data is not None:
-        from portcullis_ml.data.datasets import load_dataset
-
-        d = load_dataset(spec.data, spec.folder, target=spec.target)
-        test = LabelledRows(x=d.x_test, y=d.y_test.astype(np.int64), features=d.features, classes=d.classes or None)
-        pool = LabelledRows(x=d.x, y=d.y.astype(np.int64), features=d.features, classes=d.classes or None)
-        sentence = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
-    if spec.test is not None:
-        test = read_rows("test set", Path(spec.test), target=spec.target)
-    if spec.pool is not None:
-        pool = read_rows("pool", Path(spec.pool), target=spec.target, part="train")
-    if spec.train is not None:
-        train = read_rows("training set", Path(spec.train), target=spec.target, part="train")
-    if test is None:
-        raise InputError(
-            "A victim needs rows to be judged on; got none. Give --test FILE (.npz or .csv) or --data NAME."
-        )
-    test, pool, train = one_table((test, pool, train), None if spec.schema is None else Path(spec.schema))
-    assert test is not None
-    if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
-        shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
-        raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
-    if not sentence or spec.test or spec.pool:
-        held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
-        sentence = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."
-    every = test.x if pool is None else np.concatenate([test.x.reshape(len(test), -1), pool.x.reshape(len(pool), -1)])
-    least, greatest = float(every.min()), float(every.max())
-    if test.features is None and test.x.ndim == 2 and not (least >= 0 and greatest <= 1):
-        test = _with_columns(test, every.reshape(len(every), -1))
-    bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
-    return test, pool, train, bounds, sentence
-
-
-def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:
-    """A table without a schema, with each column's range as its feature: a thief knows the usual ranges."""
-    spans = zip(every.min(axis=0), every.max(axis=0), strict=True)
-    features = tuple(Feature(f"x{j}", float(low), float(high)) for j, (low, high) in enumerate(spans))
-    return LabelledRows(x=rows.x, y=rows.y, features=features, classes=rows.classes)
 
 
 def _must_vary(experiment: Experiment, victim: str) -> None:
@@ -388,16 +352,15 @@ def _must_vary(experiment: Experiment, victim: str) -> None:
         )
 
 
-def _loaded(spec: ExperimentSpec, victim: str, test: LabelledRows) -> Model:
-    from portcullis_ml.models.load import load_model
-
-    table = test.features if test.classes is not None else None  # a file of bare arrays has no names
-    n = len(test.classes) if test.classes else None
-    model = load_model(victim, input_shape=test.x.shape[1:], n_classes=n, features=table, softmax=spec.softmax)
+def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
+    """The model on the device and with the answers that the spec asks for."""
     if spec.device != "cpu" and hasattr(model, "module"):
         from portcullis_ml.models.torch import TorchModel
 
-        return TorchModel(model.module, model.input_shape, model.n_classes, device=spec.device)
+        return TorchModel(
+            model.module, model.input_shape, model.n_classes, device=spec.device,
+            reading=getattr(model, "reading", "logits"), output=getattr(model, "output", None),
+        )  # fmt: skip
     if spec.incomplete or spec.leaves:
         from portcullis_ml.models.incomplete import answering_nodes
 

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec
 from portcullis_ml.measures.statistics import mean_of
 
 __all__ = ["FLAGS", "Flag", "of_run", "raised"]
 
 
-STRANGER = "plain_stranger"
+STRANGER, LABEL_ONLY, NO_API = "plain_stranger", "label_only", "no_api"
+ASKING = (STRANGER, "random_queries")  # controls that ask like attacks and, where they stand behind defenses, are some
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ FLAGS: dict[str, Flag] = {
         "the undefended attack's agreement is not clearly above that of the controls that learn nothing from the API",
         "A defense cannot be credited with stopping an attack that fails by itself; its verdict is withheld.",
         "Raise the budget, give a pool nearer to the victim's domain, or choose another attack.",
+    ),
+    "attack_failed": Flag(
+        "An attack failed behind a defense",
+        "its copy agrees with the victim less often than the most frequent answer does, and no guard shut it out",
+        "The attack broke on the defended answers; that is its own limit, and another attack may not break.",
+        "Credit the defense with its worst attacker only; the report never counts less than what asking nothing gives.",
     ),
     "budget_not_spent": Flag(
         "The budget was not spent",
@@ -61,7 +69,7 @@ FLAGS: dict[str, Flag] = {
         "Labels alone give more than the defended scores",
         "an attack gets a clearly better copy from labels only than from the answers that this defense gives",
         "The defense hides information that the thief does not need: who ignores its scores is better off.",
-        "Judge the defense by the label-only row.",
+        "Read the worst attacker behind the defense, which counts those who look at labels only.",
     ),
     "labels_changed": Flag(
         "Honest clients get wrong labels",
@@ -107,10 +115,10 @@ FLAGS: dict[str, Flag] = {
     ),
     "stranger_is_better": Flag(
         "A plain stranger steals more than the attacks",
-        "on the same test rows, a stock scikit-learn model fitted to uniform questions agrees with the victim clearly "
-        "more often than the best undefended attack",
-        "The attacks of this audit are too weak for this victim, so what it says of theft and defenses is too mild.",
-        "Read the stranger's row as the theft, and try other --attacks, such as retraining with surrogate=auto.",
+        "on the same test rows, a stock model fitted to the pool's rows and to uniform questions agrees with the "
+        "victim clearly more often than the best attack, undefended or behind a defense",
+        "The attacks of this audit are too weak there, so another attacker may get further than the stranger.",
+        "The stranger is counted as the worst attacker; try other --attacks, such as retraining with surrogate=auto.",
     ),
     "test_was_queried": Flag(
         "Test rows were queried",
@@ -134,8 +142,13 @@ def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         where = f"{record['attack']} | {record['defense']}"
         for flag in record["flags"]:
             found.setdefault((flag["id"], where), {**flag, "where": where})
+    able, kept = _attackers(records), _keeping_labels(records)
     groups = _groups(records)
-    for flag in (*_seeds(records), *_theft(groups), *_stranger(records), *_defenses(groups)):
+    tried = {key: e for key, e in groups.items() if key[1] in able}
+    shut_out = {(r["attack"], r["defense"]) for r in records if r.get("stopped", "done") not in ("done", "budget")}
+    unasked = groups.get(("control", NO_API, NONE))
+    across = (*_stranger(records, able, kept), *_defenses(tried, unasked, kept, shut_out))
+    for flag in (*_seeds(records), *_theft(groups), *across):
         found.setdefault((flag["id"], flag["where"]), flag)
     return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
 
@@ -174,50 +187,100 @@ def _theft(groups: Groups) -> Iterable[dict[str, str]]:
         if low <= ceiling:
             detail = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
             yield {**raised("attack_does_not_steal", detail), "where": f"{attack} | none"}
-    stranger = groups.get(("control", STRANGER, "none"))
+    stranger = groups.get(("control", STRANGER, NONE))
     own = groups.get(("control", "own_labels", "none"))
     if own and free and own[2] >= max([*free.values(), *([stranger] if stranger else [])])[1]:
         yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
 
 
-def _stranger(records: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
-    """Whether the plain stranger beats the best undefended attack, seed by seed on the same test rows."""
-    right: dict[str, dict[int, NDArray[np.float64]]] = {}
+def _attackers(records: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The attacks, and the controls that were tried as attackers."""
+    found = {r["attack"] for r in records if r["role"] == "attack" or r["attack"] == STRANGER}
+    return found | {r["attack"] for r in records if r["defense"] != NONE and _plain(r["attack"]) in ASKING}
+
+
+def _plain(attack: str) -> str:
+    return attack.removesuffix(LABELS_ONLY)
+
+
+def _keeping_labels(records: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The defenses behind which everybody gets the labels that they get behind label only."""
+    found = {NONE}
+    for r in records:
+        stages, hardening = r["cell"].get("defense"), r["cell"].get("hardening")
+        if stages and r["defense"] != LABEL_ONLY and GuardSpec(tuple(stages), hardening).keeps_labels:
+            found.add(r["defense"])
+    return found
+
+
+Rows = dict[str, dict[int, NDArray[np.float64]]]  # attack -> seed -> on which test rows the copy agrees
+
+
+def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[str]) -> Iterable[dict[str, str]]:
+    """Where the plain stranger beats the best attack, seed by seed on the same test rows."""
+    right: dict[str, Rows] = {}
     top = max((r["cell"]["budget"] for r in records), default=0)
     for r in records:
-        attacks = r["role"] == "attack" or r["attack"] == STRANGER
         bits = (r.get("notes") or {}).get("right")
-        if attacks and bits and r["defense"] == "none" and r["cell"]["budget"] == top and r["outcome"] == "done":
+        if r["attack"] in able and bits and r["cell"]["budget"] == top and r["outcome"] == "done":
             n = r["measures"]["agreement"]["n"]
             rows = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(np.float64)
-            right.setdefault(r["attack"], {})[r["cell"]["seed"]] = rows
-    stranger = right.pop(STRANGER, {})
-    ours = {a: seeds for a, seeds in right.items() if seeds.keys() & stranger.keys()}
+            right.setdefault(r["defense"], {}).setdefault(r["attack"], {})[r["cell"]["seed"]] = rows
+    bare = {f"{attack}{LABELS_ONLY}": rows for attack, rows in right.get(LABEL_ONLY, {}).items()}
+    for defense, found in right.items():
+        if lead := _lead({**bare, **found} if defense in kept else found):
+            where = "audit" if defense == NONE else defense
+            yield {**raised("stranger_is_better", lead), "where": where}
+
+
+def _lead(right: Rows) -> str:
+    """How far the plain stranger is ahead of the best attack; "" where they are not, or it is not sure."""
+    strangers = {a: seeds for a, seeds in right.items() if _plain(a) == STRANGER}
+    if not strangers:
+        return ""
+    stranger = strangers[_best(strangers)]
+    ours = {a: seeds for a, seeds in right.items() if a not in strangers and seeds.keys() & stranger.keys()}
     if not ours:
-        return
-    best = max(ours, key=lambda a: float(np.mean([rows.mean() for rows in ours[a].values()])))
+        return ""
+    best = _best(ours)
     shared = sorted(ours[best].keys() & stranger.keys())
     gain = mean_of(np.mean([stranger[s] - ours[best][s] for s in shared], axis=0), within=(-1, 1))
-    if gain.low > 0:
-        detail = f"{gain.value:.1%} of the test rows more than {best}"
-        yield {**raised("stranger_is_better", detail), "where": "audit"}
+    return f"{gain.value:.1%} of the test rows more than {best}" if gain.low > 0 else ""
 
 
-def _defenses(groups: Groups) -> Iterable[dict[str, str]]:
+def _best(right: Rows) -> str:
+    return max(right, key=lambda attack: float(np.mean([rows.mean() for rows in right[attack].values()])))
+
+
+def _defenses(
+    tried: Groups, unasked: Interval | None, kept: set[str], shut_out: set[tuple[str, str]]
+) -> Iterable[dict[str, str]]:
     """What the rows of a defense say next to the undefended and the label-only rows."""
     by_defense: dict[str, dict[str, Interval]] = {}
-    for (role, attack, defense), e in groups.items():
-        if role == "attack":
-            by_defense.setdefault(defense, {})[attack] = e
-    free = max(by_defense.get("none", {}).values(), default=None)
+    for (_, attack, defense), e in tried.items():
+        by_defense.setdefault(defense, {})[attack] = e
+    bare = by_defense.get(LABEL_ONLY, {})
+    free = max([*by_defense.get(NONE, {}).values(), *bare.values()], default=None)
     for defense, attacks in by_defense.items():
-        if defense == "none":
+        if defense == NONE:
             continue
-        worst = max(attacks.values())
+        worst = max([*attacks.values(), *(bare.values() if defense in kept else ())])
         if free and free[1] <= worst[2] and worst[1] <= free[2]:
             detail = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
             yield {**raised("difference_within_error", detail), "where": defense}
-        for attack, bare in by_defense.get("label_only", {}).items():
-            if attack in attacks and bare[1] > attacks[attack][2]:
-                detail = f"{bare[0]:.1%} from labels, {attacks[attack][0]:.1%} from its answers"
-                yield {**raised("labels_beat_scores", detail), "where": f"{attack} | {defense}"}
+        for attack, e in attacks.items():
+            if unasked and e[0] < unasked[0] and (attack, defense) not in shut_out:
+                detail = f"{e[0]:.1%}, and {unasked[0]:.1%} without asking"
+                yield {**raised("attack_failed", detail), "where": f"{attack} | {defense}"}
+        yield from _beaten_by_labels(attacks, bare, defense)
+
+
+def _beaten_by_labels(
+    attacks: Mapping[str, Interval], bare: Mapping[str, Interval], defense: str
+) -> Iterable[dict[str, str]]:
+    """Attacks that get a better copy with labels only behind this defense or, where that was not tried, label only."""
+    for attack, e in attacks.items():
+        labels = attacks.get(attack + LABELS_ONLY) or bare.get(attack)
+        if labels and labels[1] > e[2]:
+            detail = f"{labels[0]:.1%} from labels, {e[0]:.1%} from its answers"
+            yield {**raised("labels_beat_scores", detail), "where": f"{attack} | {defense}"}

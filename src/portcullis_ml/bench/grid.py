@@ -1,7 +1,8 @@
 """The grid of an audit: attack x defense x budget x seed, and the controls that no audit may go without.
 
-Whatever was asked for, these rows are added: no defense, label only, honest clients behind every
-defense, and the controls of `controls.py`. A cell that cannot run is left in: it comes back
+Whatever was asked for, these rows are added: no defense, label only, honest clients behind every defense, and the
+controls of `controls.py`. Whoever is shown scores may look at the labels only: behind defenses that keep the labels the
+row of label only says how far that leads, behind others it is tried. A cell that cannot run is left in: it comes back
 "not applicable" with the reason, so that a reader sees what was not tried and why.
 """
 
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from portcullis_ml.bench.cell import Cell, Role
-from portcullis_ml.bench.named import NONE, GuardSpec, Spec, guard_named
+from portcullis_ml.bench.controls import PlainStranger
+from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec, Spec, guard_named
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
@@ -20,6 +23,8 @@ from portcullis_ml.extraction import CATALOG as ATTACKS
 __all__ = ["Plan"]
 
 CONTROLS = "portcullis_ml.bench.controls:"
+STRANGER, PLAIN_STRANGER = "plain_stranger", describe(PlainStranger())
+NOISE, RANDOM_QUERIES = "random_queries", {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
 TOLD = " (told the guard)"  # behind the name of an attack that knows the defense
 FOLLOW_GRADIENTS = ("jacobian",)  # attacks whose copy must be differentiable
 
@@ -38,7 +43,8 @@ class Plan:
     learner: Spec | None
     gradients: Spec | None = None  # the same for attacks that follow their copy's gradients; None: `learner`
     own_labels: bool = False  # whether the pool has labels of the victim's classes
-    stranger: bool = False  # whether a plain stranger can be tried: rows of a table
+    stranger: bool = False  # whether a plain stranger is tried behind every defense
+    noise: bool = False  # whether random queries are, too: for rows of a table they are an attack like any other
     privacy: Mapping[str, Spec] = field(default_factory=dict)  # attacks on the training data, beside every defense
     marks: Mapping[str, Spec] = field(default_factory=dict)  # ownership schemes, each a row of its own like a defense
     then: Sequence[Spec] = ()  # what is done with every copy at the largest budget
@@ -57,10 +63,14 @@ class Plan:
         aware = _aware(self.attacks, guards)
         return [cell for seed in self.seeds for cell in self._of_seed(seed, aware, guards)]
 
+    @property
+    def _bare(self) -> bool:
+        """Whether the API shows labels and nothing else."""
+        return Reveals.parse(self.interface["reveals"]) == Reveals.LABELS and not self.interface.get("explains")
+
     def _guards(self) -> dict[str, GuardSpec]:
         """No defense and, where that hides something, label only are always tried."""
-        bare = Reveals.parse(self.interface["reveals"]) == Reveals.LABELS and not self.interface.get("explains")
-        always = [NONE] if bare else [NONE, "label_only"]
+        always = [NONE] if self._bare else [NONE, "label_only"]
         return {word: guard_named(word) for word in always} | dict(self.defenses)
 
     def _of_seed(self, seed: int, aware: Mapping[str, Spec], guards: Mapping[str, GuardSpec]) -> Iterator[Cell]:
@@ -80,31 +90,49 @@ class Plan:
                     yield self._cell(seed, attack + TOLD, spec, defense, guard, top, knows_defense=True)
             for attack, spec in self.privacy.items():
                 yield self._cell(seed, attack, spec, defense, guard, top, "privacy")
-        yield from self._controls(seed, top)
+        yield from self._labels_only(seed, aware, guards)
+        yield from self._controls(seed, top, guards)
         for defense, guard in guards.items():
             yield self._cell(seed, "honest", honest, defense, guard, 0, "honest")
         for mark, scheme in self.marks.items():
             yield self._cell(seed, "honest", honest, mark, GuardSpec(), 0, "honest", mark=scheme)
 
-    def _controls(self, seed: int, top: int) -> Iterator[Cell]:
+    def _labels_only(self, seed: int, aware: Mapping[str, Spec], guards: Mapping[str, GuardSpec]) -> Iterator[Cell]:
+        """Attacks that throw the scores away, where the row of label only does not say how far that leads."""
+        able = {a: s for a, s in self.attacks.items() if a not in aware and _labels_do(s)}
+        tried: list[tuple[str, Spec, Role]] = [(attack, spec, "attack") for attack, spec in able.items()]
+        tried += [(name, spec, "control") for name, spec in self._everywhere().items()]
+        for defense, guard in guards.items():
+            if self._bare or guard.keeps_labels:
+                continue
+            for attack, spec, role in tried:
+                name = attack + LABELS_ONLY
+                yield self._cell(seed, name, spec, defense, guard, max(self.budgets), role, uses="labels")
+
+    def _controls(self, seed: int, top: int, guards: Mapping[str, GuardSpec]) -> Iterator[Cell]:
         if self.learner is not None:
-            random = {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
-            yield self._cell(seed, "random_queries", random, NONE, GuardSpec(), top, "control")
+            if not self.noise:
+                yield self._cell(seed, NOISE, RANDOM_QUERIES, NONE, GuardSpec(), top, "control")
             shuffled = {"unit": f"{CONTROLS}Shuffled", "of": dict(self._donor())}
             yield self._cell(seed, "shuffled", shuffled, NONE, GuardSpec(), top, "control")
             if self.own_labels:
                 yield self._cell(seed, "own_labels", {"unit": "own_labels"}, NONE, GuardSpec(), 0, "control")
-        if self.stranger:
-            stranger = {"unit": f"{CONTROLS}PlainStranger"}
-            yield self._cell(seed, "plain_stranger", stranger, NONE, GuardSpec(), top, "control")
+        for name, spec in self._everywhere().items():
+            for defense, guard in guards.items():
+                yield self._cell(seed, name, spec, defense, guard, top, "control")
         yield self._cell(seed, "no_api", {"unit": "no_api"}, NONE, GuardSpec(), 0, "control")
+
+    def _everywhere(self) -> dict[str, Spec]:
+        """The controls that stand behind every defense, as attackers do."""
+        noise = {NOISE: RANDOM_QUERIES} if self.noise and self.learner is not None else {}
+        return noise | ({STRANGER: PLAIN_STRANGER} if self.stranger else {})
 
     def _donor(self) -> Spec:
         """The attack whose transfer set is shuffled: the first that trains a learner, random queries otherwise."""
         for spec in self.attacks.values():
             if ATTACKS.load(spec["unit"]).needs.learner:
                 return spec
-        return {"unit": f"{CONTROLS}RandomQueries", "batch": 256}
+        return RANDOM_QUERIES
 
     def _cell(
         self,
@@ -117,9 +145,10 @@ class Plan:
         role: Role = "attack",
         *,
         knows_defense: bool = False,
+        uses: Literal["", "labels"] = "",
         mark: Spec | None = None,
     ) -> Cell:
-        copied = role == "attack" and budget == max(self.budgets)
+        copied = role == "attack" and budget == max(self.budgets) and not uses
         return Cell(
             victim=self.victim,
             data=self.data,
@@ -132,6 +161,7 @@ class Plan:
             hardening=guard.hardening,
             role=role,
             knows_defense=knows_defense,
+            uses=uses,
             mark=mark,
             then=tuple(self.then) if copied else (),
             extra=self.extra,
@@ -154,3 +184,9 @@ def _aware(attacks: Mapping[str, Spec], guards: Mapping[str, GuardSpec]) -> dict
         if name not in asked and needs.defense and any(g.stages and needs.knows(g.stages) for g in guards.values()):
             chosen[name] = describe(ATTACKS.build(name))
     return chosen
+
+
+def _labels_do(attack: Spec) -> bool:
+    """Whether the attack can work from labels alone."""
+    needs = ATTACKS.load(attack["unit"]).needs
+    return bool(needs.answers == Reveals.LABELS and not needs.explains)

@@ -19,10 +19,23 @@ from portcullis_ml.hardening import CATALOG as HARDENING
 from portcullis_ml.ownership import CATALOG as SCHEMES
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["NONE", "GuardSpec", "Spec", "attack_named", "by_name", "guard_named", "mark_named", "privacy_named"]
+__all__ = [
+    "KEEP_LABELS",
+    "LABELS_ONLY",
+    "NONE",
+    "GuardSpec",
+    "Spec",
+    "attack_named",
+    "by_name",
+    "guard_named",
+    "mark_named",
+    "privacy_named",
+]
 
 T = TypeVar("T")
 NONE = "none"  # no defense
+LABELS_ONLY = " (labels only)"  # behind the name of an attack that looks at the labels only
+KEEP_LABELS = ("label_only", "log", "rounding", "top_k")  # remember nothing, and answer every row with the true label
 
 Spec = Mapping[str, Any]
 
@@ -33,6 +46,11 @@ class GuardSpec:
 
     stages: tuple[Spec, ...] = ()
     hardening: Spec | None = None
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether every client gets the victim's own label for every row, whatever they asked before."""
+        return self.hardening is None and all(stage["unit"] in KEEP_LABELS for stage in self.stages)
 
 
 def attack_named(word: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ A record:
     cell          the cell itself (see cell.py): victim, data, interface, attack, defense, budget, seed, ...
     role          "attack" | "control" | "honest" | "privacy"
     attack        the attack as people write it: "knockoff", "jb_top3"; controls are named "no_api",
-                  "own_labels", "random_queries", "shuffled"; an honest client is "honest"
+                  "own_labels", "random_queries", "plain_stranger", "shuffled"; an honest client is "honest". An attack
+                  that looks at the labels only has " (labels only)" behind its name, and "uses" in its cell
     defense       the guard as people write it: "none", "label_only", "rounding(decimals=2) + top_k(k=1)"
     outcome       "done" | "not applicable" | "refused" | "failed"
     reason        one sentence unless done, else ""
@@ -29,7 +30,8 @@ A record:
     threat_model  {"answers": "probs", "data": "pool of 600", "accounts": 1, "knows_defense": False, ...};
                   "outside_rows" says where the rows come from that its defense was trained with (see outside.py)
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
-    notes         what the attack reports of its run
+    notes         what the attack reports of its run; "right": a bit for every test row, in hexadecimal, whether the
+                  copy agrees there; "right_on_the_way": the same for every point of the curve but the last
     then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",
                   "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]
     final         False when another run may fare better (a crash, an unreachable host): such a cell is run again

@@ -20,6 +20,7 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature, Labels
+from portcullis_ml.data.takes import NOTHING_KNOWN, Takes
 
 __all__ = ["LabelledRows", "as_taken", "one_table", "read_rows"]
 
@@ -28,23 +29,35 @@ LIMIT = 2 * 2**30  # bytes, unpacked
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRows:
-    """x (n, *input_shape), y (n,) or None; a table's features and the names of its classes."""
+    """x (n, *input_shape), y (n,) or None; a table's features and the names of its classes.
+
+    columns    names of all the file's columns, those that are not taken included
+    dropped    rows of the file that were left out because they lack a value, in the columns `lacking`
+    eight_bit  whether the rows were whole numbers of 8 bits before they were scaled to [0, 1]
+    """
 
     x: Array
     y: Labels | None = None
     features: tuple[Feature, ...] | None = None
     classes: tuple[str, ...] | None = None
+    columns: tuple[str, ...] = ()
+    dropped: int = 0
+    lacking: tuple[str, ...] = ()
+    eight_bit: bool = False
 
     def __len__(self) -> int:
         return len(self.x)
 
 
-def read_rows(what: str, path: Path, *, target: str | None = None, part: str = "test") -> LabelledRows:
-    """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer."""
+def read_rows(
+    what: str, path: Path, *, target: str | None = None, part: str = "test", takes: Takes = NOTHING_KNOWN
+) -> LabelledRows:
+    """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer, `takes` what a
+    victim takes of a table."""
     if not path.is_file():
         raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
     if path.name.endswith((".csv", ".csv.gz")):
-        rows = _from_table(path, target, part)
+        rows = _from_table(path, target, part, takes)
     elif path.suffix in (".npz", ".npy"):
         rows = _from_arrays(what, path, part)
     else:
@@ -56,17 +69,20 @@ def read_rows(what: str, path: Path, *, target: str | None = None, part: str = "
     return rows
 
 
-def _from_table(path: Path, target: str | None, part: str) -> LabelledRows:
+def _from_table(path: Path, target: str | None, part: str, takes: Takes) -> LabelledRows:
     from portcullis_ml.data.datasets import load_dataset
 
-    table = load_dataset(str(path), target=target)
+    table = load_dataset(str(path), target=target, takes=takes)
     if not table.classes:
         raise InputError(f"{path.name} was expected to have a column of classes; its label column holds numbers.")
     if table.split:
         x, y = (table.x_test, table.y_test) if part == "test" else (table.x, table.y)
     else:
         x, y = np.concatenate([table.x, table.x_test]), np.concatenate([table.y, table.y_test])
-    return LabelledRows(x=x, y=y.astype(np.int64), features=table.features, classes=table.classes)
+    return LabelledRows(
+        x=x, y=y.astype(np.int64), features=table.features, classes=table.classes, columns=table.columns,
+        dropped=table.dropped, lacking=table.lacking,
+    )  # fmt: skip
 
 
 def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
@@ -81,8 +97,11 @@ def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
             f"The {what} needs one whole-number label for each row; {path.name} holds {len(x)} rows and labels "
             f"{y.dtype} of shape {y.shape}."
         )
+    eight_bit = x.dtype == np.uint8
     return LabelledRows(
-        x=x / 255.0 if x.dtype == np.uint8 else x.astype(np.float64), y=None if y is None else y.astype(np.int64)
+        x=x / 255.0 if eight_bit else x.astype(np.float64),
+        y=None if y is None else y.astype(np.int64),
+        eight_bit=eight_bit,
     )
 
 
@@ -118,15 +137,17 @@ def one_table(parts: Sequence[LabelledRows | None], schema: Path | None = None) 
         return list(parts)
     features = tuple(_union(f, tables) for f in tables[0].features or ())
     classes = tuple(sorted({name for rows in tables for name in rows.classes or ()}))
-    corrections = {} if schema is None else read_schema(schema)
+    everywhere = {name for rows in tables for name in rows.columns} - {f.name for f in features}
+    given = {} if schema is None else read_schema(schema)
+    corrections = {name: about for name, about in given.items() if name not in everywhere}  # not taken, so not read
     made: list[LabelledRows | None] = []
     for rows in parts:
         if rows is None or rows.features is None:
             made.append(rows)
             continue
         x, final = corrected(aligned(rows.x, rows.features, features, "The test set"), features, corrections)
-        y = None if rows.y is None else _relabelled(rows.y, rows.classes or (), classes)
-        made.append(LabelledRows(x=x, y=y, features=final, classes=classes))
+        y = None if rows.y is None else _renumbered(rows.y, rows.classes or (), classes)
+        made.append(replace(rows, x=x, y=y, features=final, classes=classes))
     return made
 
 
@@ -143,28 +164,16 @@ def _union(feature: Feature, tables: Sequence[LabelledRows]) -> Feature:
 
 
 def as_taken(rows: LabelledRows, model: Any) -> LabelledRows:
-    """A table as the victim takes it: its columns in its order, its categories, the numbers of its classes."""
+    """A table as the victim takes it: its columns in its order, its categories."""
     from portcullis_ml.data.schema import aligned
 
     features = getattr(model, "features", None)
     if features is None or rows.features is None:
         return rows
-    x = aligned(rows.x, rows.features, features)
-    words = getattr(model, "classes", None)
-    if words is None or rows.classes is None or not set(words) & set(rows.classes):
-        return replace(rows, x=x, features=features)
-    y = None if rows.y is None else _relabelled(rows.y, rows.classes, words)
-    return LabelledRows(x=x, y=y, features=features, classes=words)
+    return replace(rows, x=aligned(rows.x, rows.features, features), features=features)
 
 
-def _relabelled(y: Labels, have: Sequence[str], want: Sequence[str]) -> Labels:
-    """Labels y (n,) that number the classes `have`, as numbers of the classes `want`."""
-    held = np.unique(y)
-    strange = [have[c] for c in held if have[c] not in want]
-    if strange:
-        raise InputError(
-            f"The victim does not know the class {strange[0]!r}; it knows {', '.join(want[:6])}. "
-            "Drop those rows, or name the right --target."
-        )
+def _renumbered(y: Labels, have: Sequence[str], want: Sequence[str]) -> Labels:
+    """Labels y (n,) that number the classes `have`, as numbers of the classes `want`, which hold them all."""
     place = {name: i for i, name in enumerate(want)}
-    return np.array([place.get(name, -1) for name in have], np.int64)[y]
+    return np.array([place[name] for name in have], np.int64)[y]

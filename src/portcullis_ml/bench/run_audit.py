@@ -160,21 +160,28 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
+    attacks = options.named_attacks or by_name(_usual_attacks(experiment, options.quick), attack_named)
     return Plan(
         victim={k: v for k, v in experiment.names["victim"].items() if k in ("name", "sha256")},
         data=experiment.names["data"],
         interface=options.shown | ({"missing": True} if experiment.interface.missing else {}),
-        attacks=options.named_attacks or by_name(_usual_attacks(experiment, options.quick), attack_named),
+        attacks=attacks,
         defenses=options.named_guards,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
         seeds=range(options.seeds or (1 if options.quick else 3)),
         learner=learner,
         gradients=network,
-        stranger=len(shape) == 1,
+        stranger=True,
+        noise=len(shape) == 1 and not any(_asks_noise(attack) for attack in attacks.values()),
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
     )
+
+
+def _asks_noise(attack: Spec) -> bool:
+    """Whether this attack does what the control random_queries does."""
+    return attack.get("strategy") == "uniform" and attack.get("surrogate") in ("auto", "learner")
 
 
 def shown_as(
@@ -259,7 +266,7 @@ def _about(
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [_thief(plan), *prepared.notes],
+        "notes": [*experiment.notes, _thief(plan), *prepared.notes],
     }
 
 

@@ -26,6 +26,8 @@ def audit(
     target: o.TargetOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
+    classes: o.ClassesOption = None,
+    output_name: o.OutputOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -143,8 +145,8 @@ def audit(
 
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
-        outside=outside,
+        softmax=softmax, classes=classes, output=output_name, incomplete=incomplete, leaves=answers == "leaves",
+        explain=explain, device=device, outside=outside,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,

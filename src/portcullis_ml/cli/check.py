@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,17 +11,20 @@ __all__ = ["check"]
 
 def check(
     policy: Annotated[str | None, typer.Argument(help="The policy, a TOML file.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask the model server too, with one row.")] = False,
     new_key: Annotated[bool, typer.Option("--new-key", help="Make an API key and its digest.")] = False,
     new_secret: Annotated[bool, typer.Option("--new-secret", help="Make a guard's secret for key_file.")] = False,
 ) -> None:
     """Explain a policy, or refuse it by line.
 
-    Example:  portcullis check portcullis.toml
+    Example:  portcullis check portcullis.toml --live
     """
     import secrets
 
     from portcullis_ml.core.errors import InputError
 
+    if new_key or new_secret:
+        _own_output()
     if new_key:
         from portcullis_ml.gateway.policy.clients import new_key as fresh
 
@@ -41,3 +44,39 @@ def check(
         typer.echo(sentence)
     for sentence in warnings(found):
         typer.echo(f"Note: {sentence}")
+    if live:
+        _live(found)
+
+
+def _own_output() -> None:
+    """A file that the output goes to holds a secret from now on: its owner alone may read it."""
+    import os
+    import stat
+    import sys
+
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):  # no output of the system's
+        return
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        os.fchmod(number, 0o600)
+
+
+def _live(policy: Any) -> None:
+    """What the model server says of itself, and whether it answers; Unreachable if it does not."""
+    import asyncio
+
+    from portcullis_ml.gateway.upstream import open_upstream
+
+    async def asked() -> Any:
+        upstream = open_upstream(policy)
+        try:
+            for sentence in await upstream.differences():
+                typer.echo(f"Note: {sentence}")
+            return await upstream.try_out()
+        finally:
+            await upstream.close()
+
+    answer = asyncio.run(asked())
+    what = "a class alone" if answer.scores is None else f"scores ({answer.scores.shape[1]})"
+    typer.echo(f"The model server answers one row with {what}, as the policy says.")

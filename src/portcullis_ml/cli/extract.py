@@ -23,6 +23,8 @@ def extract(
     target: o.TargetOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
+    classes: o.ClassesOption = None,
+    output_name: o.OutputOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -58,8 +60,8 @@ def extract(
 
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, incomplete=incomplete, leaves=answers == "leaves", explain=explain,
-        device=device,
+        schema=schema, softmax=softmax, classes=classes, output=output_name, incomplete=incomplete,
+        leaves=answers == "leaves", explain=explain, device=device,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()

@@ -107,6 +107,21 @@ SchemaOption = Annotated[
         "--schema", metavar="FILE", help="A .toml that corrects ranges and categories of a table.", rich_help_panel=WHAT
     ),
 ]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="A,B,...",
+        help="The words of the victim's classes, in the order of its columns, where it does not name them.",
+        rich_help_panel=WHAT,
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output-name", metavar="NAME", help="Which of the victim's outputs holds the scores.", rich_help_panel=WHAT
+    ),
+]
 AnswersOption = Annotated[
     str,
     typer.Option(
@@ -174,13 +189,18 @@ def spec_of(
     leaves: bool = False,
     explain: str | None = None,
     outside: str | None = None,
+    classes: str | None = None,
+    output: str | None = None,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
     from portcullis_ml.bench.experiment import ExperimentSpec
     from portcullis_ml.core.errors import InputError
 
-    if victim is None and (schema or incomplete or leaves):
-        raise InputError("--schema, --incomplete and --answers leaves belong to a victim of yours. Add --victim.")
+    if victim is None and (schema or incomplete or leaves or classes or output):
+        raise InputError(
+            "--schema, --classes, --output-name, --incomplete and --answers leaves belong to a victim of yours. Add "
+            "--victim."
+        )
     if victim is None and (test or pool or train):
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
     if victim is None and data is None:
@@ -194,6 +214,8 @@ def spec_of(
         train=train,
         target=target,
         schema=schema,
+        classes=classes,
+        output=output,
         incomplete=incomplete,
         leaves=leaves,
         explain=explain,

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.report.results import NONE, Audit, Pair
+from portcullis_ml.report.pairs import Pair
+from portcullis_ml.report.results import Audit
+from portcullis_ml.report.thieves import Thief
 
 __all__ = ["Outcome"]
 
 CELL = len("100% [99, 100]")
 NOT = {"not applicable": "n/a"}
-REST = 32  # columns of the terminal for the defense and for what honest clients lose
+REST = 39  # columns of the terminal for the defense, the worst attacker and what honest clients lose
 
 
 class Outcome:
@@ -30,13 +32,13 @@ class Outcome:
         self._deployed = str(meta["deployed"])
 
     @property
-    def worst(self) -> Pair | None:
+    def worst(self) -> Thief | None:
         """The attacker who does best behind the deployed guard."""
-        return self._audit.strongest if self._deployed == NONE else self._audit.worst(self._deployed)
+        return self._audit.worst(self._deployed)
 
     @property
     def fails(self) -> bool:
-        return bool(self._limit is not None and self.worst and self.worst.measures["agreement"].value > self._limit)
+        return bool(self._limit is not None and self.worst and self.worst.copy.value > self._limit)
 
     def check(self) -> None:
         """Raise AttackFailed if a limit was given and no attack made a copy: such a check must not pass."""
@@ -49,18 +51,19 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         from portcullis_ml.report.verdict import verdict_of
 
-        keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags")
-        verdict = verdict_of(self._audit)
+        keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags", "notes")
+        audit, verdict = self._audit, verdict_of(self._audit)
         return {
             "headline": verdict.headline,
             "lead": verdict.lead,
             "verdict": verdict.kind,
             "worst_behind_deployed": _copy(self.worst),
-            "worst_undefended": _copy(self._audit.strongest),
+            "worst_undefended": _copy(audit.strongest),
             "fail_over": self._limit,
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},
-            "rows": [_row(pair) for pair in (*self._audit.pairs.values(), *self._audit.controls)],
+            "rows": [_row(p) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
+            "worst_attackers": {d: _copy(audit.worst(d)) for d in audit.defenses},
             "privacy": [_row(pair) for pair in self._audit.privacy.values()],
             "marks": [_row(pair) for pair in self._audit.marked.values()],
             "report": str(self._report),
@@ -89,9 +92,8 @@ class Outcome:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
         if self._limit is not None and self.worst:
             sign = "above" if self.fails else "not above"
-            found = self.worst.measures["agreement"]
             console.print(
-                f"\nBehind {self._deployed} the worst attacker is {self.worst.attack} with {found.percent()}: "
+                f"\nBehind {self._deployed} the worst attacker is {self.worst.words} with {self.worst.copy.percent()}: "
                 f"{sign} the limit of {self._limit:.1%}.",
                 style="bold red" if self.fails else "green",
                 markup=False,
@@ -103,7 +105,8 @@ class Outcome:
         console.print(f"Report: {self._report.resolve()}", markup=False, highlight=False, soft_wrap=True)
 
     def _matrix(self, width: int) -> Any:
-        """Agreement of every attack behind every defense, what honest clients lose, and the controls below.
+        """Agreement of every attack and of the plain stranger behind every defense, of the worst attacker, what honest
+        clients lose, and the controls below.
 
         Where names and intervals do not fit side by side, attacks stand as letters and intervals on a second line.
         """
@@ -112,25 +115,30 @@ class Outcome:
         from rich.text import Text
 
         audit = self._audit
-        roomy = sum(max(len(a), CELL) + 2 for a in audit.attacks) + REST <= width
-        heads = list(audit.attacks) if roomy else [_letter(i) for i in range(len(audit.attacks))]
+        roomy = sum(max(len(a), CELL) + 2 for a in audit.columns) + REST <= width
+        letters = {a: a if roomy else _letter(i) for i, a in enumerate(audit.columns)}
+        shown = audit.columns if roomy else audit.attacks
         title = f"Agreement with the victim at {audit.budget:,} queries"
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
         table.add_column("defense", style="cyan", overflow="fold", min_width=16)
-        for head in heads:
-            table.add_column(Text(head), justify="right", no_wrap=roomy)
+        for attack in shown:
+            table.add_column(Text(letters[attack]), justify="right", no_wrap=roomy)
+        table.add_column("worst", justify="right", style="bold", no_wrap=True)
         table.add_column("honest clients lose" if roomy else "cost", justify="right", no_wrap=not roomy)
         for defense in audit.defenses:
-            cost = audit.cost(defense)
+            cost, worst = audit.cost(defense), audit.worst(defense)
             lost = "?" if cost is None else f"{100 * cost.value:.1f}" + " points" * roomy
             mark = " (deployed)" if defense == self._deployed else ""
-            cells = (_cell(audit, a, defense, one_line=roomy) for a in audit.attacks)
-            table.add_row(Text(defense + mark), *cells, lost)
-        legend = [] if roomy else [Text(f"{h} = {a}") for h, a in zip(heads, audit.attacks, strict=True)]
-        controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in audit.controls]
+            cells = [_cell(audit, a, defense, one_line=roomy) for a in shown]
+            who = "" if roomy or worst is None or worst.failed else f" {letters[worst.attack]}"
+            table.add_row(Text(defense + mark), *cells, f"{100 * worst.copy.value:.0f}%{who}" if worst else "", lost)
+        legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in letters.items()]
+        others = [c for c in audit.controls if c not in audit.asking]
+        controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())
         notes = [] if roomy else [Text("cost: points of accuracy that honest clients lose")]
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
+        notes += [Text("worst: counts whoever looks at less than is shown, and no less than someone who never asks")]
         return Group(*legend, table, *notes, *controls)
 
 
@@ -145,7 +153,7 @@ def _percent(pair: Pair) -> str:
 
 
 def _cell(audit: Audit, attack: str, defense: str, *, one_line: bool) -> str:
-    pair = audit.pairs.get((attack, defense))
+    pair = audit.cell(attack, defense)
     if pair is None:
         return ""
     found = pair.measures.get("agreement")
@@ -156,11 +164,13 @@ def _cell(audit: Audit, attack: str, defense: str, *, one_line: bool) -> str:
     )
 
 
-def _copy(pair: Pair | None) -> dict[str, Any] | None:
-    if pair is None:
+def _copy(thief: Thief | None) -> dict[str, Any] | None:
+    """The attacker who fares best, for programs; `failed` where their copy is worth less than never asking."""
+    if thief is None:
         return None
-    e = pair.measures["agreement"]
-    return {"attack": pair.attack, "queries": pair.queries, "agreement": [e.value, e.low, e.high], "n": e.n}
+    e, own = thief.copy, thief.own
+    said = {"attack": thief.attack, "how": thief.how, "queries": thief.queries, "failed": thief.failed}
+    return said | {"agreement": [e.value, e.low, e.high], "n": e.n, "own": [own.value, own.low, own.high]}
 
 
 def _row(pair: Pair) -> dict[str, Any]:

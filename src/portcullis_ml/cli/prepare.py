@@ -33,6 +33,8 @@ def prepare(
     target: o.TargetOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
+    classes: o.ClassesOption = None,
+    output_name: o.OutputOption = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder for what is trained.")] = Path(
         "portcullis-prepared"
     ),
@@ -56,7 +58,7 @@ def prepare(
     _must_be_free(out)
     spec = _spec(
         victim=victim, data=data, folder=data_folder, train=train, outside=outside, target=target, schema=schema,
-        softmax=softmax, device=device,
+        softmax=softmax, classes=classes, output=output_name, device=device,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         training = _training(made, spec, seed)

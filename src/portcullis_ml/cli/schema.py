@@ -13,13 +13,16 @@ MOST = 40  # columns that are printed
 
 
 def show_schema(experiment: Experiment) -> None:
-    """The columns of the API, one a line; nothing where the inputs are no table."""
+    """What was understood of a victim, and the columns of its API, one a line, where the inputs are a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from portcullis_ml.data.schema import described
 
+    console = Console()
+    for note in experiment.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
     features = experiment.interface.features
     if features is None:
         return
@@ -28,7 +31,6 @@ def show_schema(experiment: Experiment) -> None:
         table.add_column(head, overflow="fold")
     for name, kind, values in described(features[:MOST]):
         table.add_row(Text(name, style="cyan"), kind, Text(values))
-    console = Console()
     console.print(table)
     if len(features) > MOST:
         console.print(f"... and {len(features) - MOST} more")

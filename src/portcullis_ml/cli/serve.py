@@ -24,13 +24,15 @@ def serve(
 
     Without arguments: a digits model in a process of its own, a gate before it, and a dashboard.
     """
+    # First of all, before anything is imported that takes a second.
+    _say("starting", f"reading the policy {policy}" if policy else "a digits model, and a gate before it")
     from portcullis_ml.core.errors import InputError
     from portcullis_ml.gateway.server import run
 
     given = {"upstream.url": upstream, "listen.port": port, "admin.port": admin_port, "state.url": state}
     changes = {name: value for name, value in given.items() if value is not None}
     if policy is not None:
-        run(policy, announce=_announce, **changes)
+        run(policy, say=_say, announce=_announce, **changes)
     elif upstream is not None:
         raise InputError("A gate before a model server of your own needs a policy: give --policy portcullis.toml.")
     else:
@@ -44,21 +46,28 @@ def _demonstration(changes: dict[str, Any]) -> None:
     process, address = start_model_server()
     try:
         path, keys = write_demo(address)
-        typer.echo(f"model server  {address}  (digits, no guard)")
-        typer.echo(f"policy        {path}")
+        _say("model server", f"{address}  (digits, no guard)")
+        _say("policy", str(path))
         for name, key in keys.items():
-            typer.echo(f"API key       {key}  ({name})")
-        run(path, announce=_announce_demo, **changes)
+            _say("API key", f"{key}  ({name})")
+        run(path, say=_say, announce=_announce_demo, **changes)
     finally:
         process.terminate()
         process.wait(10)
 
 
+def _say(what: str, about: str) -> None:
+    typer.echo(f"{what:12}  {about}")
+
+
 def _announce(server: Any) -> None:
-    typer.echo(f"gate          {server.url}")
-    typer.echo(f"dashboard     {server.admin_url}")
+    from portcullis_ml.gateway.policy.explain import example
+
+    _say("gate", server.url)
+    _say("dashboard", server.admin_url)
     if server.admin.state.token:
-        typer.echo(f"token         {server.admin.state.token}")
+        _say("token", server.admin.state.token)
+    _say("try", example(server.policy, server.url))
 
 
 def _announce_demo(server: Any) -> None:

@@ -1,8 +1,7 @@
 """Streaming state as bytes: what a detector or a defense remembers of one client, and where it is kept.
 
-A state is a dataclass of numbers, text, arrays, lists and dicts, possibly of further such
-dataclasses. `pack` writes it as one JSON header followed by raw little-endian arrays, and `unpack`
-reads it back by the type hints; nothing is ever unpickled.
+A state is a dataclass of numbers, text, arrays, lists and dicts, possibly of further such dataclasses. `pack` writes it
+as one JSON header followed by raw little-endian arrays, `unpack` reads it by the type hints; nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -71,6 +70,7 @@ def _flatten(value: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _rebuild(kind: Any, tree: Any, data: memoryview) -> Any:
+    kind = getattr(typing.get_origin(kind) or kind, "__value__", kind)  # an alias, as NDArray is from numpy 2.5 on
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if tree is None or kind is Any:
         return tree

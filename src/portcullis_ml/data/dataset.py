@@ -23,6 +23,8 @@ class Dataset:
     features             the columns of a table
     groups, groups_test  (n,) what belongs together (frames of one object), or None
     dropped              rows of the source left out because a value was missing
+    lacking              columns of the source that lack values, those that lack most first
+    columns              names of all the source's columns, where it is a table
     split                whether the source itself says which rows are for testing
     """
 
@@ -37,6 +39,8 @@ class Dataset:
     groups: Labels | None = None
     groups_test: Labels | None = None
     dropped: int = 0
+    lacking: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     split: bool = False
 
     @property

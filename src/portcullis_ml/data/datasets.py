@@ -26,6 +26,7 @@ from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Labels
 from portcullis_ml.data.dataset import Dataset
 from portcullis_ml.data.tables import from_csv, from_openml
+from portcullis_ml.data.takes import NOTHING_KNOWN, Takes
 
 __all__ = ["available", "load_dataset"]
 
@@ -34,9 +35,15 @@ SUFFIXES = (".npz", ".csv.gz", ".csv")
 
 
 def load_dataset(
-    name: str, folder: str | Path | None = None, *, target: str | None = None, limit: int = LIMIT
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    target: str | None = None,
+    limit: int = LIMIT,
+    takes: Takes = NOTHING_KNOWN,
 ) -> Dataset:
-    """The data set of that name (see the head of this file). `target` names the label column of a table."""
+    """The data set of that name (see the head of this file). `target` names the label column of a table, `takes` what
+    a model takes of its columns."""
     if name == "digits":
         return _digits()
     if name.startswith("openml:"):
@@ -46,7 +53,7 @@ def load_dataset(
         raise InputError(f"{path} has {path.stat().st_size:,} bytes; at most {limit:,} are read. Take a part of it.")
     if path.name.endswith(".npz"):
         return _images(path, limit)
-    return from_csv(path, target, limit)
+    return from_csv(path, target, limit, takes)
 
 
 def available(folder: str | Path | None = None) -> list[str]:

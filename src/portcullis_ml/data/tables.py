@@ -1,17 +1,18 @@
 """Tables: columns become features, rows with a missing value are dropped and counted.
 
 A column whose every value is a number is numeric, with its range; any other is categorical, its values in alphabetical
-order standing for the codes 0, 1, 2, ... The label column is the one named, or the usual one of a known table, or the
-last. A column `split` that says train or test is obeyed; otherwise three rows in ten, drawn once and for all, are the
-test set, as in Tramèr et al. (USENIX Security 2016, section 4).
+order standing for the codes 0, 1, 2, ... Where it is known what a model takes (`Takes`), that goes first: text stays
+text, a word that the model knows is never a missing value, and a column that it does not take costs no row. Otherwise
+numbers with leading zeros are text. The label column is the one named, or the usual one of a known table, or the last.
+A column `split` that says train or test is obeyed; otherwise three rows in ten, drawn once and for all, are the test
+set, as in Tramèr et al. (USENIX Security 2016, section 4).
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
-import zlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Feature
+from portcullis_ml.data.csv_file import Column, read_csv
 from portcullis_ml.data.dataset import Dataset
+from portcullis_ml.data.takes import NOTHING_KNOWN, Taken, Takes
 
 __all__ = ["from_columns", "from_csv", "from_openml"]
 
@@ -35,42 +38,17 @@ KNOWN = {  # label column, columns that say nothing
     "steak": ("steak_prep", ("respondent_id",)),
 }
 
-Column = list[str]
+LEADING_ZERO = re.compile(r"0\d+")
 
 
-def from_csv(path: Path, target: str | None, limit: int) -> Dataset:
-    """A .csv or .csv.gz file, UTF-8, with one header line."""
+def from_csv(path: Path, target: str | None, limit: int, takes: Takes = NOTHING_KNOWN) -> Dataset:
+    """A .csv or .csv.gz file with one header line."""
     name = path.name.removesuffix(".gz").removesuffix(".csv")
-    header, rows = _read(path, limit)
-    columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    usual, useless = KNOWN.get(name, (header[-1], ()))
+    columns = read_csv(path, limit)
+    usual, useless = KNOWN.get(name, (list(columns)[-1], ()))
     for column in useless:
         columns.pop(column, None)
-    return from_columns(name, columns, target or usual)
-
-
-def _read(path: Path, limit: int) -> tuple[list[str], list[list[str]]]:
-    try:
-        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-            text = file.read(limit + 1)
-        if len(text) > limit:
-            raise InputError(f"{path} unpacks to more than {limit:,} bytes. Take a part of it.")
-        header, *rows = csv.reader(text.decode("utf-8-sig").splitlines())
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path} was expected to be a UTF-8 table with a header line; it cannot be read ({error}). Write it again."
-        ) from error
-    rows = [row for row in rows if row]
-    wrong = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
-    if wrong is not None or not rows:
-        what = "has no rows" if wrong is None else f"has {len(rows[wrong])} fields in row {wrong + 1}"
-        raise InputError(f"{path} was expected to have rows of {len(header)} fields; it {what}.")
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise InputError(f"{path}: column names must differ; {twice!r} stands twice. Rename one of them.")
-    return header, rows
+    return from_columns(name, columns, target or usual, takes)
 
 
 def from_openml(name: str, target: str | None) -> Dataset:
@@ -97,19 +75,25 @@ def _word(value: Any, categories: list[str] | None) -> str:
     return str(categories[int(value)]) if categories else str(value)
 
 
-def from_columns(name: str, columns: dict[str, Column], target: str) -> Dataset:
-    """A data set from named columns of words, one of them the label."""
+def from_columns(name: str, columns: dict[str, Column], target: str, takes: Takes = NOTHING_KNOWN) -> Dataset:
+    """A data set from named columns of words, one of them the label. `takes` is what a model takes of them."""
     if target not in columns:
         near = difflib.get_close_matches(target, columns, n=3, cutoff=0.3) or list(columns)
         raise InputError(f"{name} has no column {target!r}. Did you mean {' or '.join(near)}?")
-    kept, dropped = _complete(columns)
+    own_split = set(columns.get("split", ["?"])) == {"train", "test"}
+    inputs = takes.of([column for column in columns if column != target and not (own_split and column == "split")])
+    known = {**inputs, target: Taken(words=takes.classes), **({"split": Taken()} if own_split else {})}
+    kept, dropped, lacking = _complete({column: columns[column] for column in known}, known)
     if len(kept[target]) < 2:
-        raise InputError(f"{name} has {len(kept[target])} rows without a missing value; at least 2 are needed.")
-    own_split = kept.pop("split") if set(kept.get("split", ["?"])) == {"train", "test"} else None
-    test = _test_rows(name, own_split, kept)
+        where = f"; {' and '.join(lacking[:3])} lack values" if lacking else ""
+        raise InputError(
+            f"{name} has {len(kept[target])} rows without a missing value; at least 2 are needed{where}. "
+            "Drop such a column with --schema, or fill it."
+        )
+    test = _test_rows(name, kept.pop("split") if own_split else None, kept)
     labels, names = _coded(kept.pop(target))
-    encoded = {column: _feature(column, values) for column, values in kept.items()}
-    x = np.column_stack([values for values, _ in encoded.values()])
+    encoded = {column: _feature(column, values, known[column]) for column, values in kept.items()}
+    x = np.column_stack([values for values, _ in encoded.values()]) if encoded else np.empty((len(labels), 0))
     return Dataset(
         name=name,
         x=x[~test],
@@ -119,16 +103,27 @@ def from_columns(name: str, columns: dict[str, Column], target: str) -> Dataset:
         classes=names,
         features=tuple(feature for _, feature in encoded.values()),
         dropped=dropped,
-        split=own_split is not None,
+        lacking=lacking,
+        columns=tuple(columns),
+        split=own_split,
     )
 
 
-def _complete(columns: dict[str, Column]) -> tuple[dict[str, Column], int]:
-    """The rows that lack nothing, and how many lack something."""
-    rows = list(zip(*columns.values(), strict=True))
-    whole = [row for row in rows if not any(value.strip().lower() in MISSING for value in row)]
-    kept = map(list, zip(*whole, strict=True)) if whole else ([] for _ in columns)
-    return dict(zip(columns, kept, strict=True)), len(rows) - len(whole)
+def _complete(columns: dict[str, Column], known: Mapping[str, Taken]) -> tuple[dict[str, Column], int, tuple[str, ...]]:
+    """The rows that lack nothing, how many lack something, and the columns that lack values, most first."""
+    gone = {name: np.array([_is_missing(v, known[name]) for v in values], bool) for name, values in columns.items()}
+    for name, missing in gone.items():
+        if (word := known[name].missing) is not None:
+            columns[name] = [word if lost else v for v, lost in zip(columns[name], missing, strict=True)]
+            missing[:] = False
+    whole = ~np.any(list(gone.values()), axis=0)
+    kept = {name: [v for v, keep in zip(values, whole, strict=True) if keep] for name, values in columns.items()}
+    lacking = sorted((name for name in gone if gone[name].any()), key=lambda name: -int(gone[name].sum()))
+    return kept, int((~whole).sum()), tuple(lacking)
+
+
+def _is_missing(value: str, taken: Taken) -> bool:
+    return value.strip().lower() in MISSING and not taken.knows(value)
 
 
 def _test_rows(name: str, split: Column | None, columns: dict[str, Column]) -> NDArray[np.bool_]:
@@ -145,8 +140,11 @@ def _coded(values: Column) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     return codes.astype(np.int64), tuple(names.tolist())
 
 
-def _feature(name: str, values: Column) -> tuple[Array, Feature]:
+def _feature(name: str, values: Column, taken: Taken) -> tuple[Array, Feature]:
+    text = taken.text or (taken.text is None and any(map(LEADING_ZERO.fullmatch, values)))
     try:
+        if text:
+            raise ValueError
         numbers = np.array(values, np.float64)
     except ValueError:
         codes, names = _coded(values)

@@ -27,10 +27,12 @@ __all__ = ["Block"]
 
 @dataclass(frozen=True, kw_only=True)
 class Block(Defense[None]):
-    reason: str = "its queries look like an extraction attack"  # what the client is told; it ends a sentence
+    reason: str = "this client was blocked"  # what the client is told; it ends a sentence
     retry_after: float | None = None  # seconds after which the client may hope; None says nothing
 
     name: ClassVar[str] = "block"
+    same_for_all: ClassVar[bool] = True
+    blocks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self, "reason", "some text", lambda v: isinstance(v, str) and bool(v.strip()))

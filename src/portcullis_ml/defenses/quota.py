@@ -8,8 +8,9 @@ Costs the honest client   refusals beyond the quota; a request is served whole o
 Does not stop             a patient thief, and one with many accounts. It sets the price of a copy in days.
 
 A window begins with the first row asked in it and lasts `per` seconds of the requests' own times, so
-nothing here reads a clock. With `per=None` the quota is for life. What was reserved for a request that the
-model could not answer is given back, unless its window is over. Stack two for a day's and a second's limit.
+nothing here reads a clock; where these times go back, it begins anew with what is used in it. With
+`per=None` the quota is for life. What was reserved for a request that the model could not answer is given
+back, unless its window is over. Stack two for a day's and a second's limit.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class Quota(Defense[Used]):
         return Used()
 
     def admit(self, request: Request, state: Used) -> None:
+        state.since = min(
+            state.since, request.at
+        )  # a clock was set back: what is used stays used, for `per` from now on
         over = self.per is not None and request.at - state.since >= self.per
         if state.rows == 0 or over:
             state.rows, state.since = 0, request.at

@@ -23,6 +23,7 @@ __all__ = ["Basis", "Compiled", "Plain"]
 RANK = 47  # directions in a basis; with two residuals or a residual and a norm, 196 bytes of sketch a row
 COARSE = 32  # of them are looked at in every row by the compiled search: memory read in order is the cheapest
 CHUNK = 64  # candidates compared at a time
+MANY = 4 * CHUNK  # candidates, beyond which products with the whole rows are had sooner than they are compared
 FAST = np.float32
 
 
@@ -94,11 +95,9 @@ class Plain:
     def nearest(self, rows: StoredRows, x: Array) -> float:
         """The L2 distance from x (d,) to the closest row."""
         bound = self._bounds(len(rows), x)
-        first = int(bound.argmin())
-        best = float(squares(rows.exact(first)[None], x)[0])
-        with np.errstate(over="ignore"):  # beyond float32 it is infinite and rules nothing out
-            rest = np.flatnonzero(~(bound > FAST(best + TINY**2)))  # a NaN is compared too
-        rest = rest[rest != first]
+        best, rest = _candidates(bound, rows, x, math.inf)
+        if len(rest) > MANY:  # the rows have no structure that a sketch could hold
+            best, rest = _candidates(np.fmax(bound, self._products(rows, x)), rows, x, best)
         if len(rest) > CHUNK:
             rest = rest[np.argsort(bound[rest])]
         for start in range(0, len(rest), CHUNK):
@@ -117,6 +116,35 @@ class Plain:
             bound += self._norms[:n]
             bound += norm
         return bound
+
+    def _products(self, rows: StoredRows, x: Array) -> Array:
+        """(n,) lower bounds on the squared distances, from the products of x with all rows; NaN beyond float32.
+
+        With w = x - c (c the centre) it is |y - c|^2 + |w|^2 - 2 (y w - c w). The product y w is off by at most half of
+        the slack of |y| |w| <= |y - c| |w| + |c| |w|, twice of which is less than what the squares have been shortened
+        by, and the slack of |c| |w|.
+        """
+        centre = self.basis.centre
+        kind, loose = np.float64 if rows.form == "float64" else FAST, slack(len(x))
+        with np.errstate(all="ignore"):
+            away = x - centre
+            along = (rows.values.astype(kind, copy=False) @ away.astype(kind)).astype(np.float64)
+            along /= SCALES.get(rows.form, 1.0)
+            square = float(away @ away)
+            shorter = (1 - loose) * square - loose * math.sqrt(float(centre @ centre) * square)
+            bound: Array = self._norms[: len(rows)] + shorter - 2 * (along - centre @ away)
+        bound[~np.isfinite(bound)] = np.nan
+        return bound
+
+
+def _candidates(bound: NDArray[Any], rows: StoredRows, x: Array, best: float) -> tuple[float, NDArray[np.intp]]:
+    """The squared distance to the row with the least bound, or `best` if that is less; and the other rows that may be
+    closer."""
+    first = int(bound.argmin())  # a NaN comes first
+    best = min(best, float(squares(rows.exact(first)[None], x)[0]))
+    with np.errstate(over="ignore"):  # beyond float32 it is infinite and rules nothing out
+        rest = np.flatnonzero(~(bound > bound.dtype.type(best + TINY**2)))  # a NaN is compared too
+    return best, rest[rest != first]
 
 
 def _close(rows: StoredRows, which: NDArray[np.intp], x: Array, best: float) -> NDArray[np.intp]:

@@ -22,6 +22,7 @@ from portcullis_ml.core.types import Array, Interface, Model
 from portcullis_ml.gateway.oracle import HttpOracle
 from portcullis_ml.gateway.policy.clients import new_key
 from portcullis_ml.gateway.protocols.wire import ModelSpec
+from portcullis_ml.gateway.state.private import make_private
 from portcullis_ml.models.mlp import fit_mlp
 
 __all__ = ["MlpLearner", "attack", "digits_model", "digits_rows", "start_model_server", "write_demo"]
@@ -59,7 +60,7 @@ per = 86400
 [[guard]]
 unit = "watch"
 detector = {{ unit = "prada", threshold = 3.0 }}   # calibrated on shuffled digits: no honest alarm
-then = {{ unit = "block", reason = "its queries look like an extraction attack" }}
+then = {{ unit = "block" }}
 
 [[guard]]
 unit = "rounding"
@@ -114,8 +115,10 @@ def write_demo(upstream: str, folder: str | None = None) -> tuple[Path, dict[str
     """A fresh policy in a folder of its own: (its path, the clients' keys)."""
     place = Path(folder or tempfile.mkdtemp(prefix="portcullis-demo-"))
     keys = {name: new_key() for name in ("alice", "thief")}
-    (place / "guard.key").write_text(secrets.token_bytes(32).hex())
-    path = place / "portcullis.toml"
+    secret, path = place / "guard.key", place / "portcullis.toml"
+    for file in (secret, path):
+        make_private(file)
+    secret.write_text(secrets.token_bytes(32).hex())
     digests = {name: digest for name, (_, digest) in keys.items()}
     path.write_text(POLICY.format(path=path, folder=place, upstream=upstream, **digests))
     return path, {name: key for name, (key, _) in keys.items()}

@@ -6,12 +6,11 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from portcullis_ml.gateway.http.client_connection import header_name
-from portcullis_ml.gateway.http.handler import Scope
+from portcullis_ml.gateway.http.messages import Request
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.settings import Limits
 from portcullis_ml.gateway.protocols.wire import Reply, Wire
@@ -40,7 +39,7 @@ class Exchange:
 
     id: str
     headers: dict[str, str]  # by lower-case name
-    twice: set[str]  # the names that came more than once
+    twice: Set[str]  # the names that came more than once
     peer: str | None
     policy: Policy  # that it is judged by, to the end
     reply: Callable[[Reply, str], None]  # called once, with the reply and the request's id
@@ -73,17 +72,11 @@ class Exchanges:
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
 
-    def begin(self, scope: Scope, policy: Policy, reply: Callable[[Reply, str], None]) -> Exchange:
-        headers: dict[str, str] = {}
-        twice: set[str] = set()
-        for raw, value in scope["headers"]:
-            name = header_name(raw)
-            if name in headers:
-                twice.add(name)
-            headers[name] = value.decode("latin-1")
-        given = headers.get("x-request-id", "")
+    def begin(
+        self, request: Request, peer: str | None, policy: Policy, reply: Callable[[Reply, str], None]
+    ) -> Exchange:
+        given = request.headers.get("x-request-id", "")
         id = given if REQUEST_ID.fullmatch(given) else f"{self._prefix}-{next(self._ids)}"
-        peer = scope.get("client")
-        found = Exchange(id, headers, twice, peer[0] if peer else None, policy, reply)
+        found = Exchange(id, request.headers, request.twice, peer, policy, reply)
         found.notes.line.id = id
         return found

@@ -12,29 +12,49 @@ import itertools
 from asyncio import CancelledError
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from portcullis_ml.core.errors import Refused
+from portcullis_ml.core.errors import Refused, Unreachable
 from portcullis_ml.core.guard import Alarm, Released
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.exchange import Exchange, Notes
-from portcullis_ml.gateway.http.handler import Rejected
-from portcullis_ml.gateway.protocols.wire import Reply
+from portcullis_ml.gateway.http.bodies import encoded
+from portcullis_ml.gateway.http.messages import Rejected
+from portcullis_ml.gateway.protocols.number_lists import LARGE
+from portcullis_ml.gateway.protocols.wire import Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
-from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.fold import Failed, singled_out
+from portcullis_ml.gateway.trouble import Trouble
 
-__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Release", "Rules", "Step", "Undo", "answered", "driven",
-           "exchange"]  # fmt: skip
+__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Read", "Release", "Rules", "Step", "Undo",
+           "Unpack", "answered", "driven", "exchange", "health"]  # fmt: skip
 
 T = TypeVar("T")
 
 
 class Body(NamedTuple):
     """The body of the request is needed. Sent: its bytes."""
+
+
+class Unpack(NamedTuple):
+    """The body is encoded. Sent: its bytes without that; BadRequest."""
+
+    client: str
+    body: bytes
+    most: int
+
+
+class Read(NamedTuple):
+    """A large body is read, which takes long. Sent: the question in it; BadRequest."""
+
+    client: str
+    size: int
+    read: Callable[[], Inquiry]
 
 
 class Admit(NamedTuple):
@@ -67,7 +87,11 @@ class Undo(NamedTuple):
     seq: int
 
 
-Step = Body | Admit | Ask | Release | Undo
+class Look(NamedTuple):
+    """Health is asked for. Sent: whether a request would be served just now."""
+
+
+Step = Body | Unpack | Read | Admit | Ask | Release | Undo | Look
 Flow = Generator[Step, Any, T]
 
 
@@ -83,6 +107,7 @@ class Books:
     """What all flows of one gate count together."""
 
     metrics: Metrics = field(default_factory=Metrics)
+    trouble: Trouble = field(default_factory=Trouble)
     on_alarm: Callable[[Alarm, Line], None] = lambda alarm, line: None
     order: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -104,7 +129,11 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         client = host.identify(request)
         notes.mark()
 
-        inquiry = wire.read(policy.served, request.headers, (yield Body()))
+        body = yield Body()
+        if encoded(request.headers):
+            body = yield Unpack(client, body, request.limits.body_bytes)
+        read = partial(wire.read, policy.served, request.headers, body)
+        inquiry = read() if len(body) <= LARGE else (yield Read(client, len(body), read))
         notes.mark()
 
         rules = Rules(policy.enforced, policy.failure.guard)
@@ -122,6 +151,17 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         return reply, "altered" if policy.enforced and notes.line.altered else "answered"
     except (Exception, CancelledError) as error:
         return error_reply(request, error)
+
+
+def health(request: Exchange, what: str) -> Flow[tuple[Reply, str]]:
+    """A request for the word `what` of the protocol's health routes. Nobody need say who they are. Never raises."""
+    try:
+        yield Body()
+        if not (yield Look()):
+            raise Rejected("", 503, "Not ready.", 1.0)
+        return request.wire.tell(request.policy.served, what), ""
+    except (Exception, CancelledError) as error:
+        return error_reply(request, error)[0], ""
 
 
 def answered(
@@ -147,6 +187,7 @@ def answered(
 
     try:
         clean = line.clean = yield Ask(x, headers)
+        books.trouble.over()
         notes.mark()
         line.released = next(books.order)
         if seq is not None:
@@ -155,7 +196,9 @@ def answered(
         failed = True
         if rules.on_failure == "closed":
             raise
-    except (Exception, CancelledError):
+    except (Exception, CancelledError) as error:
+        if isinstance(error, Unreachable):
+            books.trouble.say(str(error))
         if seq is not None:
             line.undone = 0 if line.released else next(books.order)
             line.ended = yield Undo(client, seq)
@@ -167,7 +210,7 @@ def answered(
 def _let_out(clean: Answer, released: Released | None, failed: bool, rules: Rules, line: Line, books: Books) -> Answer:
     """The model's answer as the guard released it, or as the rules say where it did not."""
     if released is not None:
-        line.altered, line.alarms = released.altered.tolist().count(True), len(released.alarms)
+        line.altered, line.alarms = singled_out(released), len(released.alarms)
         for alarm in released.alarms:
             books.on_alarm(alarm, line)
         return released.answer if rules.enforced else clean

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -19,13 +20,19 @@ from portcullis_ml.gateway import flow
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.batching import Batching
 from portcullis_ml.gateway.exchange import Exchange, Exchanges
-from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Release, Step, Undo
-from portcullis_ml.gateway.http.asgi import Receive, Send, answer
-from portcullis_ml.gateway.http.handler import Bodies, Rejected, Scope
+from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Read, Release, Step, Undo, Unpack
+from portcullis_ml.gateway.health import Health
+from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
+from portcullis_ml.gateway.http.bodies import Bodies, decoded
+from portcullis_ml.gateway.http.cors import shared
+from portcullis_ml.gateway.http.messages import Rejected, Request
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import Reply, Wire
 from portcullis_ml.gateway.querylog import Line, LogFull, NoLog
-from portcullis_ml.gateway.replies import status_reply
+from portcullis_ml.gateway.rates import Rates, address_of
+from portcullis_ml.gateway.reading import Reading
+from portcullis_ml.gateway.replies import method_reply, status_reply
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.upstream import Upstream
 
@@ -57,15 +64,24 @@ class Gate:
         self.clock = clock
         self.on_alarm = on_alarm
         self.metrics = Metrics()
-        self.books = Books(self.metrics, self._alarmed)
+        self.books = Books(self.metrics, on_alarm=self._alarmed)
         self.bodies = Bodies()
-        self.batching: Batching[Exchange] = Batching((Body, Admit, Ask, Release, Undo), self._take, self._end)
+        self.reading = Reading(self.bodies)
+        self.rates = Rates()
+        steps = (Body, Unpack, Read, Admit, Ask, Release, Undo, Look)
+        self.batching: Batching[Exchange] = Batching(steps, self._take, self._end)
+        self.health = Health(self)
         self.draining = False
         self.in_flight = 0
         self._of_client: dict[str, int] = {}  # requests in flight
         self._exchanges = Exchanges()
         self._run = f"{time.time_ns():x}"
         self.use(policy)
+
+    @property
+    def trouble(self) -> str:
+        """Why the model cannot be asked; empty while it answers."""
+        return self.books.trouble.now
 
     def use(self, policy: Policy) -> None:
         """Take this policy from the next request on; running requests end under the old one."""
@@ -85,17 +101,23 @@ class Gate:
             await asyncio.sleep(0.02)
         return self.in_flight == 0
 
-    def enter(self, scope: Scope, reply: Callable[[Reply, str], None]) -> Exchange | None:
-        """Take in a request's head; None if that is answered already. `reply` is called once, with the reply and the
-        request's id."""
+    def enter(self, request: Request, peer: str | None, reply: Callable[[Reply, str], None]) -> Exchange | None:
+        """Take in a request's head, from this address; None if that is answered already. `reply` is called once, with
+        the reply and the request's id."""
         policy = self.policy
-        exchange = self._exchanges.begin(scope, policy, reply)
-        exchange.wire, what = self._route(scope, policy)
+        exchange = self._exchanges.begin(request, peer, policy, reply)
+        exchange.wire, what = self._route(request, policy)
         self.in_flight += 1
-        if what != "infer":
-            self._end(exchange, (status_reply(exchange.wire, what, policy), ""))
+        if what == "infer":
+            exchange.flow = flow.exchange(exchange, self)
+        elif what in exchange.wire.health:
+            exchange.flow = flow.health(exchange, what)
+        else:
+            methods = () if what else self._methods(request, policy)
+            wire = exchange.wire
+            told = method_reply(wire, request.method, methods) if methods else status_reply(wire, what, policy)
+            self._end(exchange, (told, ""))
             return None
-        exchange.flow = flow.exchange(exchange, self)
         try:
             next(exchange.flow)  # it waits for the body
         except StopIteration as end:
@@ -105,10 +127,16 @@ class Gate:
 
     def go_on(self, exchange: Exchange, body: bytes) -> None:
         """The body is there."""
+        more = len(body) - _declared(exchange)
+        if more > 0 and exchange.client is not None:
+            self.rates.sent(exchange.client, more, exchange.limits, self.clock())
         self.batching.join(exchange, Body, body)
 
     def give_up(self, exchange: Exchange, error: BaseException) -> None:
-        """The body will not come, for this reason."""
+        """The body will not come, for this reason. One that is too long has cost as much as one that is not."""
+        if exchange.client is not None and isinstance(error, BadRequest) and error.status == 413:
+            more = exchange.limits.body_bytes - _declared(exchange)
+            self.rates.sent(exchange.client, max(more, 0), exchange.limits, self.clock())
         self.batching.fail(exchange, error)
 
     def identify(self, request: Exchange) -> str:
@@ -119,8 +147,9 @@ class Gate:
             raise Rejected("busy", 503, "The gate is busy.", 1.0)
         if self.querylog.failed and request.policy.failure.log == "closed":
             raise Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
-        client = request.policy.clients.identify(request.headers, request.twice, request.peer, self.clock())
+        client = self._known_client(request)
         request.notes.line.client = client
+        self._within_rates(client, request)
         running = self._of_client.get(client, 0)
         if running >= limits.per_client:
             raise Rejected("busy", 429, "This client has too many requests running.", 1.0)
@@ -129,16 +158,51 @@ class Gate:
         self.bodies.expect(limits, request.headers, request.twice)
         return client
 
+    def _known_client(self, request: Exchange) -> str:
+        """The client's name. Raises BadRequest, or Rejected where too many from this address did not say theirs."""
+        try:
+            return request.policy.clients.identify(request.headers, request.twice, request.peer, self.clock())
+        except BadRequest:
+            self._within_rates(address_of(request.peer), request)
+            raise
+
+    def _within_rates(self, who: str, request: Exchange) -> None:
+        """Count the request and its bytes. Raises Rejected where they have sent too many of late."""
+        limits = request.limits
+        wait = self.rates.wait(who, limits, self.clock(), min(_declared(request), limits.body_bytes))
+        if wait:
+            raise Rejected("busy", 429, "More was sent than may be sent in a minute.", wait)
+
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""
+        if isinstance(step, Unpack):
+            return self._unpack(*step)
+        if isinstance(step, Read):
+            return self.reading.read(*step)
         if isinstance(step, Admit):
             return self.streams.admit(*step)
         if isinstance(step, Ask):
-            return self.upstream.ask(*step)
+            asked = self.upstream.ask(*step)
+            return asked if getattr(self.upstream, "without_task", False) else _in_task(asked)
         if isinstance(step, Release):
             return self.streams.release(*step)
+        if isinstance(step, Look):
+            return self._look()
         assert isinstance(step, Undo)
         return self._undo(*step)
+
+    async def _unpack(self, client: str, body: bytes, most: int) -> bytes:
+        """What is decoded counts as if it had been sent; what would be too long, as if it were as long as may be."""
+        size, limits = most, self.policy.limits
+        try:
+            found = await self.reading.read(client, len(body), partial(decoded, body, most))
+            size = len(found)
+        finally:
+            self.rates.sent(client, max(size - len(body), 0), limits, self.clock())
+        return found
+
+    async def _look(self) -> bool:
+        return bool((await self.health.look())["ready"])
 
     async def _undo(self, client: str, seq: int) -> int:
         try:
@@ -158,7 +222,8 @@ class Gate:
         if decision:
             self.metrics.requests[decision] += 1
             self._write_line(exchange, decision, reply.status)
-        exchange.reply(reply, exchange.id)
+        cors = exchange.policy.listen.cors
+        exchange.reply(reply if cors is None else shared(reply, cors, exchange.headers), exchange.id)
 
     def _alarmed(self, alarm: Alarm, line: Line) -> None:
         self.metrics.alarms += 1
@@ -166,18 +231,28 @@ class Gate:
         log.warning("alarm", extra=about)
         self.on_alarm(alarm)
 
-    def _route(self, scope: Scope, policy: Policy) -> tuple[Wire, str]:
-        if not scope.get("query_string") and _plain(scope):
-            asked = scope["method"], scope["path"]
+    def _route(self, request: Request, policy: Policy) -> tuple[Wire, str]:
+        """(its protocol, the kind of the request); none where nothing is at this path for this method."""
+        if _plain(request):
+            asked = request.method, request.path
             if asked in self._known:
                 return self._known[asked]
+            method = "GET" if request.method == "HEAD" else request.method
             for wire in self._wires:
-                what = wire.route(*asked, policy.served)
+                what = wire.route(method, request.path, policy.served)
                 if what == "infer":
                     self._known[asked] = wire, what  # a policy has a handful of these, and no client can add to them
                 if what is not None:
                     return wire, what
         return self._wires[0], ""
+
+    def _methods(self, request: Request, policy: Policy) -> tuple[str, ...]:
+        """What may be asked at this path; nothing where it leads nowhere."""
+        if request.path == "*":
+            return ("GET", "HEAD", "POST", "OPTIONS")
+        path, model = request.path, policy.served
+        known = [m for m in ("GET", "POST") if _plain(request) and any(w.route(m, path, model) for w in self._wires)]
+        return (*known, *(["HEAD"] if "GET" in known else []), "OPTIONS") if known else ()
 
     def _write_line(self, exchange: Exchange, decision: str, status: int) -> None:
         line = exchange.notes.line
@@ -190,7 +265,17 @@ class Gate:
             self.metrics.not_enforced["log"] += 1
 
 
-def _plain(scope: Scope) -> bool:
+async def _in_task(work: Coroutine[Any, Any, Any]) -> Any:
+    return await asyncio.get_running_loop().create_task(work)
+
+
+def _declared(request: Exchange) -> int:
+    """Bytes of its body, as its head says; 0 where it does not."""
+    length = request.headers.get("content-length", "")[:16]
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def _plain(request: Request) -> bool:
     """Whether the path is spelled in the one way in which it is read: a proxy's rules may not know %2F from /."""
-    raw = scope.get("raw_path") or b""
-    return b"%" not in raw or bool(raw == quote(scope["path"], safe="/:").encode())
+    raw = request.raw_path
+    return b"%" not in raw or raw == quote(request.path, safe="/:").encode()

@@ -7,7 +7,7 @@ model.predict_proba(rows, client="alice")
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -94,6 +94,8 @@ class GuardedRoutes:
 
 class LocalUpstream:
     """A model in this process as a gate's upstream."""
+
+    without_task: ClassVar[bool] = True
 
     def __init__(self, model: Model, interface: Interface) -> None:
         self._model = model

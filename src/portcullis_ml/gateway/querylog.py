@@ -22,6 +22,7 @@ import orjson
 from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.state.events import narrow
+from portcullis_ml.gateway.state.private import make_private
 
 __all__ = ["Line", "LogFull", "NoLog", "QueryLogFile", "read_log"]
 
@@ -43,7 +44,7 @@ class Line:
     status: int = 0
     reason: str = ""
     rows: int = 0
-    altered: int = 0
+    altered: int = 0  # rows that got something else than everybody gets
     alarms: int = 0
     seq: int = 0  # its place in the client's journal ...
     ended: int = 0  # ... and that of its answer or its end there; 0 or less while the journal could not be written
@@ -78,7 +79,7 @@ class QueryLogFile:
         file_bytes: int = 64 << 20,
     ) -> None:  # fmt: skip
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._queries, self._format, self._days, self._file_bytes = queries, format, days, file_bytes
         # A deque and a look every 50 ms: waking the thread for each line would cost a request more than writing it.
         self._waiting: deque[Line] = deque()
@@ -104,9 +105,10 @@ class QueryLogFile:
 
     def _run(self) -> None:
         writer: _Jsonl | _Parquet | None = None
+        lines: list[Line] = []  # that the disk did not take last time come first
         while True:
-            last = self._ending.wait(0.05)
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            last = self._ending.wait(0.2 if lines else 0.05)
+            lines += [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
                 if lines and (writer is None or writer.size > self._file_bytes):
                     if writer:
@@ -115,12 +117,10 @@ class QueryLogFile:
                     writer = (_Parquet if self._format == "parquet" else _Jsonl)(self._folder)
                 if lines and writer:
                     writer.write([record(line, self._queries) for line in lines])
-                self.failed = ""
+                lines, self.failed = [], ""
             except OSError as error:
                 self.failed = error.strerror or str(error)
-                self.dropped += len(lines)
-                time.sleep(0.2)
-                self.failed = ""  # the next line tries again
+                self.dropped += len(lines) if last else 0
             if last and not self._waiting:
                 if writer:
                     writer.close()
@@ -137,13 +137,20 @@ class QueryLogFile:
 
 class _Jsonl:
     def __init__(self, folder: Path) -> None:
-        self._file = open(folder / f"queries-{time.time_ns()}.jsonl", "ab")
+        path = folder / f"queries-{time.time_ns()}.jsonl"
+        make_private(path)
+        self._file = open(path, "ab", buffering=0)  # a buffer would be written again when a full file closes
         self.size = 0
 
     def write(self, records: list[dict[str, Any]]) -> None:
         text = b"".join(orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in records)
-        self._file.write(text)
-        self._file.flush()
+        left = memoryview(text)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(self.size)  # half a line would stand in the middle of the next ones
+            raise
         self.size += len(text)
 
     def close(self) -> None:
@@ -165,8 +172,13 @@ class _Parquet:
             packed = [{**r, "data": orjson.dumps(r.pop("data")) if "data" in r else None} for r in records]
             path = self._folder / f"queries-{time.time_ns()}.parquet"
             part = path.with_suffix(".part")
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(packed), part, compression="zstd")
-            part.rename(path)
+            make_private(part)
+            try:
+                pyarrow.parquet.write_table(pyarrow.Table.from_pylist(packed), part, compression="zstd")
+                part.rename(path)
+            except OSError:
+                part.unlink()
+                raise
 
     def close(self) -> None:
         pass

@@ -7,16 +7,18 @@ import math
 
 from portcullis_ml.core.errors import Refused, Unreachable
 from portcullis_ml.gateway.exchange import Exchange
-from portcullis_ml.gateway.http.handler import Rejected
+from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import REMAINING, Reply, Wire
 from portcullis_ml.gateway.state.fold import Failed
 from portcullis_ml.gateway.state.journal import Down
 
-__all__ = ["error_reply", "status_reply"]
+__all__ = ["error_reply", "method_reply", "status_reply"]
 
 log = logging.getLogger("portcullis.gate")
+UNASKED = "The model cannot be asked just now."  # the operator is told why, see `trouble`
+SENTENCES = {503: "The model server is busy.", 504: "The model server did not answer in time."}
 
 
 def status_reply(wire: Wire, what: str, policy: Policy) -> Reply:
@@ -24,6 +26,15 @@ def status_reply(wire: Wire, what: str, policy: Policy) -> Reply:
     if not what:
         return wire.refuse(404, "There is nothing here; see the list of routes in the documentation.")
     return wire.tell(policy.served, what)
+
+
+def method_reply(wire: Wire, method: str, methods: tuple[str, ...]) -> Reply:
+    """The reply on a route that is asked by OPTIONS, or by a method that it does not have."""
+    allow = ("allow", ", ".join(methods))
+    if method == "OPTIONS":
+        return Reply(b"", 204, (allow,))
+    refusal = wire.refuse(405, f"Ask here by {' or '.join(methods)}.")
+    return Reply(refusal.body, refusal.status, (*refusal.headers, allow))
 
 
 def error_reply(exchange: Exchange, error: BaseException) -> tuple[Reply, str]:
@@ -46,7 +57,8 @@ def _rejection(error: BaseException) -> Rejected | None:
     if isinstance(error, Failed):
         return Rejected("failed", 503, "The guard failed on this request.", 2.0)
     if isinstance(error, Unreachable):
-        return Rejected("failed", error.status or 502, str(error), 1.0 if error.status == 503 else None)
+        status = error.status or 502
+        return Rejected("failed", status, SENTENCES.get(status, UNASKED), 1.0 if status == 503 else None)
     if isinstance(error, Down):
         return Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
     return None

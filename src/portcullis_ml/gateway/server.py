@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,20 @@ from portcullis_ml.gateway.admin.webhook import Webhook
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
 from portcullis_ml.gateway.http.server_connection import ServerConnections
+from portcullis_ml.gateway.policy.certificates import Certificate
+from portcullis_ml.gateway.policy.explain import stages
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
-from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.policy.settings import Admin, Listen
 from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
-from portcullis_ml.gateway.upstream import HttpUpstream, Upstream, credentials, trusted
+from portcullis_ml.gateway.upstream import Upstream, open_upstream
 
 __all__ = ["Server", "run", "settle"]
 
 log = logging.getLogger("portcullis.gate")
+RENEW_S = 5.0  # between two looks at the certificates' files
+SWITCH_S = 0.0005  # that the event loop waits for Python's lock while another thread computes; five milliseconds else
 
 
 class Server:
@@ -46,33 +51,49 @@ class Server:
     ) -> None:
         self.policy = policy
         self._reread = reread
-        self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
-        self.streams = Streams(
-            policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
-        )
         self._upstream = upstream
-        self._log = _query_log(policy)
-        self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
-        self.gate = Gate(
-            policy, self.streams, upstream or _upstream(policy), querylog=self._log, on_alarm=self._alarmed
+        with ExitStack() as undo:  # of what is open already where the rest cannot be
+            self._sockets = []
+            for place in (policy.listen, policy.admin):
+                self._sockets.append(bound(place.host, place.port))
+                undo.callback(self._sockets[-1].close)
+            self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
+            undo.callback(self.store.discard)
+            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
+            self.streams = Streams(
+                policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
+            )
+            self._log = _query_log(policy)
+            if self._log:
+                undo.callback(self._log.close)
+            self.gate = Gate(
+                policy, self.streams, upstream or open_upstream(policy), querylog=self._log, on_alarm=self._alarmed
+            )
+            undo.pop_all()
+        self.gate.metrics.gauges |= self._gauges()
+        self.admin = admin_app(self.gate, self.store)
+        self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
+        self.url, self.admin_url = (
+            address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
         )
-        self.gate.metrics.gauges |= {
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()  # of the upstreams of earlier policies
+        self._stop = asyncio.Event()
+        self.started = asyncio.Event()
+
+    def _gauges(self) -> dict[str, Callable[[], float]]:
+        return {
             "clients_in_memory": lambda: float(len(self.streams.open)),
             "requests_in_flight": lambda: float(self.gate.in_flight),
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
             "state_failures": lambda: float(self.streams.failures),
+            "model_server_trouble": lambda: float(bool(self.gate.trouble)),
             "state_bytes": lambda: float(self.store.size()),
             "suspicion_highest": lambda: max(
                 (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
             ),
         }
-        self.admin = admin_app(self.gate, self.store)
-        self._sockets = [bound(policy.listen.host, policy.listen.port), bound(policy.admin.host, policy.admin.port)]
-        self.url, self.admin_url = map(address, self._sockets)
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
-        self.started = asyncio.Event()
 
     def stop(self) -> None:
         self._stop.set()
@@ -103,9 +124,12 @@ class Server:
 
     def exchange(self, policy: Policy, guard: Guard) -> None:
         """Run under this policy and its guard. Addresses and the state's place stay what they were."""
-        if self._upstream is None and policy.upstream != self.policy.upstream:
-            new, old = _upstream(policy), self.gate.upstream
-            asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
+        before = self.policy
+        if self._upstream is None and (policy.upstream, policy.asked) != (before.upstream, before.asked):
+            new, old = open_upstream(policy), self.gate.upstream
+            task = asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
             self.gate.upstream = new
         self.streams.fold.use(guard)
         self.streams.when_down = policy.failure.state
@@ -121,9 +145,15 @@ class Server:
             log.warning("%s", error)
         limits = self.policy.limits
         connections = ServerConnections(self.gate, lambda: self.policy.limits)
-        front = await asyncio.get_running_loop().create_server(connections, sock=self._sockets[0], backlog=BACKLOG)
-        back = _Uvicorn(_config(self.admin))
+        tls = self._tls[0]
+        front = await asyncio.get_running_loop().create_server(
+            connections, sock=self._sockets[0], backlog=BACKLOG, ssl=tls.context if tls else None,
+            ssl_handshake_timeout=limits.head_s if tls else None,
+        )  # fmt: skip
+        back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
+        if any(self._tls):
+            tasks.append(asyncio.create_task(self._renew()))
         if self.webhook:
             tasks.append(asyncio.create_task(self.webhook.run()))
         while not back.started and not any(t.done() for t in tasks):
@@ -136,13 +166,25 @@ class Server:
         front.close()
         connections.close()
         back.should_exit = True
+        if any(self._tls):
+            tasks[1].cancel()
         if self.webhook:
             await self.webhook.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.streams.close()
-        await self.gate.upstream.close()
+        for task in self._closing:
+            task.cancel()
+        await asyncio.to_thread(self.gate.reading.close)
+        await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
         await asyncio.to_thread(self.gate.querylog.close)
         await self.store.close()
+
+    async def _renew(self) -> None:
+        """Look now and then whether there are new certificates."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            for certificate in filter(None, self._tls):
+                certificate.renew()
 
     def _alarmed(self, alarm: Any) -> None:
         if self.webhook:
@@ -155,23 +197,18 @@ class _Uvicorn(uvicorn.Server):
         yield  # signals are the process's business
 
 
-def _config(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(
+def _certificate(port: Listen | Admin) -> Certificate | None:
+    return None if port.cert_file is None else Certificate(port.cert_file, port.key_file)
+
+
+def _config(app: Any, tls: Certificate | None) -> uvicorn.Config:
+    config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, date_header=False, lifespan="off", ws="none",
         http=AdminConnection, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
-
-
-def _upstream(policy: Policy) -> HttpUpstream:
-    if policy.upstream is None:
-        raise PortcullisError("The policy must name an [upstream], or be given one with --upstream.")
-    up = policy.upstream
-    wire = PROTOCOLS.load(up.protocol)()
-    own = credentials(up.token_file, up.token_header)
-    tls = trusted(up.ca_file, up.cert_file, up.key_file) if up.url.startswith("https://") else None
-    return HttpUpstream(
-        up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
-    )
+    config.load()
+    config.ssl = tls.context if tls else None  # one that can be given another certificate
+    return config
 
 
 def _query_log(policy: Policy) -> QueryLogFile | None:
@@ -182,8 +219,11 @@ def _query_log(policy: Policy) -> QueryLogFile | None:
 
 
 async def _close_later(upstream: Upstream, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    await upstream.close()
+    """Close it after so many seconds, or when the task is cancelled."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await upstream.close()
 
 
 class JsonLines(logging.Formatter):
@@ -199,8 +239,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(tree, default=str)
 
 
-def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda s: None, **changes: Any) -> None:
-    """Serve a policy's file until SIGTERM or SIGINT; SIGHUP reads it again."""
+def run(
+    policy_path: str | Path,
+    *,
+    say: Callable[[str, str], None] = lambda what, about: None,
+    announce: Callable[[Server], None] = lambda server: None,
+    **changes: Any,
+) -> None:
+    """Serve a policy's file until SIGTERM or SIGINT; SIGHUP reads it again.
+
+    say       called with a word and a sentence before each part of the start that may take long
+    announce  called once requests are taken
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -208,13 +258,19 @@ def run(policy_path: str | Path, *, announce: Callable[[Server], None] = lambda 
     def reread() -> Policy:
         return read_policy(policy_path, **changes)
 
+    sys.setswitchinterval(SWITCH_S)
+
     async def main() -> None:
-        server = Server(reread(), reread=reread)
+        policy = reread()
+        say("loading", f"the guard: {stages(policy)}")
+        server = Server(policy, reread=reread)
         loop = asyncio.get_running_loop()
         for word in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(word, server.stop)
         loop.add_signal_handler(signal.SIGHUP, server.reload)
-        settle(server.streams.fold.guard)  # first: the compiler may take seconds
+        if server.streams.fold.guard.detectors():
+            say("compiling", "the detectors' search: some 15 seconds the first time, one at each later start")
+        settle(server.streams.fold.guard)  # before a request could wait for it
         task = asyncio.create_task(server())
         await server.started.wait()
         announce(server)

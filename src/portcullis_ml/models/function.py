@@ -9,24 +9,38 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array
+from portcullis_ml.models.outputs import one_output
 
 __all__ = ["FunctionModel"]
 
 
 class FunctionModel:
     """A function of (n, *input_shape) that gives (n, n_classes) probabilities, or (n,) or (n, 1) numbers when
-    n_classes is 0 (regression). It must be deterministic and leave its argument alone."""
+    n_classes is 0 (regression). It must be deterministic and leave its argument alone.
 
-    def __init__(self, function: Callable[[Array], Any], input_shape: tuple[int, ...], n_classes: int) -> None:
+    Of two classes, one column is enough: the probability of class 1. `output` says which of several outputs to read.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Array], Any],
+        input_shape: tuple[int, ...],
+        n_classes: int,
+        *,
+        output: str | None = None,
+    ) -> None:
+        self.output = output
         self.function = function
         self.input_shape = tuple(input_shape)
         self.n_classes = n_classes
 
     def scores(self, x: Array) -> Array:
         """(n, *input_shape) -> (n, n_classes), or (n, 1) for regression."""
-        scores = np.asarray(self.function(x), np.float64)
-        if self.n_classes == 0 and scores.ndim == 1:
+        scores = np.asarray(one_output(self.function(x), len(x), self.n_classes or None, self.output), np.float64)
+        if self.n_classes in (0, 2) and scores.ndim == 1:
             scores = scores[:, None]
+        if self.n_classes == 2 and scores.shape == (len(x), 1):
+            scores = np.hstack([1 - scores, scores])
         expected = (len(x), max(self.n_classes, 1))
         if scores.shape != expected:
             raise InputError(

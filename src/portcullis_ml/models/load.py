@@ -28,10 +28,11 @@ from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
+from portcullis_ml.models.outputs import one_output, reading_of
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.trusted import TRUSTED, inspect_trees
 
-__all__ = ["load_model", "model_folder", "save_model"]
+__all__ = ["inspect_file", "load_model", "model_folder", "peek", "save_model"]
 
 LIMIT = 2 * 2**30  # bytes
 PICKLED = {".bin", ".ckpt", ".dill", ".joblib", ".p", ".pickle", ".pkl", ".pt", ".pth"}
@@ -43,6 +44,8 @@ INSTEAD = (
 
 IN_FOLDER = ("model.safetensors", "model.skops", "model.npz", "model.onnx")  # the first that can be read here is taken
 
+PROBED = 16  # random rows that show whether a module gives logits or probabilities
+
 Shape = tuple[int, ...] | None
 
 
@@ -53,9 +56,12 @@ def load_model(
     n_classes: int | None = None,
     features: Sequence[Feature] | None = None,
     softmax: bool = False,
+    output: str | None = None,
+    found: Any = None,
     limit: int = LIMIT,
 ) -> Model:
-    """The model that `spec` names (see the head of this file). `softmax` says that an ONNX file gives logits.
+    """The model that `spec` names (see the head of this file). `softmax` says that an ONNX file gives logits, `output`
+    which of several outputs to read; `found` is what `peek` gave, where it was asked.
 
     `features` are the columns of a table: a scikit-learn pipeline, or an export of one, then takes rows of them, and
     says in its own `features` which, in which order and with which categories.
@@ -67,28 +73,48 @@ def load_model(
     if suffix in PICKLED:
         raise InputError(f"{path} is a pickle or may hide one, and is not read. {INSTEAD}")
     if suffix in (".onnx", ".skops", ".safetensors", ".npz"):
-        _inspect(Path(path), limit)
+        inspect_file(Path(path), limit)
     if suffix == ".onnx":
         from portcullis_ml.models.onnx import OnnxModel, takes_columns
 
         if features is not None and takes_columns(path):
             from portcullis_ml.models.table import TableOnnx
 
-            return TableOnnx(path, features, softmax=softmax)
-        return OnnxModel(path, input_shape=input_shape, n_classes=n_classes, softmax=softmax)
+            return TableOnnx(path, features, softmax=softmax, output=output)
+        return OnnxModel(path, input_shape=input_shape, n_classes=n_classes, softmax=softmax, output=output)
     if suffix == ".skops":
-        return _from_skops(Path(path), input_shape, n_classes, features)
+        return _of_skops(found or _read_skops(Path(path)), input_shape, n_classes, features)
     if suffix == ".safetensors":
-        return _from_safetensors(Path(path), factory, input_shape, n_classes)
+        return _from_safetensors(Path(path), factory, input_shape, n_classes, output)
     if suffix == ".npz":
         return _from_npz(Path(path))
     if ":" in spec:
-        return _from_object(spec, resolve(spec), input_shape, n_classes, features)
+        held = resolve(spec) if found is None else found
+        return _from_object(spec, held, input_shape, n_classes, features, output)
     raise InputError(
         f"{spec!r} was expected to be FILE.onnx, FILE.skops, FILE.safetensors@module:factory, a folder that "
         "`portcullis prepare` wrote, or module:object. "
         "Rename the file to what it is, or name a Python object."
     )
+
+
+def peek(spec: str) -> Any:
+    """The estimator in a .skops file, or the object that module:object names (of a factory, what it makes); None for
+    any other model. What it says of itself may be needed before rows can be read for it."""
+    if model_folder(spec) is not None:
+        return None
+    path = spec.partition("@")[0]
+    suffix = Path(path).suffix.lower()
+    if suffix == ".skops":
+        inspect_file(Path(path))
+        return _read_skops(Path(path))
+    if ":" not in spec or suffix in (".onnx", ".safetensors", ".npz", *PICKLED):
+        return None
+    found = resolve(spec)
+    known = any(hasattr(found, name) for name in ("scores", "predict", "forward"))
+    if callable(found) and (isinstance(found, type) or not known) and not _required(found):
+        return _made(spec, found)
+    return found
 
 
 def model_folder(spec: str) -> Artifact | None:
@@ -130,7 +156,7 @@ def save_model(model: Model, path: str | Path) -> Path:
     )
 
 
-def _inspect(path: Path, limit: int) -> None:
+def inspect_file(path: Path, limit: int = LIMIT) -> None:
     """Refuse what is absent, too large, empty, or a pickle under another name, before anything parses it."""
     if not path.is_file():
         raise InputError(f"There is no file {path}. Check the path; it is taken from the current directory.")
@@ -157,9 +183,8 @@ def _skops() -> Any:
     return skops.io
 
 
-def _from_skops(
-    path: Path, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None = None
-) -> Model:
+def _read_skops(path: Path) -> Any:
+    """The object in a .skops file, of trusted types only."""
     skops = _skops()
     try:
         unknown = [t for t in skops.get_untrusted_types(file=path) if t not in TRUSTED]
@@ -175,6 +200,10 @@ def _from_skops(
             "Load it yourself and name it as module:object."
         )
     inspect_trees(estimator, str(path))
+    return estimator
+
+
+def _of_skops(estimator: Any, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None) -> Model:
     from portcullis_ml.models.auto import AutoModel
 
     if isinstance(estimator, AutoModel):
@@ -192,7 +221,9 @@ def _estimator(estimator: Any, input_shape: Shape, n_classes: int | None, featur
     return SklearnModel(estimator, input_shape=input_shape, n_classes=n_classes)
 
 
-def _from_safetensors(path: Path, factory: str, input_shape: Shape, n_classes: int | None) -> Model:
+def _from_safetensors(
+    path: Path, factory: str, input_shape: Shape, n_classes: int | None, output: str | None = None
+) -> Model:
     from portcullis_ml.models.torch import TorchModel
 
     try:
@@ -223,6 +254,8 @@ def _from_safetensors(path: Path, factory: str, input_shape: Shape, n_classes: i
         raise InputError(
             f"The weights in {path} do not fit the module that {network} makes. Name the right one."
         ) from error
+    if factory:  # a module of the user's own may end in a softmax
+        return _of_module(str(path), module, shape, classes, output, network=network)
     return TorchModel(module, shape, classes, network=network)
 
 
@@ -257,7 +290,12 @@ def _from_npz(path: Path) -> Model:
 
 
 def _from_object(
-    spec: str, found: Any, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None = None
+    spec: str,
+    found: Any,
+    input_shape: Shape,
+    n_classes: int | None,
+    features: Sequence[Feature] | None = None,
+    output: str | None = None,
 ) -> Model:
     """Adapt a Python object. A callable is a model when its shape is given, else a factory to be called once."""
     if not isinstance(found, type):
@@ -266,20 +304,30 @@ def _from_object(
         if hasattr(found, "predict") and (hasattr(found, "n_features_in_") or input_shape):
             return _estimator(found, input_shape, n_classes, features)
         if hasattr(found, "state_dict") and hasattr(found, "forward"):
-            from portcullis_ml.models.torch import TorchModel
-
             if input_shape is None:
                 raise InputError(f"{spec} is a torch module and does not say its shape; give input_shape.")
-            return TorchModel(found, input_shape, n_classes or _columns(spec, _of_arrays(found), input_shape))
+            return _of_module(spec, found, input_shape, n_classes, output)
     if callable(found) and input_shape is not None and _required(found):
-        columns = _columns(spec, found, input_shape) if n_classes is None else n_classes
-        return FunctionModel(found, input_shape, columns)
+        columns = _columns(spec, found, input_shape, output) if n_classes is None else n_classes
+        return FunctionModel(found, input_shape, columns, output=output)
     if callable(found) and not _required(found):
-        return _from_object(f"{spec}()", _made(spec, found), input_shape, n_classes, features)
+        return _from_object(f"{spec}()", _made(spec, found), input_shape, n_classes, features, output)
     raise InputError(
         f"{spec} was expected to be a Model, a fitted scikit-learn estimator, a torch module or a callable; it is a "
         f"{type(found).__name__}. For a callable give input_shape."
     )
+
+
+def _of_module(
+    spec: str, module: Any, shape: tuple[int, ...], n_classes: int | None, output: str | None, **known: Any
+) -> Model:
+    """A torch module, its answers read as what they are: logits, or probabilities."""
+    from portcullis_ml.models.torch import TorchModel
+
+    ask = _of_arrays(module, n_classes, output)
+    classes = n_classes or _columns(spec, ask, shape)
+    rows = np.random.default_rng(0).uniform(size=(PROBED, *shape))
+    return TorchModel(module, shape, classes, reading=reading_of(ask(rows)), output=output, **known)
 
 
 def _made(spec: str, factory: Callable[[], Any]) -> Any:
@@ -289,10 +337,12 @@ def _made(spec: str, factory: Callable[[], Any]) -> Any:
         raise absent(spec, error) from error
 
 
-def _columns(spec: str, ask: Callable[[Array], Any], input_shape: tuple[int, ...]) -> int:
+def _columns(spec: str, ask: Callable[[Array], Any], input_shape: tuple[int, ...], output: str | None = None) -> int:
     """How many scores a row gets, seen by asking about a row of zeros; 0 for a single number (regression)."""
     try:
-        found = np.asarray(ask(np.zeros((1, *input_shape))), np.float64)
+        found = np.asarray(one_output(ask(np.zeros((1, *input_shape))), 1, None, output), np.float64)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"{spec} was expected to answer a row of {input_shape}; it raised {type(error).__name__}: {error}. "
@@ -305,12 +355,13 @@ def _columns(spec: str, ask: Callable[[Array], Any], input_shape: tuple[int, ...
     return found.shape[1] if found.ndim == 2 and found.shape[1] > 1 else 0
 
 
-def _of_arrays(module: Any) -> Callable[[Array], Any]:
+def _of_arrays(module: Any, n_classes: int | None, output: str | None) -> Callable[[Array], Any]:
     """A torch module as a function of arrays, asked in eval mode without gradients."""
     import torch
 
     def ask(x: Array) -> Any:
         with torch.inference_mode():
-            return module.eval()(torch.tensor(x, dtype=torch.float32)).numpy()
+            out = module.eval()(torch.tensor(x, dtype=torch.float32))
+            return one_output(out, len(x), n_classes, output).numpy()
 
     return ask

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError, MissingExtra
-from portcullis_ml.core.types import Array, Feature
-from portcullis_ml.models.onnx import DTYPES, OnnxModel
+from portcullis_ml.core.types import Array, Feature, Interface
+from portcullis_ml.models.onnx import PROBED, OnnxModel, as_dtype
 from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.words import word_of
 
 __all__ = ["Column", "TableModel", "TableOnnx", "encoders", "places"]
 
@@ -63,7 +64,7 @@ class TableModel(SklearnModel):
         super().__init__(estimator, input_shape=(len(chosen),))
         self.classes: tuple[str, ...] | None = None
         if self._classes is not None:
-            self.classes = tuple(map(str, np.asarray(self._classes).tolist()))
+            self.classes = tuple(map(word_of, np.asarray(self._classes).tolist()))
         self._names = names
 
     def scores(self, x: Array) -> Array:
@@ -91,10 +92,11 @@ class TableModel(SklearnModel):
 class TableOnnx(OnnxModel):
     """An ONNX export with an input for every column, or one for the words and one for the numbers."""
 
-    def __init__(self, source: Any, features: Sequence[Feature], *, softmax: bool = False) -> None:
+    def __init__(
+        self, source: Any, features: Sequence[Feature], *, softmax: bool = False, output: str | None = None
+    ) -> None:
         self._given = tuple(features)
-        self.classes: tuple[str, ...] | None = None
-        super().__init__(source, input_shape=(len(features),), softmax=softmax)
+        super().__init__(source, input_shape=(len(features),), softmax=softmax, output=output)
 
     def _accept(self, inputs: list[Any]) -> None:
         widths = [i.shape[1] if len(i.shape) > 1 and isinstance(i.shape[1], int) else 1 for i in inputs]
@@ -118,21 +120,25 @@ class TableOnnx(OnnxModel):
     def _feeds(self, x: Array) -> dict[str, Any]:
         return {i.name: np.column_stack([self._cells(i.type, j, x[:, j]) for j in own]) for i, own in self._groups}
 
+    def _probes(self) -> Array:
+        interface = Interface(input_shape=(len(self.features),), n_classes=2, features=self.features)
+        return interface.uniform(PROBED, np.random.default_rng(0))
+
     def _cells(self, kind: str, j: int, codes: Array) -> NDArray[Any]:
         """(n,) one column in the type that the graph wants."""
         feature = self.features[j]
         if not feature.categorical:
             if kind == "tensor(string)":
-                return np.array([f"{v:g}" for v in codes], object)
-            return codes.astype(DTYPES.get(kind, np.int64))
+                return np.array([np.format_float_positional(v, trim="-") for v in codes], object)
+            return np.asarray(as_dtype(codes, kind))
         words = np.array(feature.values, object)
         places = np.clip(np.rint(codes), 0, len(words) - 1).astype(np.int64)
         if kind == "tensor(string)":
             return np.asarray(words[places])
         try:
-            return np.asarray(words.astype(np.float64)[places].astype(DTYPES.get(kind, np.int64)))
+            return np.asarray(as_dtype(words.astype(np.float64)[places], kind))
         except ValueError:  # words that are no numbers can only have been trained on as codes
-            return codes.astype(DTYPES.get(kind, np.int64))
+            return np.asarray(as_dtype(codes, kind))
 
 
 def _chosen(features: Sequence[Feature], names: Any, width: int | None) -> tuple[Feature, ...]:
@@ -205,7 +211,7 @@ def _column(feature: Feature, categories: Any, refuses: bool) -> Column:
     """A feature as the pipeline knows it: the categories of its encoder, then those that only the table has."""
     if categories is None:
         return Column(feature)
-    words = tuple(_word(v) for v in categories.tolist())
+    words = tuple(word_of(v) for v in categories.tolist())
     numbers = categories.dtype.kind in "fiub"
     if feature.categorical and numbers and not set(feature.values) & set(words):
         return Column(feature)  # trained on codes like ours
@@ -217,10 +223,6 @@ def _column(feature: Feature, categories: Any, refuses: bool) -> Column:
     extra = () if refuses else tuple(v for v in feature.values if v not in words)
     values = np.array([*categories.tolist(), *(map(float, extra) if numbers else extra)], object)
     return Column(Feature(feature.name, values=words + extra), values.astype(np.float64) if numbers else values)
-
-
-def _word(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _is_number(word: str) -> bool:

@@ -24,6 +24,7 @@ from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
 from portcullis_ml.models.networks import build_network
+from portcullis_ml.models.outputs import Reading, one_output
 
 try:
     import torch
@@ -38,7 +39,13 @@ __all__ = ["TorchLearner", "TorchModel"]
 
 
 class TorchModel:
-    """A module that maps (n, *input_shape) float32 to (n, n_classes) logits. The module is kept, in eval mode."""
+    """A module that maps (n, *input_shape) float32 to (n, n_classes) logits. The module is kept, in eval mode.
+
+    reading  "probabilities" where the module ends in a softmax of its own, or in a sigmoid
+    output   which of several outputs to read, see `one_output`
+
+    Of two classes, one column is enough: the logit, or the probability, of class 1.
+    """
 
     def __init__(
         self,
@@ -49,7 +56,11 @@ class TorchModel:
         device: str = "cpu",
         batch: int = 512,
         network: str | None = None,
+        reading: Reading = "logits",
+        output: str | None = None,
     ) -> None:
+        self.reading = reading
+        self.output = output
         self.module = module.to(device).eval().requires_grad_(False)
         self.input_shape = tuple(input_shape)
         self.n_classes = n_classes
@@ -82,7 +93,15 @@ class TorchModel:
             yield torch.tensor(x[start : start + self.batch], dtype=torch.float32, device=self.device)
 
     def _logits(self, x: Tensor) -> Tensor:
-        out = self.module(x)
+        out = one_output(self.module(x), len(x), self.n_classes, self.output)
+        if self.n_classes == 2 and out.numel() == len(x):  # one column: the second class against the first
+            out = out.reshape(-1, 1)
+            if self.reading == "probabilities":
+                out = torch.cat([1 - out, out], 1)
+            else:
+                out = torch.cat([torch.zeros_like(out), out], 1)
+        if self.reading == "probabilities":
+            out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
         if out.shape != (len(x), self.n_classes):
             raise InputError(
                 f"The module was expected to give ({len(x)}, {self.n_classes}) logits; it gave {tuple(out.shape)}. "

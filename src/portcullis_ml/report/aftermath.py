@@ -9,7 +9,8 @@ from typing import Any
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.markup import Child, Html, el, join, table
 from portcullis_ml.report.numbers import across, percent
-from portcullis_ml.report.results import NONE, Audit, Pair, estimate
+from portcullis_ml.report.pairs import Pair, estimate
+from portcullis_ml.report.results import NONE, Audit
 
 __all__ = ["copies", "marks", "privacy", "sentences", "then_of"]
 

@@ -9,6 +9,7 @@ from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import drawing as ink
 from portcullis_ml.report.markup import Html, el
 from portcullis_ml.report.numbers import count, percent, points
+from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
 
 __all__ = ["curves", "key", "pareto", "recovery", "timeline"]
@@ -32,7 +33,7 @@ def curves(audit: Audit, defense: str, name: str) -> Html:
     def paint(axes: Any) -> None:
         for i, attack, curve in lines:
             _line(axes, i, curve)
-            if audit.pairs[attack, defense].ended_by_guard:
+            if (pair := audit.cell(attack, defense)) and pair.ended_by_guard:
                 axes.plot(*_end(curve), "x", ms=11, mew=1.6, color=ink.STRONG)
         if base:
             axes.axhline(base.value, color=ink.PLAIN, lw=1.2, ls=(0, (2, 2)))
@@ -50,11 +51,12 @@ def curves(audit: Audit, defense: str, name: str) -> Html:
 
 def timeline(audit: Audit, defense: str, name: str) -> Html:
     """When the alarm came: a line for every attack from its first query to its last, a mark for every seed's alarm."""
-    attacks = [a for a in audit.thieves if (a, defense) in audit.pairs and audit.pairs[a, defense].queries]
+    pairs = {a: pair for a in audit.thieves if (pair := audit.cell(a, defense)) and pair.queries}
+    attacks = list(pairs)
 
     def paint(axes: Any) -> None:
         for y, attack in enumerate(reversed(attacks)):
-            pair, i = audit.pairs[attack, defense], audit.thieves.index(attack)
+            pair, i = pairs[attack], audit.thieves.index(attack)
             axes.plot([0, pair.queries], [y, y], color=ink.FAINT, lw=5, solid_capstyle="round")
             rows = [row for row in pair.alarms if row is not None]
             axes.plot(
@@ -74,13 +76,13 @@ def timeline(audit: Audit, defense: str, name: str) -> Html:
         _thousands(axes)
 
     left = 16 + 6.4 * max((len(_short(a)) for a in attacks), default=0)
-    alt = "; ".join(f"{a}: {alarm_words(audit, a, defense)}" for a in attacks)
+    alt = "; ".join(f"{a}: {alarm_words(pairs[a])}" for a in attacks)
     return ink.draw(name, f"First alarms behind {defense}. {alt}.", WIDTH, 58 + 32 * len(attacks), paint, left=left)
 
 
-def alarm_words(audit: Audit, attack: str, defense: str) -> str:
+def alarm_words(pair: Pair) -> str:
     """ "after 71 queries (3 of 3 seeds)"."""
-    rows = audit.pairs[attack, defense].alarms
+    rows = pair.alarms
     rang = [row for row in rows if row is not None]
     if not rang:
         return "no alarm"
@@ -96,7 +98,7 @@ def _when(rows: Sequence[int]) -> str:
 def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None:
     """Theft against cost: (drawing, [(letter, defense)]), or None where no cost was measured."""
     found = [(d, audit.cost(d), audit.worst(d)) for d in audit.defenses]
-    spots = [(d, c, w.measures[audit.measure]) for d, c, w in found if c and w]
+    spots = [(d, c, w.copy) for d, c, w in found if c and w]
     if len(spots) < 2:
         return None
     front = {d for d, c, e in spots if not any(_beats((c2, e2), (c, e)) for _, c2, e2 in spots)}
@@ -127,7 +129,7 @@ def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None
 
 def recovery(audit: Audit, defenses: Sequence[str], labels: Sequence[str], name: str) -> Html:
     """How much of every class the worst attacker recovers, behind each of these defenses."""
-    shown = [(d, w.classes) for d in defenses if (w := audit.worst(d)) and w.classes]
+    shown = [(d, w.pair.classes) for d in defenses if (w := audit.worst(d)) and w.pair.classes]
     classes = max(len(c) for _, c in shown)
     longest = max((len(_short(x, 12)) for x in labels), default=1)
     width = max(WIDTH, min(2 * WIDTH, 70 + 26 * classes))
@@ -161,7 +163,7 @@ def _undefended(defense: str) -> str:
 
 
 def _curve(audit: Audit, attack: str, defense: str) -> list[tuple[int, Estimate]]:
-    pair = audit.pairs.get((attack, defense))
+    pair = audit.cell(attack, defense)
     return pair.curve(audit.measure) if pair else []
 
 

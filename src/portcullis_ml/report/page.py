@@ -11,8 +11,9 @@ from portcullis_ml.report import aftermath, sections
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.numbers import count, duration, percent
+from portcullis_ml.report.pairs import estimate
 from portcullis_ml.report.recommend import settings
-from portcullis_ml.report.results import NONE, Audit, estimate
+from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.verdict import Verdict, listed, threat, verdict_of
 
 __all__ = ["page"]
@@ -89,7 +90,10 @@ def _recommended(audit: Audit, meta: Mapping[str, Any]) -> Html | None:
         return None
     text = settings(audit)
     if text is None:
-        return el("p", "No settings are recommended: no defense here is shown to hold the thief back.", class_="detail")
+        why = "no defense here is shown to hold the thief back"
+        if audit.helps:
+            why = "what holds the thief back here costs honest clients more than it takes from the thief"
+        return el("p", f"No settings are recommended: {why}.", class_="detail")
     return el(
         "section",
         el("h2", "Recommended settings for the gate"),

@@ -18,7 +18,13 @@ TABLE = "guard"  # one [[guard]] for every stage, in order: the shape that the g
 def settings(audit: Audit) -> str | None:
     """TOML for the best defense, with what it is worth as comments; None where none can be recommended."""
     strongest = audit.worst(NONE)
-    if audit.best is None or not audit.helps or strongest is None or not audit.steals(strongest.attack):
+    if (
+        audit.best is None
+        or not audit.helps
+        or not audit.pays(audit.best)
+        or strongest is None
+        or not audit.steals(strongest.attack)
+    ):
         return None
     held = audit.worst(audit.best)
     cells = (r["cell"] for r in audit.records if r["defense"] == audit.best)
@@ -29,8 +35,9 @@ def settings(audit: Audit) -> str | None:
     cost = audit.cost(audit.best)
     lines = [
         f"# {audit.best}",
-        f"# {held.attack}, its worst attacker: {percent(held.measures[audit.measure])} with "
-        f"{count(held.queries, 'query')}",
+        f"# nobody gets further behind it than someone who never asks: {percent(held.copy)}"
+        if held.failed
+        else f"# {held.words}, its worst attacker: {percent(held.copy)} with {count(held.queries, 'query')}",
         f"# honest clients lose {points(cost)} of accuracy"
         if cost
         else "# its cost to honest clients was not measured",

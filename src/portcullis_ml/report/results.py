@@ -1,103 +1,31 @@
-"""What the report shows, from the records: attacks, defenses, controls and honest clients, combined over seeds.
+"""What the report shows, from the records: attacks, defenses, controls and honest clients.
 
-The format of a record stands in `bench/records.py`; this file is the only one that knows it.
+The format of a record stands in `bench/records.py`; this file and `pairs.py` are the ones that know it.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from statistics import median
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import across, clearly_below
+from portcullis_ml.report.numbers import clearly_below
+from portcullis_ml.report.pairs import Pair, pair_of
+from portcullis_ml.report.thieves import LABELS_ONLY, Thief, Way, chosen, ways_of
 
-__all__ = ["GRADES", "NONE", "Audit", "Pair", "estimate", "read"]
+__all__ = ["GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit", "read"]
 
 NONE = "none"  # the defense of an undefended cell
+LABEL_ONLY = "label_only"
+KEEP_LABELS = (LABEL_ONLY, "log", "rounding", "top_k")  # stages that remember nothing and answer with the true label
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 MATCHED, HELD_OUT = " [matched]", " [held out]"  # behind a defense's name: see `threat_model` of its records
-BLIND = ("no_api", "shuffled")  # controls that learn nothing from the API
-STRANGER = "plain_stranger"  # the control that asks like an attack and fits a stock model
-ENDED_BY_ITSELF = ("done", "budget")
+NO_API = "no_api"  # the control that asks nothing
+BLIND = (NO_API, "shuffled")  # controls that learn nothing from the API
+STRANGER, NOISE = "plain_stranger", "random_queries"  # controls that ask as attacks do
 WORTH = 0.01  # a smaller loss of agreement is not called a help, even where it is certain
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One attack (or control, or honest client) against one defense: all its seeds at the largest budget."""
-
-    attack: str
-    defense: str
-    records: Sequence[Mapping[str, Any]]
-    curves: Sequence[Sequence[tuple[int, Mapping[str, Estimate]]]] = ()
-
-    @cached_property
-    def done(self) -> list[Mapping[str, Any]]:
-        return [r for r in self.records if r["outcome"] == "done"]
-
-    @property
-    def outcome(self) -> str:
-        """ "done" when at least one seed is."""
-        return "done" if self.done else Counter(r["outcome"] for r in self.records).most_common(1)[0][0]
-
-    @property
-    def reason(self) -> str:
-        return next((r["reason"] for r in self.records if r.get("reason")), "")
-
-    @property
-    def marked(self) -> bool:
-        """Whether the victim, or its answers, carried an ownership mark."""
-        return bool(self.records[0]["cell"].get("mark"))
-
-    @property
-    def seeds(self) -> list[int]:
-        return sorted({int(r["cell"].get("seed", 0)) for r in self.done or self.records})
-
-    @property
-    def budget(self) -> int:
-        return max(int(r["cell"].get("budget", 0)) for r in self.records)
-
-    @property
-    def queries(self) -> int:
-        """Rows paid for, the median over seeds."""
-        return round(median(int(r.get("queries", 0)) for r in self.done or self.records))
-
-    @property
-    def ended_by_guard(self) -> str:
-        """The guard's reason, where it ended at least one seed's run."""
-        return next((r["stopped"] for r in self.records if r.get("stopped", "done") not in ENDED_BY_ITSELF), "")
-
-    @cached_property
-    def measures(self) -> dict[str, Estimate]:
-        names = dict.fromkeys(name for r in self.done for name in r.get("measures", {}))
-        found = {n: [estimate(r["measures"][n]) for r in self.done if r["measures"].get(n)] for n in names}
-        return {n: across([e for e in es if e is not None]) for n, es in found.items() if any(es)}
-
-    @cached_property
-    def classes(self) -> list[Estimate | None]:
-        """Recovery of every class; None where a class is not in the test set."""
-        lists = [[estimate(e) for e in r["classes"]] for r in self.done if r.get("classes")]
-        columns = zip(*lists, strict=False)
-        return [across(known) if (known := [e for e in column if e]) else None for column in columns]
-
-    def curve(self, measure: str) -> list[tuple[int, Estimate]]:
-        """(queries, estimate) over the seeds. A copy stays what it is until the next round, so a seed
-        without a point at some number of queries is read at its last point before it."""
-        seeds = [[(q, m[measure]) for q, m in c if measure in m] for c in self.curves]
-        seeds = [c for c in seeds if c]
-        ticks = sorted({q for c in seeds for q, _ in c if all(other[0][0] <= q for other in seeds)})
-        return [(q, across([[e for at, e in c if at <= q][-1] for c in seeds])) for q in _thin(ticks, 24)]
-
-    @property
-    def alarms(self) -> list[int | None]:
-        """For every seed, the row of the first alarm of any stage, or None."""
-        ran = [r for r in self.records if r["outcome"] in ("done", "refused", "failed")]
-        return [min((int(a["row"]) for a in r.get("alarms") or ()), default=None) for r in ran]
 
 
 @dataclass(frozen=True)
@@ -105,6 +33,7 @@ class Audit:
     """Everything that the page says, as data."""
 
     pairs: Mapping[tuple[str, str], Pair] = field(default_factory=dict)
+    labels: Mapping[tuple[str, str], Pair] = field(default_factory=dict)  # the same attacks, looking at labels only
     controls: Sequence[Pair] = ()
     honest: Mapping[str, Pair] = field(default_factory=dict)
     privacy: Mapping[tuple[str, str], Pair] = field(default_factory=dict)  # (privacy attack, defense)
@@ -142,35 +71,106 @@ class Audit:
     def of(self, attack: str) -> list[tuple[str, str]]:
         return [key for key in self.pairs if key[0] == attack]
 
+    @cached_property
+    def asking(self) -> list[Pair]:
+        """The controls that count as attackers: the plain stranger, and random queries that were tried everywhere."""
+        everywhere = {p.attack for p in self.controls if p.defense != NONE and p.attack == NOISE} | {STRANGER}
+        return [p for p in self.controls if p.attack in everywhere]
+
+    def cell(self, attack: str, defense: str) -> Pair | None:
+        """The records of an attack, or of a control that counts as one, behind a defense."""
+        controls = (p for p in self.asking if (p.attack, p.defense) == (attack, defense))
+        return self.pairs.get((attack, defense)) or next(controls, None)
+
+    @property
+    def columns(self) -> list[str]:
+        """The attacks, and the controls that count as some."""
+        return list(dict.fromkeys([*self.attacks, *(p.attack for p in self.asking)]))
+
     def stolen(self, attack: str, defense: str) -> Estimate | None:
-        """How good the copy is that this attack makes behind this defense; None where it makes none."""
-        pair = self.control(STRANGER) if (attack, defense) == (STRANGER, NONE) else self.pairs.get((attack, defense))
+        """How good the copy is that this attack ends with behind this defense; None where it makes none."""
+        pair = self.cell(attack, defense)
         return pair.measures.get(self.measure) if pair else None
 
-    def worst(self, defense: str) -> Pair | None:
-        """The attacker who fares best behind this defense."""
-        able = [p for (_, d), p in self.pairs.items() if d == defense and self.measure in p.measures]
-        return max(able, key=lambda p: p.measures[self.measure].value, default=None)
+    @cached_property
+    def _ways(self) -> dict[str, list[Way]]:
+        """For every defense the ways to steal behind it, those included that look at the labels only or stop early."""
+        found: dict[str, list[Way]] = {}
+        for pairs, labels_only in (([*self.pairs.values(), *self.asking], False), (self.labels.values(), True)):
+            for pair in pairs:
+                found.setdefault(pair.defense, []).extend(ways_of(pair, self.measure, labels_only))
+        bare = [replace(way, how=_labels(way.how)) for way in found.get(LABEL_ONLY, [])]
+        for defense in found:
+            if defense != LABEL_ONLY and self.keeps_labels(defense):
+                found[defense].extend(bare)
+        return found
+
+    def keeps_labels(self, defense: str) -> bool:
+        """Whether everybody gets the victim's own labels behind it, as they do behind label only."""
+        if defense == NONE:
+            return True
+        cell: Mapping[str, Any] = next((r["cell"] for r in self.records if r["defense"] == defense), {})
+        stages = cell.get("defense") or ()
+        return bool(stages) and not cell.get("hardening") and all(s.get("unit") in KEEP_LABELS for s in stages)
+
+    def thief(self, attack: str, defense: str) -> Thief | None:
+        """The best that this attack can do behind this defense, using less than it gets where that is better."""
+        return next((thief for thief in self._thieves.get(defense, []) if thief.attack == attack), None)
+
+    def worst(self, defense: str) -> Thief | None:
+        """The attacker who fares best behind this defense; never less than with labels only, or without asking."""
+        return self._worst.get(defense)
 
     @cached_property
-    def strongest(self) -> Pair | None:
-        """Who fares best undefended: an attack, or the plain stranger where no attack is as good.
+    def _worst(self) -> dict[str, Thief | None]:
+        return {defense: self._worst_behind(defense) for defense in self._thieves}
 
-        Defenses are judged by `worst` all the same: a stranger was not tried behind them, so an attack that is weaker
-        than a stranger would look held back.
-        """
-        found = [p for p in (self.worst(NONE), self.control(STRANGER)) if p is not None]
-        return max(found, key=lambda p: p.measures[self.measure].value, default=None)
+    def _worst_behind(self, defense: str) -> Thief | None:
+        thieves = self._thieves[defense]
+        if defense != LABEL_ONLY and self.keeps_labels(defense):
+            # A label that is seen among scores is worth what it is worth alone, whatever halves the rows fell into.
+            thieves = [*thieves, *(replace(t, how=_labels(t.how)) for t in self._thieves.get(LABEL_ONLY, []))]
+        best = max(thieves, key=lambda thief: thief.copy.value)
+        return replace(best, copy=self.unasked, failed=True) if self.unasked and self._below(best.copy) else best
+
+    @cached_property
+    def _thieves(self) -> dict[str, list[Thief]]:
+        """For every defense, how far each attack gets that left a copy behind it."""
+        found: dict[str, list[Thief]] = {}
+        for defense, ways in self._ways.items():
+            for attack in dict.fromkeys(way.attack for way in ways):
+                thief = chosen([way for way in ways if way.attack == attack])
+                found.setdefault(defense, []).extend([thief] if thief else [])
+        return {defense: thieves for defense, thieves in found.items() if thieves}
+
+    @property
+    def strongest(self) -> Thief | None:
+        """Who fares best undefended: an attack, or the plain stranger."""
+        return self.worst(NONE)
+
+    @cached_property
+    def unasked(self) -> Estimate | None:
+        """What someone has who never asks, where that was measured."""
+        pair = self.control(NO_API)
+        return pair.measures[self.measure] if pair else None
+
+    def failed(self, attack: str, defense: str) -> bool:
+        """Whether the copy of this attack is worse than what someone has who never asks."""
+        copy = self.stolen(attack, defense)
+        return copy is not None and self._below(copy)
+
+    def _below(self, copy: Estimate) -> bool:
+        return self.unasked is not None and copy.value < self.unasked.value
 
     def worst_copy(self, defense: str) -> Estimate | None:
         """How good a copy the attacker makes who fares best behind this defense."""
         worst = self.worst(defense)
-        return worst.measures[self.measure] if worst else None
+        return worst.copy if worst else None
 
     @cached_property
     def thieves(self) -> list[str]:
-        """The attacks that left a copy behind some defense, the most successful first."""
-        return [a for a in self.attacks if any(self.pairs[key].done for key in self.of(a))]
+        """The attacks that left a copy behind some defense, the most successful first, and the controls like them."""
+        return [a for a in self.columns if any(pair and pair.done for d in self.defenses if (pair := self.cell(a, d)))]
 
     @cached_property
     def baseline(self) -> Pair | None:
@@ -183,14 +183,16 @@ class Audit:
 
         None where it did not run undefended. Without such a control any copy counts.
         """
-        copy = self.stolen(attack, NONE)
-        if copy is None:
+        thief = self.thief(attack, NONE)
+        if thief is None:
             return None
         blind = [p.measures[self.measure] for p in self.controls if p.attack in BLIND and self.measure in p.measures]
-        return all(clearly_below(e, copy) for e in blind)
+        return all(clearly_below(e, thief.copy) for e in blind)
 
     def control(self, name: str) -> Pair | None:
-        return next((p for p in self.controls if p.attack == name and self.measure in p.measures), None)
+        """The undefended control of that name, where it left something to measure."""
+        found = (p for p in self.controls if p.attack == name and p.defense == NONE and self.measure in p.measures)
+        return next(found, None)
 
     @property
     def free(self) -> Pair | None:
@@ -198,7 +200,7 @@ class Audit:
         own, strongest = self.control("own_labels"), self.strongest
         if own is None or strongest is None:
             return None
-        return None if clearly_below(own.measures[self.measure], strongest.measures[self.measure]) else own
+        return None if clearly_below(own.measures[self.measure], strongest.copy) else own
 
     def cost(self, defense: str) -> Estimate | None:
         """Accuracy that an honest client loses behind this defense, as a fraction.
@@ -229,10 +231,12 @@ class Audit:
     def best(self) -> str | None:
         """The defense to recommend, of those that clearly hold their worst attacker back if there are any.
 
-        It has the lowest worst case, or is the cheapest of those within the interval of the lowest.
+        It takes more from the thief than from honest clients, if any does. Of those it has the lowest worst case, or is
+        the cheapest of those within the interval of the lowest.
         """
         held = {d: e for d in self.defenses if d != NONE and d not in self.twins and (e := self.worst_copy(d))}
-        held = {d: e for d, e in held.items() if self._helps(e)} or held
+        helpful = {d: e for d, e in held.items() if self.helps_with(d)}
+        held = {d: e for d, e in helpful.items() if self.pays(d)} or helpful or held
         if not held:
             return None
         lowest = min(held.values(), key=lambda e: e.value)
@@ -242,12 +246,30 @@ class Audit:
     @property
     def helps(self) -> bool:
         """Whether the best defense clearly holds its worst attacker below what the worst attacker gets undefended."""
-        held = self.worst_copy(self.best) if self.best else None
-        return held is not None and self._helps(held)
+        return self.best is not None and self.helps_with(self.best)
 
-    def _helps(self, held: Estimate) -> bool:
-        free = self.worst_copy(NONE)
-        return free is not None and clearly_below(held, free) and free.value - held.value >= WORTH
+    def helps_with(self, defense: str) -> bool:
+        """Whether this defense clearly holds back those who were tried behind it and do not fail without it."""
+        held, free = self.worst_copy(defense), self._free_of(defense)
+        if held is None or free is None or not self.judged(defense):
+            return False
+        return clearly_below(held, free) and free.value - held.value >= WORTH
+
+    def pays(self, defense: str) -> bool:
+        """Whether this defense takes more agreement from the thief than accuracy from honest clients."""
+        held, free, cost = self.worst_copy(defense), self._free_of(defense), self.cost(defense)
+        return held is not None and free is not None and _value(cost, 0.0) < free.value - held.value
+
+    def judged(self, defense: str) -> bool:
+        """Whether somebody left a copy behind this defense who does not fail without it."""
+        able = [self.thief(thief.attack, NONE) for thief in self._thieves.get(defense, [])]
+        return any(free is None or not self._below(free.copy) for free in able)
+
+    def _free_of(self, defense: str) -> Estimate | None:
+        """How good the best undefended copy is of those attackers who were tried behind this defense, too."""
+        tried = {p.attack for p in (*self.pairs.values(), *self.asking) if p.defense == defense}
+        found = [thief.copy for thief in self._thieves.get(NONE, []) if thief.attack in tried]
+        return max(found, key=lambda e: e.value, default=None)
 
     def _value(self, key: tuple[str, str], default: float = -1.0) -> float:
         e = self.stolen(*key)
@@ -260,58 +282,24 @@ def read(records: Iterable[Mapping[str, Any]]) -> Audit:
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for r in records:
         groups.setdefault((r.get("role", "attack"), str(r["attack"]), str(r["defense"])), []).append(r)
-    pairs = {key: _pair(key[1], key[2], group) for key, group in groups.items()}
-    thefts = {(a, d): p for (role, a, d), p in pairs.items() if role == "attack"}
+    pairs = {key: pair_of(key[1], key[2], group) for key, group in groups.items()}
+    less = {key for key, group in groups.items() if group[0]["cell"].get("uses") == "labels"}
+    thefts = {(a, d): p for (role, a, d), p in pairs.items() if role == "attack" and (role, a, d) not in less}
     return Audit(
         pairs={key: p for key, p in thefts.items() if not p.marked},
+        labels={(p.attack.removesuffix(LABELS_ONLY), p.defense): p for key, p in pairs.items() if key in less},
         privacy={(a, d): p for (role, a, d), p in pairs.items() if role == "privacy"},
         marked={key: p for key, p in thefts.items() if p.marked},
-        controls=[p for (role, _, _), p in pairs.items() if role == "control"],
+        controls=[p for key, p in pairs.items() if key[0] == "control" and key not in less],
         honest={d: p for (role, _, d), p in pairs.items() if role == "honest"},
         records=records,
     )
 
 
-def _pair(attack: str, defense: str, records: Sequence[Mapping[str, Any]]) -> Pair:
-    top = max(int(r["cell"].get("budget", 0)) for r in records)
-    largest = [r for r in records if int(r["cell"].get("budget", 0)) == top]
-    done = [r for r in records if r["outcome"] == "done"]
-    several = len({r["cell"].get("budget", 0) for r in done}) > 1
-    seeds: dict[int, dict[int, Mapping[str, Estimate]]] = {}
-    for r in sorted(done, key=lambda r: int(r["cell"].get("budget", 0))):
-        seeds.setdefault(int(r["cell"].get("seed", 0)), {}).update(_points(r, rounds=not several))
-    return Pair(attack, defense, largest, [sorted(points.items()) for points in seeds.values()])
-
-
-def _points(record: Mapping[str, Any], rounds: bool) -> dict[int, dict[str, Estimate]]:
-    """Queries -> measures at the end of the run, and along it where `rounds` is true.
-
-    Where an attack was run with several budgets, each run's end is a point and its rounds are not: a
-    thief plans for what they can pay, so half of a long run is not the same as a run of half the length.
-    """
-    points = [(p["queries"], p["measures"]) for p in (record.get("curve") or () if rounds else ())]
-    points.append((record.get("queries", 0), record.get("measures", {})))
-    merged: dict[int, dict[str, Estimate]] = {}
-    for queries, measures in points:
-        known = {name: e for name, m in measures.items() if (e := estimate(m))}
-        merged.setdefault(int(queries), {}).update(known)
-    return merged
-
-
-def estimate(data: Mapping[str, Any] | None) -> Estimate | None:
-    """None also for a value that is not a number: it was not measured."""
-    if data is None or data["value"] is None or math.isnan(data["value"]):
-        return None
-    low, high = (data.get("low"), data.get("high"))  # null is no bound
-    bounds = {"low": -math.inf if low is None else low, "high": math.inf if high is None else high}
-    return Estimate(**{**data, **bounds})
+def _labels(how: str) -> str:
+    """How a way is called that was tried behind label only, where more is shown."""
+    return ", ".join(filter(None, ["looking at labels only", how]))
 
 
 def _value(e: Estimate | None, default: float) -> float:
     return default if e is None else e.value
-
-
-def _thin(ticks: list[int], most: int) -> list[int]:
-    if len(ticks) <= most:
-        return ticks
-    return sorted({ticks[round(i * (len(ticks) - 1) / (most - 1))] for i in range(most)})

@@ -10,7 +10,9 @@ from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import figures
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.numbers import clearly_below, count, percent, points, span
-from portcullis_ml.report.results import NONE, Audit, Pair
+from portcullis_ml.report.pairs import Pair
+from portcullis_ml.report.results import NONE, Audit
+from portcullis_ml.report.thieves import Thief
 from portcullis_ml.report.verdict import CONTROLS, listed, measure_word
 
 __all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "recovery", "speed"]
@@ -23,17 +25,15 @@ def glance(audit: Audit, deployed: str | None = None) -> Section:
     head = ["Defense", "Worst attacker", measure_word(audit).capitalize(), "Honest clients lose", "First alarm"]
     rows = []
     for defense in audit.defenses:
-        worst = audit.strongest if defense == NONE else audit.worst(defense)
-        loss = audit.cost(defense)
-        first = figures.alarm_words(audit, worst.attack, defense) if worst and defense != NONE else ""
-        stolen = worst.measures[audit.measure] if worst else None
+        worst, loss = audit.worst(defense), audit.cost(defense)
+        first = figures.alarm_words(worst.pair) if worst and defense != NONE else ""
         tags = [("best", defense == audit.best and audit.helps), ("deployed", defense == deployed)]
         mark = join([el("span", word, class_=f"tag {word}") for word, true in tags if true], " ")
         price = "nothing" if defense == NONE else points(loss) if loss else "not measured"
         rows.append([
             join([_defense(defense), mark], " "),
-            worst.attack if worst else "nobody left a copy",
-            _bar(stolen) if stolen else "none",
+            _attacker(worst) if worst else "nobody left a copy",
+            _bar(worst.copy) if worst else "none",
             price,
             (first if _alarms(audit, defense) else "no detector") if worst else "",
         ])  # fmt: skip
@@ -68,14 +68,15 @@ def matrix(audit: Audit) -> Section:
     rows = []
     for defense in audit.defenses:
         worst = audit.worst(defense)
-        cells = [_cell(audit, audit.pairs.get((a, defense)), worst) for a in audit.attacks]
+        cells = [_cell(audit, a, defense, worst) for a in audit.columns]
         rows.append([_defense(defense), *cells])
     notes = [el("li", el("b", where), f": {what}") for where, what in _notes(audit)]
     return join([
         el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}. "
            f"{_over(audit)} The attacker who fares best behind a defense is framed and "
-           "marked ▲: a defense is worth what it does to them."),
-        table(["Defense", *audit.attacks], rows, "Attack by defense", class_="matrix"),
+           "marked ▲: a defense is worth what it does to them. Whoever is better off with less than is shown, with "
+           "the labels only or with fewer queries, is counted so, and the small print says so."),
+        table(["Defense", *audit.columns], rows, "Attack by defense", class_="matrix"),
         el("ul", notes, class_="notes") if notes else None,
         _everything(audit),
     ])  # fmt: skip
@@ -92,7 +93,7 @@ def detection(audit: Audit) -> Section:
         for n, d in enumerate(watched)
     ]  # fmt: skip
     rows = [
-        [f"{a}, {_words(d)}", figures.alarm_words(audit, a, d),
+        [f"{a}, {_words(d)}", figures.alarm_words(p),
          ", ".join("none" if r is None else f"{r:,}" for r in p.alarms), f"{p.queries:,}"]
         for (a, d), p in _ordered(audit) if d in watched
     ]  # fmt: skip
@@ -119,7 +120,7 @@ def cost(audit: Audit) -> Section:
          points(loss) if (loss := audit.cost(d)) else "not measured",
          _maybe(_honest(audit, d, "labels_changed")), _maybe(_honest(audit, d, "tv")),
          _maybe(_honest(audit, d, "refused")),
-         percent(w.measures[audit.measure]) if (w := audit.worst(d)) else "no copy"]
+         percent(w.copy) if (w := audit.worst(d)) else "no copy"]
         for d in audit.defenses
     ]  # fmt: skip
     head = ["Defense", "Accuracy lost", "Labels changed", "Probabilities moved", "Rows refused", "Worst theft"]
@@ -134,15 +135,16 @@ def cost(audit: Audit) -> Section:
 
 def recovery(audit: Audit, labels: Sequence[str]) -> Section:
     """Which classes are lost: by the worst attacker, undefended and behind the best defense."""
-    shown = [d for d in (NONE, audit.best) if d and (w := audit.worst(d)) and any(w.classes)]
+    shown = [d for d in (NONE, audit.best) if d and (w := audit.worst(d)) and any(w.pair.classes)]
     if not shown:
         return None
-    worsts = [w for d in shown if (w := audit.worst(d))]
+    thieves = [(d, w) for d in shown if (w := audit.worst(d))]
+    worsts = [w.pair for _, w in thieves]
     size = max(len(w.classes) for w in worsts)
     labels = [str(x) for x in labels][:size] + [str(i) for i in range(len(labels), size)]
     rows = [[labels[i], *(_maybe(w.classes[i] if i < len(w.classes) else None) for w in worsts)]
             for i in range(size)]  # fmt: skip
-    titles = [f"{w.attack}, {_words(w.defense)}" for w in worsts]
+    titles = [f"{w.attack}, {_words(d)}" for d, w in thieves]
     return join([
         el("p", "How often the copy is right on a class, as a share of how often the victim is: at 100% it is as good, "
            "above that better. An average can hide a class that is wholly stolen, or wholly safe."),
@@ -154,19 +156,21 @@ def recovery(audit: Audit, labels: Sequence[str]) -> Section:
 
 def controls(audit: Audit) -> Section:
     """What the figures must be compared with."""
-    rows = [(p.attack, CONTROLS.get(p.attack, ""), p.defense, p) for p in audit.controls]
+    cells: list[list[Any]] = []
+    for p in audit.controls:
+        what = CONTROLS.get(p.attack, "")
+        behind = what if p.defense == NONE else f"{what}, behind {p.defense}"
+        cells.append([p.attack, behind, _grade(audit, p), f"{p.queries:,}"])
     for defense, name in ((NONE, "undefended"), ("label_only", "label only")):
         if worst := audit.worst(defense):
-            rows.append((name, f"the strongest attack, {worst.attack}", defense, worst))
-    if not rows:
+            where = "" if defense == NONE else f", behind {defense}"
+            what = f"the strongest attacker, {worst.words}{where}"
+            cells.append([name, what, _counted(worst.copy), f"{worst.queries:,}"])
+    if not cells:
         return None
-    cells = [
-        [name, what if defense == NONE else f"{what}, behind {defense}", _grade(audit, p), f"{p.queries:,}"]
-        for name, what, defense, p in rows
-    ]  # fmt: skip
     sentence = (
         "A theft counts only above the rows that learn nothing from the API. They were run by themselves, with the "
-        "same data and learner; the plain stranger, who has neither, is a check of the attacks."
+        "same data and learner; the plain stranger, who fits a stock model, is a check of the attacks."
     )
     if not audit.controls:
         sentence = "No control was run: whether the API taught the thief anything cannot be told from this page."
@@ -177,8 +181,19 @@ def controls(audit: Audit) -> Section:
 def _grade(audit: Audit, pair: Pair) -> str:
     """The agreement of a control with its interval and n, or why there is none."""
     e = pair.measures.get(audit.measure)
-    n = f"n = {e.n:,} {e.unit}".replace(" ", "\N{NO-BREAK SPACE}") if e else ""
-    return f"{percent(e, 1)}, {n}" if e else f"{pair.outcome}. {pair.reason}"
+    return _counted(e) if e else f"{pair.outcome}. {pair.reason}"
+
+
+def _counted(e: Estimate) -> str:
+    n = f"n = {e.n:,} {e.unit}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{percent(e, 1)}, {n}"
+
+
+def _attacker(thief: Thief) -> Html:
+    """Who fares best, how, and whether that is more than nothing."""
+    if thief.failed:
+        return join(["someone who never asks", el("small", "no attacker got further")], " ")
+    return join([thief.attack, el("small", thief.how) if thief.how else None], " ")
 
 
 def _everything(audit: Audit) -> Html:
@@ -219,21 +234,36 @@ def _peak(audit: Audit, pair: Pair) -> list[tuple[int, Estimate]]:
     return [best] if best and clearly_below(curve[-1][1], best[1]) else []
 
 
-def _cell(audit: Audit, pair: Pair | None, worst: Pair | None) -> Html:
+def _cell(audit: Audit, attack: str, defense: str, worst: Thief | None) -> Html:
     """A <td>: the agreement, or why there is none."""
+    pair = audit.cell(attack, defense)
     if pair is None:
         return el("td", "not run", class_="void")
     e = pair.measures.get(audit.measure)
     if e is None:
         return el("td", el("abbr", pair.outcome, title=pair.reason or None), class_="void")
-    top = worst is not None and pair.attack == worst.attack
-    judged = audit.steals(pair.attack) is not False
+    top = worst is not None and not worst.failed and attack == worst.attack
     value = percent(e).partition(" [")[0]
     title = f"{count(len(pair.done), 'seed')}; {count(pair.queries, 'query')} paid"
-    aside = None if judged else el("small", "does not steal undefended")
     share = max(0.0, min(1.0, e.value))
-    return el("td", el("b", value, " ▲" if top else ""), el("small", span(e)), aside, title=title,
+    asides = [el("small", words) for words in _asides(audit, attack, defense, e)]
+    return el("td", el("b", value, " ▲" if top else ""), el("small", span(e)), asides, title=title,
               class_="heat worst" if top else "heat", style=f"--share:{100 * share:.0f}%")  # fmt: skip
+
+
+def _asides(audit: Audit, attack: str, defense: str, e: Estimate) -> list[str]:
+    """What must be known with a figure of the matrix."""
+    found = []
+    pair = audit.cell(attack, defense)
+    if audit.failed(attack, defense):
+        why = "shut out" if pair and pair.ended_by_guard else "failed"
+        found.append(f"{why}: below someone who never asks")
+    elif audit.steals(attack) is False:
+        found.append("does not steal undefended")
+    better = audit.thief(attack, defense)
+    if better and better.how and better.copy.value > e.value:
+        found.append(f"{percent(better.copy)} {better.how}")
+    return found
 
 
 def _bar(e: Estimate) -> Html:
@@ -275,8 +305,8 @@ def _false(audit: Audit, defense: str) -> str:
 
 
 def _ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:
-    keys = [(a, d) for d in audit.defenses for a in audit.attacks if (a, d) in audit.pairs]
-    return [(key, audit.pairs[key]) for key in keys]
+    keys = [(a, d) for d in audit.defenses for a in audit.columns]
+    return [(key, pair) for key in keys if (pair := audit.cell(*key))]
 
 
 def _over(audit: Audit) -> str:

@@ -8,7 +8,9 @@ from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.numbers import count, percent, points
-from portcullis_ml.report.results import GRADES, NONE, Audit, Pair
+from portcullis_ml.report.pairs import Pair
+from portcullis_ml.report.results import GRADES, NOISE, NONE, STRANGER, Audit
+from portcullis_ml.report.thieves import Thief
 
 __all__ = ["CONTROLS", "Verdict", "listed", "measure_word", "threat", "verdict_of"]
 
@@ -23,7 +25,7 @@ CONTROLS = {
     "no_api": "asks nothing and always answers the victim's most frequent class",
     "own_labels": "asks nothing and trains on the pool with the pool's own labels",
     "random_queries": "pays for uniform noise and trains the same learner on the answers",
-    "plain_stranger": "pays for uniform noise and fits a stock scikit-learn model to the answers",
+    "plain_stranger": "pays for the pool's rows and for uniform noise, and fits a stock model to the answers",
     "shuffled": "trains on a real attack's queries with the answers permuted",
 }
 
@@ -43,13 +45,13 @@ class Verdict:
 def verdict_of(audit: Audit) -> Verdict:
     """How cheaply this model can be stolen, and what the best defense changes."""
     strongest = audit.strongest
-    if strongest is None or (audit.worst(NONE) is None and not audit.steals(strongest.attack)):
+    if strongest is None:
         return _nothing(audit)
     if not audit.steals(strongest.attack):
         return _withheld(audit)
     if audit.free:
         return _no_gain(audit, strongest, audit.free)
-    copy = strongest.measures[audit.measure]
+    copy = strongest.copy
     opening = (
         f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
         f"{_interval(copy)}."
@@ -57,9 +59,9 @@ def verdict_of(audit: Audit) -> Verdict:
     return Verdict("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
 
 
-def _no_gain(audit: Audit, strongest: Pair, own: Pair) -> Verdict:
+def _no_gain(audit: Audit, strongest: Thief, own: Pair) -> Verdict:
     """No theft is claimed where the same data with its own labels makes as good a copy without the API."""
-    copy, free = strongest.measures[audit.measure], own.measures[audit.measure]
+    copy, free = strongest.copy, own.measures[audit.measure]
     defended = _defended(audit)
     return Verdict(
         "no gain",
@@ -103,15 +105,21 @@ def _defended(audit: Audit) -> str:
         return "No defense was tried."
     if best is None:
         return f"Behind {listed(tried)} no attack left a copy to measure."
-    left = audit.worst_copy(best)
+    left = audit.worst(best)
     assert left is not None
     if not audit.helps:
         several = f"None of the {len(tried)} defenses tried holds them back: the best, {best}, leaves"
         one = f"The one defense tried, {best}, does not hold them back: it leaves"
-        return f"{several if len(tried) > 1 else one} them at {percent(left)}."
+        shown = f"{several if len(tried) > 1 else one} them at {percent(left.copy)}."
+        if audit.judged(best):
+            return shown
+        return f"Behind {best} only attacks left a copy that fail without it, too: what it holds back cannot be told."
     cost = audit.cost(best)
     price = f"costs honest clients {_price(cost)} and" if cost else "(what it costs honest clients was not measured)"
-    return f"The best defense here, {best}, {price} holds them at {percent(left)}."
+    unasked = ", no more than someone has who never asks" if left.failed else ""
+    if audit.pays(best):
+        return f"The best defense here, {best}, {price} holds them at {percent(left.copy)}{unasked}."
+    return f"No defense here is worth its price: {best} {price} holds them at {percent(left.copy)}{unasked}."
 
 
 def _price(cost: Estimate) -> str:
@@ -122,32 +130,40 @@ def _price(cost: Estimate) -> str:
 
 
 def _details(audit: Audit) -> Iterable[str]:
-    strongest, attack = audit.strongest, audit.worst(NONE)
+    strongest = audit.strongest
     assert strongest is not None
-    if attack is None or strongest is not attack:
-        yield _stranger(audit, attack)
+    if strongest.attack == STRANGER:
+        yield _stranger(audit, strongest)
     else:
-        yield f"The strongest attack is {attack.attack}.{_half_way(audit, attack.attack)}"
-    if audit.baseline:
+        who = f"{strongest.words}, which asks uniform noise" if strongest.attack == NOISE else strongest.words
+        yield f"The strongest attack is {who}.{_half_way(audit, strongest)}"
+    if audit.unasked and audit.baseline and audit.baseline.measures[audit.measure] == audit.unasked:
+        yield f"Someone who never asks, and always gives the most frequent answer, has {percent(audit.unasked)}."
+    elif audit.baseline:
         yield f"A thief who learns nothing from the API gets {percent(audit.baseline.measures[audit.measure])}."
     if audit.best and audit.helps:
         held = audit.worst(audit.best)
         assert held is not None
-        yield f"Behind {audit.best} the worst attacker is {held.attack}."
+        if not held.failed:
+            yield f"Behind {audit.best} the worst attacker is {held.words}."
 
 
-def _stranger(audit: Audit, attack: Pair | None) -> str:
+def _stranger(audit: Audit, stranger: Thief) -> str:
     """The plain stranger is the worst attacker: no attack of the audit is as good."""
-    said = "That is a plain stranger, who asks uniform questions and fits a stock model"
+    how = f", {stranger.how}" if stranger.how else ""
+    said = f"The strongest is a plain stranger{how}, who asks about what there is and fits a stock model"
+    others = [attack for attack in audit.columns if attack != STRANGER]
+    found = [thief for attack in others if (thief := audit.thief(attack, NONE))]
+    attack = max(found, key=lambda thief: thief.copy.value, default=None)
     if attack is None:
         return f"{said}; no attack of this audit left a copy."
-    return f"{said}; the best attack here, {attack.attack}, reaches {percent(attack.measures[audit.measure])}."
+    return f"{said}; the best attack here, {attack.words}, reaches {percent(attack.copy)}."
 
 
-def _half_way(audit: Audit, attack: str) -> str:
+def _half_way(audit: Audit, strongest: Thief) -> str:
     """After how few queries the attack had nine tenths of what it gained."""
-    curve = audit.pairs[attack, NONE].curve(audit.measure)
-    if len(curve) < 3 or not audit.baseline:
+    curve = strongest.pair.curve(audit.measure)
+    if strongest.how or len(curve) < 3 or not audit.baseline:
         return ""
     start, end = audit.baseline.measures[audit.measure].value, curve[-1][1].value
     early = next((q for q, e in curve if e.value >= start + 0.9 * (end - start)), curve[-1][0])
@@ -160,7 +176,8 @@ def _caveats(audit: Audit) -> Iterable[str]:
         yield "One seed was run: the intervals cover the test rows, not the attacker's luck. Give more with --seeds."
     elif len(seeds) < 5:
         yield f"{len(seeds)} seeds were run; intervals of so few are wide and rough."
-    blind = [a for a in audit.attacks if audit.steals(a) is False]
+    yield from _failures(audit)
+    blind = [a for a in audit.attacks if audit.steals(a) is False and not audit.failed(a, NONE)]
     if blind:
         yield (
             f"{listed(blind)} {'does' if len(blind) == 1 else 'do'} not steal even undefended, "
@@ -183,16 +200,37 @@ def _caveats(audit: Audit) -> Iterable[str]:
         yield f"{count(len(failed), 'cell')} failed ({where}{more}): what they hide is unknown."
 
 
+def _failures(audit: Audit) -> Iterable[str]:
+    """Attacks whose copy is worse than what someone has who never asks: no defense is to be credited with that."""
+    if audit.unasked is None:
+        return
+    never = f"the {percent(audit.unasked).split(' ')[0]} of someone who never asks"
+    best = audit.worst(audit.best) if audit.best else None
+    if audit.helps and best and best.failed:
+        yield f"Behind {audit.best} no attack got past {never}: one that is made for it, or has many accounts, may."
+    always = [a for a in audit.attacks if audit.failed(a, NONE)]
+    if always:
+        verb = "fails" if len(always) == 1 else "fail"
+        yield f"{listed(always)} {verb} even undefended, below {never}, and no defense is credited with that."
+    for defense in audit.defenses:
+        found = [p for (a, d), p in audit.pairs.items() if d == defense != NONE and a not in always]
+        found = [p for p in found if audit.failed(p.attack, defense) and not p.ended_by_guard]
+        if found:
+            shares = [f"{p.attack} ({percent(p.measures[audit.measure]).split(' ')[0]})" for p in found]
+            yield f"Behind {defense} {listed(shares)} failed, below {never}, and the defense is not credited with that."
+
+
 def _withheld(audit: Audit) -> Verdict:
     strongest, blind = audit.strongest, audit.baseline
     assert strongest is not None
     assert blind is not None
-    copy, base = strongest.measures[audit.measure], blind.measures[audit.measure]
+    base = blind.measures[audit.measure]
     return Verdict(
         "withheld",
         "Verdict withheld: undefended, the attacks do not steal.",
-        f"With {count(strongest.queries, 'query')} the best of them, {strongest.attack}, reaches {_share(audit, copy)} "
-        f"{_interval(copy)}, and a thief who learns nothing from the API {percent(base)}.",
+        f"With {count(strongest.queries, 'query')} the best of them, {strongest.words}, reaches "
+        f"{_share(audit, strongest.own)} {_interval(strongest.own)}, and a thief who learns nothing from the API "
+        f"{percent(base)}.",
         ["What a defense changes cannot be seen where nothing is stolen.",
          "Try a larger --budget, other --attacks or a pool closer to the victim's own data."],
         list(_caveats(audit))[:1] if len(audit.seeds) < 5 else [],

@@ -26,7 +26,7 @@ def bound(host: str, port: int) -> socket.socket:
     return sock
 
 
-def address(sock: socket.socket) -> str:
-    """http://host:port of a listening socket."""
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def address(sock: socket.socket, tls: bool = False) -> str:
+    """http://host:port of a listening socket, or https."""
+    (host, port), scheme = sock.getsockname()[:2], "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

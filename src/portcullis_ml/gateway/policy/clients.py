@@ -18,6 +18,7 @@ from typing import Any
 
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.settings import check
+from portcullis_ml.gateway.policy.names import HEADER, is_header
 from portcullis_ml.gateway.protocols.strict import BadRequest
 
 __all__ = ["ANONYMOUS", "ApiKey", "Clients", "Named", "Token", "hashed", "loopback", "new_key"]
@@ -49,24 +50,31 @@ class Token:
     claim: str = "sub"
     audience: str | None = None
     issuer: str | None = None
+    leeway_s: float = 10.0  # by which the issuer's clock and the gate's may differ
 
     def __post_init__(self) -> None:
         check(self, "algorithms", 'a list such as ["RS256"], without "none"', _signed)
+        check(
+            self, "leeway_s", "a number of seconds from 0 to 600", lambda v: type(v) in (int, float) and 0 <= v <= 600
+        )
+        check(self, "header", HEADER, is_header)
 
     def client(self, text: str) -> str:
         try:
             import jwt
         except ModuleNotFoundError as error:
             raise MissingExtra("Token", "PyJWT", "gateway") from error
-        wanted = {"require": ["exp", self.claim], "verify_aud": self.audience is not None}
+        # That the claim is a name is checked below; PyJWT would refuse a subject that is a number.
+        wanted = {"require": ["exp", self.claim], "verify_aud": self.audience is not None, "verify_sub": False}
         try:
             claims: dict[str, Any] = jwt.decode(
                 text, _key(self.key_file), list(self.algorithms), options=wanted,  # type: ignore[arg-type]
-                audience=self.audience, issuer=self.issuer,
+                audience=self.audience, issuer=self.issuer, leeway=self.leeway_s,
             )  # fmt: skip
         except jwt.PyJWTError:
             raise BadRequest("The token is not valid.", 401) from None
-        return named(claims.get(self.claim))
+        found = claims.get(self.claim)
+        return named(str(found) if type(found) is int else found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +85,7 @@ class Named:
     trusted: tuple[str, ...] = ("127.0.0.1/32", "::1/128")  # addresses of the proxy
 
     def __post_init__(self) -> None:
-        check(self, "header", "a header's name", lambda v: bool(v) and v.isascii())
+        check(self, "header", HEADER, is_header)
         check(self, "trusted", "a list of networks such as 10.0.0.0/8", lambda v: bool(v) and bool(_networks(v)))
 
 
@@ -94,6 +102,7 @@ class Clients:
 
     def __post_init__(self) -> None:
         check(self, "anonymous", '"refuse" or "shared"', lambda v: v in ("refuse", "shared"))
+        check(self, "key_header", HEADER, is_header)
         object.__setattr__(self, "_by_digest", {k.sha256.lower(): k for k in self.keys})
 
     def identify(self, headers: Mapping[str, str], twice: Set[str], peer: str | None, now: float) -> str:
@@ -113,7 +122,10 @@ class Clients:
         if peer is None or not any(ipaddress.ip_address(peer) in n for n in _networks(way.trusted)):
             raise BadRequest(f"The header {way.header} is taken from the proxy only.", 403)
         _once(way.header, twice)
-        return named(name)
+        try:
+            return named(name.encode("latin-1").decode("utf-8"))  # headers are read byte by byte
+        except UnicodeError:
+            raise BadRequest(f"The header {way.header} must be UTF-8.") from None
 
     def _by_key(self, key: str, now: float) -> str:
         known = self._by_digest.get(hashed(key))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import stat
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.settings import describe
@@ -11,8 +17,9 @@ from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.policy.policy import Policy
 
-__all__ = ["explained", "warnings"]
+__all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
 
+MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
     "state": {"closed": "requests get 503", "open": "requests are served, and written down when it is back"},
     "guard": {
@@ -38,10 +45,15 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
-        f"{served.interface.n_classes or 'no'} classes; the gate asks {where}."
+        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
     speaks = ", ".join(policy.listen.protocols)
-    yield f"Clients speak {speaks} at {policy.listen.host}:{policy.listen.port}; every other route is refused."
+    listen = policy.listen
+    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
+    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
+    if listen.cors:
+        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
+        yield f"Pages of {pages} may ask from within a browser."
     yield from _clients(policy)
     if policy.enforced:
         yield "Decisions are enforced."
@@ -50,11 +62,15 @@ def explained(policy: Policy) -> Iterator[str]:
     if not policy.stages:
         yield "The guard has no stages: everyone gets the model's answer."
     for number, stage in enumerate(policy.stages, 1):
-        yield f"Stage {number}: {_unit(describe(stage))}."
+        yield f"Stage {number}: {unit_in_words(describe(stage))}."
     yield from _answers(policy)
     yield (
         f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
+    )
+    yield (
+        f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
+        f"{limits.bytes_per_minute:,.0f} bytes."
     )
     for part, words in FAILURES.items():
         name = {"state": "the state cannot be written", "guard": "a stage fails", "log": "the log cannot be written"}
@@ -69,14 +85,53 @@ def explained(policy: Policy) -> Iterator[str]:
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 
+def stages(policy: Policy) -> str:
+    """The stages of the guard in a few words: quota, watch (prada), rounding."""
+    trees = [describe(stage) for stage in policy.stages]
+    return ", ".join(t["unit"] + (f" ({t['detector']['unit']})" if "detector" in t else "") for t in trees) or "empty"
+
+
+def example(policy: Policy, url: str) -> str:
+    """How to ask this gate for one row, by curl."""
+    shape, clients = policy.served.interface.input_shape, policy.clients
+    ask = policy.wires()[0].ask(replace(policy.served, binary=False), np.zeros((1, *shape)))
+    said = [f"{name}: {value}" for name, value in ask.headers.items()]
+    if clients.keys:
+        said.append(f"{clients.key_header}: KEY")
+    elif clients.token:
+        said.append(f"{clients.token.header}: Bearer TOKEN")
+    said += [f"{way.header}: CLIENT" for way in clients.named[:1] if not clients.keys and not clients.token]
+    headers = "".join(f" -H {shlex.quote(words)}" for words in said)
+    body = ask.body.decode()
+    if len(body) > MOST:
+        about = f"{body[:60]} ... {' x '.join(map(str, shape))} numbers ..."
+        return f"curl {url}{ask.path}{headers} -d @question.json   # {about}"
+    return f"curl {url}{ask.path}{headers} -d {shlex.quote(body)}"
+
+
+def _called(names: tuple[str | int, ...]) -> str:
+    """The first names of the classes."""
+    return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
+
+
 def warnings(policy: Policy) -> Iterator[str]:
     """What is allowed and yet worth a second look."""
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
-    if not loopback(policy.admin.host):
-        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS or on 127.0.0.1."
+    if policy.clients.anonymous == "refuse" and not (
+        policy.clients.keys or policy.clients.token or policy.clients.named
+    ):
+        yield "Nobody is named in [clients]: every request gets 401."
+    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
+    if policy.served.options and "mapping" not in spoken:
+        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
+    admin = policy.admin
+    if not (loopback(admin.host) or admin.cert_file or admin.https):
+        yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."
+    for path in _readable(policy):
+        yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
     if policy.failure.state == "open":
         yield "While the state cannot be written, every process decides for itself."
     for stage in policy.stages:
@@ -84,6 +139,15 @@ def warnings(policy: Policy) -> Iterator[str]:
             continue
         return
     yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
+
+
+def _readable(policy: Policy) -> Iterator[Path]:
+    """Files with secrets that more than their owner's group may read."""
+    up, alarms, token = policy.upstream, policy.alarms, policy.clients.token
+    shared = token.key_file if token and any(a.startswith("HS") for a in token.algorithms) else None
+    for name in (policy.key_path, up and up.token_file, up and up.key_file, alarms and alarms.secret_file, shared):
+        if name and (path := Path(name)).is_file() and path.stat().st_mode & stat.S_IROTH:
+            yield path
 
 
 def _clients(policy: Policy) -> Iterator[str]:
@@ -109,10 +173,12 @@ def _answers(policy: Policy) -> Iterator[str]:
         yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
 
 
-def _unit(tree: dict[str, Any]) -> str:
-    """watch with prada (threshold 5.0), then block."""
+def unit_in_words(tree: dict[str, Any]) -> str:
+    """A unit as `core.settings.describe` writes it, in words: "watch each client with prada (threshold 5.0); ..."."""
     if tree["unit"] == "watch":
-        return f"watch each client with {_unit(tree['detector'])}; from an alarm on, {_unit(tree['then'])}"
+        return (
+            f"watch each client with {unit_in_words(tree['detector'])}; from an alarm on, {unit_in_words(tree['then'])}"
+        )
     if tree["unit"] == "quota":
         return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
     settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
+from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
+from portcullis_ml.gateway.policy.toml_positions import known
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
-__all__ = ["asked", "feature", "interface_of", "undefended"]
+__all__ = ["asked", "checked", "class_names", "feature", "interface_of", "undefended"]
+
+TEXTS = ("name", "version", "datatype", "input", "scores", "label", "withheld", "task", "explanation")
+OUTPUTS = {"label": "label", "scores": "probabilities", "explanation": None}  # and what they are called unless said
 
 
 def asked(served: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
@@ -36,14 +43,62 @@ def undefended(asked: ModelSpec) -> Interface:
     return asked.interface.revealing(reveals=Reveals.LABELS if asked.scores is None else Reveals.PROBS)
 
 
-def feature(table: Mapping[str, Any]) -> Feature:
+def feature(table: Any) -> Feature:
+    """A column from its table."""
+    known(table, [f.name for f in dataclasses.fields(Feature)], "a feature")
+    if not is_tensor(str(table.get("name", ""))):
+        raise ParameterError("a feature's name", "printable text", table.get("name"))
+    if not isinstance(table.get("values", []), list):
+        raise ParameterError("a feature's values", "a list of names", table["values"])
     return Feature(**{**table, "values": tuple(table.get("values", ()))})
+
+
+def checked(table: Mapping[str, Any]) -> None:
+    """Refuse values in [model] that cannot work. Raises ParameterError, whose parameter is the key that is wrong."""
+    for key in TEXTS:
+        if not isinstance(table.get(key, ""), str):
+            raise ParameterError(key, "text", table[key])
+    for key in ("name", "version"):
+        if not is_segment(table.get(key, "1")) and (key, table[key]) != ("version", ""):
+            raise ParameterError(key, SEGMENT, table[key])
+    for key in ("input", *OUTPUTS):
+        if not is_tensor(table.get(key, key)):
+            raise ParameterError(key, "the name of a tensor", table[key])
+    outputs = {**OUTPUTS, **{key: table[key] for key in OUTPUTS if key in table}}
+    if len(set(outputs.values())) < len(outputs):
+        raise ParameterError(next(k for k in OUTPUTS if k in table), "a name of its own among the outputs", outputs)
+    shape, bounds = table["input_shape"], table.get("bounds", [0, 1])
+    if not isinstance(shape, list) or not shape or not all(type(n) is int and n > 0 for n in shape):
+        raise ParameterError("input_shape", "a list of positive ints", shape)
+    numbers = isinstance(bounds, list) and len(bounds) == 2 and all(type(b) in (int, float) for b in bounds)
+    if not numbers or not all(map(math.isfinite, bounds)):
+        raise ParameterError("bounds", "two numbers, the least and the greatest value of an input", bounds)
+    if type(table.get("missing", False)) is not bool:
+        raise ParameterError("missing", "true or false", table["missing"])
+    if table.get("missing") and table.get("datatype", "FP64")[:2] != "FP":
+        raise ParameterError("datatype", "FP32 or FP64 where inputs may be missing", table["datatype"])
+    if not isinstance(table.get("features", []), list):
+        raise ParameterError("features", "a list of tables such as { name = ... }", table["features"])
+
+
+def class_names(table: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """What the model calls its classes, where the policy says so: words, whole numbers, or false and true."""
+    names = table.get("classes", 0)
+    if isinstance(names, list):
+        kinds = set(map(type, names))
+        told = kinds in ({str}, {int}, {bool}) and len(set(names)) == len(names) >= 2
+        if not told or not all(n.strip() and n.isprintable() for n in names if isinstance(n, str)):
+            raise ParameterError("classes", "a list of 2 or more different names, all words or all numbers", names)
+        return tuple(names)
+    if type(names) is not int:
+        raise ParameterError("classes", "a whole number, or a list of the classes' names", names)
+    return ()
 
 
 def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None) -> Interface:
     return Interface(
         input_shape=tuple(table["input_shape"]),
-        n_classes=table.get("classes", 0),
+        n_classes=len(class_names(table)) or table.get("classes", 0),
         task=table.get("task", "classification"),
         bounds=tuple(table.get("bounds", (0.0, 1.0))),
         features=features,

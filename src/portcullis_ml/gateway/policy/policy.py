@@ -38,11 +38,24 @@ from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
+from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
-from portcullis_ml.gateway.policy.model_table import asked, feature, interface_of, undefended
-from portcullis_ml.gateway.policy.settings import Admin, Alarms, Failure, Limits, Listen, QueryLog, State, UpstreamTable
-from portcullis_ml.gateway.policy.toml_positions import PolicyError, made, positions, seconds
+from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
+from portcullis_ml.gateway.policy.names import mapping_options
+from portcullis_ml.gateway.policy.settings import (
+    Admin,
+    Alarms,
+    Cors,
+    Failure,
+    Limits,
+    Listen,
+    QueryLog,
+    State,
+    UpstreamTable,
+)
+from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.mapping import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec, Wire
 
 __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
@@ -51,6 +64,10 @@ T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
          "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
+TOP = ("mode", "key_file", "quantum")
+ANSWERS = ("reveals", "k", "decimals", "explains")
+CLIENTS = ("anonymous", "key_header", "key", "token", "header", "subject")
+ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
           "admin")  # fmt: skip
 
@@ -64,6 +81,7 @@ class Policy:
     shown: Interface  # what everybody gets to see
     stages: tuple[Defense[Any], ...]
     key: bytes
+    key_path: Path
     clients: Clients
     upstream: UpstreamTable | None
     listen: Listen
@@ -119,16 +137,16 @@ class _Reader:
         self.tree, self.where, self.folder, self.positions, self.text = tree, where, folder, positions, text
 
     def __call__(self) -> Policy:
-        top = ("mode", "key_file", "quantum")
-        self._known(self.tree, (*top, *TABLES), ())
+        self._known(self.tree, (*TOP, *TABLES), ())
         mode = self.tree.get("mode", "enforce")
         if mode not in ("enforce", "observe"):
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
         interface, served = self._model()
         upstream = self._settings(UpstreamTable, "upstream") if "upstream" in self.tree else None
         shown = self._shown(interface)
-        listen = self._settings(Listen, "listen")
+        listen = self._listen()
         self._explained(interface, shown, upstream, listen)
+        self._reached(served, listen)
         known = asked(served, upstream)
         stages = self._stages(undefended(known))
         return Policy(
@@ -137,6 +155,7 @@ class _Reader:
             shown=shown,
             stages=stages,
             key=self._key(),
+            key_path=self.folder / self.tree["key_file"],
             clients=self._clients(),
             upstream=upstream,
             listen=listen,
@@ -164,15 +183,15 @@ class _Reader:
         for key in ("name", "input_shape"):
             if key not in table:
                 raise self._wrong(("model",), f"[model] must say {key}.")
-        for key in ("name", "version", "datatype", "input", "scores", "label", "withheld", "task", "explanation"):
-            self._text(("model", key), table.get(key, ""))
+        self._built(("model",), checked, table)
         if table.get("datatype", "FP64") not in DTYPES:
             raise self._wrong(("model", "datatype"), f"datatype must be one of {', '.join(DTYPES)}.")
         if table.get("withheld", "null") not in ("null", "one_hot"):
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
-        names = {k: table[k] for k in NAMES if k in table}
+        names: dict[str, Any] = {k: table[k] for k in NAMES if k in table}
+        names["class_names"] = class_names(table)
         shape = table.get("explanation_shape")
         if shape is not None:
             if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
@@ -182,10 +201,12 @@ class _Reader:
             names["explanation_shape"] = tuple(shape)
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
         options = table.get("mapping", {})
+        self._known(options if isinstance(options, dict) else {}, tuple(DEFAULTS), ("model", "mapping"))
+        options = self._built(("model", "mapping"), mapping_options, options)
         return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
 
     def _shown(self, interface: Interface) -> Interface:
-        table = self._table("answers", ("reveals", "k", "decimals", "explains"))
+        table = self._table("answers", ANSWERS)
         changes = {"explains": False, **table}
         if type(changes["explains"]) is not bool:
             raise self._wrong(("answers", "explains"), f"explains must be true or false; got {changes['explains']!r}.")
@@ -209,6 +230,16 @@ class _Reader:
             if not PROTOCOLS.load(name).explains:
                 raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
 
+    def _reached(self, served: ModelSpec, listen: Listen) -> None:
+        """Refuse a mapping's path that another protocol takes for its own."""
+        path = str(served.options.get("path", DEFAULTS["path"]))
+        for name in listen.protocols:
+            if "mapping" in listen.protocols and name != "mapping":
+                if PROTOCOLS.load(name)().route("POST", path, served):
+                    raise self._wrong(
+                        ("model", "mapping", "path"), f"The path {path!r} belongs to the protocol {name}."
+                    )
+
     def _stages(self, interface: Interface) -> tuple[Defense[Any], ...]:
         """The stages of the guard. Each is bound to the model once: what it cannot be used with is refused here."""
         catalog, stages = resolve("portcullis_ml.defenses:CATALOG"), list[Defense[Any]]()
@@ -228,21 +259,43 @@ class _Reader:
         return tuple(stages)
 
     def _clients(self) -> Clients:
-        table = self._table("clients", ("anonymous", "key_header", "key", "token", "header", "subject"))
-        keys = [self._built(("clients", "key"), _api_key, k) for k in table.get("key", ())]
+        table = self._table("clients", CLIENTS)
+        given = table.get("key", [])
+        if not isinstance(given, list):
+            raise self._wrong(("clients", "key"), 'key must be a list of { client = "...", sha256 = "..." }.')
+        keys = [self._built(("clients", "key"), _api_key, k) for k in given]
         ways = [w for w in ("header", "subject") if w in table]
         named = [self._built(("clients", w), _named, table[w]) for w in ways]
         token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
         plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
         return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **plain)
 
+    def _listen(self) -> Listen:
+        table = self._table("listen", tuple(f.name for f in dataclasses.fields(Listen)))
+        files = self._certificate("listen", table)
+        if "cors" in table:
+            if not isinstance(table["cors"], dict):
+                raise self._wrong(("listen", "cors"), "cors must be a table: write [listen.cors].")
+            self._known(table["cors"], tuple(f.name for f in dataclasses.fields(Cors)), ("listen", "cors"))
+            files["cors"] = self._built(("listen", "cors"), made, Cors, table["cors"])
+        found: Listen = self._built(("listen",), made, Listen, {**table, **files})
+        return found
+
+    def _certificate(self, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The files of a port's certificate, found from the policy's folder and seen to fit together."""
+        keys = [key for key in ("cert_file", "key_file") if key in table]
+        files = {key: str(self.folder / self._text((name, key), table[key])) for key in keys}
+        if "cert_file" in files:
+            self._built((name, "cert_file"), Certificate, files["cert_file"], files.get("key_file"))
+        return files
+
     def _admin(self) -> Admin:
-        table = self._table("admin", ("host", "port", "operator"))
+        table = self._table("admin", ADMIN)
         given, where = table.get("operator", []), ("admin", "operator")
         if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
             raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')
         keys = [self._built(where, made, ApiKey, {"client": o["name"], "sha256": o["sha256"]}) for o in given]
-        plain = {k: table[k] for k in ("host", "port") if k in table}
+        plain = {k: table[k] for k in ("host", "port", "https") if k in table} | self._certificate("admin", table)
         tokens = tuple((k.client, k.sha256.lower()) for k in keys)
         found: Admin = self._built(("admin",), made, Admin, {**plain, "tokens": tokens})
         return found
@@ -295,7 +348,7 @@ class _Reader:
             return build(*values, **settings)
         except ParameterError as error:
             field = re.split(r"[.\s]", error.parameter)[-1]
-            raise self._wrong((*where, field), str(error)) from error
+            raise self._wrong((*where, "classes" if field == "n_classes" else field), str(error)) from error
         except (PortcullisError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise self._wrong(where, str(error)) from error
 
@@ -307,7 +360,8 @@ class _Reader:
         return PolicyError(self.where, 0, sentence)
 
 
-def _api_key(table: Mapping[str, Any]) -> ApiKey:
+def _api_key(table: Any) -> ApiKey:
+    known(table, ("client", "sha256", "until"), "an API key")
     return made(ApiKey, {**table, "until": seconds(table.get("until"))})
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from portcullis_ml.core.settings import check
+from portcullis_ml.gateway.policy.names import HEADER, SEGMENT, is_header, is_segment, is_tensor
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES
 
-__all__ = ["Admin", "Alarms", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
+__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
 
 
 def _positive(v: float) -> bool:
@@ -17,8 +19,30 @@ def _positive(v: float) -> bool:
 
 
 def _url(v: str) -> bool:
+    try:
+        parts = urlsplit(v)
+        port = parts.port
+    except ValueError:  # no port from 0 to 65535, or half an IPv6 address
+        return False
+    plain = v.isascii() and v.isprintable() and " " not in v and "?" not in v and "#" not in v
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
+def _store(v: str) -> bool:
+    if re.match(r"[a-z]+:", v):
+        return re.match(r"sqlite:///|(redis|rediss|unix)://[^/]|unix:///.", v) is not None
+    return v.strip() != ""  # a plain path
+
+
+def _header(v: str) -> bool:
+    return v.isascii() and v.replace("-", "").replace("_", "").isalnum()
+
+
+def _origin(v: str) -> bool:
     parts = urlsplit(v)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+    return v == "*" or (
+        parts.scheme in ("http", "https") and bool(parts.hostname) and v == f"{parts.scheme}://{parts.netloc}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +74,12 @@ class UpstreamTable:
         for name in ("ca_file", "cert_file", "key_file"):
             check(self, name, "given with an https:// address only", lambda v: v is None or https)
         check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
-        check(self, "token_header", "the name of a header", lambda v: v.replace("-", "").isalnum() and v.isascii())
+        check(self, "model", SEGMENT, lambda v: v is None or is_segment(v))
+        check(self, "version", SEGMENT, lambda v: v == "" or is_segment(v))
+        for name in ("input", "scores", "label", "explanation"):
+            check(self, name, "the name of a tensor", lambda v: v is None or is_tensor(v))
+        check(self, "label", "named otherwise than the scores", lambda v: v is None or v != self.scores)
+        check(self, "token_header", HEADER, is_header)
         check(self, "url", "http://host:port", _url)
         check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)
         check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))
@@ -60,14 +89,36 @@ class UpstreamTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cors:
+    """Which pages in a browser may ask: cross-origin resource sharing."""
+
+    origins: tuple[str, ...]  # of the pages, such as "https://app.example"; "*" is every page
+    headers: tuple[str, ...] = ("content-type", "authorization", "x-api-key")  # that a page may send
+    exposed: tuple[str, ...] = ("x-request-id", "retry-after", "x-ratelimit-remaining")  # that a page may read
+    max_age_s: int = 600  # that a browser may remember this
+
+    def __post_init__(self) -> None:
+        check(
+            self, "origins", 'a list of origins such as "https://app.example", or "*"', lambda v: all(map(_origin, v))
+        )
+        for name in ("headers", "exposed"):
+            check(self, name, "a list of names of headers", lambda v: all(map(_header, v)))
+        check(self, "max_age_s", "a number of seconds", lambda v: v >= 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Listen:
     """Where clients come in."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     protocols: tuple[str, ...] = ("v2",)
+    cert_file: str | None = None  # the port speaks TLS with this certificate, which is read anew when it changes
+    key_file: str | None = None  # its key, where it is not in the same file
+    cors: Cors | None = None  # None: no page in a browser is told that it may ask
 
     def __post_init__(self) -> None:
+        check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
         check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)
         check(
             self,
@@ -75,6 +126,8 @@ class Listen:
             f"a list of some of {', '.join(PROTOCOLS)}",
             lambda v: bool(v) and not isinstance(v, str) and all(p in PROTOCOLS for p in v),
         )
+        check(self, "protocols", "a list that names each once", lambda v: len(set(v)) == len(v))
+        check(self, "host", "an address of this machine, such as 127.0.0.1", lambda v: v.strip() != "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +138,14 @@ class Limits:
     rows: int = 1_024  # of one request
     in_flight: int = 256  # requests at once; beyond, 503 with Retry-After
     per_client: int = 64  # requests of one client at once; beyond, 429
+    requests_per_minute: float = 60_000.0  # of one client, answered or not; beyond, 429 with Retry-After
+    bytes_per_minute: float = float(1 << 30)  # of their bodies; beyond, the same. Ten seconds' worth may come at once
     buffer_bytes: int = 256 << 20  # of all bodies being read; beyond, 503
     connections: int = 2_048  # open at once; beyond, 503 with Retry-After
     head_bytes: int = 64 << 10  # of a request's address and headers; beyond, 431
     head_s: float = 10.0  # for them to arrive, twice that at worst; slower ones get 408
     body_s: float = 10.0  # for a body to arrive; slower ones get 408
+    write_s: float = 10.0  # for a client to take what it is sent, twice that at worst; slower ones are cut off
     drain_s: float = 20.0  # for running requests to finish at shutdown
 
     def __post_init__(self) -> None:
@@ -98,11 +154,14 @@ class Limits:
             "rows",
             "in_flight",
             "per_client",
+            "requests_per_minute",
+            "bytes_per_minute",
             "buffer_bytes",
             "connections",
             "head_bytes",
             "head_s",
             "body_s",
+            "write_s",
             "drain_s",
         ):
             check(self, name, "a positive number", _positive)
@@ -131,6 +190,7 @@ class State:
     clients_in_memory: int = 2_000
 
     def __post_init__(self) -> None:
+        check(self, "url", "sqlite:///FILE or redis://HOST:PORT/0", _store)
         check(self, "synchronous", '"normal" or "full"', lambda v: v in ("normal", "full"))
         check(self, "clients_in_memory", "a positive int", _positive)
 
@@ -146,6 +206,7 @@ class QueryLog:
     file_bytes: int = 64 << 20  # a new file is begun beyond this
 
     def __post_init__(self) -> None:
+        check(self, "path", "a folder", lambda v: v.strip() != "")
         check(self, "format", '"jsonl" or "parquet"', lambda v: v in ("jsonl", "parquet"))
         check(self, "days", "a positive number of days", lambda v: v is None or v > 0)
         check(self, "file_bytes", "a positive int", _positive)
@@ -170,7 +231,11 @@ class Admin:
 
     host: str = "127.0.0.1"
     port: int = 8001
+    https: bool = False  # operators come by https, through a proxy before this port: their cookies travel no other way
     tokens: tuple[tuple[str, str], ...] = ()  # (operator, SHA-256 of the token)
+    cert_file: str | None = None  # as in [listen]
+    key_file: str | None = None
 
     def __post_init__(self) -> None:
+        check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
         check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from portcullis_ml.core.errors import ParameterError, PortcullisError
+from portcullis_ml.core.errors import InputError, ParameterError, PortcullisError
 
-__all__ = ["PolicyError", "Positions", "made", "positions", "seconds", "tuples"]
+__all__ = ["PolicyError", "Positions", "known", "made", "positions", "seconds", "tuples"]
 
 T = TypeVar("T")
 Positions = dict[tuple[str, ...], int]  # (table, key) -> line
@@ -36,9 +37,24 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def made(kind: Callable[..., T], table: Mapping[str, Any]) -> T:
+def known(table: Any, keys: Iterable[str], name: str) -> None:
+    """Refuse what is no table, and a table with a key that is not among these."""
+    if not isinstance(table, Mapping):
+        raise ParameterError(name, "a table such as { key = value }", table)
+    for key in table:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(keys)}."
+            raise InputError(f"{key!r} is not known in {name}. {hint}")
+
+
+def made(kind: Callable[..., T], table: Any) -> T:
     """Settings from a table, whose values must be of the types that the settings say."""
-    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+    fields = [f for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
+    known(table, [f.name for f in fields], kind.__name__)
+    for f in fields:
+        if f.name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise InputError(f"{kind.__name__} must say {f.name}.")
         value, word = table.get(f.name), str(f.type).removesuffix(" | None")
         if value is None:
             continue

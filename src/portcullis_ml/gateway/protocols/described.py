@@ -8,7 +8,7 @@ from typing import Any
 
 from portcullis_ml.core.types import Interface
 
-__all__ = ["Described", "const", "object_of", "rows", "scores", "some"]
+__all__ = ["Described", "answers", "const", "object_of", "rows", "some"]
 
 Schema = Mapping[str, Any]  # JSON Schema 2020-12, which OpenAPI 3.1 speaks
 
@@ -48,7 +48,8 @@ def rows(interface: Interface, max_rows: int) -> dict[str, Any]:
     return some(found, 1, max_rows)
 
 
-def scores(interface: Interface) -> dict[str, Any]:
-    """One row of scores for every row asked; a score that is not shown is null."""
+def answers(interface: Interface, class_names: tuple[str | int, ...]) -> dict[str, Any]:
+    """One row of scores for every row asked, in which a score that is not shown is null; or one class."""
     columns = max(interface.n_classes, 1)
-    return some(some({"type": ["number", "null"]}, columns, columns))
+    scores = some(some({"type": ["number", "null"]}, columns, columns))
+    return {"anyOf": [scores, some(const(*class_names, None) if class_names else {"type": "number"})]}

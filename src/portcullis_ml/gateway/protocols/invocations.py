@@ -16,9 +16,9 @@ import numpy as np
 import orjson
 
 from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.protocols.described import Described, object_of, rows, scores, some
+from portcullis_ml.gateway.protocols.described import Described, answers, object_of, rows, some
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
-from portcullis_ml.gateway.protocols.strict import BadRequest, listed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.strict import BadRequest, given, listed, no_booleans, numbers, only_keys, rows_in
 from portcullis_ml.gateway.protocols.v1 import plain_rows, read_rows, rows_out
 from portcullis_ml.gateway.protocols.wire import Ask, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
 
@@ -31,7 +31,7 @@ class Invocations(Wire):
     """The protocol of MLflow's server and of SageMaker containers."""
 
     name: ClassVar[str] = "invocations"
-    ready_path: ClassVar[str] = "/ping"
+    health: ClassVar[frozenset[str]] = frozenset(("ready",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         if path == "/invocations":
@@ -47,9 +47,7 @@ class Invocations(Wire):
         if served.interface.features is not None:
             record = object_of((), **{f.name: asked["items"]["items"] for f in served.interface.features})
             ways.append(object_of(("dataframe_records",), dataframe_records=some(record, 1, served.max_rows)))
-        answer = object_of(
-            ("predictions",), predictions={"anyOf": [scores(served.interface), some({"type": "number"})]}
-        )
+        answer = object_of(("predictions",), predictions=answers(served.interface, served.class_names))
         table = {"text/csv": {"type": "string"}}
         return (
             Described("get", "/ping", "Whether the gate is up"),
@@ -69,10 +67,13 @@ class Invocations(Wire):
         return Inquiry(served.inspected(x))
 
     def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
-        return Reply(orjson.dumps({"predictions": plain_rows(answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
+        return Reply(orjson.dumps({"predictions": plain_rows(served, answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def tell(self, served: ModelSpec, what: str) -> Reply:
         return Reply(b"\n")
+
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        return ("/ping",)
 
     def ask(self, served: ModelSpec, x: Floats) -> Ask:
         body = orjson.dumps({"inputs": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -91,13 +92,14 @@ class Invocations(Wire):
 
 
 def _spelled(body: bytes, served: ModelSpec) -> np.ndarray:
-    tree, row = loads_with_numbers(body, "inputs" if b'"inputs"' in body else "instances")
-    only_keys(tree, SPELLINGS, "The request")
+    spelled = "inputs" if b'"inputs"' in body else "instances"
+    tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+    tree = only_keys(given(tree), SPELLINGS, "The request")
     if len(tree) != 1:
         raise BadRequest(f"The request must hold exactly one of {', '.join(SPELLINGS)}.")
     ((key, data),) = tree.items()
     if key == "dataframe_split":
-        only_keys(data, ("columns", "data", "index"), '"dataframe_split"')
+        data = given(only_keys(data, ("columns", "data", "index"), '"dataframe_split"'))
         data = _ordered(data.get("data"), data["columns"], served) if "columns" in data else data.get("data")
     elif key == "dataframe_records":
         records = listed(data, '"dataframe_records"', range(1, served.max_rows + 1))
@@ -138,6 +140,8 @@ def _ordered(data: Any, columns: Any, served: ModelSpec) -> Any:
 
 def _table(body: bytes, served: ModelSpec) -> np.ndarray:
     """CSV: an optional head line of names, then numbers; an empty cell is an omitted input."""
+    if body.count(b"\n") > 2 * served.max_rows + 2:  # counted before they are cut: all of them may be empty
+        raise BadRequest(f"The table must hold 1 to {served.max_rows} rows.", 413)
     try:
         lines = [line for line in body.decode("ascii").split("\n") if line.strip()]
     except UnicodeDecodeError:
@@ -147,13 +151,23 @@ def _table(body: bytes, served: ModelSpec) -> np.ndarray:
     width = served.interface.input_shape[-1]
     if any(line.count(",") != width - 1 for line in lines):  # counted before they are cut: a line may be all commas
         raise BadRequest(f"Every line of the table must hold {width} values.")
-    cells = [[c.strip() for c in line.split(",")] for line in lines]
-    head = cells[0] if any(_number(c) is None and c for c in cells[0]) else None
-    rows: list[list[Any]] = [[_number(c) for c in row] for row in (cells[1:] if head else cells)]
-    if any(v is None and c for row, line in zip(rows, cells[1:] if head else cells, strict=True)
-           for v, c in zip(row, line, strict=True)):  # fmt: skip
-        raise BadRequest("The table must hold numbers only.")
+    first = [c.strip() for c in lines[0].split(",")]
+    head = first if any(_number(c) is None and c for c in first) else None
+    rows = [_line(line) for line in (lines[1:] if head else lines)]
     return numbers(_ordered(rows, head, served) if head else rows, "The table", missing=served.interface.missing)
+
+
+def _line(line: str) -> list[float | None]:
+    cells = line.split(",")
+    try:
+        if "_" not in line:
+            return list(map(float, cells))
+    except ValueError:
+        pass
+    found = [_number(c.strip()) for c in cells]
+    if any(v is None and c.strip() for v, c in zip(found, cells, strict=True)):
+        raise BadRequest("The table must hold numbers only.")
+    return found
 
 
 def _number(cell: str) -> float | None:

@@ -20,6 +20,7 @@ import orjson
 
 from portcullis_ml.core.errors import ParameterError, Unreachable
 from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.protocols.answers import answer_from, class_values
 from portcullis_ml.gateway.protocols.described import Described, object_of, rows
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
@@ -30,12 +31,11 @@ from portcullis_ml.gateway.protocols.wire import (
     ModelSpec,
     Reply,
     Wire,
-    answer_from,
     parsed,
     shown_scores,
 )
 
-__all__ = ["JsonPath"]
+__all__ = ["DEFAULTS", "JsonPath", "steps"]
 
 DEFAULTS = {"path": "/predict", "rows": "$.inputs", "scores": "$.scores", "labels": "$.labels",
             "explanation": "$.explanation"}  # fmt: skip
@@ -61,7 +61,7 @@ class JsonPath(Wire):
         where = _option(served, "rows")
         path = steps(where)
         data: Any
-        data, row = loads_with_numbers(body, *path)
+        data, row = loads_with_numbers(body, *path, most=served.most, missing=served.interface.missing)
         for key in path:
             data = only_keys(data, (key,), "The request").get(key)
         if row is None:
@@ -75,7 +75,7 @@ class JsonPath(Wire):
         if scores is not None:
             _place(tree, steps(_option(served, "scores")), np.ascontiguousarray(scores))
         if answer.labels is not None:
-            _place(tree, steps(_option(served, "labels")), np.ascontiguousarray(answer.labels))
+            _place(tree, steps(_option(served, "labels")), class_values(served, answer.labels))
         if answer.explanation is not None and served.explanation:
             _place(tree, steps(_option(served, "explanation")), np.ascontiguousarray(answer.explanation))
         return Reply(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
@@ -93,22 +93,18 @@ class JsonPath(Wire):
         tree = parsed(body)
         scores, labels = _find(tree, _option(served, "scores")), _find(tree, _option(served, "labels"))
         if scores is None and labels is None:
-            raise Unreachable(f"The upstream must answer {_option(served, 'scores')}; it sent none.")
+            raise Unreachable(f"The model server must answer {_option(served, 'scores')}; it sent none.")
         explanation = _find(tree, _option(served, "explanation")) if served.explanation else None
-        try:
-            known = None if scores is None else np.asarray(scores, np.float64)
-            why = None if explanation is None else np.asarray(explanation, np.float64)
-            classes = None if labels is None or not served.interface.n_classes else np.asarray(labels)
-        except (TypeError, ValueError):
-            raise Unreachable("The upstream must answer lists of numbers; it sent something else.") from None
-        return answer_from(served, n, known, classes, why)
+        if scores is not None and "labels" not in served.options and not served.class_names and not _numbers(labels):
+            labels = None  # nobody asked for them, and what they mean is not known
+        return answer_from(served, n, scores, labels, explanation)
 
 
-def steps(path: str) -> list[str]:
-    """The keys of a path: "$.a.b" -> ["a", "b"]."""
+def steps(path: str, name: str = "a mapping's path") -> list[str]:
+    """The keys of a path: "$.a.b" -> ["a", "b"]. Nothing else of JSONPath is understood."""
     head, *keys = path.split(".")
-    if head != "$" or not keys or not all(keys):
-        raise ParameterError("a mapping's path", 'written "$.key" or "$.key.key"', path)
+    if head != "$" or not keys or not all(keys) or any(c in path for c in "[]*?()\"'"):
+        raise ParameterError(name, 'written "$.key" or "$.key.key"', path)
     return keys
 
 
@@ -128,3 +124,9 @@ def _find(tree: Any, path: str) -> Any:
             return None
         tree = tree[key]
     return tree
+
+
+def _numbers(labels: Any) -> bool:
+    while isinstance(labels, list) and labels:
+        labels = labels[0]
+    return isinstance(labels, int | float)

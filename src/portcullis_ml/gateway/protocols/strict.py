@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import accumulate, chain
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,12 @@ __all__ = [
     "BadRequest",
     "finite",
     "floats",
+    "given",
     "json_typed",
     "listed",
     "loads",
     "moderate",
+    "nested_as",
     "numbers",
     "only_keys",
     "rows_in",
@@ -170,6 +173,12 @@ def same_count(shape: tuple[int, ...], size: int, where: str) -> None:
         raise BadRequest(f"{where} must hold as many numbers as its shape says; got {size}.")
 
 
+def nested_as(nested: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether lists nested like this are in this shape, or flat in part: 2 x 3 may come as 6, but not as 3 x 2."""
+    blocks = set(accumulate(reversed(shape), mul, initial=1))
+    return set(accumulate(reversed(nested), mul, initial=1)) <= blocks and math.prod(nested) == math.prod(shape)
+
+
 def only_keys(tree: Any, allowed: Iterable[str], where: str) -> dict[str, Any]:
     """`tree` if it is an object all of whose keys are on the list."""
     if not isinstance(tree, dict):
@@ -178,6 +187,11 @@ def only_keys(tree: Any, allowed: Iterable[str], where: str) -> dict[str, Any]:
         if key not in allowed:
             raise BadRequest(f"{where} has {key[:40]!r}, which is not allowed here.")
     return tree
+
+
+def given(tree: dict[str, Any]) -> dict[str, Any]:
+    """`tree` without the keys that are null: whatever may be left out may be null."""
+    return {key: value for key, value in tree.items() if value is not None}
 
 
 def listed(tree: Any, where: str, length: Sequence[int] | range = range(1, 65)) -> list[Any]:

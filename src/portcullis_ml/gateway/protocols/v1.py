@@ -16,9 +16,18 @@ import orjson
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.protocols.described import Described, const, object_of, rows, scores, some
+from portcullis_ml.gateway.protocols.answers import answer_from, class_values
+from portcullis_ml.gateway.protocols.described import Described, answers, const, object_of, rows, some
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
-from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.strict import (
+    BadRequest,
+    given,
+    json_typed,
+    no_booleans,
+    numbers,
+    only_keys,
+    rows_in,
+)
 from portcullis_ml.gateway.protocols.wire import (
     Ask,
     Headers,
@@ -26,7 +35,6 @@ from portcullis_ml.gateway.protocols.wire import (
     ModelSpec,
     Reply,
     Wire,
-    answer_from,
     one_hot_where_withheld,
     parsed,
 )
@@ -40,7 +48,7 @@ class Predict(Wire):
     """The protocol of TensorFlow Serving, and of KServe's older servers."""
 
     name: ClassVar[str] = "v1"
-    ready_path: ClassVar[str] = "/v1/models"
+    health: ClassVar[frozenset[str]] = frozenset(("model",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
@@ -53,18 +61,21 @@ class Predict(Wire):
         return what if method == ("POST" if what == "infer" else "GET") else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
-        model, signature = f"/v1/models/{served.name}", const("", "serving_default")
+        model, absent = f"/v1/models/{served.name}", {"type": "null"}
+        signature = const("", "serving_default", None)
         asked = rows(served.interface, served.max_rows)
         rowwise = some(object_of((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
         columns = {"anyOf": [asked, object_of((served.input,), **{served.input: asked})]}
         body = {
             "oneOf": [
-                object_of(("instances",), instances={"anyOf": [asked, rowwise]}, signature_name=signature),
-                object_of(("inputs",), inputs=columns, signature_name=signature),
+                object_of(
+                    ("instances",), instances={"anyOf": [asked, rowwise]}, inputs=absent, signature_name=signature
+                ),
+                object_of(("inputs",), inputs=columns, instances=absent, signature_name=signature),
             ]
         }
-        answers = {"anyOf": [scores(served.interface), some({"type": "number"})]}
-        answer = {"oneOf": [object_of((key,), **{key: answers}) for key in ("predictions", "outputs")]}
+        shown = answers(served.interface, served.class_names)
+        answer = {"oneOf": [object_of((key,), **{key: shown}) for key in ("predictions", "outputs")]}
         state = object_of(("name",), name=const(served.name), ready=const(True), model_version_status={"type": "array"})
         return (
             Described(
@@ -76,8 +87,9 @@ class Predict(Wire):
 
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
-        tree, row = loads_with_numbers(body, "instances" if b'"instances"' in body else "inputs")
-        only_keys(tree, ("instances", "inputs", "signature_name"), "The request")
+        spelled = "instances" if b'"instances"' in body else "inputs"
+        tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+        tree = given(only_keys(tree, ("instances", "inputs", "signature_name"), "The request"))
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')
         if ("instances" in tree) == ("inputs" in tree):
@@ -92,13 +104,16 @@ class Predict(Wire):
 
     def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
         key = "outputs" if inquiry.shape == "inputs" else "predictions"
-        return Reply(orjson.dumps({key: plain_rows(answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
+        return Reply(orjson.dumps({key: plain_rows(served, answer)}, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def tell(self, served: ModelSpec, what: str) -> Reply:
         if what == "server":
             return Reply(orjson.dumps({"models": [served.name]}))
         state = {"version": served.version or "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
         return Reply(orjson.dumps({"name": served.name, "ready": True, "model_version_status": [state]}))
+
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        return (f"/v1/models/{served.name}",)
 
     def ask(self, served: ModelSpec, x: Floats) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
@@ -120,10 +135,10 @@ def _unwrapped(data: Any, name: str) -> Any:
     return data
 
 
-def plain_rows(answer: Answer) -> Any:
+def plain_rows(served: ModelSpec, answer: Answer) -> Any:
     """One list of scores for every row, or one class."""
     if answer.scores is None:
-        return np.ascontiguousarray(answer.labels)
+        return None if answer.labels is None else class_values(served, answer.labels)
     return np.ascontiguousarray(one_hot_where_withheld(answer.scores, answer))
 
 
@@ -133,13 +148,24 @@ def rows_out(x: Floats) -> Any:
 
 
 def read_rows(served: ModelSpec, n: int, found: Any) -> Answer:
-    """An answer from a list of score rows, or of classes."""
-    try:
-        values = np.asarray(found, np.float64)
-    except (TypeError, ValueError):
-        raise Unreachable("The upstream must answer lists of numbers; it sent something else.") from None
-    if values.ndim == 0 or len(values) != n:
-        raise Unreachable(f"The upstream must answer {n} rows; it sent an array of shape {values.shape}.")
-    if served.interface.n_classes and (values.ndim == 1 or (served.scores is None and values.size == n)):
-        return answer_from(served, n, None, np.nan_to_num(values.reshape(-1), nan=-1))
-    return answer_from(served, n, values, None)
+    """An answer from a list of score rows or of classes, or from such lists under the names of the model's outputs."""
+    if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
+        found = {name: [row.get(name) for row in found] for name in found[0]}
+    if isinstance(found, dict):
+        scores, labels = (found.get(name) if name else None for name in (served.scores, served.label))
+        if scores is None and labels is None:
+            wanted = served.scores or served.label
+            raise Unreachable(f"The model server must answer an output named {wanted!r}; it sent {list(found)[:8]}.")
+        return answer_from(served, n, scores, labels)
+    if not isinstance(found, list) or len(found) != n:
+        sent = len(found) if isinstance(found, list) else "none"
+        raise Unreachable(f"The model server must answer a list of {n} rows; it sent {sent}.")
+    return answer_from(served, n, None, found) if _are_classes(served, found) else answer_from(served, n, found, None)
+
+
+def _are_classes(served: ModelSpec, found: list[Any]) -> bool:
+    """Whether a list holds classes and no scores: of two classes, fractions are the scores of the second."""
+    if not served.interface.n_classes or served.scores is None:
+        return bool(served.interface.n_classes)
+    kinds = set(map(type, found))
+    return list not in kinds and not (float in kinds and served.interface.n_classes == 2)

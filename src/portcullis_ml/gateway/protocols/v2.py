@@ -19,10 +19,12 @@ import orjson
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.protocols.answers import class_values, label_type
 from portcullis_ml.gateway.protocols.described import Described, const, object_of, rows, some
 from portcullis_ml.gateway.protocols.strict import json_typed
-from portcullis_ml.gateway.protocols.tensors import one_row, several_rows
-from portcullis_ml.gateway.protocols.v2_question import LENGTH, form_of, split, tensor_of
+from portcullis_ml.gateway.protocols.tensors import one_row, raw_words, several_rows
+from portcullis_ml.gateway.protocols.v2_metadata import differences
+from portcullis_ml.gateway.protocols.v2_question import LENGTH, REFUSED, form_of, split, tensor_of
 from portcullis_ml.gateway.protocols.wire import (
     DTYPE,
     DTYPES,
@@ -48,7 +50,7 @@ class OpenInference(Wire):
     """The protocol of Triton, KServe, MLServer, Seldon and OpenVINO's server."""
 
     name: ClassVar[str] = "v2"
-    ready_path: ClassVar[str] = "/v2/health/ready"
+    health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
     explains: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
@@ -92,7 +94,12 @@ class OpenInference(Wire):
         values = ((served.label, answer.labels), (served.scores, scores), (served.explanation, answer.explanation))
         known = [(n, v) for n, v in values if n and v is not None and (not inquiry.outputs or n in inquiry.outputs)]
         raw: list[bytes] = []
-        outputs = [_written(n, v, served, n in inquiry.binary, raw) for n, v in known]
+        outputs = [
+            _classes_written(v, served, n in inquiry.binary, raw)
+            if n == served.label and served.class_names
+            else _written(n, v, served, n in inquiry.binary, raw)
+            for n, v in known
+        ]
         tree: dict[str, Any] = {"model_name": served.name, "outputs": outputs}
         if served.version:
             tree["model_version"] = served.version
@@ -116,7 +123,7 @@ class OpenInference(Wire):
         columns = max(served.interface.n_classes, 1)
         precision = "FP32" if served.interface.precision == "float32" else "FP64"
         outputs = [
-            _about(served.label, "INT64", [-1]),
+            _about(served.label, label_type(served), [-1]),
             _about(served.scores, precision, [-1, columns]),
             _about(served.explanation, "FP64", [-1, *served.explained]),
         ]
@@ -131,6 +138,9 @@ class OpenInference(Wire):
         )
 
     # Facing the upstream.
+
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        return f"{_model_path(served)}/ready", "/v2/health/ready"
 
     def ask(self, served: ModelSpec, x: Floats) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
@@ -147,28 +157,37 @@ class OpenInference(Wire):
         kind = {"content-type": "application/octet-stream", LENGTH: str(len(header))}
         return Ask(path, header + cast.tobytes(), kind)
 
+    def about(self, served: ModelSpec) -> str:
+        return _model_path(served)
+
+    def differences(self, served: ModelSpec, told: Any) -> list[str]:
+        return differences(served, told)
+
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         cut, raw = headers.get(LENGTH), memoryview(b"")
         if cut:
             if not (cut.isascii() and cut.isdigit() and len(cut) <= 12):
-                raise Unreachable(f"The upstream's {LENGTH} must be a number; it sent {cut[:40]!r}.")
+                raise Unreachable(f"The model server's {LENGTH} must be a number; it sent {cut[:40]!r}.")
             body, raw = body[: int(cut)], memoryview(body)[int(cut) :]
         tree = parsed(body)
         answer = one_row(served, tree) if n == 1 and not raw else None
         return several_rows(served, n, tree, raw) if answer is None else answer
 
 
+def _model_path(served: ModelSpec) -> str:
+    return f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}"
+
+
 def _asking(served: ModelSpec) -> tuple[str, orjson.Fragment]:
     """What is the same in every question to this model: the path, and the outputs asked for."""
     flags: dict[str, Any] = {"parameters": {"binary_data": True}} if served.binary else {}
     outputs = [{"name": n, **flags} for n in served.outputs]
-    path = f"/v2/models/{served.name}{'/versions/' + served.version if served.version else ''}/infer"
-    return path, orjson.Fragment(orjson.dumps(outputs))
+    return f"{_model_path(served)}/infer", orjson.Fragment(orjson.dumps(outputs))
 
 
 def _question(served: ModelSpec) -> dict[str, Any]:
     """What `read` reads, but for raw tensors. That as many numbers must come as the shape says is beyond a schema."""
-    hints = {"type": ["object", "null"], "properties": {"content_type": {}}, "additionalProperties": False}
+    hints = {"type": ["object", "null"], "propertyNames": {"not": {"pattern": f"^({REFUSED.pattern})"}}}
     widths = served.interface.input_shape
     lengths = [{"type": "integer", "minimum": 1, "maximum": served.max_rows}, *map(const, widths)]
     shape = {"prefixItems": lengths, **some({"type": "integer"}, len(lengths), len(lengths))}
@@ -179,16 +198,20 @@ def _question(served: ModelSpec) -> dict[str, Any]:
     tensor = object_of(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
     return object_of(
         ("inputs",),
-        id={"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"},
+        id={"type": ["string", "null"], "maxLength": 128},
         inputs=some({"anyOf": [single, tensor]}, 1, 1),
-        outputs=some(object_of(("name",), name=const(*served.outputs), parameters=hints), 1, 8),
+        outputs={
+            **some(object_of(("name",), name=const(*served.outputs), parameters=hints), 0, 8),
+            "type": ["array", "null"],
+        },
         parameters=hints,
     )
 
 
 def _answer(served: ModelSpec) -> dict[str, Any]:
+    value = {"type": ["number", "string", "boolean", "null"] if served.class_names else ["number", "null"]}
     output = object_of(("name", "shape", "datatype", "data"), name=WORD, shape=some({"type": "integer"}), datatype=WORD,
-                  data=some({"type": ["number", "null"]}))  # fmt: skip
+                  data=some(value))  # fmt: skip
     return object_of(("model_name", "outputs"), model_name=const(served.name), model_version=WORD, id=WORD,
                 outputs=some(output))  # fmt: skip
 
@@ -204,6 +227,18 @@ def _written(name: str, value: np.ndarray, served: ModelSpec, binary: bool, raw:
         raw.append(value.tobytes())
     else:
         tree["data"] = value.reshape(-1)
+    return tree
+
+
+def _classes_written(labels: Any, served: ModelSpec, binary: bool, raw: list[bytes]) -> dict[str, Any]:
+    """Classes that have names. Raw bytes have no place for a withheld one, so that then all are written as JSON."""
+    values, kind = class_values(served, labels), label_type(served)
+    tree: dict[str, Any] = {"name": served.label, "shape": [len(values)], "datatype": kind}
+    if binary and None not in values:
+        raw.append(raw_words(values) if kind == "BYTES" else np.array(values, DTYPE[kind]).tobytes())
+        tree["parameters"] = {"binary_data_size": len(raw[-1])}
+    else:
+        tree["data"] = values
     return tree
 
 

@@ -6,17 +6,21 @@ by its bytes.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from portcullis_ml.core.types import Array, Floats
-from portcullis_ml.gateway.protocols.number_lists import loads_rest, without_numbers
+from portcullis_ml.gateway.protocols.claims import claimed_room
+from portcullis_ml.gateway.protocols.number_lists import loads_rest, whole_or_rest, without_numbers
 from portcullis_ml.gateway.protocols.strict import (
     BadRequest,
     claimed_shape,
+    given,
     listed,
     loads,
+    nested_as,
     no_booleans,
     numbers,
     only_keys,
@@ -26,12 +30,12 @@ from portcullis_ml.gateway.protocols.strict import (
 )
 from portcullis_ml.gateway.protocols.wire import DTYPE, DTYPES, Headers, ModelSpec, whole
 
-__all__ = ["LENGTH", "Form", "form_of", "split", "tensor_of"]
+__all__ = ["LENGTH", "REFUSED", "Form", "form_of", "split", "tensor_of"]
 
 LENGTH = "inference-header-content-length"
 NO_DATA = 'The input must have "data", or "binary_data_size" and that many raw bytes.'
 SIZE = '"binary_data_size" must be the number of raw bytes behind the JSON, and "data" absent.'
-HARMLESS = ("content_type",)  # MLServer's hint about codecs; read past, never sent on
+REFUSED = re.compile("shared_memory_|sequence_|classification$")  # they lead the question or the answer past the guard
 FORMS, LONGEST = 64, 1024  # that are remembered of one model, and bytes of one
 
 
@@ -59,7 +63,8 @@ def split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
 
 def form_of(served: ModelSpec, header: bytes, raw: bytes) -> tuple[Form, Array | None]:
     """A question's form, and the numbers of its only row where they were read separately. Raises BadRequest."""
-    rest, row = without_numbers(header, b'"data"') or (header, None)
+    most, missing = claimed_room(served.interface, served.most, header), served.interface.missing
+    rest, row = without_numbers(header, b'"data"', most, missing) or (header, None)
     if row is None and not raw:  # the numbers are in it
         return _formed(served, loads(header)), None
     known: dict[tuple[bytes, bool], Form] = served.made.setdefault("v2 forms", {})
@@ -68,7 +73,7 @@ def form_of(served: ModelSpec, header: bytes, raw: bytes) -> tuple[Form, Array |
     if form is None:
         tree = loads(header) if row is None else loads_rest(rest, ("inputs", 0, "data"))
         if tree is None:
-            return _formed(served, loads(header)), None
+            return _formed(served, whole_or_rest(header, rest)), None
         form = _formed(served, tree)
         if len(rest) <= LONGEST:
             if len(known) >= FORMS:  # a client that marks its questions makes a new one each time
@@ -79,16 +84,16 @@ def form_of(served: ModelSpec, header: bytes, raw: bytes) -> tuple[Form, Array |
 
 def _formed(served: ModelSpec, tree: dict[str, Any]) -> Form:
     """What a question's tree says, but for its numbers."""
-    only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request")
-    flags = _parameters(tree, "The request", ("binary_data_output",))
+    tree = given(only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request"))
+    flags = _parameters(tree, "the request")
     tensor = listed(tree.get("inputs"), '"inputs"', range(1, 2))[0]
-    only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input")
+    tensor = given(only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input"))
     if tensor.get("name") != served.input:
         raise BadRequest(f"The model takes one input named {served.input!r}.")
     shape, datatype = claimed_shape(tensor.get("shape"), '"shape"'), tensor.get("datatype")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise BadRequest(f'"datatype" must be one of {", ".join(DTYPES)}.')
-    size = _parameters(tensor, "The input", ("binary_data_size",)).get("binary_data_size")
+    size = _parameters(tensor, "the input").get("binary_data_size")
     if size is None and "data" not in tensor:
         raise BadRequest(NO_DATA)
     if size is not None and ("data" in tensor or type(size) is not int):
@@ -98,9 +103,16 @@ def _formed(served: ModelSpec, tree: dict[str, Any]) -> Form:
     return Form(tensor.get("data"), shape, datatype, size, mark, outputs, binary)
 
 
-def _parameters(tree: dict[str, Any], where: str, allowed: tuple[str, ...]) -> dict[str, Any]:
-    given = tree.get("parameters")
-    return {} if given is None else only_keys(given, (*allowed, *HARMLESS), f"The parameters of {where.lower()}")
+def _parameters(tree: dict[str, Any], where: str) -> dict[str, Any]:
+    """The parameters of a part of the request. Those that the gate does not know, such as "priority" and "timeout", are
+    read past, as the protocol allows; none is ever sent on."""
+    found = tree.get("parameters")
+    if not isinstance(found, dict | None):
+        raise BadRequest(f"The parameters of {where} must be an object.")
+    for key in found or ():
+        if REFUSED.match(key):
+            raise BadRequest(f"The parameters of {where} have {key[:40]!r}, which is not allowed here.")
+    return given(found or {})
 
 
 def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: ModelSpec) -> Floats:
@@ -125,20 +137,22 @@ def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: 
         sent = np.frombuffer(raw, dtype)
         found = sent if form.datatype in ("FP32", "FP64") else sent.astype(np.float64)
     same_count(form.shape, found.size, where)
+    if found.ndim > 1 and found.shape != form.shape and not nested_as(found.shape, form.shape):
+        raise BadRequest(f"{where} must be nested as its shape says, or a flat list.")
     return rows_in(found.reshape(form.shape), served.interface.input_shape, served.max_rows, where)
 
 
 def _wanted(tree: dict[str, Any], served: ModelSpec, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(names asked for, names wanted as raw bytes)."""
     known = served.outputs
-    if tree.get("outputs") is None:
+    if tree.get("outputs", []) == []:
         return (), known if all_binary else ()
     names, binary = [], []
-    for output in listed(tree["outputs"], '"outputs"', range(1, 9)):
+    for output in listed(tree["outputs"], '"outputs"', range(9)):
         only_keys(output, ("name", "parameters"), "An output")
         if output.get("name") not in known:
             raise BadRequest(f"The model's outputs are {' and '.join(map(repr, known))}.")
         names.append(output["name"])
-        if _parameters(output, "An output", ("binary_data",)).get("binary_data", all_binary) is True:
+        if _parameters(output, "an output").get("binary_data", all_binary) is True:
             binary.append(output["name"])
     return tuple(names), tuple(binary)

@@ -6,7 +6,6 @@ A protocol has two halves that share one dialect. `read` and `write` face the cl
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import orjson
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface
+from portcullis_ml.gateway.protocols.claims import Room, room
 from portcullis_ml.gateway.protocols.described import Described, object_of
 from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
 
@@ -45,6 +45,7 @@ class ModelSpec:
     input: str = "input"
     scores: str | None = "probabilities"  # the output tensor; None for a model that gives labels only
     label: str | None = "label"
+    class_names: tuple[str | int, ...] = ()  # what the classes are called on the wire; none means 0 to n - 1
     explanation: str | None = None  # the output tensor that explains the answer, where there is one
     explanation_shape: tuple[int, ...] | None = None  # of one row's explanation; None is the input's
     max_rows: int = 1024
@@ -61,6 +62,11 @@ class ModelSpec:
     def explained(self) -> tuple[int, ...]:
         """The shape of one row's explanation."""
         return self.interface.input_shape if self.explanation_shape is None else self.explanation_shape
+
+    @cached_property
+    def most(self) -> Room:
+        """The most that a question's body may hold."""
+        return room(self.interface, self.max_rows)
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -120,7 +126,7 @@ class Wire(ABC):
     """One protocol, both halves."""
 
     name: ClassVar[str] = ""
-    ready_path: ClassVar[str] = "/"  # asked of an upstream to learn whether it is up
+    health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
     explains: ClassVar[bool] = False  # whether it has a place for explanations
 
     @abstractmethod
@@ -130,6 +136,10 @@ class Wire(ABC):
     @abstractmethod
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         """That list, described."""
+
+    def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
+        """The routes on which an upstream says whether it is ready, the model's own first."""
+        return ()
 
     @abstractmethod
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
@@ -150,6 +160,14 @@ class Wire(ABC):
     @abstractmethod
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
+
+    def about(self, served: ModelSpec) -> str | None:
+        """Where the upstream says what its model takes and gives; None where the protocol has no such place."""
+        return None
+
+    def differences(self, served: ModelSpec, told: Any) -> list[str]:
+        """In sentences, how that differs from what the policy says."""
+        return []
 
     def refusal(self) -> dict[str, Any]:
         """What `refuse` writes, described."""
@@ -180,39 +198,9 @@ def one_hot_where_withheld(scores: Array, answer: Answer) -> Array:
     return filled
 
 
-def answer_from(served: ModelSpec, n: int, scores: Any, labels: Any, explanation: Any = None) -> Answer:
-    """An Answer from the arrays that a far side sent; its labels win over the argmax where it sent both."""
-    columns = max(served.interface.n_classes, 1)
-    if scores is not None:
-        scores = np.asarray(scores, np.float64)
-        if scores.size != n * columns:
-            raise Unreachable(f"The upstream must answer {n} x {columns} scores; it sent an array of {scores.shape}.")
-        scores = scores.reshape(n, columns)
-    if labels is None and scores is not None and served.interface.n_classes:
-        withheld = np.isnan(scores)
-        labels = scores.argmax(axis=1)
-        if withheld.any():
-            labels = np.where(withheld.all(axis=1), -1, np.where(withheld, -np.inf, scores).argmax(axis=1))
-    if labels is not None:
-        labels = np.asarray(labels).reshape(-1)
-        if len(labels) != n or labels.dtype.kind not in "iuf":
-            raise Unreachable(f"The upstream must answer {n} labels; it sent {len(labels)} of {labels.dtype}.")
-        labels = labels.astype(np.int64)
-    return Answer(labels, scores, None if explanation is None else _explained(served, n, explanation))
-
-
-def _explained(served: ModelSpec, n: int, explanation: Any) -> Array:
-    found: Array = np.asarray(explanation, np.float64)
-    shape = n, *served.explained
-    if found.size != math.prod(shape):
-        wanted = " x ".join(map(str, shape))
-        raise Unreachable(f"The upstream must explain by {wanted} numbers; it sent an array of {found.shape}.")
-    return found.reshape(shape)
-
-
 def parsed(body: bytes) -> Any:
     """JSON from the upstream, or Unreachable."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Unreachable("The upstream must answer JSON; it sent something else.") from None
+        raise Unreachable("The model server must answer JSON; it sent something else.") from None

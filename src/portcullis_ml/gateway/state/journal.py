@@ -60,3 +60,6 @@ class Journal(Protocol):
 
     async def alarm(self, id: str, alarm: Alarm) -> bool:
         """Keep an alarm; true if it is new. On return it is safe."""
+
+    async def ping(self) -> None:
+        """Raise Down unless an event could be written now; it is tried."""

@@ -134,6 +134,9 @@ class RedisStore:
     async def close(self) -> None:
         await self._redis.aclose(close_connection_pool=True)
 
+    def discard(self) -> None:
+        pass  # it connects when it is used
+
     def _keys(self, client: str) -> list[str]:
         of_client = [f"{self._prefix}:{what}:{client}" for what in ("log", "snap", "pages")]
         return [*of_client[:2], f"{self._prefix}:clients", of_client[2]]

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event
 from portcullis_ml.gateway.state.journal import Bodies, Down, Journal, Saved
+from portcullis_ml.gateway.state.private import make_private
 from portcullis_ml.gateway.state.redis_store import RedisStore
 from portcullis_ml.gateway.state.sqlite_snapshots import SNAPSHOTS, Snapshots, joined, split
 from portcullis_ml.gateway.state.tail import Tail
@@ -32,6 +34,7 @@ CREATE TABLE IF NOT EXISTS events
 CREATE UNIQUE INDEX IF NOT EXISTS events_of ON events (client, n);
 CREATE TABLE IF NOT EXISTS alarms (id TEXT PRIMARY KEY, client TEXT, stage TEXT, row INTEGER, suspicion REAL,
                                    at REAL, told INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL);
 CREATE TABLE IF NOT EXISTS deeds (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, client TEXT);
 """
 VERSION = 4
@@ -55,13 +58,13 @@ class StateStore(Journal, Protocol):
 
     async def clients(self) -> list[str]: ...
 
-    async def ping(self) -> None:
-        """Raise Down unless a write would succeed."""
-
     def size(self) -> int:
         """Bytes on this machine's disk; 0 where the state lies elsewhere."""
 
     async def close(self) -> None: ...
+
+    def discard(self) -> None:
+        """Close a store that nobody has used yet."""
 
 
 class SqliteStore:
@@ -71,30 +74,21 @@ class SqliteStore:
         if synchronous not in ("normal", "full"):
             raise ParameterError("state.synchronous", '"normal" or "full"', synchronous)
         self.path = str(path)
-        try:
-            self._db = sqlite3.connect(self.path, timeout=wait_s, isolation_level=None, check_same_thread=False)
-            self._db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is made now
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(f"PRAGMA synchronous = {synchronous}")
-            self._db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG // self._page()}")  # only if the thread fails
-            self._db.executescript(SCHEMA + SNAPSHOTS)
-        except sqlite3.Error as error:
-            raise ParameterError("state", "an SQLite file that can be written", self.path, str(error)) from error
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        # Version 2 had no tail, and events of one form only, which is read still; version 3 had no explanations.
-        if version not in (0, 2, 3, VERSION):
-            raise ParameterError("state", f"a state file of version {VERSION}", version, "Give another file.")
-        self._db.execute(f"PRAGMA user_version = {VERSION}")
         self._calm = asyncio.Event()  # nothing is written into the state file while it is not set
         self._calm.set()
-        self._snapshots = Snapshots(self._db, self.path, self._calm)
         self._waiting: dict[str, list[tuple[int, bytes]]] = {}  # (place, event) that the next durable one takes along
         self._held: dict[str, list[tuple[int, bytes]]] = {}  # (place of the last, joined events), in the tail alone
         self._stuck = False  # the state file did not take what the tail holds
-        self._tail = None if self.path == ":memory:" else Tail(self.path + "-tail", full=synchronous == "full")
-        self._recover()
         self._keeper: asyncio.Task[None] | None = None
+        with ExitStack() as undo:
+            self._db = _opened(self.path, synchronous, wait_s)
+            undo.callback(self._db.close)
+            self._snapshots = Snapshots(self._db, self.path, self._calm)
+            self._tail = None if self.path == ":memory:" else Tail(self.path + "-tail", full=synchronous == "full")
+            if self._tail:
+                undo.callback(self._tail.close)
+            self._recover()
+            undo.pop_all()
 
     async def load(self, client: str) -> Saved:
         held, waiting = self._held.get(client, ())[:], self._waiting.get(client, ())  # before anybody moves them on
@@ -220,7 +214,15 @@ class SqliteStore:
     async def ping(self) -> None:
         if self._keeper is None:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
-        await self._write("UPDATE deeds SET id = id WHERE 0", [()])
+        await self._calm.wait()
+        try:
+            if self._stuck:
+                self._move()
+            self._commit("INSERT OR REPLACE INTO probe VALUES (1, ?)", [(time.time(),)])
+            if self._tail:
+                self._tail.probe()
+        except (sqlite3.Error, OSError) as error:
+            raise Down(f"The state file cannot be written: {error}.") from error
 
     def size(self) -> int:
         files = (Path(self.path + end) for end in ("", "-wal", "-tail"))
@@ -230,6 +232,9 @@ class SqliteStore:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        self.discard()
+
+    def discard(self) -> None:
         with suppress(sqlite3.Error):  # then it stays in the tail, for the next start
             self._move()
         self._snapshots.close()
@@ -257,7 +262,7 @@ class SqliteStore:
             raise
 
     def _page(self) -> int:
-        return int(self._db.execute("PRAGMA page_size").fetchone()[0])
+        return _page_of(self._db)
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
         try:
@@ -283,6 +288,35 @@ class SqliteStore:
     def _try_to_move(self) -> None:
         with suppress(sqlite3.Error):  # the next request tries again, and is told
             self._move()
+
+
+def _opened(path: str, synchronous: str, wait_s: float) -> sqlite3.Connection:
+    """A connection to the state file at this path, made if there is none. Raises ParameterError."""
+    with ExitStack() as undo:
+        try:
+            if path != ":memory:":
+                make_private(path)  # SQLite gives the files beside it the same mode
+            db = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+            undo.callback(db.close)
+            db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is made now
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
+            db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG // _page_of(db)}")  # only if the thread fails
+            db.executescript(SCHEMA + SNAPSHOTS)
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            # Version 2 had no tail, and events of one form only, which is read still; version 3 had no explanations.
+            if version not in (0, 2, 3, VERSION):
+                raise ParameterError("state", f"a state file of version {VERSION}", version, "Give another file.")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        except (sqlite3.Error, OSError) as error:
+            raise ParameterError("state", "an SQLite file that can be written", path, str(error)) from error
+        undo.pop_all()
+    return db
+
+
+def _page_of(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA page_size").fetchone()[0])
 
 
 def _checkpoint(path: str, how: str) -> int:

@@ -157,15 +157,17 @@ class Streams:
         stream.states.clear()
         stream.pending.clear()
         stream.tally = dict.fromkeys(stream.tally, 0)
+        stream.decided.clear()
         await self.cache.catch_up(stream, saved)
         stream.pending.update(offline)
 
     def _late(self, stream: Stream, now: float) -> list[int]:
         """Requests whose replica died between admit and release: they are undone."""
-        oldest = next(iter(stream.pending.values()), None)  # a client's time never runs backwards
-        if oldest is None or oldest.at + self.patience >= now:
+        oldest = next(iter(stream.pending.values()), None)
+        if oldest is None or abs(now - oldest.at) <= self.patience:
             return []
-        return [s for s, r in stream.pending.items() if s > 0 and r.at + self.patience < now]
+        # Those from the future too: a clock was set right since.
+        return [s for s, r in stream.pending.items() if s > 0 and abs(now - r.at) > self.patience]
 
     async def _keep_alarms(self, stream: Stream, alarms: Iterable[Alarm]) -> None:
         for alarm in alarms:

@@ -23,6 +23,7 @@ __all__ = ["ROOM", "Tail"]
 
 ROOM = 512 << 10  # bytes; the state file takes so many in some 2 ms
 HEAD = struct.Struct("<16sqII")  # mark, place of the last event in the body, bytes of the client's name and of the body
+PROBE = 8_192  # bytes
 SUM = 4  # bytes of a CRC-32 of all that follows, before the head: a record that a crash cut short is none
 
 
@@ -81,9 +82,20 @@ class Tail:
             os.fdatasync(self._file)
         self._at += size
 
+    def probe(self) -> None:
+        """OSError unless some kilobytes could be written behind the last record. What this writes is no record."""
+        if not self.fits(PROBE):
+            return  # the next record goes into the state file
+        if os.pwritev(self._file, (bytes(PROBE),), self._at) != PROBE:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        if self._full:
+            os.fdatasync(self._file)
+
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
+        """Let go of the file, if that has not been done."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 def _keep_name(path: str) -> None:

@@ -5,6 +5,8 @@ if (part) {
   const link = document.getElementById("link");
   const source = new EventSource(part.dataset.source);
   source.onopen = () => { link.textContent = "live"; };
-  source.onerror = () => { link.textContent = "waiting for the gate"; };
+  source.onerror = () => {
+    link.textContent = source.readyState === EventSource.CLOSED ? "ended: load the page again" : "waiting for the gate";
+  };
   source.onmessage = (event) => { part.innerHTML = event.data; };
 }

@@ -1,0 +1,337 @@
+"""A victim that somebody brought, and the rows that go with it: what it takes, what it answers, what was understood.
+
+The victim is asked first what it knows (columns, categories, classes), and then the rows are read for it: its text
+stays text, its classes are its classes. What remains open (which of several outputs, pixels of 0 to 1 or 0 to 255, the
+order of nameless classes) is decided by how well the answers agree with the test labels, and said in `notes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.bench.labels import doubt_of, in_order, numbered
+from portcullis_ml.bench.rows import LabelledRows, as_taken, one_table, read_rows
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.types import Array, Feature, Labels, Model
+from portcullis_ml.data.schema import Corrections, read_schema
+from portcullis_ml.data.takes import Taken, Takes
+from portcullis_ml.models.known import KnownColumn, KnownVictim, known_of
+from portcullis_ml.models.load import load_model
+from portcullis_ml.models.onnx import OnnxModel
+from portcullis_ml.models.outputs import are_probabilities
+
+__all__ = ["Brought", "Sources", "bring"]
+
+JUDGED = 1000  # test rows that decide between two readings
+CLEARLY = 0.05  # of them: by so much the unusual reading must agree better
+EIGHT_BIT = 255.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where rows and model come from, as a person names them; see `ExperimentSpec`."""
+
+    victim: str
+    data: str | None = None
+    folder: str | None = None
+    test: str | None = None
+    pool: str | None = None
+    train: str | None = None
+    target: str | None = None
+    schema: str | None = None
+    classes: str | None = None
+    output: str | None = None
+    softmax: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """The victim, its rows in its own classes, the bounds of an input, and sentences about what was understood."""
+
+    model: Model
+    test: LabelledRows
+    pool: LabelledRows | None
+    train: LabelledRows | None
+    bounds: tuple[float, float]
+    splits: str
+    notes: tuple[str, ...] = ()
+
+
+def bring(sources: Sources) -> Brought:
+    """Read rows and victim together. Raises InputError."""
+    known = known_of(sources.victim)
+    any_word = known.named is not None and any(c.words is None for c in known.named.values())
+    try:
+        return _bring(sources, known)
+    except InputError:
+        if not any_word:
+            raise
+        narrow = {name: replace(c, words=c.words or frozenset()) for name, c in (known.named or {}).items()}
+        return _bring(sources, replace(known, named=narrow))  # it refuses words like "None": they are missing values
+
+
+def _bring(sources: Sources, known: KnownVictim) -> Brought:
+    notes: list[str] = []
+    test, pool, train, bounds, splits = _rows(sources, _takes(known, _schema(sources)))
+    model = _loaded(sources, known, test)
+    parts = {"The test rows": test, "The pool": pool, "The training rows": train}
+    taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
+    words = _classes(sources, model, taken["The test rows"], notes)
+    made = {what: _labelled(rows, words, what, model.n_classes, notes) for what, rows in taken.items()}
+    judging = made["The test rows"]
+    assert judging is not None
+    if tuple(model.input_shape) == judging.x.shape[1:] and judging.y is not None and model.n_classes > 1:
+        model = _best_output(sources, known, model, judging, notes)
+        model = _best_scale(model, judging, notes)
+        _judge(model, judging, words, sources, notes)
+    notes += _said_of(judging, model)
+    for what, rows in made.items():
+        notes += _dropped(what, rows)
+    return Brought(
+        model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _schema(sources: Sources) -> Corrections:
+    return {} if sources.schema is None else read_schema(Path(sources.schema))
+
+
+def _takes(known: KnownVictim, corrections: Corrections) -> Takes:
+    """What is known of the columns before the table is read: by the victim, and by the user's schema."""
+
+    def taken(column: KnownColumn) -> Taken:
+        return Taken(text=column.text, words=column.words, missing=column.missing)
+
+    said = {}
+    for name, about in corrections.items():
+        words = frozenset(map(str, about.get("values", ())))
+        kind = "category" if words else about.get("kind")
+        said[name] = Taken(text=None if kind is None else kind == "category", words=words)
+    return Takes(
+        named=None if known.named is None else {name: taken(column) for name, column in known.named.items()},
+        placed=tuple(map(taken, known.placed)),
+        classes=frozenset(known.classes),
+        said=said,
+        left_out=frozenset(name for name, about in corrections.items() if about.get("drop")),
+    )
+
+
+def _rows(
+    sources: Sources, takes: Takes
+) -> tuple[LabelledRows, LabelledRows | None, LabelledRows | None, tuple[float, float], str]:
+    """Test rows, pool, training rows, bounds of an input, and the sentence about them."""
+    test = pool = train = None
+    sentence = ""
+    if sources.data is not None:
+        from portcullis_ml.data.datasets import load_dataset
+
+        d = load_dataset(sources.data, sources.folder, target=sources.target, takes=takes)
+        about: dict[str, Any] = {"features": d.features, "classes": d.classes or None, "columns": d.columns}
+        test = LabelledRows(x=d.x_test, y=d.y_test.astype(np.int64), dropped=d.dropped, lacking=d.lacking, **about)
+        pool = LabelledRows(x=d.x, y=d.y.astype(np.int64), **about)
+        sentence = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
+    for_all: dict[str, Any] = {"target": sources.target, "takes": takes}
+    if sources.test is not None:
+        test = read_rows("test set", Path(sources.test), **for_all)
+    if sources.pool is not None:
+        pool = read_rows("pool", Path(sources.pool), part="train", **for_all)
+    if sources.train is not None:
+        train = read_rows("training set", Path(sources.train), part="train", **for_all)
+    if test is None:
+        raise InputError(
+            "A victim needs rows to be judged on; got none. Give --test FILE (.npz or .csv) or --data NAME."
+        )
+    test, pool, train = one_table((test, pool, train), None if sources.schema is None else Path(sources.schema))
+    assert test is not None
+    if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
+        shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
+        raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
+    if not sentence or sources.test or sources.pool:
+        held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
+        sentence = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."
+    every = test.x if pool is None else np.concatenate([test.x.reshape(len(test), -1), pool.x.reshape(len(pool), -1)])
+    least, greatest = float(every.min()), float(every.max())
+    if test.features is None and test.x.ndim == 2 and not (least >= 0 and greatest <= 1):
+        test = _with_columns(test, every.reshape(len(every), -1))
+    bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
+    return test, pool, train, bounds, sentence
+
+
+def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:
+    """A table without a schema, with each column's range as its feature: a thief knows the usual ranges."""
+    spans = zip(every.min(axis=0), every.max(axis=0), strict=True)
+    features = tuple(Feature(f"x{j}", float(low), float(high)) for j, (low, high) in enumerate(spans))
+    return replace(rows, features=features)
+
+
+def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: str | None = None) -> Model:
+    """The victim, for rows like these. One column of scores is a binary classifier where there are two labels."""
+    table = test.features if test.classes is not None else None  # a file of bare arrays has no names
+    n = len(test.classes) if test.classes else None
+    given: dict[str, Any] = {"input_shape": test.x.shape[1:], "features": table, "softmax": sources.softmax}
+    given |= {"output": output or sources.output, "found": known.found}
+    if n is not None and not sources.victim.partition("@")[0].endswith(".safetensors"):
+        n = n if n == 2 else None  # its own columns say how many it knows: a table may lack some
+    model = load_model(sources.victim, n_classes=n, **given)
+    if model.n_classes == 0 and test.y is not None and set(np.unique(test.y)) <= {0, 1}:
+        return load_model(sources.victim, n_classes=2, **given)
+    return model
+
+
+def _classes(sources: Sources, model: Model, test: LabelledRows | None, notes: list[str]) -> tuple[str, ...] | None:
+    """The words of the victim's classes in the order of its columns; None where nobody knows them."""
+    assert test is not None
+    if sources.classes is not None:
+        given = tuple(word.strip() for word in sources.classes.split(","))
+        if len(given) != model.n_classes or len(set(given)) < len(given):
+            raise InputError(
+                f"--classes must name the victim's {model.n_classes} classes, each once; got {len(given)}: "
+                f"{sources.classes}."
+            )
+        return given
+    words: Any = getattr(model, "classes", None) or _of_estimator(model)
+    if not words and hasattr(model, "class_words") and tuple(model.input_shape) == test.x.shape[1:]:
+        words = model.class_words(test.x[:JUDGED])
+    if words:
+        return tuple(map(str, words))
+    if test.classes is None or model.n_classes < 2:
+        return None
+    guess = in_order(test.classes, model.n_classes)
+    notes.append(
+        f"The victim does not name its classes; its columns were taken for {', '.join(guess[:6])}"
+        f"{', ...' if len(guess) > 6 else ''}, in this order. Another order: --classes."
+    )
+    return guess
+
+
+def _of_estimator(model: Model) -> tuple[str, ...] | None:
+    """The classes of a scikit-learn estimator over arrays, where its columns are its classes."""
+    from portcullis_ml.models.words import word_of
+
+    classes = getattr(getattr(model, "estimator", None), "classes_", None)
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1 or len(classes) != model.n_classes:
+        return None
+    return tuple(map(word_of, classes.tolist()))
+
+
+def _labelled(
+    rows: LabelledRows | None, words: tuple[str, ...] | None, what: str, n_classes: int, notes: list[str]
+) -> LabelledRows | None:
+    """The rows with their labels in the victim's classes. A pool of arrays may have classes of its own."""
+    if rows is None or rows.y is None or words is None:
+        return rows
+    known = np.arange(n_classes)
+    if what == "The pool" and rows.classes is None and not np.isin(rows.y, known).all():
+        notes.append("The pool's labels are not the victim's classes, and were left out.")
+        return replace(rows, y=None)
+    return numbered(rows, words, what)
+
+
+def _best_output(sources: Sources, known: KnownVictim, model: Model, test: LabelledRows, notes: list[str]) -> Model:
+    """Of several outputs that could be scores, the one that agrees best with the test labels."""
+    names = list(getattr(model, "outputs", {}))
+    if len(names) < 2 or test.y is None:
+        return model
+    chosen: str = model.output  # type: ignore[attr-defined]
+    if sources.output is None:
+        found = {}
+        for name in names:
+            other = model if name == chosen else _loaded(sources, known, test, output=name)
+            if other.n_classes > test.y.max() and (right := _right(other, test)) is not None:
+                found[name] = right, other
+        best = max(found, key=lambda name: found[name][0], default=chosen)
+        if best != chosen and found[best][0] > found.get(chosen, (0.0, model))[0] + CLEARLY:
+            chosen, model = best, found[best][1]
+    notes.append(f"Of the outputs {', '.join(names)}, {chosen} was read. Another: --output-name.")
+    return model
+
+
+def _best_scale(model: Model, test: LabelledRows, notes: list[str]) -> Model:
+    """Pictures as the victim takes them: 0 to 1, or 0 to 255, whichever agrees better with the test labels."""
+    from portcullis_ml.models.scaled import ScaledModel
+
+    top = float(test.x.max())
+    whole = top > 1 and top <= EIGHT_BIT and test.x.min() >= 0 and bool((test.x == np.rint(test.x)).all())
+    if not (test.eight_bit or (test.x.ndim > 2 and (whole or (0 <= test.x.min() and top <= 1)))):
+        return model
+    factor = 1 / EIGHT_BIT if whole else EIGHT_BIT
+    now, then = _right(model, test), _right(ScaledModel(model, factor), test)
+    if then is None or (now is not None and then < now + CLEARLY):
+        return model
+    says = "0 to 1" if whole else "0 to 255"
+    was = "no answer" if now is None else f"{now:.0%}"
+    notes.append(f"Pixels go into the victim as {says}: {then:.0%} of the test rows are right so, {was} as they came.")
+    return ScaledModel(model, factor)
+
+
+def _right(model: Model, test: LabelledRows) -> float | None:
+    """The share of test rows answered as they are labelled; None where they cannot be answered."""
+    assert test.y is not None
+    try:
+        scores = model.scores(test.x[:JUDGED])
+    except InputError:
+        return None
+    return float((scores.argmax(axis=1) == test.y[:JUDGED]).mean()) if np.isfinite(scores).all() else None
+
+
+def _judge(model: Model, test: LabelledRows, words: tuple[str, ...] | None, sources: Sources, notes: list[str]) -> None:
+    """Note accuracy and doubts; InputError where a guessed order of the classes is plainly wrong."""
+    assert test.y is not None
+    y = test.y[:JUDGED]
+    if not 0 <= y.min() <= y.max() < model.n_classes:
+        return  # the caller has a sentence for that
+    scores = model.scores(test.x[:JUDGED])
+    if doubt := doubt_of(y, scores):
+        guessed = words is not None and not getattr(model, "classes", None) and sources.classes is None
+        if guessed and test.classes is not None and any("does not name its classes" in note for note in notes):
+            raise InputError(
+                f"The victim does not name its classes, and {', '.join((words or ())[:6])} is not their order: {doubt} "
+                "Say the words for its columns, in order, with --classes."
+            )
+        notes.append(f"{doubt} Check the labels, and --classes.")
+    notes.append(f"{(scores.argmax(axis=1) == y).mean():.1%} of {len(y):,} test rows are answered as labelled.")
+    if getattr(model, "reading", "") == "probabilities" and are_probabilities(scores):
+        notes.append(
+            "The module's own answers sum to 1 and were taken as probabilities: log loss "
+            f"{_log_loss(scores, y):.2f}, and {_log_loss(_softmax(scores), y):.2f} were they logits."
+        )
+    elif sources.softmax and isinstance(model, OnnxModel) and not model.needs_softmax(test.x[:JUDGED]):
+        notes.append("--softmax was not needed: the victim's answers already sum to 1, and were left as they are.")
+
+
+def _softmax(scores: Array) -> Array:
+    from scipy.special import softmax
+
+    return np.asarray(softmax(scores, axis=1))
+
+
+def _log_loss(p: Array, y: Labels) -> float:
+    return float(-np.log(np.maximum(p[np.arange(len(y)), y], 1e-12)).mean())
+
+
+def _said_of(test: LabelledRows, model: Model) -> Iterator[str]:
+    """Words that go to the victim as bare codes, since it has no encoder for them."""
+    columns = getattr(model, "columns", None)
+    if columns is None or test.features is None:
+        return
+    bare = [c.feature.name for c in columns if c.feature.categorical and c.values is None]
+    if bare:
+        yield (
+            f"{', '.join(bare[:4])} hold words, and the victim has no encoder for them: they are sent as codes 0, 1, "
+            "2, ... in alphabetical order. Another order: `values` in a --schema."
+        )
+
+
+def _dropped(what: str, rows: LabelledRows | None) -> Iterator[str]:
+    if rows is not None and rows.dropped:
+        where = ", ".join(rows.lacking[:3]) + (", ..." if len(rows.lacking) > 3 else "")
+        yield (
+            f"{what} lost {rows.dropped:,} of {rows.dropped + len(rows):,} rows, which lack a value in {where}: the "
+            "victim does not know a missing value there."
+        )

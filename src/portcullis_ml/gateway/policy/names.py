@@ -1,0 +1,55 @@
+"""The names and paths of a policy that go over the wire: each must be something that can be asked for there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.gateway.protocols.mapping import DEFAULTS, steps
+
+__all__ = ["HEADER", "SEGMENT", "is_header", "is_path", "is_segment", "is_tensor", "mapping_options"]
+
+SEGMENT = "a name of letters, digits and any of ._-~=@+, without a slash"
+HEADER = "the name of a header, such as x-api-key"
+OUTPUTS = ("scores", "labels", "explanation")
+
+
+def is_segment(name: str) -> bool:
+    """Whether a name can stand between two slashes of an address as it is."""
+    return re.fullmatch(r"[A-Za-z0-9._\-~=@+]+", name) is not None and name.strip(".") != ""
+
+
+def is_tensor(name: str) -> bool:
+    return name.strip() != "" and name.isprintable()
+
+
+def is_header(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~\-]+", name) is not None
+
+
+def is_path(path: str) -> bool:
+    """Whether an address's path is written in the one way in which it is read."""
+    plain = re.fullmatch(r"(/[A-Za-z0-9._\-~:=@+,!$&'()*;]*)+", path) is not None
+    return plain and not {"", ".", ".."} & set(path.split("/")[1:-1]) and path.split("/")[-1] not in (".", "..")
+
+
+def mapping_options(table: Any) -> Mapping[str, str]:
+    """The table of the protocol "mapping". Raises ParameterError, whose parameter is the key that is wrong."""
+    if not isinstance(table, dict):
+        raise ParameterError("mapping", "a table: write [model.mapping]", table)
+    for key, value in table.items():
+        if not isinstance(value, str):
+            raise ParameterError(key, "text", value)
+        if key != "path":
+            steps(value, key)
+    if not is_path(table.get("path", "/predict")):
+        raise ParameterError("path", "a path such as /predict, without ?, # or %", table["path"])
+    places = {key: steps(table.get(key, DEFAULTS[key]), key) for key in OUTPUTS}
+    for key, other in (("labels", "scores"), ("explanation", "scores"), ("explanation", "labels")):
+        shorter = min(len(places[key]), len(places[other]))
+        if places[key][:shorter] == places[other][:shorter]:
+            wrong = key if key in table else other
+            raise ParameterError(wrong, f"another place than that of {other if wrong == key else key}", table[wrong])
+    return table

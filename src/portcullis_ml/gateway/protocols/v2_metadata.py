@@ -1,0 +1,66 @@
+"""A model's metadata in the Open Inference Protocol, held against what the policy says of the model.
+
+Servers are free in what they tell: some list no tensors, some leave the axis of rows out. Only what they do tell can
+differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from portcullis_ml.gateway.protocols.wire import ModelSpec
+
+__all__ = ["differences"]
+
+
+def differences(asked: ModelSpec, told: Any) -> list[str]:
+    """One sentence for each."""
+    tensors = told if isinstance(told, dict) else {}
+    return [*_of_inputs(asked, _by_name(tensors.get("inputs"))), *_of_outputs(asked, _by_name(tensors.get("outputs")))]
+
+
+def _of_inputs(asked: ModelSpec, inputs: dict[str, dict[str, Any]]) -> list[str]:
+    if not inputs:
+        return []
+    names, found = ", ".join(map(repr, inputs)), inputs.get(asked.input)
+    if found is None:
+        return [f"The model takes {names}; the policy asks with {asked.input!r}: see upstream.input."]
+    said = [f"The model takes {names}; the gate asks with one tensor."] if len(inputs) > 1 else []
+    kind, shape = found.get("datatype"), found.get("shape")
+    if kind not in (None, asked.datatype):
+        said.append(f"The input {asked.input!r} is {kind}; the policy says {asked.datatype}: see [model] datatype.")
+    if not _fits(shape, asked.interface.input_shape):
+        said.append(f"The input {asked.input!r} has shape {shape}; the policy says rows of "
+                    f"{list(asked.interface.input_shape)}: see [model] input_shape.")  # fmt: skip
+    return said
+
+
+def _of_outputs(asked: ModelSpec, outputs: dict[str, dict[str, Any]]) -> list[str]:
+    if not outputs:
+        return []
+    names, said = ", ".join(map(repr, outputs)), []
+    for key, name in (("scores", asked.scores), ("label", asked.label), ("explanation", asked.explanation)):
+        if name and name not in outputs:
+            said.append(f"The model answers {names}; the policy asks for {name!r}: see upstream.{key}.")
+    label, scores = outputs.get(asked.label or "", {}), outputs.get(asked.scores or "", {})
+    if label.get("datatype") == "BYTES" and not asked.class_names:
+        said.append(f"The output {asked.label!r} holds words; name the classes in the policy: [model] classes = [...].")
+    columns = max(asked.interface.n_classes, 1)
+    fitting = [(columns,), (), (1,)] if columns <= 2 else [(columns,)]
+    if not any(_fits(scores.get("shape"), row) for row in fitting):
+        said.append(f"The output {asked.scores!r} has shape {scores['shape']}; the policy says {columns} scores a row: "
+                    "see [model] classes.")  # fmt: skip
+    return said
+
+
+def _by_name(tensors: Any) -> dict[str, dict[str, Any]]:
+    found = tensors if isinstance(tensors, list) else []
+    return {str(t["name"]): t for t in found if isinstance(t, dict) and "name" in t}
+
+
+def _fits(shape: Any, row: tuple[int, ...]) -> bool:
+    """Whether a shape with open lengths (-1) may be that of rows like this one, with or without the axis of rows."""
+    if not isinstance(shape, list):
+        return True
+    axes = shape[1:] if len(shape) == len(row) + 1 else shape
+    return len(axes) == len(row) and all(s in (-1, None, w) for s, w in zip(axes, row, strict=True))
