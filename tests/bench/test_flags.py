@@ -99,6 +99,8 @@ def test_cells_that_did_not_run_are_left_out():
 def test_labels_alone_that_beat_scores_behind_the_same_defense():
     rows = [row("a", "none", 0.95), row("a", "watch", 0.5), row("a (labels only)", "watch", 0.7), CONTROL]
     assert ids(*rows) == {("labels_beat_scores", "a | watch")}
+    blocked = [row("a", "label_only", 0.9), row("a", "watch", 0.5), row("a (labels only)", "watch", 0.5)]
+    assert ids(row("a", "none", 0.95), *blocked, CONTROL) == set()
 
 
 def test_an_attack_that_ends_below_someone_who_never_asks():

@@ -68,7 +68,8 @@ def audited(here, *defenses, out="out", spec=None, **settings):
 
 
 def of(records, defense, role="attack"):
-    (record,) = [r for r in records if r["defense"] == defense and r["role"] == role]
+    own = [r for r in records if r["defense"] == defense and r["role"] == role]
+    (record,) = [r for r in own if not r["cell"]["uses"]]
     return record
 
 

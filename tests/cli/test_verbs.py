@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -76,10 +77,15 @@ def test_many_attacks_stand_as_letters_and_nothing_is_cut_off(tmp_path, monkeypa
     more = ["--attacks", "copycat,retraining(surrogate=tree)"]  # given again: tried beside the others
     result = call("audit", *small(), *more)
     assert result.exit_code == 0, result.output
-    for line in (" = retraining(surrogate=tree)", "n/a: the attack needs more", "cost: points of accuracy"):
+    for line in (
+        " = retraining(surrogate=tree)",
+        "F = plain_stranger",
+        "n/a: the attack needs",
+        "cost: points of accuracy",
+    ):
         assert line in result.output
     rows = result.output[result.output.index("Agreement with the victim") :].splitlines()
-    assert rows[1].split() == ["defense", "A", "B", "C", "D", "cost"]
+    assert rows[1].split() == ["defense", "A", "B", "C", "D", "worst", "cost"]
     assert max(map(len, rows[1:8])) <= 80
 
 
@@ -111,11 +117,17 @@ def test_fail_over_measures_the_guard_that_is_said_to_be_deployed():
 
 
 def test_a_limit_that_nothing_was_measured_against_does_not_pass():
+    result = call("audit", *small(), "--deployed", "block", "--fail-over", "0.5")
+    assert result.exit_code == 2
+    assert "--fail-over needs an attack that made a copy behind block; none did." in result.stderr
+
+
+def test_a_plain_stranger_is_measured_where_no_attack_applies():
     options = [*small(), "--deployed", "label_only", "--fail-over", "0.5"]
     options[options.index("equation_solving,knockoff")] = "equation_solving"
     result = call("audit", *options)
-    assert result.exit_code == 2
-    assert "--fail-over needs an attack that made a copy behind label_only; none did." in result.stderr
+    assert result.exit_code == 3
+    assert re.search(r"Behind label_only the worst attacker is (plain_stranger|random_queries) with", result.stdout)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,22 @@ def test_altered_rows_are_the_ones_that_differ() -> None:
     assert 10 < differs.sum() < 40
 
 
+def test_it_says_which_stage_decided() -> None:
+    class Same(Swap):
+        same_for_all = True
+
+    request, clean = ask(50)
+    released = Guard(Limit(rows=99), Same(), Swap(), key=KEY).release(request, clean)
+    assert list(released.by_stage) == ["2-swap"]
+    assert released.by_stage["2-swap"].sum() > 10
+    everybody = Guard(Same(), key=KEY).release(request, clean)
+    assert everybody.altered.any()
+    assert not everybody.by_stage
+    with pytest.raises(Refused) as refusal:
+        Guard(Swap(), Limit(rows=5), key=KEY).admit(request)
+    assert refusal.value.stage == "1-limit"
+
+
 def test_the_same_question_gets_the_same_answer_from_every_client_and_guard_with_that_key() -> None:
     (request, clean), (other, _) = ask(20, "ann"), ask(20, "bob")
     first = Guard(Swap(), key=KEY).release(request, clean)

@@ -223,6 +223,23 @@ class TestContract:
         unchanged = ~out.altered
         assert same(out.answer.take(unchanged), CLEAN.take(unchanged))
 
+    def test_what_treats_all_alike_decides_about_nobody(self, defense: Defense[Any]) -> None:
+        out = Guard(defense, key=b"g" * 32).release(Request("a", X), CLEAN)
+        if defense.same_for_all:
+            assert defense.start() is None
+            assert type(defense).alarm is Defense.alarm
+            assert not out.by_stage
+        else:
+            assert (sum(out.by_stage.values(), np.zeros(len(X), bool)) == out.altered).all()
+
+    def test_what_blocks_answers_nothing_once_it_does(self, defense: Defense[Any]) -> None:
+        state = defense.start()
+        out = released(defense, X, state=state)
+        if defense.blocks and (defense.same_for_all or defense.alarm(state)):
+            assert not out.answered[-1]
+            with pytest.raises(Refused):
+                defense.admit(Request("a", X), state)
+
     def test_settings_survive_being_written_down(self, case: str, defense: Defense[Any]) -> None:
         written = json.loads(json.dumps(describe(defense)))
         assert written["unit"] == case.partition("-")[0]

@@ -31,6 +31,7 @@ __all__ = [
     "rows",
     "same",
     "toy_filter",
+    "toy_surrogate",
 ]
 
 API = Interface(input_shape=(4,), n_classes=5)
@@ -67,6 +68,17 @@ def toy_filter() -> Artifact:
     return write_artifact(Contents({"filter.safetensors": pack_arrays(arrays)}), folder / "filter")
 
 
+@functools.cache
+def toy_surrogate() -> Artifact:
+    """A stand-in with random weights for a model of four inputs and five classes."""
+    rng = np.random.default_rng(3)
+    arrays = {"mean": np.full(4, 0.5), "deviation": np.full(4, 0.3)}
+    arrays |= {"w0": rng.normal(size=(8, 4)), "b0": np.zeros(8), "w1": rng.normal(size=(5, 8)), "b1": np.zeros(5)}
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(Contents({"surrogate.safetensors": pack_arrays(arrays)}), folder / "surrogate")
+
+
 def noise(key: bytes = b"k" * 32) -> Noise:
     return Noise(key, "stage")
 
@@ -101,12 +113,18 @@ class Tally(Detector[Count]):
 # What a defense must be given, for settings without a default: an artifact is made by hand, as `toy_filter` is.
 REQUIRED: dict[str, dict[str, Any]] = {
     "out_of_domain": {"filter": toy_filter()},
+    "prediction_poisoning": {"surrogate": toy_surrogate()},
     "watch": {"detector": Tally()},
 }
 # "name-what": further settings under which the suite runs a defense, beside its defaults.
 VARIANTS: dict[str, dict[str, Any]] = {
     "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
     "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
+    "noise-l1": {"eps": 2.0, "ball": "l1"},
+    "prediction_poisoning-argmax": {"surrogate": toy_surrogate(), "objective": "argmax", "eps": 1.5},
+    "prediction_poisoning-kl": {"surrogate": toy_surrogate(), "ball": "kl"},
+    "prediction_poisoning-relaxed": {"surrogate": toy_surrogate(), "objective": "relaxed", "ball": "l2"},
+    "random_vertex-least": {"vertex": "least", "eps": 0.9},
     "rounding-none": {"decimals": 0},
     "rounding-renormalised": {"decimals": 1, "renormalise": True},
     "top_k-1": {"k": 1},

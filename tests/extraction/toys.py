@@ -20,6 +20,7 @@ from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.types import Answer, Array, Interface, Model, Request, Reveals
 from portcullis_ml.extraction.copycat import Copycat
+from portcullis_ml.extraction.d_dae import DDae
 from portcullis_ml.extraction.equation_solving import EquationSolving
 from portcullis_ml.extraction.feature_extraction import FeatureExtraction
 from portcullis_ml.extraction.jacobian import Jacobian
@@ -237,6 +238,18 @@ class Setup:
 
 
 SETUPS: dict[str, Callable[[], Setup]] = {
+    "d_dae": lambda: Setup(
+        attack=DDae(pairs=500, epochs=3),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+        defense="reverse_sigmoid",
+    ),
+    "d_dae-wrapping": lambda: Setup(
+        attack=DDae(of=Retraining(strategy="uniform", surrogate="softmax"), pairs=500, epochs=3),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+        defense="reverse_sigmoid",
+    ),
     "copycat": lambda: Setup(
         attack=Copycat(balance="oversample", cap=40, batch=16),
         budget=90,

@@ -14,7 +14,7 @@ from tests.gateway.test_fuzz import SERVED, VALID
 
 from portcullis_ml.core.types import Feature, Interface
 from portcullis_ml.gateway.protocols import CATALOG, number_lists, strict
-from portcullis_ml.gateway.protocols.claims import SLACK, claimed_room, fits, room
+from portcullis_ml.gateway.protocols.claims import SMALL, claimed_room, fits, room
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
@@ -95,7 +95,7 @@ def test_as_many_rows_as_may_be_asked_fit_in_every_spelling() -> None:
 def test_honest_bodies_fit_what_they_claim(kind: str) -> None:
     served = SERVED[kind]
     for _, _, body in VALID[kind]:
-        padded = body + b" " * SLACK  # a short body is not looked at
+        padded = body + b" " * SMALL  # a short body is not looked at
         fits(padded, claimed_room(served.interface, served.most, padded))
 
 
@@ -109,7 +109,7 @@ def test_images_may_be_nested_to_the_last_channel() -> None:
 
 @pytest.mark.parametrize("shape", [b"[4]", b"[2,64]", b"[64,1]"])
 def test_what_is_claimed_is_counted_in_rows_of_the_model(shape: bytes) -> None:
-    body = b'{"id": "shape", "inputs": [{"shape" : %b}]}' % shape
+    body = b'{"id": "shape", "inputs": [{"shape" : %b}]}' % shape + b" " * SMALL
     found = claimed_room(WIDE.interface, WIDE.most, body)
     assert (found.claimed, found.rows) == (True, 2 if shape == b"[2,64]" else 1)
 
@@ -119,4 +119,8 @@ NOT_CLAIMS = [b'[1,64],"shape":[9,64]', b"[2048,64]", b"[]", b"[1,,2]", b"[0,64]
 
 @pytest.mark.parametrize("text", NOT_CLAIMS)
 def test_a_claim_that_is_none_leaves_the_policys_limit(text: bytes) -> None:
-    assert claimed_room(WIDE.interface, WIDE.most, b'"shape":' + text) is WIDE.most
+    assert claimed_room(WIDE.interface, WIDE.most, b'"shape":' + text + b" " * SMALL) is WIDE.most
+
+
+def test_what_a_small_body_claims_is_not_looked_for() -> None:
+    assert claimed_room(WIDE.interface, WIDE.most, b'"shape":[4]') is WIDE.most

@@ -19,7 +19,7 @@ X = np.zeros((2, 4))
 CLEAN = Answer(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]))
 BARE = Answer(np.array([0, 1]), np.full((2, 2), np.nan))
 ALARM = Alarm("watch", "alice", 1, 2.0, 5.0)
-RELEASED = Released(BARE, np.array([True, True]), (ALARM,))
+RELEASED = Released(BARE, np.array([True, True]), (ALARM,), {"watch": np.array([True, True])})
 ENFORCED = Rules()
 OUTCOMES: dict[type, Any] = {Admit: 7, Ask: CLEAN, Release: (8, RELEASED), Undo: 9}
 

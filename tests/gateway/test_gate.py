@@ -17,6 +17,7 @@ from tests.gateway.harness import KEYS
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer
 from portcullis_ml.gateway.protocols.strict import BadRequest
+from portcullis_ml.gateway.querylog import Line, NoLog
 
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 10\nper = 60\n'
 ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 2\n'
@@ -38,7 +39,7 @@ async def test_an_answer_goes_out_as_the_guard_leaves_it(tmp_path: Path) -> None
     status, headers, tree = await here.infer(X)
     assert status == 200
     assert scores(tree) == np.round(here.model.scores(X), 2).ravel().tolist()
-    assert here.gate.metrics.requests["altered"] == 1
+    assert here.gate.metrics.requests["answered"] == 1  # as everybody is
     assert headers["x-request-id"]
 
 
@@ -217,6 +218,23 @@ async def test_a_block_may_be_a_429(tmp_path: Path) -> None:
     status, headers, tree = await here.infer(X)
     assert (status, headers["retry-after"]) == (429, "3600")
     assert tree["error"] == "The guard refused this client: too curious."
+
+
+async def test_what_everybody_gets_is_not_counted_as_altered(tmp_path: Path) -> None:
+    log: list[Any] = []
+
+    class Lines(NoLog):
+        def write(self, line: Line) -> None:
+            log.append(line.altered)
+
+    here = Here(tmp_path, ROUNDING + watch(4, '{ unit = "label_only" }') + ROUNDING, querylog=Lines())
+    for n in (1, 2, 2, 1):
+        assert (await here.infer(np.repeat(X, n, axis=0)))[0] == 200
+    assert log == [0, 0, 2, 1]  # the fourth row sets the alarm off
+    assert (here.gate.metrics.requests["answered"], here.gate.metrics.requests["altered"]) == (2, 2)
+    stream = await here.streams.look("alice")
+    assert stream.tally["altered"] == 3
+    assert stream.decided == {"1-watch": {"changed": 3, "refused": 0}}
 
 
 async def test_observing_decides_counts_and_alarms_but_changes_nothing(tmp_path: Path) -> None:

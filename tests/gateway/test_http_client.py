@@ -14,9 +14,9 @@ from tests.gateway.certificates import certificates
 
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.gateway.http import client as http_client
-from portcullis_ml.gateway.http import client_connection as http_connection
+from portcullis_ml.gateway.http import client_protocol
 from portcullis_ml.gateway.http.client import HttpClient
-from portcullis_ml.gateway.http.client_connection import Lost, Unreadable
+from portcullis_ml.gateway.http.client_protocol import Lost, Unreadable
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.upstream import credentials, trusted
 
@@ -101,7 +101,7 @@ async def test_bodies_in_every_form(answer: bytes) -> None:
 async def test_what_is_no_answer_or_too_long_is_unreadable_and_the_connection_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_connection, "HEADER_BYTES", 1000)
+    monkeypatch.setattr(client_protocol, "HEADER_BYTES", 1000)
     for answer in (
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n" + bytes(2000),

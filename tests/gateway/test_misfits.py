@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def serving(reply: Reply) -> Iterator[str]:
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -202,6 +208,59 @@ async def test_the_trouble_is_over_with_the_first_answer(tmp_path: Path) -> None
     here.upstream.fails = None
     await here.infer(X)
     assert here.gate.trouble == ""
+
+
+# Readiness.
+
+
+async def is_ready(url: str, asked: ModelSpec = ASKED, protocol: str = "v2") -> bool:
+    upstream = asked_of(url, asked, protocol)
+    try:
+        return await upstream.ready()
+    finally:
+        await upstream.close()
+
+
+async def test_a_gate_is_ready_once_the_model_answers_as_the_policy_says(caplog: pytest.LogCaptureFixture) -> None:
+    wrong = [(replace(ASKED, name="other"), "v2"), (replace(ASKED, scores="p"), "v2"), (ASKED, "v1")]
+    with serving(picky) as url:
+        assert await is_ready(url)
+        for asked, protocol in wrong:
+            assert not await is_ready(url, asked, protocol)
+    assert len(caplog.records) == len(wrong)  # before any client has asked
+    words = replace(ASKED, scores=None, label="label")
+    with serving(lambda path, tree: (200, {"predictions": ["cat"]})) as url:
+        assert not await is_ready(url, words, "invocations")
+        assert await is_ready(url, replace(words, class_names=("cat", "dog", "cow")), "invocations")
+
+
+async def test_a_model_that_refuses_a_row_that_it_never_took_may_be_right() -> None:
+    for status in (400, 422, 500, 503):
+        with serving(lambda path, tree, status=status: (status, {})) as url:  # type: ignore[misc]
+            assert await is_ready(url)
+
+
+async def test_readiness_comes_and_goes_with_the_answers_to_a_row_that_was_answered() -> None:
+    status = 200
+
+    def reply(path: str, tree: dict[str, Any]) -> tuple[int, Any]:
+        return picky(path, tree) if status == 200 else (status, {})
+
+    with serving(reply) as url:
+        upstream = asked_of(url)
+        assert len(await upstream.ask(X, {})) == 1
+        assert await upstream.ready()
+        for wrong in (400, 404, 500):
+            status = wrong
+            with pytest.raises(Unreachable):
+                await upstream.ask(X, {})
+            assert not await upstream.ready()
+        status = 200
+        assert await upstream.ready()
+        with pytest.raises(BadRequest):  # what a client sends does not make the gate unready
+            await upstream.ask(np.full((1, 4), 9.0), {})
+        assert await upstream.ready()
+        await upstream.close()
 
 
 # A model server's client that needs a task.

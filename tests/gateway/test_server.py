@@ -8,6 +8,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -359,8 +360,43 @@ def test_an_operator_blocks_and_clears_and_is_written_down(seen: Any) -> None:
     page = fetch(f"{url}/client?name=alice", token)[1]
     assert "operator: clear" in page
     assert "suspicion 3" in page  # the alarm stays in the record
+    assert "earlier alarm" in page
     assert fetch(f"{url}/act", token, name="alice", deed="delete")[0] == 400
     assert fetch(f"{url}/client?name=%3Cscript%3E", token)[0] == 404
+
+
+def test_unblock_lets_a_client_go_on_whom_a_watch_has_blocked(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    assert "blocked by 1-watch" in fetch(f"{url}/", token)[1]
+    assert post(seen.url)[0] == 403
+    fetch(f"{url}/act", token, name="alice", deed="unblock")
+    assert "blocked by" not in fetch(f"{url}/", token)[1]
+    assert [post(seen.url)[0] for _ in range(4)] == [200, 200, 403, 403]  # the watch begins anew
+    page = fetch(f"{url}/client?name=alice", token)[1]
+    assert page.count("alarm of 1-watch at row 3") == 2  # the second is another alarm, on record and told
+    assert seen.streams.open["alice"].states["0-quota"].rows == 6  # the quota remembers
+
+
+def test_a_clients_page_shows_each_stage_with_its_threshold_and_what_it_decided(seen: Any) -> None:
+    url, token = seen.admin_url, seen.admin.state.token
+    assert "3 of 2.5" in fetch(f"{url}/", token)[1]
+    page = fetch(f"{url}/client?name=alice", token)[1]
+    assert "Suspicion of 1-watch: 3 now, alarm above 2.5" in page
+    assert 'class="threshold"' in page
+    rows = [row for row in re.findall(r"<tr.*?</tr>", page) if "-watch<" in row or "-quota<" in row]
+    cells = [re.sub(r"<[^>]+>", "|", row) for row in rows]
+    quota, watch = ([c for c in row.split("|") if c] for row in cells)
+    assert quota == ["0-quota", "at most 30 rows in 86400 seconds", "0", "0"]
+    assert watch[0] == "1-watch"
+    assert watch[2:] == ["1", "1", "3 of 2.5", "row 3"]  # changed, refused, suspicion and threshold, alarm
+    assert "<h1>bob</h1>" in fetch(f"{url}/client?name=bob", token)[1]  # no word beside the name
+
+
+def test_where_nothing_is_enforced_the_pages_do_not_say_blocked(tmp_path: Path) -> None:
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        with gate(policy_of(MODEL, upstream, tmp_path, watch(1), top='mode = "observe"')) as server:
+            assert post(server.url)[0] == 200
+            assert "would be blocked by 0-watch" in fetch(f"{server.admin_url}/", server.admin.state.token)[1]
 
 
 def test_a_page_shows_a_name_as_text_and_fetches_nothing_from_elsewhere(seen: Any) -> None:

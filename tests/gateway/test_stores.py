@@ -29,7 +29,7 @@ from portcullis_ml.gateway.state import client_cache as cache_module
 from portcullis_ml.gateway.state import stores as stores_module
 from portcullis_ml.gateway.state import tail as tail_module
 from portcullis_ml.gateway.state.events import JournalEvent, narrow, pack_by_words, pack_event, unpack_event
-from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.fold import Failed, alarmed
 from portcullis_ml.gateway.state.redis_store import RedisStore
 from portcullis_ml.gateway.state.stores import SqliteStore, open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
@@ -306,6 +306,36 @@ async def test_an_operators_word_is_an_event_like_any_other(address: str) -> Non
     assert isinstance(await ask(streams, "c", np.zeros((100, 4)), 6.0), str)
     await streams.operate("c", "clear", "ops", 7.0)
     assert not isinstance(await ask(Streams(guard(), store), "c", np.zeros((10, 4)), 8.0), str)
+    await store.close()
+
+
+async def test_unblock_begins_alarmed_stages_anew_and_decisions_are_counted_by_stage(address: str) -> None:
+    store, x = open_store(address), np.zeros((1, 4))
+    stages = Quota(rows=9, per=None), Watch(At(row=2), then=Block()), Watch(At(row=3), then=LabelOnly())
+    guard = Guard(*stages, key=SECRET)
+    streams = Streams(guard, store)
+    for at in range(4):
+        await ask(streams, "c", x, float(at))
+    stream = await streams.look("c")
+    assert [name for name, _, _ in alarmed(guard, stream)] == ["1-watch"]
+    assert stream.decided == {"1-watch": {"changed": 1, "refused": 2}}
+    await streams.operate("c", "unblock", "ops", 4.0)
+    found = [await ask(streams, "c", x, float(5 + at)) for at in range(4)]
+    assert [isinstance(f, str) for f in found] == [False, False, True, True]
+    assert [(a.stage, a.row) for _, a in reversed(await store.alarms())] == [
+        ("1-watch", 2),
+        ("2-watch", 3),
+        ("1-watch", 2),
+    ]
+    await streams.operate("c", "block", "ops", 10.0)
+    await ask(streams, "c", x, 11.0)
+    await streams.cache.save(stream)
+    for again in (streams, Streams(Guard(*stages, key=SECRET), store)):  # the second reads the snapshot
+        stream = await again.look("c")
+        assert stream.blocked == "ops"
+        assert stream.decided["operator"] == {"changed": 0, "refused": 1}
+        assert (stream.decided["1-watch"]["refused"], stream.states["0-quota"].rows) == (4, 4)
+        assert stream.curve[-1].suspicions["2-watch"] == 3.0
     await store.close()
 
 

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from tests.gateway.asgi import Here, question
 from tests.gateway.harness import Softmax, policy_of
+from tests.gateway.test_openapi import fits
 
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Interface
+from portcullis_ml.gateway.admin.openapi import described
 from portcullis_ml.gateway.policy.explain import explained
 from portcullis_ml.gateway.policy.policy import PolicyError
 from portcullis_ml.gateway.protocols import CATALOG
@@ -300,3 +303,22 @@ def test_a_policy_names_the_classes(tmp_path: Path) -> None:
     for wrong in ('["cat"]', '["cat", "cat"]', '["cat", 1]', "[1.5, 2.5]", '["cat", ""]', "[]", "true", '"3"', "3.0"):
         with pytest.raises(PolicyError, match=r"line \d+: classes must be"):
             policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, "", about.format(wrong))
+
+
+async def test_the_description_says_by_what_names_clients_are_told_classes(tmp_path: Path) -> None:
+    about = '[model]\nname = "m"\ninput_shape = [4]\nclasses = ["cat", "dog", "cow"]\nbounds = [-3.0, 3.0]\n'
+    shown = '[answers]\nreveals = "labels"\n[listen]\nport = 0\nprotocols = ["v2", "v1", "invocations"]\n'
+    here = Here(tmp_path, "", about + shown)
+    paths = described(here.policy)["paths"]
+    bodies = {
+        "/v2/models/m/infer": None,
+        "/v1/models/m:predict": {"instances": [[0] * 4]},
+        "/invocations": {"inputs": [[0] * 4]},
+    }
+    for path, tree in bodies.items():
+        status, _, answer = await here.send("POST", path, question(X) if tree is None else orjson.dumps(tree))
+        schema = paths[path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert status == 200
+        assert fits(answer, schema), answer
+        if tree:
+            assert not fits({"predictions": ["horse"]}, schema)

@@ -17,10 +17,12 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.recipes import Hardening, Recipe
 from portcullis_ml.core.types import Array, Interface, Rows
 from portcullis_ml.defenses.out_of_domain import OutOfDomain
+from portcullis_ml.defenses.prediction_poisoning import PredictionPoisoning
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.recipes.domain_filter import DomainFilter
+from portcullis_ml.recipes.random_surrogate import RandomSurrogate
 
 API = Interface(input_shape=(4,), n_classes=3)
 VICTIM = SoftmaxRegression(np.random.default_rng(7).normal(size=(3, 4)) * 4, np.array([0.5, -1.0, 0.0]))
@@ -47,6 +49,7 @@ class Setup:
 
 
 RECIPES: dict[str, Callable[[], Setup]] = {
+    "random_surrogate": lambda: Setup(RandomSurrogate(), lambda trained: PredictionPoisoning(surrogate=trained)),
     "domain_filter": lambda: Setup(DomainFilter(epochs=15), lambda trained: OutOfDomain(filter=trained)),
 }
 HARDENINGS: dict[str, Callable[[], Hardening]] = {

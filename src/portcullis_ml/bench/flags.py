@@ -278,9 +278,9 @@ def _defenses(
 def _beaten_by_labels(
     attacks: Mapping[str, Interval], bare: Mapping[str, Interval], defense: str
 ) -> Iterable[dict[str, str]]:
-    """Attacks that get a better copy behind label only, or with labels only behind this defense."""
+    """Attacks that get a better copy with labels only behind this defense or, where that was not tried, label only."""
     for attack, e in attacks.items():
-        found = [labels for labels in (bare.get(attack), attacks.get(attack + LABELS_ONLY)) if labels]
-        if found and (best := max(found))[1] > e[2]:
-            detail = f"{best[0]:.1%} from labels, {e[0]:.1%} from its answers"
+        labels = attacks.get(attack + LABELS_ONLY) or bare.get(attack)
+        if labels and labels[1] > e[2]:
+            detail = f"{labels[0]:.1%} from labels, {e[0]:.1%} from its answers"
             yield {**raised("labels_beat_scores", detail), "where": f"{attack} | {defense}"}

@@ -172,11 +172,16 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         learner=learner,
         gradients=network,
         stranger=True,
-        noise=len(shape) == 1 and not any(a.get("strategy") == "uniform" for a in attacks.values()),  # never twice
+        noise=len(shape) == 1 and not any(_asks_noise(attack) for attack in attacks.values()),
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
     )
+
+
+def _asks_noise(attack: Spec) -> bool:
+    """Whether this attack does what the control random_queries does."""
+    return attack.get("strategy") == "uniform" and attack.get("surrogate") in ("auto", "learner")
 
 
 def shown_as(

@@ -33,7 +33,7 @@ class PlainStranger(ExtractionAttack):
     pool: bool = True  # ask about the pool's rows first, where there is a pool
     epochs: int = 25  # of a network for pictures
 
-    name: ClassVar[str] = "portcullis_ml.bench.controls:PlainStranger"
+    name: ClassVar[str] = "portcullis_ml.bench.stranger:PlainStranger"
     needs: ClassVar[Needs] = Needs()
 
     def __post_init__(self) -> None:

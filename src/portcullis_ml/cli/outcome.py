@@ -116,21 +116,23 @@ class Outcome:
 
         audit = self._audit
         roomy = sum(max(len(a), CELL) + 2 for a in audit.columns) + REST <= width
-        heads = list(audit.columns) if roomy else [_letter(i) for i in range(len(audit.columns))]
+        letters = {a: a if roomy else _letter(i) for i, a in enumerate(audit.columns)}
+        shown = audit.columns if roomy else audit.attacks
         title = f"Agreement with the victim at {audit.budget:,} queries"
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
         table.add_column("defense", style="cyan", overflow="fold", min_width=16)
-        for head in heads:
-            table.add_column(Text(head), justify="right", no_wrap=roomy)
-        table.add_column("worst", justify="right", style="bold")
+        for attack in shown:
+            table.add_column(Text(letters[attack]), justify="right", no_wrap=roomy)
+        table.add_column("worst", justify="right", style="bold", no_wrap=True)
         table.add_column("honest clients lose" if roomy else "cost", justify="right", no_wrap=not roomy)
         for defense in audit.defenses:
-            cost, worst = audit.cost(defense), audit.worst_copy(defense)
+            cost, worst = audit.cost(defense), audit.worst(defense)
             lost = "?" if cost is None else f"{100 * cost.value:.1f}" + " points" * roomy
             mark = " (deployed)" if defense == self._deployed else ""
-            cells = (_cell(audit, a, defense, one_line=roomy) for a in audit.columns)
-            table.add_row(Text(defense + mark), *cells, f"{100 * worst.value:.0f}%" if worst else "", lost)
-        legend = [] if roomy else [Text(f"{h} = {a}") for h, a in zip(heads, audit.columns, strict=True)]
+            cells = [_cell(audit, a, defense, one_line=roomy) for a in shown]
+            who = "" if roomy or worst is None or worst.failed else f" {letters[worst.attack]}"
+            table.add_row(Text(defense + mark), *cells, f"{100 * worst.copy.value:.0f}%{who}" if worst else "", lost)
+        legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in letters.items()]
         others = [c for c in audit.controls if c not in audit.asking]
         controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())

@@ -19,13 +19,14 @@ Watch = Callable[[int, int], None]  # (rows paid, budget)
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """What the thief has besides the API. Everything here is unlabelled by the victim, and free.
+    """What the thief has besides the API, unlabelled by the victim and free.
 
     pool         (n, *input_shape) natural inputs from wherever the thief found them
     pool_groups  (n,) the public grouping of the pool (its own labels), for bandit-style selection
     seeds        (n, *input_shape) a few inputs from the victim's own domain
     learner      the thief's training procedure
     defense      the guard's stages as descriptions, without its key; [] for no guard, None where nobody told
+    rehearse     rows and true scores (n, c) -> what the known guard makes of them, under a key of the thief's own
     model        the model itself, for who holds it: a copy in the thief's own hands, or an examiner's model
     """
 
@@ -34,6 +35,7 @@ class Knowledge:
     seeds: Array | None = None
     learner: Learner | None = None
     defense: Sequence[Mapping[str, Any]] | None = None
+    rehearse: Callable[[Array, Array], Answer] | None = None
     model: Model | None = None
 
     def stages(self, *units: str) -> list[Mapping[str, Any]]:
@@ -84,11 +86,9 @@ class Needs:
 
 
 _WORDS = {
-    "pool": "a pool of natural inputs",
-    "seeds": "seed inputs from the domain",
-    "learner": "a surrogate learner",
+    "pool": "a pool of natural inputs", "seeds": "seed inputs from the domain", "learner": "a surrogate learner",
     "model": "the model itself",
-}
+}  # fmt: skip
 
 
 def _stages(description: Any) -> Iterator[Mapping[str, Any]]:

@@ -75,13 +75,13 @@ class BudgetExhausted(QueryError):
 class Refused(QueryError):
     """The guard turned the client away.
 
-    `answered` is a `core.types.Answer` to the rows at the head of the batch that were answered before this
-    refusal, in order; it is None when there are none. `room` is how many rows a quota still has for the
-    client, who can send fewer and is not charged for the others; None where no quota speaks. `place` is the
-    request's place in its client's journal, where there is one.
+    `answered` is a `core.types.Answer` to the rows at the head of the batch that were answered before this refusal, or
+    None. `room` is how many rows a quota still has for the client, who can send fewer and is not charged for the rest,
+    or None. `place` is the request's place in its client's journal, `stage` the stage that refused, where there is one.
     """
 
     place = 0
+    stage = ""
 
     def __init__(
         self, reason: str, *, retry_after: float | None = None, answered: Any = None, room: int | None = None

@@ -1,8 +1,7 @@
 """The guard: the one object that the audit attacks and the gateway serves.
 
-A guard is an ordered list of defenses. `admit` runs before the model (quotas, blocks), `release`
-after it: every stage sees the undefended answer and the answer so far, and returns the next one.
-A detector is turned into a defense by `Watch`, which says what happens on an alarm.
+A guard is an ordered list of defenses. `admit` runs before the model (quotas, blocks), `release` after it: every stage
+sees the undefended answer and the answer so far, and returns the next one. `Watch` makes a defense of a detector.
 
     guard = Guard(Watch(Prada(), then=LabelOnly()), Rounding(decimals=2), key=secrets.token_bytes(32))
 """
@@ -10,8 +9,8 @@ A detector is turned into a defense by `Watch`, which says what happens on an al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -57,9 +56,8 @@ class _Served(ABC, Generic[S]):
 class Detector(_Served[S]):
     """Reads one client's stream and gives every row a suspicion. Knows nothing of consequences.
 
-    `update` is called with the *undefended* answer. A row is alarming when its suspicion is
-    greater than `threshold`; NaN means that there is no verdict yet. Cutting a stream into other
-    batches changes nothing.
+    `update` is called with the *undefended* answer. A row is alarming when its suspicion is greater than `threshold`;
+    NaN means that there is no verdict yet. Cutting a stream into other batches changes nothing.
     """
 
     threshold: float
@@ -95,6 +93,8 @@ class Defense(_Served[S]):
     """
 
     keeps_labels: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = False  # every row of every client gets the same: no decision about anyone
+    blocks: ClassVar[bool] = False  # nothing is answered
 
     def shown(self, interface: Interface) -> Interface:
         """What an API that shows `interface` still shows behind this stage."""
@@ -135,6 +135,7 @@ class Released:
     answer: Answer
     altered: NDArray[np.bool_]
     alarms: tuple[Alarm, ...] = ()
+    by_stage: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)  # rows changed by stages not `same_for_all`
 
 
 class Guard:
@@ -217,7 +218,8 @@ class Guard:
             state = self._state(client, name, stage) if remembers else None
             try:
                 stage.admit(request, state)
-            except Refused:
+            except Refused as refusal:
+                refusal.stage = name
                 self._undo(request, reserved)
                 raise
             reserved.append((name, stage, state))
@@ -231,17 +233,19 @@ class Guard:
 
     def release(self, request: Request, clean: Answer) -> Released:
         """Pass the undefended answer through every stage."""
-        answer, alarms = clean, []
+        answer, alarms, by_stage = clean, [], {}
         client = request.client
         for name, stage, noise, remembers, sounds in self._plan:
             state = self._state(client, name, stage) if remembers else None
             before = stage.alarm(state) if sounds else None
-            answer = stage.release(request, answer, clean, state, noise)
+            was, answer = answer, stage.release(request, answer, clean, state, noise)
+            if answer is not was and not stage.same_for_all:
+                by_stage[name] = changed(was, answer)
             if sounds and before is None and (after := stage.alarm(state)) is not None:
                 alarms.append(Alarm(name, client, *after, request.at))
             if remembers:
                 self._keep(client, name, state)
-        return Released(answer, changed(clean, answer), tuple(alarms))
+        return Released(answer, changed(clean, answer), tuple(alarms), by_stage)
 
     def _undo(self, request: Request, reserved: list[tuple[str, Defense[Any], Any]]) -> None:
         for name, stage, state in reversed(reserved):

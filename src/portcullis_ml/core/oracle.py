@@ -1,8 +1,7 @@
 """Oracles: the only thing an attack may touch. They count, record and refuse.
 
-One row sent is one query paid, charged before it is answered; midpoints of line searches, finite
-differences, validation and repeats included. A batch that does not fit in what is left is cut by
-the attack, never by the oracle.
+One row sent is one query paid, charged before it is answered; midpoints of line searches, finite differences,
+validation and repeats included. A batch that does not fit in what is left is cut by the attack, never by the oracle.
 """
 
 from __future__ import annotations
@@ -121,9 +120,8 @@ class LocalOracle(MeteredOracle):
     client   who asks, for the guard's state
     rate     queries a second, from which `Request.at` follows; no clock is read
 
-    When the guard closes the door in the middle of a batch, the rows answered before travel in
-    `Refused.answered`: a thief who had sent them one at a time would have them too. So do the rows that
-    a quota had room for.
+    When the guard closes the door in the middle of a batch, the rows answered before travel in `Refused.answered`: a
+    thief who had sent them one at a time would have them too. So do the rows that a quota had room for.
     """
 
     def __init__(

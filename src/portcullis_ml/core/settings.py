@@ -1,8 +1,7 @@
 """Settings are frozen data: checked once, printed as JSON, built again from JSON or from a word.
 
-A unit (an attack, a defense, a detector) is a frozen keyword-only dataclass whose fields are its
-settings. `check` validates one of them in `__post_init__`; `describe` turns a unit into a dict of
-plain values and `catalog.Catalog.build` turns it back.
+A unit (an attack, a defense, a detector) is a frozen keyword-only dataclass whose fields are its settings. `check`
+validates one of them in `__post_init__`; `describe` makes a dict of a unit, `catalog.Catalog.build` the unit again.
 """
 
 from __future__ import annotations

@@ -230,9 +230,8 @@ class Answer:
     def soft(self, n_classes: int) -> Array:
         """(n, n_classes) training targets: the best distribution that can be read off the answer.
 
-        Shown scores are clipped at 0 and made to sum to 1 (the renormalised version of a rounded
-        or truncated vector, so that a defense is never flattered by a clumsy thief); a row that
-        shows a label only becomes one-hot.
+        Shown scores are clipped at 0 and made to sum to 1 (the renormalised version of a rounded or truncated vector,
+        so that a defense is never flattered by a clumsy thief); a row that shows a label only becomes one-hot.
         """
         labels = self.labels
         onehot = np.zeros((len(self), n_classes))

@@ -31,6 +31,8 @@ class Block(Defense[None]):
     retry_after: float | None = None  # seconds after which the client may hope; None says nothing
 
     name: ClassVar[str] = "block"
+    same_for_all: ClassVar[bool] = True
+    blocks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self, "reason", "some text", lambda v: isinstance(v, str) and bool(v.strip()))

@@ -29,6 +29,7 @@ __all__ = ["LabelOnly"]
 class LabelOnly(Defense[None]):
     name: ClassVar[str] = "label_only"
     keeps_labels: ClassVar[bool] = True
+    same_for_all: ClassVar[bool] = True
 
     def shown(self, interface: Interface) -> Interface:
         return interface.revealing(reveals=Reveals.LABELS, explains=False)

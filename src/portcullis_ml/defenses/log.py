@@ -23,6 +23,7 @@ __all__ = ["Log"]
 class Log(Defense[None]):
     name: ClassVar[str] = "log"
     keeps_labels: ClassVar[bool] = True
+    same_for_all: ClassVar[bool] = True
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         return answer

@@ -30,6 +30,7 @@ __all__ = ["OtherClass"]
 @dataclass(frozen=True, kw_only=True)
 class OtherClass(Defense[None]):
     name: ClassVar[str] = "other_class"
+    same_for_all: ClassVar[bool] = True
 
     def shown(self, interface: Interface) -> Interface:
         return interface.revealing(explains=False)

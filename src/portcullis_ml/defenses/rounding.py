@@ -31,6 +31,7 @@ class Rounding(Defense[None]):
 
     name: ClassVar[str] = "rounding"
     keeps_labels: ClassVar[bool] = True
+    same_for_all: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self, "decimals", "an int in [0, 12]", lambda v: isinstance(v, int) and 0 <= v <= 12)

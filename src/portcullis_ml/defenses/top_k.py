@@ -29,6 +29,7 @@ class TopK(Defense[None]):
 
     name: ClassVar[str] = "top_k"
     keeps_labels: ClassVar[bool] = True
+    same_for_all: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self, "k", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)

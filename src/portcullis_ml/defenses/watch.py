@@ -59,6 +59,10 @@ class Watch(Defense[Watching]):
         return self.then.keeps_labels
 
     @property
+    def blocks(self) -> bool:  # type: ignore[override]  # it depends on a setting
+        return self.then.blocks
+
+    @property
     def heavy(self) -> bool:  # type: ignore[override]  # it depends on a setting
         return self.detector.heavy or self.then.heavy
 

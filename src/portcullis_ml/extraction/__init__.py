@@ -8,6 +8,7 @@ CATALOG = Catalog(
     "extraction",
     {
         "copycat": "portcullis_ml.extraction.copycat:Copycat",
+        "d_dae": "portcullis_ml.extraction.d_dae:DDae",
         "equation_solving": "portcullis_ml.extraction.equation_solving:EquationSolving",
         "feature_extraction": "portcullis_ml.extraction.feature_extraction:FeatureExtraction",
         "jacobian": "portcullis_ml.extraction.jacobian:Jacobian",

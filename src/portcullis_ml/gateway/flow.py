@@ -28,7 +28,7 @@ from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.wire import Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
-from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.fold import Failed, singled_out
 from portcullis_ml.gateway.trouble import Trouble
 
 __all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Read", "Release", "Rules", "Step", "Undo",
@@ -210,7 +210,7 @@ def answered(
 def _let_out(clean: Answer, released: Released | None, failed: bool, rules: Rules, line: Line, books: Books) -> Answer:
     """The model's answer as the guard released it, or as the rules say where it did not."""
     if released is not None:
-        line.altered, line.alarms = released.altered.tolist().count(True), len(released.alarms)
+        line.altered, line.alarms = singled_out(released), len(released.alarms)
         for alarm in released.alarms:
             books.on_alarm(alarm, line)
         return released.answer if rules.enforced else clean

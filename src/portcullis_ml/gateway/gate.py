@@ -168,11 +168,10 @@ class Gate:
 
     def _within_rates(self, who: str, request: Exchange) -> None:
         """Count the request and its bytes. Raises Rejected where they have sent too many of late."""
-        limits, now = request.limits, self.clock()
-        wait = self.rates.wait(who, limits, now)
+        limits = request.limits
+        wait = self.rates.wait(who, limits, self.clock(), min(_declared(request), limits.body_bytes))
         if wait:
             raise Rejected("busy", 429, "More was sent than may be sent in a minute.", wait)
-        self.rates.sent(who, min(_declared(request), limits.body_bytes), limits, now)
 
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""

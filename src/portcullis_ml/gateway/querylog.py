@@ -44,7 +44,7 @@ class Line:
     status: int = 0
     reason: str = ""
     rows: int = 0
-    altered: int = 0
+    altered: int = 0  # rows that got something else than everybody gets
     alarms: int = 0
     seq: int = 0  # its place in the client's journal ...
     ended: int = 0  # ... and that of its answer or its end there; 0 or less while the journal could not be written

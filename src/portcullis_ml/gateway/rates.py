@@ -33,13 +33,14 @@ class Rates:
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def wait(self, who: str, limits: Limits, now: float) -> float:
-        """Seconds until they may send a request; 0 if they may now, and then it is counted."""
+    def wait(self, who: str, limits: Limits, now: float, size: int = 0) -> float:
+        """Seconds until they may send a request; 0 if they may now, and then it is counted with its bytes."""
         bucket, cost = self._filled(who, limits, now), 60.0 / limits.requests_per_minute
         short = max(cost - bucket.requests, -bucket.bytes)
         if short > 0:
             return short
         bucket.requests -= cost
+        bucket.bytes -= 60.0 * size / limits.bytes_per_minute
         return 0.0
 
     def sent(self, who: str, size: int, limits: Limits, now: float) -> None:

@@ -18,7 +18,7 @@ from portcullis_ml.gateway.flow import Admit, Release, Undo
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.state.events import JournalEvent
-from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream
+from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream, singled_out
 
 __all__ = ["Fate", "Replayed", "replay"]
 
@@ -142,8 +142,9 @@ def _note_request(found: Replayed, fate: Fate, line: Line, outcome: Outcome) -> 
 
 
 def _note_release(found: Replayed, fate: Fate, line: Line, released: Released) -> None:
-    altered = int(released.altered.sum())
-    if (altered, len(released.alarms)) != (line.altered, line.alarms) and line.id not in found.different[-1:]:
+    altered, alarms = singled_out(released), len(released.alarms)
+    before = int(released.altered.sum())  # as earlier versions counted: with what everybody gets
+    if (line.altered not in (altered, before) or alarms != line.alarms) and line.id not in found.different[-1:]:
         found.different.append(line.id)
     for alarm in released.alarms:
         if fate.stopped_row is None:

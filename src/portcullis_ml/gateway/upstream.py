@@ -18,11 +18,12 @@ import numpy as np
 from portcullis_ml.core.errors import InputError, PortcullisError, Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface, Labels
 from portcullis_ml.gateway.http.client import HttpClient
-from portcullis_ml.gateway.http.client_connection import Found, Lost, Unreadable
+from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import Ask, ModelSpec, Wire, parsed
+from portcullis_ml.gateway.trouble import Trouble
 
 __all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "open_upstream", "trusted"]
 
@@ -79,27 +80,32 @@ class HttpUpstream:
         self._asked = asked
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
-        self._plain: Floats = _plain_row(
-            asked.interface
-        )  # that a fitting model takes; one that it has taken, once there is one
-        self._took = False
+        self._plain: Floats = _plain_row(asked.interface)  # to try the model with; later a row that it has answered
+        self._took = False  # whether it is one that it has answered
+        self._doubtful = True  # whether the policy may not fit the model
+        self._trouble = Trouble()  # of trying it
 
     async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
         ask = self._wire.ask(self._asked, x)
         came = await self._posted(ask, headers)
-        status = came[0]
-        if 400 <= status < 500 and status not in HINTS and status != 429:
-            if await self._takes_the_plain_row():
-                raise BadRequest("The model does not take this input.")
-            raise self._refused(ask, came, REFUSED)
-        if status in (429, 503):
-            raise Unreachable(f"{self._where} is busy: it answered {status}.", status=503)
-        if status != 200:
-            raise self._refused(ask, came, HINTS.get(status, ""))
+        if came[0] != 200:
+            raise await self._why(ask, came)
+        self._doubtful = True
         answer = self._understood(len(x), came)
+        self._doubtful = False
         if not self._took:
             self._plain, self._took = x[:1].copy(), True
         return answer
+
+    async def _why(self, ask: Ask, came: Found) -> Exception:
+        """What an answer with another status than 200 means."""
+        status = came[0]
+        if status in (429, 503):
+            return Unreachable(f"{self._where} is busy: it answered {status}.", status=503)
+        if 400 <= status < 500 and status not in HINTS and await self._takes_the_plain_row():
+            return BadRequest("The model does not take this input.")
+        self._doubtful = True
+        return self._refused(ask, came, HINTS.get(status, REFUSED if status < 500 else ""))
 
     async def _takes_the_plain_row(self) -> bool:
         """Whether the model answers a row that is nothing special. If it does, the policy fits it, and a row that it
@@ -154,6 +160,30 @@ class HttpUpstream:
         return await self.ask(self._plain, {})
 
     async def ready(self) -> bool:
+        """Whether the server is up and, until it has answered a question, whether the policy fits its model."""
+        if not await self._up():
+            return False
+        misfit = await self._misfit() if self._doubtful else ""
+        if misfit:
+            self._trouble.say(misfit)
+        return not misfit
+
+    async def _misfit(self) -> str:
+        """Why the policy cannot fit the model, as its answer to one row shows; empty where it may. A model may have
+        reasons of its own to refuse a row that it never answered, or to fail on it."""
+        ask = self._wire.ask(self._asked, self._plain)
+        try:
+            came = await self._posted(ask, {})
+            if came[0] == 200:
+                self._understood(1, came)
+                self._doubtful = False
+            elif came[0] in HINTS or (self._took and came[0] not in (429, 503)):
+                return str(self._refused(ask, came, HINTS.get(came[0], "")))
+        except Unreachable as error:
+            return str(error)
+        return ""
+
+    async def _up(self) -> bool:
         """What the server says on the first of its protocol's health routes that it has; if it has none, whether it
         answers."""
         try:

@@ -8,5 +8,6 @@ CATALOG = Catalog(
     "recipes",
     {
         "domain_filter": "portcullis_ml.recipes.domain_filter:DomainFilter",
+        "random_surrogate": "portcullis_ml.recipes.random_surrogate:RandomSurrogate",
     },
 )

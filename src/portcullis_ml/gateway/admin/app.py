@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from starlette.applications import Starlette
@@ -22,13 +22,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.admin.openapi import described
+from portcullis_ml.gateway.admin.views import Shown, one, overview
 from portcullis_ml.gateway.policy.clients import hashed
-from portcullis_ml.gateway.policy.policy import Policy
-from portcullis_ml.gateway.state.fold import Stream
 from portcullis_ml.gateway.state.stores import StateStore
-from portcullis_ml.gateway.state.streams import Down, Streams
+from portcullis_ml.gateway.state.streams import Down
 
 __all__ = ["admin_app"]
 
@@ -41,10 +39,8 @@ SAFE = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-SHOWN = 200  # clients on the first page
 EVERY_S = 1.0  # between two updates of a page
 ACTIONS = ("block", "unblock", "clear")
-WIDTH, HEIGHT = 600, 120
 SESSION_S = 8 * 3600
 
 
@@ -52,20 +48,11 @@ class Health(Protocol):
     async def look(self) -> dict[str, Any]: ...
 
 
-class Gate(Protocol):
+class Gate(Shown, Protocol):
     """The part of a gate that its operators look at."""
-
-    streams: Streams
-    metrics: Metrics
-
-    @property
-    def policy(self) -> Policy: ...
 
     @property
     def health(self) -> Health: ...
-
-    @property
-    def trouble(self) -> str: ...
 
 
 def admin_app(gate: Gate, store: StateStore) -> Starlette:
@@ -124,7 +111,7 @@ class _Desk:
         who = self._operator(request)
         if not who:
             return self._page("login.html")
-        return self._page("clients.html", who=who, **await self._overview())
+        return self._page("clients.html", who=who, **await overview(self.gate, self.store))
 
     async def client(self, request: Request) -> Response:
         who = self._operator(request)
@@ -133,7 +120,7 @@ class _Desk:
         name = request.query_params.get("name", "")
         if name not in await self.store.clients() and name not in self.gate.streams.open:
             return self._page("missing.html", status=404, who=who, name=name[:128])
-        return self._page("client.html", who=who, **await self._one(name))
+        return self._page("client.html", who=who, **await one(self.gate, self.store, name))
 
     async def live(self, request: Request) -> Response:
         """Server-sent events: the part of a page that changes, whenever it does, until the operator's session ends."""
@@ -180,7 +167,7 @@ class _Desk:
             return JSONResponse({"error": str(error)}, 503)
         if request.headers.get("authorization"):
             return JSONResponse({"done": what, "client": name, "by": who})
-        return RedirectResponse(str(request.url_for("client").path) + "?" + _query(name), 303)
+        return RedirectResponse(str(request.url_for("client").path) + "?" + urlencode({"name": name}), 303)
 
     async def file(self, request: Request) -> Response:
         kinds = {"style.css": "text/css", "live.js": "text/javascript"}
@@ -194,8 +181,10 @@ class _Desk:
     async def _changes(self, request: Request) -> AsyncIterator[bytes]:
         before, name = "", request.query_params.get("name")
         while not self.stop.is_set() and self._operator(request):
-            values = await self._overview() if name is None else await self._one(name)
-            part = self._pages.get_template("rows.html" if name is None else "one.html").render(**values)
+            if name is None:
+                part = self._part("rows.html", await overview(self.gate, self.store))
+            else:
+                part = self._part("one.html", await one(self.gate, self.store, name))
             if part != before:
                 before = part
                 yield b"".join(b"data: " + line.encode() + b"\n" for line in part.splitlines()) + b"\n"
@@ -205,39 +194,6 @@ class _Desk:
                 await asyncio.wait_for(self.stop.wait(), EVERY_S)
             except TimeoutError:
                 continue
-
-    async def _overview(self) -> dict[str, Any]:
-        alarms = await self.store.alarms(limit=100)
-        streams = sorted(self.gate.streams.open.values(), key=lambda s: -s.last)[:SHOWN]
-        alarmed = {a.client for _, a in alarms}
-        return {
-            "streams": [_row(s, s.client in alarmed) for s in streams],
-            "alarms": [a for _, a in alarms[:20]],
-            "operations": await self.store.operator_log(20),
-            "mode": self.gate.policy.mode,
-            "trouble": self.gate.trouble,
-            "model": self.gate.policy.served.name,
-            "requests": self.gate.metrics.requests,
-            "rows": self.gate.metrics.rows,
-            "known": len(await self.store.clients()),
-        }
-
-    async def _one(self, name: str) -> dict[str, Any]:
-        stream = await self.gate.streams.look(name)
-        alarms = [a for _, a in await self.store.alarms(limit=500) if a.client == name]
-        operations = [d for d in await self.store.operator_log() if d["client"] == name]
-        heard = [(r, max(s, 0.0)) for r, s, _ in stream.curve]
-        return {
-            **_row(stream, bool(alarms)),
-            "alarms": alarms,
-            "operations": operations,
-            "suspicion_line": _line(heard),
-            "sets_line": _line([(r, float(k)) for r, _, k in stream.curve]),
-            "top_suspicion": max((s for _, s in heard), default=0.0),
-            "top_sets": max((k for _, _, k in stream.curve), default=0),
-            "width": WIDTH,
-            "height": HEIGHT,
-        }
 
     def _operator(self, request: Request) -> str | None:
         given = request.headers.get("authorization", "")
@@ -255,37 +211,11 @@ class _Desk:
                 found = who
         return found
 
+    def _part(self, template: str, values: dict[str, Any]) -> str:
+        return self._pages.get_template(template).render(**values)
+
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        return HTMLResponse(self._pages.get_template(template).render(**values), status, headers=SAFE)
-
-
-def _row(stream: Stream, alarmed: bool) -> dict[str, Any]:
-    """What a page shows of one client."""
-    suspicion = stream.curve[-1][1] if stream.curve else -1.0
-    return {
-        "name": stream.client,
-        "query": _query(stream.client),
-        **stream.tally,
-        "suspicion": None if suspicion < 0 else suspicion,
-        "samples": stream.curve[-1][2] if stream.curve else 0,
-        "last": stream.last,
-        "blocked": stream.blocked,
-        "alarmed": alarmed,
-    }
-
-
-def _line(points: list[tuple[int, float]]) -> str:
-    """Points of an SVG polyline, scaled to the chart."""
-    if not points:
-        return ""
-    right, top = max(points[-1][0], 1), max(max(v for _, v in points), 1e-9)
-    return " ".join(f"{WIDTH * x / right:.1f},{HEIGHT - (HEIGHT - 4) * v / top:.1f}" for x, v in points)
-
-
-def _query(name: str) -> str:
-    from urllib.parse import urlencode
-
-    return urlencode({"name": name})
+        return HTMLResponse(self._part(template, values), status, headers=SAFE)
 
 
 async def _form(request: Request) -> dict[str, str]:

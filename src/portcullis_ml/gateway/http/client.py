@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from portcullis_ml.core.errors import ParameterError
-from portcullis_ml.gateway.http.client_connection import Connection, Found, Lost
+from portcullis_ml.gateway.http.client_connection import Connection
+from portcullis_ml.gateway.http.client_protocol import Found, Lost
 
 __all__ = ["HttpClient"]
 

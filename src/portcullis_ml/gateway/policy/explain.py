@@ -17,7 +17,7 @@ from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.policy.policy import Policy
 
-__all__ = ["example", "explained", "stages", "warnings"]
+__all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
 
 MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
@@ -62,7 +62,7 @@ def explained(policy: Policy) -> Iterator[str]:
     if not policy.stages:
         yield "The guard has no stages: everyone gets the model's answer."
     for number, stage in enumerate(policy.stages, 1):
-        yield f"Stage {number}: {_unit(describe(stage))}."
+        yield f"Stage {number}: {unit_in_words(describe(stage))}."
     yield from _answers(policy)
     yield (
         f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
@@ -125,9 +125,9 @@ def warnings(policy: Policy) -> Iterator[str]:
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
     if policy.served.options and "mapping" not in spoken:
         yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
-    if not loopback(policy.admin.host) and not policy.admin.cert_file:
-        tls = "" if policy.admin.https else ", and say so with https = true"
-        yield f"The operators' port listens on {policy.admin.host}; put it behind TLS{tls}, or on 127.0.0.1."
+    admin = policy.admin
+    if not (loopback(admin.host) or admin.cert_file or admin.https):
+        yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."
     for path in _readable(policy):
@@ -173,10 +173,12 @@ def _answers(policy: Policy) -> Iterator[str]:
         yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
 
 
-def _unit(tree: dict[str, Any]) -> str:
-    """watch with prada (threshold 5.0), then block."""
+def unit_in_words(tree: dict[str, Any]) -> str:
+    """A unit as `core.settings.describe` writes it, in words: "watch each client with prada (threshold 5.0); ..."."""
     if tree["unit"] == "watch":
-        return f"watch each client with {_unit(tree['detector'])}; from an alarm on, {_unit(tree['then'])}"
+        return (
+            f"watch each client with {unit_in_words(tree['detector'])}; from an alarm on, {unit_in_words(tree['then'])}"
+        )
     if tree["unit"] == "quota":
         return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
     settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)

@@ -64,6 +64,10 @@ T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
          "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
+TOP = ("mode", "key_file", "quantum")
+ANSWERS = ("reveals", "k", "decimals", "explains")
+CLIENTS = ("anonymous", "key_header", "key", "token", "header", "subject")
+ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
           "admin")  # fmt: skip
 
@@ -133,8 +137,7 @@ class _Reader:
         self.tree, self.where, self.folder, self.positions, self.text = tree, where, folder, positions, text
 
     def __call__(self) -> Policy:
-        top = ("mode", "key_file", "quantum")
-        self._known(self.tree, (*top, *TABLES), ())
+        self._known(self.tree, (*TOP, *TABLES), ())
         mode = self.tree.get("mode", "enforce")
         if mode not in ("enforce", "observe"):
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
@@ -203,7 +206,7 @@ class _Reader:
         return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
 
     def _shown(self, interface: Interface) -> Interface:
-        table = self._table("answers", ("reveals", "k", "decimals", "explains"))
+        table = self._table("answers", ANSWERS)
         changes = {"explains": False, **table}
         if type(changes["explains"]) is not bool:
             raise self._wrong(("answers", "explains"), f"explains must be true or false; got {changes['explains']!r}.")
@@ -256,7 +259,7 @@ class _Reader:
         return tuple(stages)
 
     def _clients(self) -> Clients:
-        table = self._table("clients", ("anonymous", "key_header", "key", "token", "header", "subject"))
+        table = self._table("clients", CLIENTS)
         given = table.get("key", [])
         if not isinstance(given, list):
             raise self._wrong(("clients", "key"), 'key must be a list of { client = "...", sha256 = "..." }.')
@@ -287,7 +290,7 @@ class _Reader:
         return files
 
     def _admin(self) -> Admin:
-        table = self._table("admin", ("host", "port", "https", "operator", "cert_file", "key_file"))
+        table = self._table("admin", ADMIN)
         given, where = table.get("operator", []), ("admin", "operator")
         if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
             raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')

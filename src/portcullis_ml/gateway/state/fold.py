@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,16 +18,17 @@ import orjson
 
 from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.errors import PortcullisError, Refused
-from portcullis_ml.core.guard import Alarm, Guard, Released
+from portcullis_ml.core.guard import Alarm, Defense, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack
 from portcullis_ml.core.types import Request
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
 from portcullis_ml.gateway.state.lock import Lock
 from portcullis_ml.gateway.state.paging import Marks
 
-__all__ = ["Failed", "Fold", "Outcome", "Restored", "Stream"]
+__all__ = ["OPERATOR", "Failed", "Fold", "Outcome", "Point", "Restored", "Stream", "alarmed", "singled_out"]
 
 SKEW_S = 60.0  # by which clocks of replicas may differ
+OPERATOR = "operator"  # in the place of a stage, where an operator's block refused a request
 POINTS = 240  # of a client's curves on the dashboard
 # The sentence of `block` unless a policy sets one, now and in earlier versions: whom they blocked stays blocked.
 TOLD = b'"reason":"this client was blocked"', b'"reason":"its queries look like an extraction attack"'
@@ -43,6 +45,15 @@ class Failed(PortcullisError):
 Outcome = None | Refused | Released | Failed
 
 
+class Point(NamedTuple):
+    """Of a client's curves on the dashboard."""
+
+    rows: int
+    loudest: float  # suspicion of all stages; -1 where none has a verdict
+    kept: int  # samples
+    suspicions: dict[str, float]  # of each stage that has a verdict
+
+
 @dataclass
 class Stream:
     """One client as this process has folded it so far."""
@@ -53,7 +64,10 @@ class Stream:
     prints: dict[str, str] = field(default_factory=dict)  # stage -> digest of the settings under which it does
     pending: dict[int, Request] = field(default_factory=dict)  # sequence number -> admitted, not answered yet
     tally: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "rows", "altered", "refused"), 0))
-    curve: list[tuple[int, float, int]] = field(default_factory=list)  # (rows, suspicion, samples kept)
+    decided: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # stage -> rows "changed", requests "refused" by it
+    curve: list[Point] = field(default_factory=list)
     blocked: str = ""  # the operator who did it
     generation: int = 0  # how often an operator has cleared this client
     last: float = 0.0  # time of the latest request
@@ -106,13 +120,15 @@ class Fold:
         if kind == "undo":
             request = stream.pending.pop(event.of, None)
             return (None if request is None else _undone(used.guard, request)), []
+        stream.blocked = event.by if kind == "block" else ""
+        if kind == "unblock":
+            for name, _, _ in alarmed(used.guard, stream):
+                del stream.states[name]  # its detector begins anew; quotas and other stages remember
+                stream.generation += 1
         if kind == "clear":
             stream.states.clear()
             stream.curve.clear()
             stream.generation += 1
-            stream.blocked = ""
-        else:
-            stream.blocked = event.by if kind == "block" else ""
         return None, []
 
     def _admit(self, guard: Guard, stream: Stream, seq: int, event: JournalEvent) -> Refused | Failed | None:
@@ -125,6 +141,7 @@ class Fold:
             guard.admit(request)
         except Refused as refusal:
             stream.tally["refused"] += 1
+            _decided(stream, refusal.stage or OPERATOR)["refused"] += 1
             return refusal
         except Exception as error:
             return _failed(error, stream.client)
@@ -142,7 +159,9 @@ class Fold:
         tally = stream.tally
         tally["requests"] += 1
         tally["rows"] += len(request)
-        tally["altered"] += released.altered.tolist().count(True)
+        tally["altered"] += singled_out(released)
+        for name, rows in released.by_stage.items():
+            _decided(stream, name)["changed"] += rows.tolist().count(True)
         _draw(guard, stream)
         return released, list(released.alarms)
 
@@ -155,7 +174,8 @@ class Fold:
             "states": [(n, stream.prints.get(n), sum(map(len, b))) for n, b in states.items()],
             "pending": [(seq, len(b)) for seq, b in waiting.items()],
             "tally": stream.tally,
-            "curve": stream.curve,
+            "decided": stream.decided,
+            "curve": [tuple(point) for point in stream.curve],
             "blocked": stream.blocked,
             "generation": stream.generation,
             "last": stream.last,
@@ -184,7 +204,8 @@ class Fold:
         head, stream.prints = found.head, self._used.prints
         stream.states = {n: s for n, (mark, s) in found.states.items() if mark == stream.prints.get(n)}
         stream.pending = {seq: Request(stream.client, e.x, e.at) for seq, e in found.pending.items()}  # type: ignore[arg-type]
-        stream.tally, stream.curve = head["tally"], [tuple(p) for p in head["curve"]]
+        stream.tally, stream.decided = head["tally"], head.get("decided", {})
+        stream.curve = [Point(*(*point, {})[:4]) for point in head["curve"]]  # earlier versions had three of the four
         stream.blocked, stream.generation, stream.last = head["blocked"], head["generation"], head["last"]
 
 
@@ -229,14 +250,32 @@ def _draw(guard: Guard, stream: Stream) -> None:
     rows, curve = stream.tally["rows"], stream.curve
     if len(curve) > 1 and rows - curve[-1][0] < curve[-1][0] - curve[-2][0]:
         return
-    loudest, kept = -1.0, 0
+    suspicions, kept = dict[str, float](), 0
     for name, stage in zip(guard.names, guard.stages, strict=True):
         if (state := stream.states.get(name)) is not None:
-            loudest = np.fmax(loudest, stage.suspicion(state))
+            if not math.isnan(suspicion := float(stage.suspicion(state))):
+                suspicions[name] = suspicion
             kept = max(kept, stage.kept(state))
-    curve.append((rows, float(loudest), kept))
+    curve.append(Point(rows, max(suspicions.values(), default=-1.0), kept, suspicions))
     if len(curve) > POINTS:
         del curve[1::2]
+
+
+def alarmed(guard: Guard, stream: Stream) -> list[tuple[str, Defense[Any], tuple[int, float]]]:
+    """(name, stage, (row, suspicion) of its alarm) of every stage that acts on an alarm for this client."""
+    known = [(n, s, stream.states.get(n)) for n, s in zip(guard.names, guard.stages, strict=True)]
+    found = [(n, s, s.alarm(state)) for n, s, state in known if state is not None]
+    return [(name, stage, alarm) for name, stage, alarm in found if alarm is not None]
+
+
+def singled_out(released: Released) -> int:
+    """How many rows got something else than everybody gets."""
+    masks = list(released.by_stage.values())
+    return int(np.logical_or.reduce(masks).sum()) if masks else 0
+
+
+def _decided(stream: Stream, stage: str) -> dict[str, int]:
+    return stream.decided.setdefault(stage, {"changed": 0, "refused": 0})
 
 
 def _undone(guard: Guard, request: Request) -> Failed | None:

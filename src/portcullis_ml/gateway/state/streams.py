@@ -157,6 +157,7 @@ class Streams:
         stream.states.clear()
         stream.pending.clear()
         stream.tally = dict.fromkeys(stream.tally, 0)
+        stream.decided.clear()
         await self.cache.catch_up(stream, saved)
         stream.pending.update(offline)
 

@@ -1,0 +1,53 @@
+"""What defenses share that change the probabilities of an answer, and with them perhaps its label."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.randomness import Noise
+from portcullis_ml.core.types import WITHHELD, Answer, Array, Request
+
+__all__ = ["Poisoned", "as_distributions", "moved"]
+
+TINY = 1e-12
+
+
+class Poisoned(Defense[None]):
+    """Replaces whole probability vectors by others. The label becomes the most likely class of what is shown; where
+    labels alone are shown, nothing is done, so put it before a stage that hides scores."""
+
+    @abstractmethod
+    def poisoned(self, x: Array, y: Array, noise: Noise) -> Array:
+        """(n, c) what is shown in place of the probabilities y (n, c) of rows x; a function of each row by itself."""
+
+    def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
+        if answer.labels is None:
+            raise NotApplicable(f"{self.name} needs an API that predicts classes; this one does regression.")
+        if answer.scores is None:
+            return answer
+        whole = np.isfinite(answer.scores).all(axis=1) & (answer.labels != WITHHELD)
+        if not whole.any():
+            return answer
+        scores, labels = answer.scores.copy(), answer.labels.copy()
+        scores[whole] = shown = self.poisoned(request.x[whole], answer.scores[whole], noise)
+        top, was = shown.max(axis=1), labels[whole]
+        kept = shown[np.arange(len(shown)), was] >= top - TINY  # a tie changes no label
+        labels[whole] = np.where(kept, was, shown.argmax(axis=1))
+        return Answer(labels, scores, answer.explanation)
+
+
+def as_distributions(values: Array) -> Array:
+    """(n, c) numbers of 0 or more, divided by their sums; rows of zeros become uniform."""
+    total = values.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(total > TINY, values / np.maximum(total, TINY), 1 / values.shape[1]))
+
+
+def moved(y: Array, towards: Array, eps: float) -> Array:
+    """(n, c) y moved towards other distributions, as far as a distance of eps in L1 allows."""
+    distance = np.abs(y - towards).sum(axis=1, keepdims=True)
+    share = np.minimum(1.0, eps / np.maximum(distance, TINY))
+    return np.asarray((1 - share) * y + share * towards)

@@ -1,0 +1,76 @@
+"""docs/gateway/policy.md: every key of the policy has a heading, and what it is unless given stands under it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portcullis_ml.core.types import Feature
+from portcullis_ml.gateway.policy import policy
+from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.settings import (
+    Admin,
+    Alarms,
+    Cors,
+    Failure,
+    Limits,
+    Listen,
+    QueryLog,
+    State,
+    UpstreamTable,
+)
+from portcullis_ml.gateway.protocols.mapping import DEFAULTS
+from portcullis_ml.gateway.protocols.wire import ModelSpec
+
+PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "policy.md"
+SETTINGS: dict[str, Any] = {
+    "upstream": UpstreamTable, "listen": Listen, "listen.cors": Cors, "limits": Limits, "failure": Failure,
+    "state": State, "log": QueryLog, "alarms": Alarms, "clients.key": ApiKey, "clients.token": Token,
+    "clients.header": Named, "clients.subject": Named, "model.features": Feature,
+}  # fmt: skip
+KEYS: dict[str, tuple[str, ...]] = {
+    "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
+    "model.mapping": tuple(DEFAULTS), "guard": ("unit",), "admin.operator": ("name", "sha256"),
+    **{table: tuple(f.name for f in dataclasses.fields(kind) if f.init) for table, kind in SETTINGS.items()},
+}  # fmt: skip
+
+
+def sections() -> Iterator[tuple[tuple[str, str], str]]:
+    """((table, key), the text under its heading), as often as a heading names it."""
+    _, *parts = re.split(r"^#+ (.*)\n", PAGE.read_text(), flags=re.M)
+    for heading, text in zip(parts[::2], parts[1::2], strict=True):
+        tables = re.findall(r"`\[([\w.]+)\]`", heading) or [""]
+        for key in re.findall(r"`(\w+)`", heading):
+            yield from (((table, key), text) for table in tables)
+
+
+def test_every_key_has_one_heading_and_every_heading_a_key() -> None:
+    headed = [place for place, _ in sections()]
+    assert sorted(headed) == sorted({(table, key) for table, keys in KEYS.items() for key in keys})
+
+
+def test_every_table_is_there() -> None:
+    assert {table.partition(".")[0] for table in KEYS} == {"", *policy.TABLES}
+
+
+def defaults() -> dict[tuple[str, str], Any]:
+    """What is said in the file's own words; lists and None are said in others."""
+    found: dict[tuple[str, str], Any] = {("model.mapping", key): value for key, value in DEFAULTS.items()}
+    kinds = {**SETTINGS, "admin": Admin, "clients": Clients, "model": ModelSpec}
+    for table, kind in kinds.items():
+        for f in dataclasses.fields(kind):
+            if f.name in KEYS[table] and isinstance(f.default, str | bool | int | float):
+                found[table, f.name] = f.default
+    del found["model", "version"]  # said in a sentence
+    return found
+
+
+@pytest.mark.parametrize("place", defaults(), ids=".".join)
+def test_what_a_key_is_unless_given_stands_under_its_heading(place: tuple[str, str]) -> None:
+    assert f"`{json.dumps(defaults()[place])}`" in dict(sections())[place]
