@@ -38,7 +38,7 @@ SHARP = 8.0  # of the Dirichlet distribution around a copy's answer, for every c
 LEAST = 1e-3  # of its parameters
 SHARPEST = 16.0  # the power to which a copy's probabilities are raised at most
 ASIDE = 0.2  # of the pairs
-UNITS = ("noise", "prediction_poisoning", "private_answers", "random_vertex", "reverse_sigmoid", "rounding")
+UNITS = ("noise", "prediction_poisoning", "private_answers", "random_vertex", "reverse_sigmoid")
 
 
 @dataclass(frozen=True, kw_only=True)
