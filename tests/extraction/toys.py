@@ -19,6 +19,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.types import Answer, Array, Interface, Model, Request, Reveals
+from portcullis_ml.extraction.averaging import Averaging
 from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.d_dae import DDae
 from portcullis_ml.extraction.equation_solving import EquationSolving
@@ -238,6 +239,18 @@ class Setup:
 
 
 SETUPS: dict[str, Callable[[], Setup]] = {
+    "averaging": lambda: Setup(
+        attack=Averaging(),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+        defense="random_vertex",
+    ),
+    "averaging-wrapping": lambda: Setup(
+        attack=Averaging(of=Retraining(), repeats=2),
+        budget=200,
+        knowledge=Knowledge(learner=ToyLearner()),
+        defense="noise",
+    ),
     "d_dae": lambda: Setup(
         attack=DDae(pairs=500, epochs=3),
         budget=90,

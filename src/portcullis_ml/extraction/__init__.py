@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "extraction",
     {
+        "averaging": "portcullis_ml.extraction.averaging:Averaging",
         "copycat": "portcullis_ml.extraction.copycat:Copycat",
         "d_dae": "portcullis_ml.extraction.d_dae:DDae",
         "equation_solving": "portcullis_ml.extraction.equation_solving:EquationSolving",

@@ -26,11 +26,10 @@ from typing import ClassVar
 import numpy as np
 
 from portcullis_ml.core.attack import Harvest, Knowledge, Needs
-from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
-from portcullis_ml.extraction.knockoff import ask_pool
+from portcullis_ml.extraction._wrapped import collect
 
 __all__ = ["DDae"]
 
@@ -59,7 +58,7 @@ class DDae(ExtractionAttack):
 
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         assert knowledge.learner is not None  # `needs` says so
-        copy = self._collect(harvest, interface, knowledge, rng)
+        copy = collect(self.of, harvest, interface, knowledge, rng)
         answer = harvest.answer
         whole = answer.answered & np.isfinite(answer.soft(interface.n_classes)).all(axis=1)
         x, shown = harvest.x[whole], answer.soft(interface.n_classes)[whole]
@@ -79,20 +78,6 @@ class DDae(ExtractionAttack):
             nearer  # of the recovered answers to the true ones, over that of the shown ones
         )
         return copy
-
-    def _collect(
-        self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator
-    ) -> Model | None:
-        """Ask until the budget or the guard ends it; the copy that the wrapped attack makes, if there is one."""
-        if self.of is None:
-            if knowledge.pool is not None and len(knowledge.pool):
-                ask_pool(harvest, knowledge.pool, 256, rng)
-            else:
-                harvest.ask(interface.uniform(harvest.left, rng))
-            return None
-        if reason := self.of.needs.lacking(interface, knowledge, self.of.name):
-            raise NotApplicable(reason)
-        return self.of.steal(harvest, interface, knowledge, rng)
 
     def _recovered(
         self, copy: Model, x: Array, shown: Array, knowledge: Knowledge, rng: np.random.Generator
