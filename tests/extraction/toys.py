@@ -257,6 +257,12 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
         defense="reverse_sigmoid",
     ),
+    "d_dae-subtract": lambda: Setup(
+        attack=DDae(way="subtract", pairs=500),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+        defense="random_vertex",
+    ),
     "d_dae-wrapping": lambda: Setup(
         attack=DDae(of=Retraining(strategy="uniform", surrogate="softmax"), pairs=500, epochs=3),
         budget=90,

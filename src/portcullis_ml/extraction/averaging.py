@@ -56,7 +56,7 @@ class Averaging(ExtractionAttack):
         harvest.notes |= inner.notes | {"different_rows": len(inner)}
         paid = [min(rows * self.repeats, harvest.paid) for rows, _ in inner.history]
         harvest.history += [(n, model) for n, (_, model) in zip(paid, inner.history, strict=True) if model is not copy]
-        return copy or knowledge.learner.fit(inner.x, inner.targets(), rng=rng)
+        return knowledge.learner.fit(inner.x, inner.targets(), rng=rng) if copy is None else copy
 
 
 class _Averaged:
