@@ -21,7 +21,8 @@ subtract   where a defense moves each answer towards one class (prediction poiso
 new copy is trained on recovered answers, and all of that is done once more with the new copy. What remains of a
 defense that draws new noise for every question is its mean. Where there is no guard nothing is undone.
 
-The published detector, which finds out by itself which defense is in place, is not needed by a thief who has been told.
+The published detector, which finds out by itself which defense is in place, is left out: it is trained on answers
+behind every candidate defense, and a thief can rehearse only the one that they have been told of.
 """
 
 from __future__ import annotations
