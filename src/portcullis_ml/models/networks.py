@@ -18,6 +18,7 @@ to be FC-43, one for every class.
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -92,6 +93,15 @@ def image_shape(input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     return (*input_shape, 1)[:3]  # type: ignore[return-value]
 
 
+def one_of(
+    input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0, factory: Network, members: int
+) -> nn.Module:
+    """Several networks of a kind, each with weights of its own; eight turns each along the line that chooses."""
+    from portcullis_ml.models.layers import OneOf
+
+    return OneOf([factory(input_shape, n_classes, dropout=dropout) for _ in range(members)], input_shape, 8 * members)
+
+
 digits_cnn: Network = partial(stack, maps=(32,), hidden=(64,), kernel=3)
 mlp: Network = partial(stack, hidden=(128, 128))
 table_mlp: Network = partial(stack, hidden=(128, 128), standardize=True)
@@ -136,6 +146,7 @@ def plain_network(input_shape: tuple[int, ...]) -> str:
 def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0) -> nn.Module:
     """The network of that name, or of "my_package.module:factory", with fresh weights from torch's generator.
 
+    "one_of_5_table_mlp" is five of the network behind it, of which one answers each row (`layers.OneOf`).
     "a + b" is a blend of the networks a and b: the mean of their log-probabilities.
     Convolutions keep their weights channels last, which is twice as fast on a CPU.
     """
@@ -144,7 +155,10 @@ def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dr
 
         parts = [part.strip() for part in name.split("+")]
         return Blend([build_network(part, input_shape, n_classes, dropout=dropout) for part in parts])
-    factory: Network = NETWORKS.load(name)
+    several = re.fullmatch(r"one_of_(\d+)_(\w+)", name)
+    factory: Network = NETWORKS.load(several[2] if several else name)
+    if several:
+        factory = partial(one_of, factory=factory, members=int(several[1]))
     try:
         module = factory(tuple(input_shape), n_classes, dropout=dropout)
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ __all__ = ["fit_own_loss"]
 
 
 def fit_own_loss(
-    loss: Callable[[Any, Any], Any],
+    loss: Callable[[Any, Any, Any], Any],
     x: Array,
     n_classes: int,
     *,
@@ -21,11 +21,14 @@ def fit_own_loss(
     rng: np.random.Generator,
     watch: Callable[[int, int], None],
     network: str = "table_mlp",
+    dropout: float = 0.0,
     batch: int = 64,
+    optimizer: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """A TorchModel of that network, trained on rows x (n, *input_shape) by Adam with the learner's step.
+    """A TorchModel of that network, trained on rows x (n, *input_shape).
 
-    loss(logits, which) gives the mean loss of a batch: its logits (b, n_classes), and which rows of x it is made of.
+    loss(module, rows, which) gives the mean loss of a batch: of its rows (b, *input_shape), which of x they are.
+    optimizer(module) makes the optimizer: Adam with the step of `TorchLearner` unless given.
     """
     import torch
 
@@ -36,15 +39,15 @@ def fit_own_loss(
     rows = torch.tensor(x, dtype=torch.float32)
     shape = tuple(x.shape[1:])
     with seeded(rng, "cpu"):
-        module = build_network(network, shape, n_classes).train()
+        module = build_network(network, shape, n_classes, dropout=dropout).train()
         for layer in module.modules():
             if isinstance(layer, Standardize):
                 layer.measure(rows)
-        optimizer = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
+        steps = optimizer(module) if optimizer else torch.optim.Adam(module.parameters(), 1e-3, fused=True)
         for epoch in range(epochs):
             for which in torch.split(torch.from_numpy(rng.permutation(len(x))), batch):
-                optimizer.zero_grad(set_to_none=True)
-                loss(module(rows[which]), which).backward()
-                optimizer.step()
+                steps.zero_grad(set_to_none=True)
+                loss(module, rows[which], which).backward()
+                steps.step()
             watch(epoch + 1, epochs)
     return TorchModel(module, shape, n_classes, network=network)

@@ -73,11 +73,11 @@ class Misinformation(Recipe):
         return Contents({"misinformation.safetensors": pack_arrays(arrays)}, notes)
 
 
-def _loss(right: Labels) -> Callable[[Any, Any], Any]:
+def _loss(right: Labels) -> Callable[[Any, Any, Any], Any]:
     import torch
 
     classes = torch.from_numpy(np.asarray(right, np.int64))
-    return lambda logits, which: avoidance(logits, classes[which])
+    return lambda module, rows, which: avoidance(module(rows), classes[which])
 
 
 def avoidance(logits: Any, right: Any) -> Any:
