@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
+import numpy as np
+import pandas
 import pytest
+import typer
+
+from portcullis_ml.bench.protocols import PROTOCOLS
+from portcullis_ml.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -105,3 +114,95 @@ def test_a_distribution_from_an_index_is_found(text: str) -> None:
 )
 def test_a_checkout_and_a_wheel_are_no_index(text: str) -> None:
     assert not from_an_index(text)
+
+
+FIGURES = [p for p in PAGES if re.search(r"\d ?%|\d\.\d+ \[", p.read_text()) and "decisions" not in p.parts]
+COMMAND = re.compile(
+    r"`(portcullis [^`]+|python (?:benchmarks|scripts)/[^`]+|make \w+)`|^ {4}(portcullis .+)$|^(portcullis .+)$", re.M
+)
+
+
+def commands_of(text: str) -> list[str]:
+    text = re.sub(r"\\\n\s*", "", text)  # a line that goes on is one command
+    return ["".join(found).split(" #")[0].strip() for found in COMMAND.findall(text)]
+
+
+def is_there(command: str) -> bool:
+    """Whether a command's verb, its options, its protocol or its script exist."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        return bool(re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M))
+    if words[0] == "python":
+        return (ROOT / words[1]).exists()
+    group, left = typer.main.get_command(app), words[1:]
+    while left and hasattr(group, "get_command") and not left[0].startswith("-"):
+        found = group.get_command(click.Context(group), left.pop(0))
+        if found is None:
+            return False
+        group = found
+    known = {option for parameter in group.params for option in parameter.opts} | {"--help", "--version"}
+    asked = {word.split("=")[0] for word in left if word.startswith("--") and word != "--"}
+    return asked <= known and (words[1:3] != ["bench", "run"] or all(w in PROTOCOLS or w.isupper() for w in words[3:4]))
+
+
+@pytest.mark.parametrize("page", FIGURES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_page_with_figures_names_commands_that_are_there(page: Path) -> None:
+    commands = commands_of(page.read_text())
+    assert commands, f"{page.name} has figures and no command that makes them"
+    assert not [command for command in commands if not is_there(command)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["portcullis adit", "portcullis audit --budgget 5", "python benchmarks/none.py", "portcullis bench run nix"],
+)
+def test_a_command_that_is_not_there_is_found(command: str) -> None:
+    assert commands_of(f"Made by `{command}`.") == [command]
+    assert not is_there(command)
+
+
+def test_the_tutorials_figures_are_those_of_its_benchmark() -> None:
+    """`benchmarks/tutorial.py` wrote the file; the page's table says the same."""
+    page = (ROOT / "docs" / "tutorial-pipeline.md").read_text()
+    for line in (ROOT / "benchmarks" / "results" / "tutorial.txt").read_text().splitlines()[3:]:
+        found = re.fullmatch(r"(.{24})(.{10})(\S+(?: \[\S+, \S+\])?)\s*(\S*)\s*(\S*)", line)
+        assert found, line
+        mean = found[3].replace(" [", "% [") if "[" in found[3] else found[3] + "%"
+        assert mean in page, line
+
+
+def small_adult(folder: Path) -> Path:
+    """A table with the tutorial's columns: the incomes of 4,000 made-up people."""
+    rng, n = np.random.default_rng(0), 4000
+    words = {
+        "workclass": 6,
+        "education": 12,
+        "marital_status": 6,
+        "occupation": 12,
+        "relationship": 5,
+        "race": 4,
+        "sex": 2,
+    }
+    columns = {name: rng.integers(k, size=n) for name, k in (words | {"native_country": 20}).items()}
+    age, hours = rng.integers(17, 91, n), rng.integers(1, 100, n)
+    gain = np.where(rng.random(n) < 0.9, 0, rng.lognormal(8, 1, n).clip(0, 99_999)).astype(int)
+    logit = (columns["education"] - 6) / 3 + gain / 3000 + (hours - 50) / 20 - np.abs(age - 50) / 12 + columns["sex"]
+    income = np.where(logit + rng.logistic(size=n) > 1, ">50K", "<=50K")
+    named = {name: [f"{name}{code}" for code in codes] for name, codes in columns.items()}
+    numbers = {"age": age, "education_num": columns["education"] + 1, "capital_gain": gain,
+               "capital_loss": np.where(rng.random(n) < 0.95, 0, 1500), "hours_per_week": hours}  # fmt: skip
+    split = np.where(np.arange(n) < 3000, "train", "test")
+    pandas.DataFrame(named | numbers | {"income": income, "split": split}).to_csv(folder / "a.csv.gz", index=False)
+    return folder / "a.csv.gz"
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn on a small table
+def test_the_tutorials_pipeline_is_taken_as_the_page_says(tmp_path: Path) -> None:
+    """The page's own code, on a small table of the same columns; benchmarks/tutorial.py has the full figures."""
+    tutorial = runpy.run_path(str(ROOT / "benchmarks" / "tutorial.py"))
+    (tmp_path / "made").mkdir()
+    experiment = tutorial["pipeline"](small_adult(tmp_path / "made"), tmp_path)
+    for decimals in (None, 2):
+        agreement, queries = tutorial["theft"](tutorial["ATTACKS"]["equation_solving"], experiment, decimals, 0)
+        assert agreement >= 97
+        assert queries <= tutorial["BUDGET"]

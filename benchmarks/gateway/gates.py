@@ -67,6 +67,11 @@ url = "sqlite:///{folder}/state.db"
 [log]
 path = "{folder}/log"
 """
+UNLIMITED = """
+[limits]
+requests_per_minute = inf
+bytes_per_minute = inf
+"""  # one client sends all that a gate can take
 
 
 class Bare:
@@ -194,7 +199,8 @@ def watched(server: Server) -> Clock:
 async def full(upstream: str, d: int, stored: int, words: list[str]) -> None:
     folder = Path(tempfile.mkdtemp())
     names = dict(word.split("=") for word in words if "=" in word)
-    server = Server(parse_policy(policy_text(upstream, d, folder, {"c": KEY}, **names), folder=folder))
+    text = policy_text(upstream, d, folder, {"c": KEY}, **names) + UNLIMITED
+    server = Server(parse_policy(text, folder=folder))
     about = await seeded(server, "c", d, stored)
     clock = watched(server) if "clocked" in words else None
     begun: list[float] = []
@@ -258,7 +264,7 @@ class Pulse:
 
 async def soak(upstream: str, d: int, clients: int, cap: int, folder: Path) -> None:
     keys = {f"c{i}": f"{KEY}{i}" for i in range(clients)}
-    server = Server(parse_policy(policy_text(upstream, d, folder, keys, cap=cap), folder=folder))
+    server = Server(parse_policy(policy_text(upstream, d, folder, keys, cap=cap) + UNLIMITED, folder=folder))
     pulse = Pulse(server)
     beating = asyncio.create_task(pulse.beat())
     await until_told(server)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,9 +50,12 @@ def attacked(url: str, sent: Sent, connections: int, folder: Path, honest: Load)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.2)
-    times = honest.run()["times"]
-    return times, json.loads(stop(process))
+    try:
+        time.sleep(0.2)
+        times = honest.run()["times"]
+    finally:
+        told = stop(process)
+    return times, json.loads(told)
 
 
 def tail(times: np.ndarray, rng: np.random.Generator) -> str:
@@ -117,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     main()

@@ -13,6 +13,7 @@ import torch
 from portcullis_ml.bench import stranger
 from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.controls import most_frequent
+from portcullis_ml.bench.experiment import ExperimentSpec, learner_for, network_for
 from portcullis_ml.bench.named import attack_named, guard_named
 from portcullis_ml.bench.single import extract_to
 from portcullis_ml.bench.stranger import PlainStranger
@@ -21,13 +22,18 @@ from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Answer, Interface, Reveals
 from portcullis_ml.models.function import FunctionModel
 from portcullis_ml.models.load import load_model
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 from .experiments import cell_for, spec, truth, victim, workspace
 
 RANDOM = {"unit": "portcullis_ml.bench.controls:RandomQueries"}
+
+
+pictured = SoftmaxRegression(victim.w, victim.b, input_shape=(2, 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,3 +271,27 @@ def test_a_learner_that_chooses_is_told_the_columns_and_says_what_it_chose(here,
     assert record.notes["chosen"]["fitted"]
     cell = cell_for(here, RANDOM, learner=learner)
     assert knowledge_of(cell, here.load()).learner.interface == here.load().interface
+
+
+def test_a_learner_that_chooses_among_networks_says_what_it_chose(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("test", "pool"):
+        np.savez(tmp_path / f"{name}.npz", x=rng.uniform(size=(70, 2, 2)), y=np.zeros(70, np.int64))
+    here = ExperimentSpec(
+        victim=f"{__name__}:pictured", test=str(tmp_path / "test.npz"), pool=str(tmp_path / "pool.npz")
+    )
+    learner = describe(learner_for((8, 8), epochs=1))
+    assert learner["unit"] == "portcullis_ml.models.auto_pictures:AutoPictures"
+    record = run(here, tmp_path, attack_named("knockoff"), learner=learner)
+    assert len(record.notes["chosen"]["fitted"]) == 3
+    assert record.notes["chosen"]["rows"] == record.queries
+    json.dumps(record.notes)
+
+
+def test_attacks_that_follow_gradients_keep_the_published_network():
+    plain = learner_for((8, 8), gradients=True)
+    assert (type(plain).__name__, plain.network, plain.epochs) == ("TorchLearner", "digits_cnn", 50)
+    assert network_for((28, 28), epochs=60).network == "prada_mnist"
+    assert network_for((32, 32, 3)).network == "prada_gtsrb"
+    assert network_for((7,)).network == "table_mlp"
+    assert type(learner_for((7,))).__name__ == "AutoLearner"

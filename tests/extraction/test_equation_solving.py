@@ -21,6 +21,14 @@ from .toys import Closes, ToySoftmax, WatchedOracle, inputs, toy_victim
 Design = Literal["axes", "uniform"]
 
 
+def asked(
+    victim: Any, door: Interface, *, budget: int, guard: Guard | None = None, seed: int = 0, **settings: Any
+) -> Extraction:
+    """The extraction, whatever the copy is."""
+    oracle = WatchedOracle(LocalOracle(victim, door, budget=budget, guard=guard))
+    return EquationSolving(**settings)(oracle, Knowledge(), rng=np.random.default_rng(seed))
+
+
 def thieve(
     victim: Any,
     door: Interface,
@@ -31,8 +39,7 @@ def thieve(
     **settings: Any,
 ) -> tuple[Extraction, SoftmaxRegression]:
     budget = door.n_inputs + 1 if budget is None else budget
-    oracle = WatchedOracle(LocalOracle(victim, door, budget=budget, guard=guard))
-    result = EquationSolving(**settings)(oracle, Knowledge(), rng=np.random.default_rng(seed))
+    result = asked(victim, door, budget=budget, guard=guard, seed=seed, **settings)
     assert isinstance(result.model, SoftmaxRegression)
     return result, result.model
 
@@ -170,8 +177,9 @@ class TestHeldOut:
                 return super().scores(x**2)
 
         victim = Curved(*(getattr(toy_victim((6,), 3), f) for f in ("w", "b", "input_shape")))
-        result, _ = thieve(victim, Interface(input_shape=(6,), n_classes=3), budget=100)
+        result = asked(victim, Interface(input_shape=(6,), n_classes=3), budget=100)
         assert result.notes["linear"] is False
+        assert result.notes["copy"] in ("equations", "intervals", "stepped", "surrogate")
         assert result.notes["residual"] > 1e-2
 
     def test_only_with_what_the_budget_has_to_spare(self) -> None:

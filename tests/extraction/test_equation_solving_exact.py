@@ -130,14 +130,12 @@ class TestExtractAndTest:
 
         class Steep(ToySoftmax):
             def scores(self, x: Array) -> Array:
-                p = 1 / (1 + np.exp(-(400.0 * x[:, 0] + (x[:, 1] > 0.9))))
+                p = 1 / (1 + np.exp(-(400.0 * x[:, 0] + (x[:, 1] > 0.2))))
                 return np.column_stack([1 - p, p])
 
         victim = Steep(np.zeros((2, 2)), np.zeros(2), (2,))
-        results = [thieve(victim, door(2, 2), 1000, seed=seed) for seed in range(8)]
-        tested = [r for r in results if r.notes.get("family") == "softmax"]
-        assert all(2 * r.notes["saturated"] <= 5 for r in tested)
-        assert len(tested) < len(results)
+        results = [thieve(victim, door(2, 2), 60, seed=seed) for seed in range(8)]
+        assert all(r.notes.get("family") != "softmax" for r in results)
 
     def test_a_complement_that_lost_its_digits_is_asked_again_nearer(self) -> None:
         """Weights as a column with a long tail has after scaling: its far end makes 1 - p a handful of last digits."""
@@ -155,7 +153,7 @@ class TestExtractAndTest:
         result = thieve(victim, door(4, 2), 1000)
         assert 0 < victim.scores(np.array([[0.55, 0, 0, 0]])).min() < 1e-13  # not 0, and worth nothing
         assert result.notes["residual"] < 1e-5
-        assert "family" not in result.notes  # most held-out answers are saturated, too
+        assert result.notes["family"] == "softmax"  # held-out points near one that is undecided can tell
         assert result.notes["bill"]["log_ratio"] == 5 + result.notes["unusable"]
         recovered = result.model.w[1] - result.model.w[0]
         assert np.abs(recovered - w).max() <= 1e-6
@@ -167,10 +165,10 @@ class TestExtractAndTest:
             def scores(self, x: Array) -> Array:
                 return super().scores(x**2)
 
-        result = thieve(Curved(toy.w, toy.b, (6,)), door(6, 3), 10_000)
+        result = thieve(Curved(toy.w, toy.b, (6,)), door(6, 3), 300)
         assert result.notes["family"] == "not linear"
         assert result.notes["linear"] is False
-        assert result.queries == 3 * 7 + 5
+        assert result.queries == 300  # the rest buys the best copy that there is
 
     def test_exactly_d_plus_one_leaves_nothing_to_test_with(self) -> None:
         result = thieve(trained("iris", one_vs_rest=True), door(4, 3), 5)
@@ -204,15 +202,15 @@ class TestRounding:
 
     def test_auto_takes_the_cross_entropy_where_the_interface_says_rounded(self) -> None:
         result = thieve(trained("iris"), door(4, 3, decimals=4), 1000)
-        assert result.notes["bill"] == {"top_up": 15, "held_out": 5}
+        assert (result.notes["bill"]["top_up"], result.notes["bill"]["held_out"]) == (15, 5)
         assert result.notes["linear"] is True
+        assert result.queries < 300  # it stops where the answers are explained to their last digit
 
     def test_auto_sees_rounding_that_nobody_announced(self) -> None:
         victim, interface = trained("iris"), door(4, 3)
         guard = Guard(Rounding(decimals=3), key=b"0" * 16)
         oracle = LocalOracle(victim, interface, budget=1000, guard=guard)
         result = EquationSolving()(oracle, Knowledge(), rng=np.random.default_rng(0))
-        assert result.queries == 15 + 5
         assert result.notes["bill"]["top_up"] > 0
         assert result.notes["family"] == "softmax"
         assert distance(result.model, victim, interface) < 2e-3

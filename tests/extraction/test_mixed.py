@@ -31,9 +31,19 @@ def test_large_amounts_are_rare_and_counts_are_whole() -> None:
     assert (x >= DOOR.low).all()
     assert (x <= DOOR.high).all()
     assert 0.2 < (x[:, 0] < 1000).mean() < 0.5  # uniform questions have 1% of their rows there
-    assert 0.45 < (x[:, 0] % 1 == 0).mean() < 0.6
+    assert 0.2 < (x[:, 0] == 0).mean() < 0.3  # and nothing at all is common
+    assert 0.75 < (x[:, 0] % 1 == 0).mean() < 0.85
     assert set(x[:, 1]) == {0.0, 1.0}
     assert (np.abs(x[:, 2]) % 1 > 0).mean() > 0.95  # its ends are not whole
+
+
+def test_each_whole_number_of_a_count_is_as_likely_as_the_others_its_ends_too() -> None:
+    door = Interface(input_shape=(2,), n_classes=2, features=(Feature("children", 1, 4), Feature("share", 0, 1)))
+    x = typical_rows(door, 4000, rng())
+    counts = [(x[:, 0] == value).mean() for value in (1, 2, 3, 4)]
+    assert min(counts) > 0.16
+    assert max(counts) < 0.22
+    assert ((x[:, 1] > 0) & (x[:, 1] < 1)).mean() > 0.95  # from 0 to 1 is no count
 
 
 def test_a_pool_gives_its_own_rows_once_and_then_mixtures_of_them() -> None:
@@ -75,7 +85,7 @@ def test_the_whole_budget_is_spent_and_no_more(budget: int) -> None:
 
 def test_what_was_chosen_is_in_the_notes() -> None:
     notes = Retraining()(LocalOracle(VICTIM, DOOR, budget=250), Knowledge(), rng=rng()).notes
-    assert notes["chosen"]["fitted"] == ["linear"]
+    assert list(notes["chosen"]["fitted"]) == ["linear"]
     assert sum(notes["shares"].values()) == pytest.approx(1, abs=0.01)
 
 

@@ -151,11 +151,11 @@ def wide_victim() -> tuple[Model, Array]:
 def test_a_budget_that_the_lines_would_eat_buys_points_to_fit_trees_to(budget: int) -> None:
     model, x = wide_victim()
     result = thieve(model, door(2, WIDE), budget=budget)
-    assert result.notes["way"] == "points"
+    assert result.notes["way"] == {400: "surrogate", 1500: "points"}[budget]
     assert result.notes["complete"] is False
     assert result.queries == budget
-    assert result.notes["bill"]["lines"] <= budget / 2
-    assert min(result.notes["errors"], key=result.notes["errors"].get) != "constant"
+    assert result.notes["bill"].get("lines", 0) <= 0.15 * budget
+    assert result.notes["copy"] != "constant"
     constant = max(np.bincount(model.scores(x).argmax(axis=1))) / len(x)
     assert constant < 0.75 < 0.85 < agreement(model, result.model, x)
 

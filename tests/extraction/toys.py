@@ -345,11 +345,15 @@ SETUPS: dict[str, Callable[[], Setup]] = {
     "retraining-line_search": lambda: Setup(attack=Retraining(strategy="line_search", surrogate="tree"), budget=200),
     "retraining-uniform": lambda: Setup(attack=Retraining(strategy="uniform", surrogate="svm"), budget=90),
     "tree_ensembles": lambda: Setup(
-        attack=TreeEnsembles(checks=200, anchors=2, trees=20), budget=900, victim=toy_forest(), blocked_after=300
+        attack=TreeEnsembles(checks=200, anchors=2, trees=20),
+        budget=2500,
+        victim=toy_forest(),
+        interface=Interface(input_shape=(2, 2), n_classes=3),
+        blocked_after=300,
     ),
     "tree_ensembles-labels": lambda: Setup(
         attack=TreeEnsembles(trees=20),
-        budget=500,
+        budget=60,
         victim=toy_forest(),
         interface=Interface(input_shape=(2, 2), n_classes=3, reveals=Reveals.LABELS),
     ),

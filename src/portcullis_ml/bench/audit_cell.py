@@ -38,7 +38,6 @@ from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model,
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
 from portcullis_ml.measures.transferability import Transfer
-from portcullis_ml.models.auto import AutoModel
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
 __all__ = ["audit_cell", "representers_note"]
@@ -72,8 +71,8 @@ def audit_cell(
         keep(extraction)
     exam = _exam(spec, target.mark, hardened_folder(cell))
     measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
-    if isinstance(extraction.model, AutoModel):
-        notes["chosen"] = extraction.model.chosen
+    if chosen := getattr(extraction.model, "chosen", None):  # a learner that chooses says what it trained
+        notes["chosen"] = chosen
     curve, (*notes["right_on_the_way"], notes["right"]) = _curve(extraction, experiment, exam)
     if leak := representers_note(extraction.model, experiment, cell):
         notes["leak"] = leak

@@ -28,11 +28,12 @@ from portcullis_ml.core.types import Array, Interface, Labels, Learner, Model
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.load import load_model, model_folder
+from portcullis_ml.models.networks import plain_network
 
 __all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for", "network_for", "victims_learner"]
 
 PROBED = 256  # test rows with which explanations are tried
-LARGE = 16  # an image with a side of at least this many pixels gets the larger network
+EPOCHS = 50  # of a network, unless said otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,19 +130,25 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def learner_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str = "cpu", gradients: bool = False) -> Any:
-    """A thief's training procedure that suits the inputs: `auto` for rows of a table, a small network for pictures.
+def learner_for(
+    input_shape: tuple[int, ...], *, epochs: int | None = None, device: str = "cpu", gradients: bool = False
+) -> Any:
+    """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
-    With `gradients`, one whose copies can be differentiated, for tables too.
+    With `gradients`, one small network, as published: attacks that follow their copy's gradients train one a round.
     """
-    if len(input_shape) == 1 and not gradients:
+    if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
         return AutoLearner()
-    return network_for(input_shape, epochs=epochs, device=device)
+    if not gradients and has_torch():
+        from portcullis_ml.models.auto_pictures import AutoPictures
+
+        return AutoPictures(epochs=epochs, device=device)
+    return network_for(input_shape, epochs=epochs or EPOCHS, device=device)
 
 
-def network_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str = "cpu") -> Any:
+def network_for(input_shape: tuple[int, ...], *, epochs: int = EPOCHS, device: str = "cpu") -> Any:
     """A small network that suits the inputs, or logistic regression where there is no torch."""
     if not has_torch():
         from portcullis_ml.models.sklearn import SklearnLearner
@@ -149,10 +156,8 @@ def network_for(input_shape: tuple[int, ...], *, epochs: int = 50, device: str =
         return SklearnLearner()
     from portcullis_ml.models.torch import TorchLearner
 
-    network = "table_mlp"  # columns differ in range, and no API tells a thief how to scale them
-    if len(input_shape) > 1:
-        colour = len(input_shape) == 3 and input_shape[2] > 1
-        network = "digits_cnn" if min(input_shape[:2]) < LARGE else "prada_gtsrb" if colour else "prada_mnist"
+    # A table's columns differ in range, and no API tells a thief how to scale them: `table_mlp` does.
+    network = "table_mlp" if len(input_shape) == 1 else plain_network(input_shape)
     return TorchLearner(network=network, epochs=epochs, device=device)
 
 

@@ -156,7 +156,8 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
     shape = experiment.interface.input_shape
     network = describe(learner_for(shape, epochs=epochs, device=options.spec.device, gradients=True))
-    learner = network if options.transfer else describe(learner_for(shape, epochs=epochs, device=options.spec.device))
+    chooser = describe(learner_for(shape, epochs=options.epochs, device=options.spec.device))
+    learner = network if options.transfer else chooser
     extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
@@ -279,8 +280,8 @@ def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
 
 def _thief(plan: Plan) -> str:
     learner = plan.learner or {}
-    if str(learner.get("unit")).endswith(":AutoLearner"):
-        return "Every thief chooses what to train by answers set aside (`auto`)."
+    if str(learner.get("unit")).endswith((":AutoLearner", ":AutoPictures")):
+        return "Every thief chooses what to train by answers set aside, unless they follow their copy's gradients."
     kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
     effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
     return f"Every thief who needs a learner trains {kind}{effort}."

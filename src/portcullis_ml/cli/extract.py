@@ -33,7 +33,9 @@ def extract(
     explain: o.ExplainOption = None,
     budget: Annotated[int, typer.Option(help="Queries that the attack may pay for.")] = 500,
     defense: Annotated[str, typer.Option(help='A guard: "none", "rounding(decimals=2)", or "a + b".')] = "none",
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the copy.")] = 50,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of the copy; by the number of rows if not said.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that the attack draws.")] = 0,
     out: Annotated[Path, typer.Option(help="The folder for the surrogate and the transfer set.")] = Path(
         "portcullis-extract"

@@ -57,11 +57,14 @@ class Cells:
         return Ranks(tuple(columns))
 
 
-def from_labels(harvest: Harvest, cells: Cells, interface: Interface, trees: int, rng: np.random.Generator) -> Model:
-    """Boosted trees on the cells, from everything that was answered with a label."""
+def from_labels(
+    harvest: Harvest, cells: Cells, interface: Interface, trees: int, aside: Ints, rng: np.random.Generator
+) -> Model:
+    """Boosted trees on the cells, from everything that was answered with a label but the rows in `aside`."""
     labels = harvest.answer.labels
     assert labels is not None
     known = np.asarray(labels >= 0)
+    known[aside] = False
     return fit_labels(
         cells.ranks(),
         harvest.x[known],

@@ -13,7 +13,7 @@ from portcullis_ml.core.types import Array, Interface
 from portcullis_ml.models.encoding import Encoding
 from portcullis_ml.models.softmax import SoftmaxRegression
 
-__all__ = ["COARSE", "Points", "decimals_of", "enough", "solve_log_ratios", "usable"]
+__all__ = ["COARSE", "SATURATED", "Points", "decimals_of", "enough", "solve_log_ratios", "usable"]
 
 NEAR = 0.1  # the first point lies within this share of the range around the middle
 WELL_CONDITIONED = 1e6  # a uniform design worse than this is drawn again; drawing is free
@@ -22,6 +22,11 @@ HALVINGS = 20  # after which a step is too short to tell anything
 LAST = 2.0**53  # 1 / the last digit of a float64 just below 1
 LOST = 1e-8  # a complement below this has lost half of its digits
 COARSE = 6  # answers that are all multiples of 10^-6 or more were rounded
+
+SATURATED = (
+    "Each of the {} answers had a probability of exactly 0 or was withheld, and 0 has no logarithm. Scale the inputs "
+    "to where the victim is less sure, or take another attack."
+)
 
 
 class Points:
@@ -32,10 +37,14 @@ class Points:
         self._interface = interface
         self._encoding = encoding
         self._rng = rng
+        self._start: Array | None = None
 
     def collect(self, n: int, design: Literal["axes", "uniform"]) -> None:
         """Ask about n points; about half the step to them, again, where a probability was saturated."""
-        first = self._first()
+        if not self.start():
+            raise AttackFailed(SATURATED.format(self._harvest.paid))
+        assert self._start is not None  # found just now
+        first = self._start
         points = self._uniform(n - 1, first) if design == "uniform" else self._axes(n - 1, first)
         for _ in range(HALVINGS):
             if not (len(points) and self._harvest.open):
@@ -43,19 +52,20 @@ class Points:
             good = self._ask(points)
             points = self._nearer(points[: len(good)][~good], first)
 
-    def _first(self) -> Array:
-        """(d,) an unsaturated point near the middle of the box, or anywhere if the middle is saturated."""
+    def start(self, tries: int | None = None) -> bool:
+        """Ask for an unsaturated point near the middle of the box, or anywhere if the middle is saturated; whether
+        one was found within so many tries."""
+        if self._start is not None:
+            return True
         low, high, categories = self._interface.low, self._interface.high, self._encoding.categories
         point = (low + high) / 2 + NEAR * (high - low) * self._rng.uniform(-1, 1, size=low.shape)
         point = np.where(categories > 0, 0.0, point)
-        while self._harvest.open:
+        while self._start is None and self._harvest.open and (tries is None or self._harvest.paid < tries):
             if self._ask(point[None]).any():
-                return point
-            point = self._interface.uniform(1, self._rng).ravel()
-        raise AttackFailed(
-            f"Each of the {self._harvest.paid} answers had a probability of exactly 0 or was withheld, and 0 has no "
-            "logarithm. Scale the inputs to where the victim is less sure, or take another attack."
-        )
+                self._start = point
+            else:
+                point = self._interface.uniform(1, self._rng).ravel()
+        return self._start is not None
 
     def _axes(self, n: int, first: Array) -> Array:
         """(n, d) to the far end along each axis and to each other category, then part of the way, either way."""

@@ -23,11 +23,11 @@ class Flips:
         self.cells = Cells(grid, known)
         self.bill = {"points": 0, "searches": 0}
 
-    def run(self) -> None:
-        """Until the budget is spent or the game is over."""
-        step = max(2, self.harvest.left // ROUNDS)
+    def run(self, budget: int) -> None:
+        """Until about so many queries are spent, or the game is over."""
+        step, end = max(2, budget // ROUNDS), self.harvest.paid + budget
         try:
-            while self.harvest.open:
+            while self.harvest.open and self.harvest.paid < end:
                 self._round(step)
         except GameOver:
             pass

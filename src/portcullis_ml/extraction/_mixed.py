@@ -1,8 +1,9 @@
 """Where to ask: five ways of drawing questions for a table, and shares among them that move to where a copy errs.
 
-ranges     uniform between the known bounds of every column
+ranges     uniform between the known bounds of every column, whole numbers where the bounds suggest counts
 marginals  every column drawn by itself: from the pool's own column, or, without a pool, from what schemas suggest (half
-           of the values of a wide column that is never negative lie near its low end, evenly in the logarithm)
+           of the values of a wide column that is never negative lie near its low end, evenly in the logarithm, some of
+           them at 0 itself where it starts there)
 pool       rows that somebody holds
 boundary   of many rows of the other kinds, those between whose two likeliest classes the copy decides least
 worst      rows that the copy got wrong before it had seen their answers, half of their columns drawn anew
@@ -26,6 +27,8 @@ BASIC = ("ranges", "marginals", "pool")
 LEARNED = ("boundary", "worst")
 LEAST = 0.1  # no way of asking falls below this share, so that it can come back
 MOST = 0.25  # nor rises above this (before the sum is made 1): near the boundary a copy is always half wrong
+COUNTED = 0.75  # of the rows: columns that may hold counts hold whole numbers
+EMPTY = 0.5  # of the skewed values of a wide column that starts at 0: nothing at all (a capital gain, say)
 WIDE_RANGE = 5.0  # a column that spans this many times its low end (or 1, from 0) is drawn evenly in its logarithm
 
 
@@ -68,13 +71,16 @@ class Questions:
 
     def _rows(self, way: str, n: int, copy: Model | None) -> Array:
         drawn: Mapping[str, Callable[[int], Array]] = {
-            "ranges": lambda n: self.interface.uniform(n, self.rng),
+            "ranges": self._even,
             "marginals": self._marginals,
             "pool": self._next_of_pool,
             "boundary": lambda n: self._near_boundary(n, copy),
             "worst": self._near_wrong,
         }
         return drawn[way](n)
+
+    def _even(self, n: int) -> Array:
+        return even_rows(self.interface, n, self.rng).reshape(n, *self.interface.input_shape)
 
     def _marginals(self, n: int) -> Array:
         if self._pool is None:
@@ -95,9 +101,7 @@ class Questions:
 
     def _near_boundary(self, n: int, copy: Model | None) -> Array:
         assert copy is not None  # the way is offered after the first round
-        rows = np.concatenate(
-            [self._marginals(self.candidates // 2), self.interface.uniform(self.candidates, self.rng)]
-        )
+        rows = np.concatenate([self._marginals(self.candidates // 2), self._even(self.candidates)])
         top = np.sort(copy.scores(rows), axis=1)
         return rows[np.argsort(top[:, -1] - top[:, -2], kind="stable")[:n]]
 
@@ -110,23 +114,43 @@ class Questions:
         return np.where(self.rng.random(a.shape) < 0.5, a, b)
 
 
-def typical_rows(interface: Interface, n: int, rng: np.random.Generator) -> Array:
-    """(n, *input_shape) rows as tables tend to hold them: large amounts are rare, and counts are whole numbers.
+def even_rows(interface: Interface, n: int, rng: np.random.Generator) -> Array:
+    """(n, n_inputs) rows, uniform between the bounds; in most of them columns that may hold counts are whole.
 
-    Whether a column holds counts is a guess: where both its ends are whole, half of the rows round it.
+    Whether a column holds counts is a guess: its ends are whole and apart. Its whole numbers are equally likely, so
+    that its ends come up as often as the others.
     """
     flat = interface.uniform(n, rng).reshape(n, interface.n_inputs)
-    rounded = rng.random(n) < 0.5
+    counted = rng.random(n) < COUNTED
+    for j in np.flatnonzero(_counts(interface)):
+        flat[counted, j] = rng.integers(int(interface.low[j]), int(interface.high[j]) + 1, size=counted.sum())
+    return flat
+
+
+def typical_rows(interface: Interface, n: int, rng: np.random.Generator) -> Array:
+    """(n, *input_shape) rows as tables tend to hold them: large amounts are rare, and nothing at all is common."""
+    flat, counts = even_rows(interface, n, rng), _counts(interface)
     for j, (low, high) in enumerate(zip(interface.low, interface.high, strict=True)):
-        categorical = interface.features is not None and interface.features[j].categorical
         start = low if low > 0 else 1.0  # from where on values are spread evenly in the logarithm
-        if categorical or low < 0 or (high - low) / start < WIDE_RANGE:
+        if not _numeric(interface)[j] or low < 0 or (high - low) / start < WIDE_RANGE:
             continue
         skewed = low + start * np.expm1(rng.random(n) * np.log1p((high - low) / start))
+        skewed = np.where(rng.random(n) < EMPTY, low, skewed) if low == 0 else skewed
+        skewed = np.where((rng.random(n) < COUNTED) & counts[j], np.round(skewed), skewed)
         flat[:, j] = np.where(rng.random(n) < 0.5, skewed, flat[:, j])
-    whole = (interface.low % 1 == 0) & (interface.high % 1 == 0)
-    flat = np.where(rounded[:, None] & whole, np.round(flat), flat)
     return flat.reshape(n, *interface.input_shape)
+
+
+def _numeric(interface: Interface) -> NDArray[np.bool_]:
+    features = interface.features or ()
+    return np.array([not f.categorical for f in features] if features else [True] * interface.n_inputs)
+
+
+def _counts(interface: Interface) -> NDArray[np.bool_]:
+    """(n_inputs,) the columns of a table that may hold counts."""
+    low, high = interface.low, interface.high
+    whole = (low % 1 == 0) & (high % 1 == 0) & (high - low > 1)
+    return np.asarray(whole & _numeric(interface) & (interface.features is not None))
 
 
 def wrong_labels(copy: Model, x: Array, labels: Labels) -> NDArray[np.bool_]:

@@ -48,7 +48,7 @@ SHARPEST = 16.0  # the power to which a copy's probabilities are raised at most
 ASIDE = 0.2  # of the pairs
 WAYS = ("network", "lookup", "subtract")
 USEFUL = 0.5  # of the distance from the truth: where more is left, answers are taken as they came
-UNITS = ("noise", "prediction_poisoning", "private_answers", "random_vertex", "reverse_sigmoid", "rounding")
+UNITS = ("noise", "prediction_poisoning", "private_answers", "random_vertex", "reverse_sigmoid")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ are one step, and cost once: what makes the trees hard to tell apart makes their
 Random points come from the whole range and, as many, from the cells that known thresholds make, which are small where
 the training data was dense. With a budget that does not reach, what the steps do not explain is fitted by boosted trees
 on the cells, or all is, whichever does better on points left out of the fit. Where the lines alone would cost more than
-half of the budget, they are left, and the other half buys such points (and rows of a pool) to fit trees to.
+a seventh of the budget, they are left, and the rest buys the mixed questions of `retraining`. Either way a surrogate is
+fitted to the same answers, and the copy is what does better on rows set aside: `notes["copy"]` says which.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
 from portcullis_ml.extraction._cells import Cells, best_of, from_labels
 from portcullis_ml.extraction._counterexamples import Builder
+from portcullis_ml.extraction._fallback import ask_aside, ask_mixed, better_copy, share_aside, surrogate_of
 from portcullis_ml.extraction._flips import Flips
 from portcullis_ml.extraction._grid import Grid, Identities, Ints
 from portcullis_ml.extraction._lines import Changes, Known
@@ -47,7 +49,7 @@ from portcullis_ml.models.steps import Link
 
 __all__ = ["TreeEnsembles"]
 
-LINES = 0.5  # of the budget at most; where the lines would cost more, the rest is better spent on random points
+LINES = 0.15  # of the budget at most: the steps cost five to ten times as much, and would not fit where lines cost more
 LINKS = ("auto", "share", "logit")
 NOTHING = "tree_ensembles had no answer to start from: the budget is empty or the door is closed. Raise the budget."
 
@@ -72,22 +74,34 @@ class TreeEnsembles(ExtractionAttack):
 
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         grid, known = Grid.of(interface, self.eps), Known()
+        if interface.task == "classification" and harvest.open and not self._for_lines(harvest, grid):
+            return self._surrogate(harvest, interface, knowledge.pool, rng)
         if adds_up(interface):
             model = self._from_sums(harvest, interface, grid, known, knowledge.pool, rng)
         else:
-            model = self._from_labels(harvest, interface, grid, known, rng)
+            model = self._from_labels(harvest, interface, grid, known, knowledge.pool, rng)
         harvest.notes["thresholds"] = len(known.keys)
         return model
 
     def _from_labels(
-        self, harvest: Harvest, interface: Interface, grid: Grid, known: Known, rng: np.random.Generator
+        self,
+        harvest: Harvest,
+        interface: Interface,
+        grid: Grid,
+        known: Known,
+        pool: Array | None,
+        rng: np.random.Generator,
     ) -> Model:
         flips = Flips(harvest, grid, known, rng)
-        flips.run()
-        harvest.notes |= {"way": "labels", "bill": flips.bill}
+        flips.run(self._for_lines(harvest, grid))
+        paid = harvest.paid
+        aside = ask_aside(harvest, interface, pool, rng)
+        ask_mixed(harvest, interface, pool, aside, rng)
+        harvest.notes |= {"way": "labels", "bill": flips.bill | {"mixed": harvest.paid - paid}}
         if not len(harvest):
             raise AttackFailed(NOTHING)
-        return from_labels(harvest, Cells(grid, known), interface, self.trees, rng)
+        copy = from_labels(harvest, Cells(grid, known), interface, self.trees, aside, rng)
+        return better_copy("trees", copy, harvest, interface, aside, rng)
 
     def _from_sums(
         self,
@@ -100,16 +114,13 @@ class TreeEnsembles(ExtractionAttack):
     ) -> Model:
         width = max(interface.n_classes - 1, 1)
         bases = np.concatenate([[0 * grid.last, grid.last], grid.uniform(self.anchors, rng)])[: self.anchors]
-        identities = Identities(harvest, grid, interface.n_classes, harvest.paid + max(1, LINES * harvest.left))
+        identities = Identities(harvest, grid, interface.n_classes, harvest.paid + self._for_lines(harvest, grid))
         line, changes, seen = lines_of_each(identities, bases, known)
         link = self._link(interface, identities, line, changes)
         cells, stairs = Cells(grid, known), Stairs(grid, bases[0], width)
         if seen < len(bases):
-            bill, fresh = {"lines": harvest.paid}, cells.spend(harvest, pool, rng)
-            if not len(harvest):
-                raise AttackFailed(NOTHING)
-            bill["points"] = harvest.paid - bill["lines"]
-            harvest.notes |= {"way": "points", "link": link, "bill": bill, "complete": False}
+            fresh, aside = self._points(harvest, interface, cells, pool, rng)
+            harvest.notes |= {"way": "points", "link": link, "complete": False}
         else:
             scores = identities.scores(np.arange(len(identities)))
             sums = Sums(harvest, grid, interface, link, float(np.ptp(scores, axis=0).max()) or 1.0)
@@ -118,10 +129,46 @@ class TreeEnsembles(ExtractionAttack):
             harvest.notes |= {"way": "steps", "link": link, **builder.notes()}
             if builder.complete:
                 return builder.stairs.model(link)
-            stairs, fresh = builder.stairs, np.concatenate([np.empty(0, np.int64), *builder.drawn])
+            drawn = rng.permutation(np.concatenate([np.empty(0, np.int64), *builder.drawn]))
+            n = share_aside(len(drawn))
+            stairs, fresh, aside = builder.stairs, drawn[n:], drawn[:n]
         model, errors = best_of(harvest, cells, stairs, link, fresh=fresh, trees=self.trees, rng=rng)
         harvest.notes |= {"errors": errors}
-        return model
+        if interface.task == "regression":
+            return model
+        name = min(errors, key=lambda n: errors[n]) if errors else "steps"
+        return better_copy(name, model, harvest, interface, aside, rng)
+
+    def _surrogate(self, harvest: Harvest, interface: Interface, pool: Array | None, rng: np.random.Generator) -> Model:
+        """What a budget buys that cannot pay for the lines: mixed questions and a surrogate."""
+        ask_mixed(harvest, interface, pool, np.empty(0, np.int64), rng)
+        harvest.notes |= {"way": "surrogate", "bill": {"points": harvest.paid}, "complete": False, "thresholds": 0}
+        if not len(harvest):
+            raise AttackFailed(NOTHING)
+        return surrogate_of(harvest, interface, rng)
+
+    def _for_lines(self, harvest: Harvest, grid: Grid) -> int:
+        """The queries that lines may cost: a share of the budget, and none where that does not reach their ends."""
+        ends = np.where(grid.numeric, 2, grid.last + 1)[grid.last > 0].sum()
+        most = round(LINES * harvest.left)
+        return most if most >= self.anchors * ends else 0
+
+    def _points(
+        self, harvest: Harvest, interface: Interface, cells: Cells, pool: Array | None, rng: np.random.Generator
+    ) -> tuple[Ints, Ints]:
+        """Spend what the lines have left on points that teach trees or a surrogate: rows of the harvest to fit to, and
+        rows set aside."""
+        bill = {"lines": harvest.paid}
+        aside = np.empty(0, np.int64)
+        if interface.task == "regression":
+            fresh = cells.spend(harvest, pool, rng)
+        else:
+            aside = ask_aside(harvest, interface, pool, rng)
+            fresh = ask_mixed(harvest, interface, pool, aside, rng)
+        if not len(harvest):
+            raise AttackFailed(NOTHING)
+        harvest.notes["bill"] = bill | {"points": harvest.paid - bill["lines"]}
+        return fresh, aside
 
     def _link(self, interface: Interface, identities: Identities, line: Ints, changes: Changes) -> Link:
         if interface.task == "regression":

@@ -10,22 +10,25 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.extraction import Extraction
+from portcullis_ml.core.oracle import LocalOracle, MeteredOracle
 from portcullis_ml.core.types import Array, Interface, Model
 from portcullis_ml.gateway.oracle import HttpOracle
 from portcullis_ml.gateway.policy.clients import new_key
+from portcullis_ml.gateway.policy.policy import read_policy
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 from portcullis_ml.gateway.state.private import make_private
 from portcullis_ml.models.mlp import fit_mlp
 
-__all__ = ["MlpLearner", "attack", "digits_model", "digits_rows", "start_model_server", "write_demo"]
+__all__ = ["MlpLearner", "Theft", "behind_gate", "behind_policy", "digits_model", "digits_rows", "start_model_server",
+           "unguarded", "without_asking", "write_demo"]  # fmt: skip
 
 INTERFACE = Interface(input_shape=(64,), n_classes=10)
 SERVED = ModelSpec(name="digits", interface=INTERFACE)
@@ -52,9 +55,10 @@ key = [
     {{ client = "thief", sha256 = "{thief}" }},
 ]
 
+# A quota and classes alone hold back the thief of `portcullis demo attack`; the watch is for those who ask otherwise.
 [[guard]]
 unit = "quota"
-rows = 20000
+rows = 400
 per = 86400
 
 [[guard]]
@@ -63,8 +67,7 @@ detector = {{ unit = "prada", threshold = 3.0 }}   # calibrated on shuffled digi
 then = {{ unit = "block" }}
 
 [[guard]]
-unit = "rounding"
-decimals = 3
+unit = "label_only"
 
 [state]
 url = "sqlite:///{folder}/state.db"
@@ -83,6 +86,7 @@ def digits_rows() -> tuple[Array, np.ndarray]:
     return found.data / 16.0, found.target
 
 
+@cache
 def digits_model() -> tuple[Model, ModelSpec]:
     """The victim, the same on every start, and how it is served."""
     x, y = digits_rows()
@@ -124,18 +128,72 @@ def write_demo(upstream: str, folder: str | None = None) -> tuple[Path, dict[str
     return path, {name: key for name, (key, _) in keys.items()}
 
 
-def attack(
-    url: str, key: str | None, *, budget: int = 2_000, rng: np.random.Generator, watch: Any = None
-) -> tuple[Extraction, HttpOracle]:
-    """Jb-top3 against a gate, with ten digits of each class to begin with."""
-    x, y = digits_rows()
-    own = np.arange(TRAINED_ON, len(x))
-    seeds = np.concatenate([x[own[y[own] == digit][:10]] for digit in range(10)])
+@dataclass(frozen=True)
+class Theft:
+    """What one thief came to."""
+
+    answered: int  # rows
+    agreed: int  # of the digits that the thief did not begin with, those on which copy and model agree ...
+    of: int  # ... and how many there are
+    stopped: str  # why it ended
+
+
+def without_asking(*, rng: np.random.Generator) -> Theft:
+    """What the thief's own hundred digits are worth, labelled by hand."""
+    own = _own_digits()
+    copy = MlpLearner().fit(own.seeds, np.eye(10)[own.labels], rng=rng)
+    return _judged(0, copy, own, "")
+
+
+def unguarded(*, budget: int, rng: np.random.Generator, watch: Any = None) -> Theft:
+    """The thief asks the model itself."""
+    return _theft(LocalOracle(digits_model()[0], INTERFACE, budget=budget), rng, watch)
+
+
+def behind_policy(*, budget: int, rng: np.random.Generator, watch: Any = None) -> Theft:
+    """The thief asks a model in this process, behind the guard of the demonstration's policy."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, _ = write_demo("http://127.0.0.1:1", folder)
+        guard = read_policy(path).guard()
+    return _theft(LocalOracle(digits_model()[0], INTERFACE, budget=budget, guard=guard), rng, watch)
+
+
+def behind_gate(url: str, key: str | None, *, budget: int, rng: np.random.Generator, watch: Any = None) -> Theft:
+    """The thief asks a gate. Raises Unreachable where there is none, AttackFailed where it answers not one row."""
     headers = {"x-api-key": key} if key else {}
     oracle = HttpOracle(
         url, interface=INTERFACE, budget=budget, model="digits", headers=headers, rows_per_request=16,
         per_second=None, attempts=3,
     )  # fmt: skip
+    try:
+        return _theft(oracle, rng, watch)
+    finally:
+        oracle.close()
+
+
+class _Own(NamedTuple):
+    """The thief's ten digits of each class, what they show, and the digits that its copy is judged by."""
+
+    seeds: Array
+    labels: np.ndarray
+    judged_by: Array
+
+
+def _own_digits() -> _Own:
+    x, y = digits_rows()
+    rest = np.arange(TRAINED_ON, len(x))
+    seeds = np.concatenate([rest[y[rest] == digit][:10] for digit in range(10)])
+    return _Own(x[seeds], y[seeds], x[np.setdiff1d(rest, seeds)])
+
+
+def _theft(oracle: MeteredOracle, rng: np.random.Generator, watch: Any) -> Theft:
+    """Jb-top3, which begins with the thief's own digits."""
+    own = _own_digits()
     jacobian = resolve("portcullis_ml.extraction:CATALOG").load("jacobian")(direction="top_k", k=3)
-    found = jacobian(oracle, Knowledge(seeds=seeds, learner=MlpLearner()), rng=rng, watch=watch)
-    return found, oracle
+    found = jacobian(oracle, Knowledge(seeds=own.seeds, learner=MlpLearner()), rng=rng, watch=watch)
+    return _judged(len(found.x), found.model, own, found.stopped)
+
+
+def _judged(answered: int, copy: Model, own: _Own, stopped: str) -> Theft:
+    same = digits_model()[0].scores(own.judged_by).argmax(1) == copy.scores(own.judged_by).argmax(1)
+    return Theft(answered, int(same.sum()), len(same), stopped)

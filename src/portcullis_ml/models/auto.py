@@ -1,8 +1,9 @@
-"""A learner that chooses what to fit by answers that it sets aside: what a professional would do with a table.
+"""A learner that weighs families by answers that it sets aside: what a professional would do with a table.
 
-Several families are fitted to a part of the rows and compared on the rest: agreement of the labels first, then
-cross-entropy. The winner, or the mean of the two or three best where that does better on the rest, is fitted to all
-rows. The rows that were set aside were paid for like the others, so nothing is learned for free.
+Several families are fitted to a part of the rows and predict the rest, where weights, at least 0, are found that make
+the sum of their logits nearest to the answers (stacking: Wolpert, 1992). A blend of at most three families is fitted to
+all rows, or one family where that does as well. The rows that were set aside were paid for like the others, so nothing
+is learned for free.
 
 With scores, families are regressions on log-ratios of probabilities; where the answers are labels, or scores so
 coarse that many are 0 and 1, they are classifiers too. Few rows get few families, and fewer than 20 get one.
@@ -11,12 +12,14 @@ coarse that many are 0 and 1, they are classifiers too. Few rows get few familie
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import entr, log_softmax, softmax
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.settings import bound, check
@@ -29,21 +32,30 @@ __all__ = ["AutoLearner", "AutoModel"]
 
 FEW = 20  # rows with fewer than these are not split
 SMALL = 200  # fewer rows than these are fitted by cheap families only
-FOLDED = 1200  # up to so many rows are set aside in three parts, each once
-ASIDE = 0.25  # of more rows than that
-COMPARED = 2000  # rows at most that take part in choosing
-DENSE = 2000  # rows at most for a kernel, whose time grows with their cube
-WIDE = 400  # encoded columns above which boosting and kernels take too long
+FOLDED = 600  # up to so many rows are set aside in three parts, each once
+ASIDE = 0.3  # of more rows than that
+COMPARED = 1500  # rows at most that take part in choosing
+WIDE = 400  # encoded columns (of text, say) above which boosted trees take too long and a kernel weighs all alike
 HARD = 0.3  # of the rows: where more are certain, classifiers are tried beside regressions
 NETWORKS = 3  # fitted to all rows and averaged, where a network was chosen
-BLENDS = 3  # families at most in a blend
+BLENDED = 3  # families at most in a blend
+SMALLEST = 0.05  # of the sum of the weights: families below it are left out
+GAIN = 0.9  # a blend must bring the divergence from the answers below this share of the best family's
+EXACT = 1e-6  # a family so near to the answers is exact, and no blend is better
+FLAT = 1e-4  # the penalty on squared weights, which makes them unique
+LEAST = 1e-3  # weight, so that a blend of families that know nothing still has an opinion
 
 
 class AutoModel:
-    """The mean of the logits of fitted families; `chosen` says which, and how each did on the rows set aside."""
+    """A weighted sum of the logits of fitted families; `chosen` says which, and how each did on the rows set aside."""
 
     def __init__(
-        self, shape: tuple[int, ...], n_classes: int, encoding: QuantileEncoding, parts: Sequence[Fitted], chosen: Any
+        self,
+        shape: tuple[int, ...],
+        n_classes: int,
+        encoding: QuantileEncoding,
+        parts: Sequence[tuple[Fitted, float]],
+        chosen: Any,
     ) -> None:
         self.input_shape = shape
         self.n_classes = n_classes
@@ -56,7 +68,7 @@ class AutoModel:
         if len(x) == 0:
             return np.empty((0, self.n_classes))
         z = self._encoding(x)
-        return np.asarray(softmax(_mean([part(z) for part in self._parts]), axis=1))
+        return np.asarray(softmax(sum(weight * log_softmax(part(z), axis=1) for part, weight in self._parts), axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,55 +103,70 @@ class AutoLearner:
         z = encoding(x)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # a fit that does not converge shows in its score
-            names, table = choose(self._candidates(z, p), z, p, rng, seed)
-            parts = {name: fit for name in names if (fit := _tried(name, z, p, seed, z, networks=NETWORKS)[0])}
+            groups = encoding.groups if z.shape[1] <= WIDE else np.zeros(z.shape[1], np.int64)
+            rows = _Rows(z, p, groups, seed)
+            weights, table = rows.choose(self._candidates(z, p), rng)
+            fits = {name: rows.fit(name, slice(None), z, networks=NETWORKS)[0] for name in weights}
+        parts = {name: (fit, weights[name]) for name, fit in fits.items() if fit is not None}
         if not parts:
             return ConstantModel(x.shape[1:], p.mean(axis=0) / p.mean(axis=0).sum())
-        chosen = {"fitted": list(parts), "rows": len(z), "set_aside": table}
+        chosen: dict[str, Any] = {"fitted": {name: round(weight, 3) for name, (_, weight) in parts.items()}}
+        chosen |= {"rows": len(z), "set_aside": table}
         return AutoModel(x.shape[1:], p.shape[1], encoding, list(parts.values()), chosen)
 
     def _candidates(self, z: Array, p: Array) -> list[str]:
         """Families by name, the one to fall back on first; "... labels" where the answers are certain."""
-        names = self.families or ("linear", "boosted", "network", "forest", "kernel")
+        names = self.families or ("linear", "boosted", "network", "kernel", "forest")
         if len(z) < SMALL and not self.families:
-            names = ("linear", "boosted", "network")
-        slow = {"boosted", "kernel"} if z.shape[1] > WIDE else {"kernel"} if len(z) > DENSE else set()
-        names = tuple(n for n in names if n not in slow) or ("linear",)
+            names = names[:4]
+        if z.shape[1] > WIDE:
+            names = tuple(n for n in names if n != "boosted") or ("linear",)
         certain = (p.max(axis=1) >= 1.0).mean()
         several = len(np.unique(p.argmax(axis=1))) > 1
-        soft = [] if certain == 1.0 else list(names)
-        hard = (
-            names if certain > HARD else names[1:2]
-        )  # boosted trees also where scores are shown: few seconds, often best
-        return soft + [f"{n} labels" for n in hard if several]
+        smooth = [n for n in names if n == "kernel"]  # a regression that does well on labels, too
+        soft = smooth if certain == 1.0 and several else list(names)
+        return soft + [f"{n} labels" for n in names if several and certain > HARD]
 
 
-def choose(
-    names: Sequence[str], z: Array, p: Array, rng: np.random.Generator, seed: int
-) -> tuple[list[str], dict[str, Any]]:
-    """The families to fit to every row, and {family or blend: [agreement, cross-entropy]} on the rows set aside."""
-    if len(z) < FEW or len(names) == 1:
-        return list(names[:1]), {}
-    rows = rng.permutation(len(z))[:COMPARED]
-    logits: dict[str, list[Array]] = {name: [] for name in names}
-    asides = []
-    for train, aside in _splits(rows):
-        asides.append(aside)
-        for name in list(logits):
-            _, found = _tried(name, z[train], p[train], seed, z[aside])
-            if found is None:
-                del logits[name]  # it failed or gave NaN: it is out
-            else:
-                logits[name].append(found)
-    if not logits:
-        return list(names[:1]), {}
-    truth = p[np.concatenate(asides)]
-    stacked = {name: np.concatenate(parts) for name, parts in logits.items()}
-    table = {name: _score(found, truth) for name, found in stacked.items()}
-    order = _ranked(table, truth)
-    for k in range(2, min(BLENDS, len(order)) + 1):
-        table[" + ".join(order[:k])] = _score(_mean([stacked[name] for name in order[:k]]), truth)
-    return _ranked(table, truth)[0].split(" + "), table
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Encoded rows z (n, width), answers p (n, c), and what families are fitted with."""
+
+    z: Array
+    p: Array
+    groups: NDArray[np.int64]
+    seed: int
+
+    def choose(self, names: Sequence[str], rng: np.random.Generator) -> tuple[dict[str, float], dict[str, Any]]:
+        """Weights of the families to fit to every row, and {family or blend: [agreement, cross-entropy]} set aside."""
+        fall_back = {names[0]: 1.0}
+        if len(self.z) < FEW or len(names) == 1:
+            return fall_back, {}
+        order = rng.permutation(len(self.z))[:COMPARED]
+        logits: dict[str, list[Array]] = {name: [] for name in names}
+        asides = []
+        for train, aside in _splits(order):
+            asides.append(aside)
+            for name in list(logits):
+                _, found = self.fit(name, train, self.z[aside])
+                if found is None:
+                    del logits[name]  # it failed or gave NaN: it is out
+                else:
+                    logits[name].append(log_softmax(found, axis=1))
+        if not logits:
+            return fall_back, {}
+        return _weigh({name: np.concatenate(parts) for name, parts in logits.items()}, self.p[np.concatenate(asides)])
+
+    def fit(
+        self, name: str, train: Labels | slice, aside: Array, *, networks: int = 1
+    ) -> tuple[Fitted | None, Array | None]:
+        """The fitted family and its logits for the rows set aside; None where it cannot be fitted or gives NaN."""
+        try:
+            fitted = fit_family(name, self.z[train], self.p[train], self.seed, groups=self.groups, networks=networks)
+            found = fitted(aside)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):  # one class in a part, a singular matrix
+            return None, None
+        return (fitted, found) if np.isfinite(found).all() else (None, None)
 
 
 def _splits(rows: Labels) -> Iterator[tuple[Labels, Labels]]:
@@ -152,35 +179,43 @@ def _splits(rows: Labels) -> Iterator[tuple[Labels, Labels]]:
         yield np.concatenate([rows[j::3] for j in range(3) if j != k]), rows[k::3]
 
 
-def _tried(
-    name: str, z: Array, p: Array, seed: int, aside: Array, *, networks: int = 1
-) -> tuple[Fitted | None, Array | None]:
-    """The fitted family and its logits for the rows set aside; None where it cannot be fitted or gives NaN."""
-    try:
-        fitted = fit_family(name, z, p, seed, networks=networks)
-        found = fitted(aside)
-    except (ValueError, ArithmeticError, np.linalg.LinAlgError):  # one class in a part, a singular matrix
-        return None, None
-    return (fitted, found) if np.isfinite(found).all() else (None, None)
+def _weigh(logits: Mapping[str, Array], truth: Array) -> tuple[dict[str, float], dict[str, Any]]:
+    """The weights of the best family alone, or of a blend that is clearly nearer to the answers; and the scores."""
+    alone = {name: _weights({name: found}, truth) for name, found in logits.items()}
+    found = {name: _score(_sum(weights, logits), truth) for name, weights in alone.items()}
+    best = min(found, key=lambda name: found[name][1])
+    chosen, weights = alone[best], _weights(logits, truth)
+    total = sum(weights.values())
+    kept = [n for n in sorted(weights, key=lambda n: -weights[n])[:BLENDED] if weights[n] >= SMALLEST * total]
+    if len(kept) > 1:
+        blend, name = _weights({name: logits[name] for name in kept}, truth), " + ".join(kept)
+        found[name] = _score(_sum(blend, logits), truth)
+        certain = float(entr(truth).sum(axis=1).mean())  # no prediction has a cross-entropy below this
+        if found[name][1] - certain < GAIN * (found[best][1] - certain) - EXACT:
+            chosen = blend
+    return chosen, {name: [round(score, 4) for score in scores] for name, scores in found.items()}
 
 
-def _mean(logits: Sequence[Array]) -> Array:
-    return np.asarray(np.mean([log_softmax(part, axis=1) for part in logits], axis=0))
+def _weights(logits: Mapping[str, Array], truth: Array) -> dict[str, float]:
+    """`LEAST` or more each: of the sum of logits that has the least cross-entropy to the answers, a convex problem."""
+    stacked = np.stack(list(logits.values()))
+
+    def loss(weights: Array) -> tuple[float, Array]:
+        logs = log_softmax(np.tensordot(weights, stacked, 1), axis=1)
+        gradient = (stacked * (np.exp(logs) - truth)).sum(axis=(1, 2)) / len(truth)
+        entropy = -(truth * logs).sum() / len(truth)
+        return float(entropy + FLAT * (weights**2).sum()), gradient + 2 * FLAT * weights
+
+    start = np.full(len(stacked), 1 / len(stacked))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(LEAST, None)] * len(stacked)).x
+    return {name: float(weight) for name, weight in zip(logits, found, strict=True)}
 
 
-def _score(logits: Array, p: Array) -> list[float]:
-    """[agreement, cross-entropy] to four digits."""
+def _sum(weights: Mapping[str, float], logits: Mapping[str, Array]) -> Array:
+    return np.asarray(sum(weight * logits[name] for name, weight in weights.items()))
+
+
+def _score(logits: Array, p: Array) -> tuple[float, float]:
+    """Agreement and cross-entropy."""
     agreement = (logits.argmax(axis=1) == p.argmax(axis=1)).mean()
-    entropy = -(p * log_softmax(logits, axis=1)).sum(axis=1).mean()
-    return [round(float(agreement), 4), round(float(entropy), 4)]
-
-
-def _ranked(table: dict[str, list[float]], truth: Array) -> list[str]:
-    """The best first: by agreement, then by cross-entropy.
-
-    Where probabilities are shown, agreements within one standard error of the best are taken for equal: a few hundred
-    labels tell families apart less surely than as many probabilities do.
-    """
-    best = max(agreement for agreement, _ in table.values())
-    error = np.sqrt(best * (1 - best) / len(truth)) if (truth.max(axis=1) >= 1.0).mean() <= HARD else 0.0
-    return sorted(table, key=lambda name: (max(best - table[name][0] - error, 0.0), table[name][1]))
+    return float(agreement), float(-(p * log_softmax(logits, axis=1)).sum(axis=1).mean())

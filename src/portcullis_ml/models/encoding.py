@@ -6,13 +6,14 @@ It follows from the interface alone. Inputs that cannot vary are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Array, Interface, Model
 
-__all__ = ["Encoded", "Encoding"]
+__all__ = ["Encoded", "Encoding", "RowEncoding"]
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,21 @@ class Encoding:
         return raw, b - raw @ ((self.low + self.high) / 2)
 
 
+class RowEncoding(Protocol):
+    """Any way of encoding rows."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+    def __call__(self, x: Array, /) -> Array:
+        """(n, *input_shape) -> (n, width)."""
+
+
 @dataclass(eq=False)
 class Encoded:
     """A model of encoded rows, as a model of the inputs."""
 
-    encoding: Encoding
+    encoding: RowEncoding
     inner: Model
 
     def __post_init__(self) -> None:

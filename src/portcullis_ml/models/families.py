@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Array
 
@@ -36,15 +37,29 @@ def log_ratios(p: Array) -> Array:
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 
 
-def fit_family(name: str, z: Array, p: Array, seed: int, *, networks: int = 1) -> Fitted:
+@dataclass(frozen=True)
+class Task:
+    """What an estimator is made for: n rows, a seed, and which encoded columns are one column's (`GaussianProcess`)."""
+
+    n: int
+    seed: int
+    groups: NDArray[np.int64]
+
+
+def fit_family(
+    name: str, z: Array, p: Array, seed: int, *, groups: NDArray[np.int64] | None = None, networks: int = 1
+) -> Fitted:
     """The family of that name, fitted. "boosted labels" is the classifier where "boosted" is the regression.
 
-    `networks` regressions from several seeds are averaged where the family is a network, whose luck differs.
+    `networks` regressions from several seeds are averaged where the family is a network, whose luck differs. Without
+    `groups` every encoded column stands for itself.
     """
     family, _, labels = name.partition(" ")
     scaler = _Scale.of(z)
+    alone = np.arange(z.shape[1]) if groups is None else groups
+    tasks = [Task(len(z), s, alone) for s in range(seed, seed + (networks if family == "network" else 1))]
     if labels:
-        model = FAMILIES[family].classifier(len(z), seed).fit(scaler(z), p.argmax(axis=1))
+        model = FAMILIES[family].classifier(tasks[0]).fit(scaler(z), p.argmax(axis=1))
         return _OfLabels(scaler, model, p.shape[1])
     y = log_ratios(p)
     y = y[:, 1:] - y[:, :1] if p.shape[1] == 2 else y
@@ -52,8 +67,7 @@ def fit_family(name: str, z: Array, p: Array, seed: int, *, networks: int = 1) -
     goal = (y - middle) / spread
     rows = scaler(z)
     columns = goal.T if family == "boosted" else [goal if goal.shape[1] > 1 else goal[:, 0]]
-    seeds = range(seed, seed + (networks if family == "network" else 1))
-    models = [[FAMILIES[family].regressor(len(z), s).fit(rows, column) for column in columns] for s in seeds]
+    models = [[FAMILIES[family].regressor(task).fit(rows, column) for column in columns] for task in tasks]
     return _OfScores(scaler, models, middle, spread)
 
 
@@ -107,78 +121,85 @@ class _OfLabels:
 
 @dataclass(frozen=True)
 class Family:
-    """Makers of an unfitted scikit-learn estimator for n rows and a seed."""
+    """Makers of unfitted estimators."""
 
-    regressor: Callable[[int, int], Any]
-    classifier: Callable[[int, int], Any]
+    regressor: Callable[[Task], Any]
+    classifier: Callable[[Task], Any]
 
 
-def _boosted(n: int, seed: int) -> dict[str, Any]:
-    leaf = 5 if n >= 200 else 2
+def _boosted(task: Task) -> dict[str, Any]:
+    leaf = 5 if task.n >= 200 else 2
     return {
         "max_iter": 300, "learning_rate": 0.08, "max_leaf_nodes": 8, "min_samples_leaf": leaf, "max_bins": 128,
-        "early_stopping": False, "random_state": seed,
+        "early_stopping": False, "random_state": task.seed,
     }  # fmt: skip
 
 
-def _boosted_regression(n: int, seed: int) -> Any:
+def _boosted_regression(task: Task) -> Any:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    return HistGradientBoostingRegressor(**_boosted(n, seed))
+    return HistGradientBoostingRegressor(**_boosted(task))
 
 
-def _boosted_labels(n: int, seed: int) -> Any:
+def _boosted_labels(task: Task) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    return HistGradientBoostingClassifier(**_boosted(n, seed) | {"max_iter": 150})
+    return HistGradientBoostingClassifier(**_boosted(task) | {"max_iter": 150})
 
 
-def _network_regression(n: int, seed: int) -> Any:
+def _steps(task: Task) -> int:
+    """Iterations of a network's descent: fewer where rows are wide (text), whose steps cost more and fit sooner."""
+    return max(40, min(300, 60_000 // max(1, len(task.groups))))
+
+
+def _network_regression(task: Task) -> Any:
     from sklearn.neural_network import MLPRegressor
 
-    return MLPRegressor(hidden_layer_sizes=(64,), alpha=10.0, solver="lbfgs", max_iter=300, random_state=seed)
+    return MLPRegressor(
+        hidden_layer_sizes=(64,), alpha=10.0, solver="lbfgs", max_iter=_steps(task), random_state=task.seed
+    )
 
 
-def _network_labels(n: int, seed: int) -> Any:
+def _network_labels(task: Task) -> Any:
     from sklearn.neural_network import MLPClassifier
 
-    return MLPClassifier((64,), alpha=1.0, solver="lbfgs", max_iter=200, random_state=seed)
+    return MLPClassifier((64,), alpha=1.0, solver="lbfgs", max_iter=_steps(task), random_state=task.seed)
 
 
-def _linear_regression(n: int, seed: int) -> Any:
-    from sklearn.linear_model import Ridge
+def _linear_regression(task: Task) -> Any:
+    from sklearn.linear_model import RidgeCV
 
-    return Ridge(alpha=1e-3)
+    return RidgeCV(alphas=10.0 ** np.arange(-6, 5))  # by leaving out one row at a time, in closed form
 
 
-def _linear_labels(n: int, seed: int) -> Any:
+def _linear_labels(task: Task) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=10.0, max_iter=500, random_state=seed)
+    return LogisticRegression(C=10.0, max_iter=500, random_state=task.seed)
 
 
-def _forest_regression(n: int, seed: int) -> Any:
+def _forest_regression(task: Task) -> Any:
     from sklearn.ensemble import ExtraTreesRegressor
 
-    return ExtraTreesRegressor(TREES, max_features=0.4, random_state=seed)
+    return ExtraTreesRegressor(TREES, max_features=0.4, random_state=task.seed)
 
 
-def _forest_labels(n: int, seed: int) -> Any:
+def _forest_labels(task: Task) -> Any:
     from sklearn.ensemble import ExtraTreesClassifier
 
-    return ExtraTreesClassifier(TREES, max_features=0.4, min_samples_leaf=2, random_state=seed)
+    return ExtraTreesClassifier(TREES, max_features=0.4, min_samples_leaf=2, random_state=task.seed)
 
 
-def _kernel_regression(n: int, seed: int) -> Any:
-    from sklearn.kernel_ridge import KernelRidge
+def _kernel_regression(task: Task) -> Any:
+    from portcullis_ml.models.gaussian import GaussianProcess
 
-    return KernelRidge(kernel="poly", degree=2, alpha=0.1)
+    return GaussianProcess(task.groups, task.seed)
 
 
-def _kernel_labels(n: int, seed: int) -> Any:
+def _kernel_labels(task: Task) -> Any:
     from sklearn.svm import SVC
 
-    return SVC(C=10.0, gamma="scale", random_state=seed)
+    return SVC(C=10.0, gamma="scale", random_state=task.seed)
 
 
 FAMILIES = {

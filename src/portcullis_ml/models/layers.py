@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Channels", "ConvPool", "Standardize"]
+__all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "Standardize"]
 
 
 class Channels(nn.Module):
@@ -21,6 +21,20 @@ class ConvPool(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu_(F.max_pool2d(super().forward(x), 2))
+
+
+class GlobalMax(nn.Module):
+    """(n, C, H, W) -> (n, C) the maximum of every map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax((2, 3))
+
+
+class Blend(nn.ModuleList):
+    """The mean of the log-probabilities of several networks: (n, *input_shape) -> (n, n_classes) logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([F.log_softmax(module(x), 1) for module in self]).mean(0)
 
 
 class Standardize(nn.Module):

@@ -27,7 +27,9 @@ from portcullis_ml.core.errors import InputError, MissingExtra
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NETWORKS", "Network", "build_network"]
+__all__ = ["LARGE", "NETWORKS", "Network", "build_network", "plain_network"]
+
+LARGE = 16  # a picture whose shorter side has at least this many pixels gets the larger network
 
 
 class Network(Protocol):
@@ -108,15 +110,31 @@ NETWORKS = Catalog(
             "prada_mnist",
             "table_mlp",
         )
+    }
+    | {
+        f"picture_{kind}": f"portcullis_ml.models.picture_networks:picture_{kind}"
+        for kind in ("flat", "flat_wide", "pooled", "pooled_wide")
     },
 )
+
+
+def plain_network(input_shape: tuple[int, ...]) -> str:
+    """The published network, without batch normalisation, that suits pictures of this shape."""
+    colour = len(input_shape) == 3 and input_shape[2] > 1
+    return "digits_cnn" if min(input_shape[:2]) < LARGE else "prada_gtsrb" if colour else "prada_mnist"
 
 
 def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0) -> nn.Module:
     """The network of that name, or of "my_package.module:factory", with fresh weights from torch's generator.
 
+    "a + b" is a blend of the networks a and b: the mean of their log-probabilities.
     Convolutions keep their weights channels last, which is twice as fast on a CPU.
     """
+    if "+" in name:
+        from portcullis_ml.models.layers import Blend
+
+        parts = [part.strip() for part in name.split("+")]
+        return Blend([build_network(part, input_shape, n_classes, dropout=dropout) for part in parts])
     factory: Network = NETWORKS.load(name)
     try:
         module = factory(tuple(input_shape), n_classes, dropout=dropout)

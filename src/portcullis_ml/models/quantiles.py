@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Array, Interface
 
@@ -53,6 +54,13 @@ class QuantileEncoding:
             tuple((j, knots) for j in numbers if (knots := _knots(flat[:, j])) is not None),
             tuple((j, _values(flat[:, j])) for j in codes if len(np.unique(flat[:, j])) > 1),
         )
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(width,) a number for every encoded column: the indicators of one category share theirs."""
+        alone = max(1, len(self.numbers) + len(self.ranked)) if self.numbers or not self.indicators else 0
+        together = [np.full(len(values), alone + k) for k, (_, values) in enumerate(self.indicators)]
+        return np.concatenate([np.arange(alone), *together]).astype(np.int64)
 
     def __call__(self, x: Array) -> Array:
         """(n, ...) rows -> (n, width), finite; a row of a table without a single column that varies has one zero."""

@@ -21,6 +21,7 @@ OURS = (  # a copy that `auto` has made: plain data around scikit-learn's own mo
     "portcullis_ml.models.families._OfLabels",
     "portcullis_ml.models.families._OfScores",
     "portcullis_ml.models.families._Scale",
+    "portcullis_ml.models.gaussian.GaussianProcess",
     "portcullis_ml.models.quantiles.QuantileEncoding",
 )
 TRUSTED = frozenset(

@@ -1,0 +1,57 @@
+"""Small convolutional networks with batch normalisation, for copies of picture classifiers (`auto_pictures.py`).
+
+Convolutions of 3x3, `width` feature maps in the first, twice and four times as many after it. Each halves the picture
+by max pooling while its shorter side has at least 8 pixels. "Flat" networks give the logits from every place of the
+last maps, so that they know where something stands; "pooled" ones from the maximum of each map, so that they do not.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.models.networks import Network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["picture_flat", "picture_flat_wide", "picture_pooled", "picture_pooled_wide"]
+
+POOLED = 8  # pixels of the shorter side from which a convolution is followed by pooling
+LARGE = 16  # and from which there are three convolutions, not two
+
+
+def picture(
+    input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0, width: int = 16, flat: bool = True
+) -> nn.Module:
+    """The network; inputs are brought to mean 0 and deviation 1 a channel by running statistics of their own."""
+    from torch import nn
+
+    from portcullis_ml.models.layers import Channels, GlobalMax
+
+    if len(input_shape) not in (2, 3):
+        raise InputError(f"A picture has the shape (H, W) or (H, W, C); got {input_shape}.")
+    height, breadth, maps = (*input_shape, 1)[:3]
+    short = min(height, breadth)
+    halvings = max(0, 1 + math.floor(math.log2(short / POOLED))) if short >= POOLED else 0
+    layers: list[nn.Module] = [Channels(), nn.BatchNorm2d(maps, affine=False)]
+    for block in range(max(halvings, 3 if short >= LARGE else 2)):
+        wider = width * 2 ** min(block, 2)
+        layers.append(nn.Conv2d(maps, wider, 3, padding=1, bias=False))
+        if block < halvings:
+            layers.append(nn.MaxPool2d(2))
+            height, breadth = height // 2, breadth // 2
+        layers += [nn.BatchNorm2d(wider), nn.ReLU(inplace=True)]
+        maps = wider
+    size = maps * height * breadth if flat else maps
+    return nn.Sequential(
+        *layers, nn.Flatten() if flat else GlobalMax(), nn.Dropout(dropout), nn.Linear(size, n_classes)
+    )
+
+
+picture_flat: Network = partial(picture)
+picture_flat_wide: Network = partial(picture, width=32)
+picture_pooled: Network = partial(picture, flat=False)
+picture_pooled_wide: Network = partial(picture, width=32, flat=False)

@@ -1,0 +1,94 @@
+"""One network trained on pictures as practitioners do: one cycle of the learning rate, weight decay, augmentation.
+
+The rate rises from 0 over the first quarter of the steps and falls back to 0 along a cosine (Smith and Topin,
+"Super-Convergence", arXiv 1708.07120). Augmented pictures keep the targets of the pictures that they are made of.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from portcullis_ml.models.networks import build_network
+
+__all__ = ["Recipe", "augmented", "train_network"]
+
+BATCH = 64  # rows in a step at most
+STEPS = 8  # in a pass over the rows at least, where there are rows enough for batches of 8
+RISING = 0.25  # of the steps: the rate grows
+DECAY = 0.02  # of AdamW
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained and how. `shift` is in pixels; `mirror` turns half of the pictures left to right."""
+
+    network: str
+    shift: int = 0
+    mirror: bool = False
+    rate: float = 1e-2  # the greatest learning rate
+    effort: float = 1.0  # times as many epochs
+
+    @property
+    def kind(self) -> str:
+        """The network, whatever its width."""
+        return self.network.removesuffix("_wide")
+
+    def __str__(self) -> str:
+        words = [self.network, f"shifted by {self.shift}" if self.shift else "", "mirrored" if self.mirror else ""]
+        return ", ".join(word for word in words if word)
+
+
+def train_network(recipe: Recipe, x: Tensor, p: Tensor, epochs: int) -> nn.Module:
+    """A new network on pictures x (n, *input_shape) and soft targets p (n, n_classes), in eval mode.
+
+    Weights, order and augmentation come from torch's generator for the CPU. Targets and pictures are float32.
+    """
+    module = build_network(recipe.network, tuple(x.shape[1:]), p.shape[1]).to(x.device).train()
+    optimizer = torch.optim.AdamW(module.parameters(), recipe.rate, weight_decay=DECAY, fused=True)
+    batch = min(BATCH, len(x), max(8, len(x) // STEPS))
+    epochs = max(1, round(recipe.effort * epochs))
+    passes = len(x) // batch  # rows that do not fill a batch wait for the next pass
+    for step in range(epochs * passes):
+        if step % passes == 0:
+            order = torch.randperm(len(x)).to(x.device)
+        rows = order[step % passes * batch :][:batch]
+        optimizer.param_groups[0]["lr"] = recipe.rate * one_cycle((step + 0.5) / (epochs * passes))
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(module(augmented(x[rows], recipe.shift, recipe.mirror)), p[rows]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return module.eval().requires_grad_(False)
+
+
+def one_cycle(done: float) -> float:
+    """The learning rate, as a share of the greatest one, when this share of the steps is done."""
+    if done < RISING:
+        return done / RISING
+    return 0.5 + 0.5 * math.cos(math.pi * (done - RISING) / (1 - RISING))
+
+
+def augmented(x: Tensor, shift: int, mirror: bool) -> Tensor:
+    """x (n, H, W) or (n, H, W, C), each picture moved by up to `shift` pixels (the border is repeated) and mirrored by
+    the toss of a coin."""
+    n, height, breadth = x.shape[:3]
+    if shift:
+        down, right = (torch.randint(-shift, shift + 1, (n, 1), device="cpu").to(x.device) for _ in range(2))
+        i = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)
+        j = (torch.arange(breadth, device=x.device) + right).clamp(0, breadth - 1)
+        x = x[torch.arange(n, device=x.device)[:, None, None], i[:, :, None], j[:, None, :]]
+    if mirror:
+        tossed = torch.rand(n, device="cpu").to(x.device) < 0.5
+        x = torch.where(tossed.view(-1, *[1] * (x.ndim - 1)), x.flip(2), x)
+    return x
+
+
+def log_scores(module: nn.Module, x: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """(n, n_classes) the log-probabilities of a network in eval mode."""
+    with torch.inference_mode():
+        parts = [F.log_softmax(module(rows), 1).double().cpu() for rows in torch.split(x, 512)]
+    return torch.cat(parts).numpy()

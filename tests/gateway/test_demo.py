@@ -1,0 +1,74 @@
+"""The demonstration: a thief with and without the guard, and two sentences on the difference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.gateway.harness import gate, running
+from typer.testing import CliRunner
+
+from portcullis_ml.cli import demo as verb
+from portcullis_ml.cli.app import app
+from portcullis_ml.gateway.demo import Theft, behind_gate, behind_policy, digits_model, write_demo
+from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy.policy import read_policy
+
+
+def attacked(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["demo", "attack", "--budget", "600", *words])
+    return done.exit_code, done.stdout
+
+
+def test_without_a_gate_the_thief_meets_the_same_guard_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verb, "GATE", "http://127.0.0.1:9")
+    code, text = attacked()
+    assert code == 0
+    rows = {name: float(share) for name, share in re.findall(r"^(asks .*?)  .*?([\d.]+)% \[", text, re.M)}
+    own, free, held = (
+        rows[n] for n in ("asks nobody", "asks the model without a guard", "asks the model behind the guard")
+    )
+    assert own < held < free
+    first, second = text.strip().splitlines()[-2:]
+    assert f"agrees with the model on {free}% of 497 digits, and on {held}% behind it" in first
+    assert "stopped after 400 answers (its quota of rows is used up)" in first
+    kept = round(100 * (free - held) / (free - own))
+    assert abs(int(re.search(r"the guard kept (\d+)% of", second)[1]) - kept) <= 1  # type: ignore[index]
+
+
+def test_a_gate_that_was_named_and_does_not_answer_is_an_error() -> None:
+    code, text = attacked("--url", "http://127.0.0.1:9")
+    assert code != 0
+    assert "agrees" not in text
+
+
+def test_at_a_gate_the_thief_comes_as_far_as_behind_its_guard_and_no_further_the_second_time(tmp_path: Path) -> None:
+    offline = behind_policy(budget=600, rng=np.random.default_rng(3))
+    with running(ModelServer(*digits_model())) as upstream:
+        path, keys = write_demo(upstream, str(tmp_path))
+        with gate(read_policy(path, **{"listen.port": 0, "admin.port": 0})) as server:
+            online = behind_gate(server.url, keys["thief"], budget=600, rng=np.random.default_rng(3))
+            code, text = attacked("--url", server.url, "--key", keys["thief"])
+    assert online == offline
+    assert online.answered == 400
+    assert code != 0
+    assert "agrees with the model on" not in text
+
+
+@pytest.mark.parametrize(
+    ("own", "free", "held", "said"),
+    [
+        (80, 90, 85, "the guard kept 50% of what the answers add"),
+        (80, 90, 92, "the guard kept nothing of what the answers add"),
+        (80, 78, 70, "the model gave nothing away that a guard could keep"),
+    ],
+)
+def test_what_is_said_follows_the_numbers(own: int, free: int, held: int, said: str) -> None:
+    thefts = (
+        Theft(n, agreed, 100, why) for n, agreed, why in ((0, own, ""), (600, free, "budget"), (600, held, "budget"))
+    )
+    first, second = verb._difference(*thefts)
+    assert first.endswith(f"and on {held}.0% behind it, where it got all of its 600 answers.")
+    assert said in second
