@@ -12,9 +12,15 @@ __all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "OneOf", "Standardize"]
 
 
 class Channels(nn.Module):
-    """(n, H, W) or (n, H, W, C) -> (n, C, H, W)."""
+    """(n, H, W) or (n, H, W, C) -> (n, C, H, W); what comes with its channels first stays as it is."""
+
+    def __init__(self, *, first: bool = False) -> None:
+        super().__init__()
+        self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            return x
         return x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
 
 
