@@ -31,10 +31,7 @@ def attack(
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A policy for the digits model, such as an audit writes: the thief asks behind its guard.",
-        ),
+        typer.Option(metavar="FILE", help="A policy for the digits model: the thief asks behind its guard."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="An API key; none asks as the anonymous client.")] = None,
     budget: Annotated[int, typer.Option(help="Rows to pay for at most.")] = 2_000,
@@ -59,10 +56,7 @@ def attack(
     typer.echo("The thief asks the model without a guard ...", err=True)
     free = unguarded(**settings())
     where, held = _guarded(url, key, settings()) if policy is None else _behind(policy, settings())
-    _row("what the thief does", "rows answered", "its copy agrees with the model")
-    for name, theft in (("asks nobody", own), ("asks the model without a guard", free), (f"asks {where}", held)):
-        _row(name, f"{theft.answered:,}", _share(theft))
-    typer.echo("")
+    _table({"asks nobody": own, "asks the model without a guard": free, f"asks {where}": held})
     for sentence in _difference(own, free, held):
         typer.echo(sentence)
 
@@ -137,6 +131,13 @@ def _share(theft: Theft) -> str:
 
     found = clopper_pearson(theft.agreed, theft.of)
     return f"{_percent(theft)} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _table(thefts: dict[str, Theft]) -> None:
+    _row("what the thief does", "rows answered", "its copy agrees with the model")
+    for name, theft in thefts.items():
+        _row(name, f"{theft.answered:,}", _share(theft))
+    typer.echo("")
 
 
 def _row(name: str, rows: str, agreement: str) -> None:
