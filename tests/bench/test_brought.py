@@ -310,3 +310,44 @@ def test_pixels_go_in_as_the_victim_takes_them(tmp_path, named, wants, kept):
     assert accuracy(experiment) == 1.0
     right_as_kept = (wants == 1.0) == (kept != "float 0 to 255")
     assert any("Pixels go into the victim" in note for note in experiment.notes) != right_as_kept
+
+
+def test_histogram_boosting_that_takes_categories_from_the_frame(tmp_path, named):
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    table = frame(color=RNG.choice(["red", "green", "blue"], N))
+    y = np.where((table.color == "red") ^ (table.w > 0), "yes", "no")
+    typed = table.astype({"color": "category"})
+    model = HistGradientBoostingClassifier(categorical_features="from_dtype", max_iter=30).fit(typed, y)
+    table.assign(label=y).to_csv(tmp_path / "t.csv", index=False)
+    experiment = load(named(model), tmp_path / "t.csv", target="label")
+    assert accuracy(experiment) == model.score(typed, y)
+    assert experiment.interface.features[0].values == ("blue", "green", "red")
+    assert not any("has no encoder" in note for note in experiment.notes)
+
+
+@pytest.mark.parametrize("kind", ["neighbours", "ball tree", "voting", "stacking", "boosting", "calibrated", "process"])
+def test_everyday_estimators_are_read_from_skops(tmp_path, kind):
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
+    from sklearn.gaussian_process import GaussianProcessClassifier
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    y = (X @ W).argmax(axis=1)
+    x = np.column_stack([X[:, :3], y]) if kind == "boosting" else X
+    model = {
+        "neighbours": lambda: KNeighborsClassifier(),
+        "ball tree": lambda: KNeighborsClassifier(algorithm="ball_tree", metric="manhattan"),
+        "voting": lambda: VotingClassifier(
+            [("a", DecisionTreeClassifier()), ("b", LogisticRegression())], voting="soft"
+        ),
+        "stacking": lambda: StackingClassifier([("a", DecisionTreeClassifier())]),
+        "boosting": lambda: HistGradientBoostingClassifier(categorical_features=[3], max_iter=5),
+        "calibrated": lambda: CalibratedClassifierCV(LogisticRegression()),
+        "process": lambda: GaussianProcessClassifier(),
+    }[kind]().fit(x, y)
+    skops_io.dump(model, tmp_path / "m.skops")
+    np.savez(tmp_path / "t.npz", x=x, y=y)
+    experiment = load(tmp_path / "m.skops", tmp_path / "t.npz")
+    np.testing.assert_allclose(experiment.model.scores(x), model.predict_proba(x), atol=1e-12)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bench.experiments import truth, write
 from portcullis_ml.cli.app import app
 from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.models.load import load_model
 
 VICTIM = "bench.experiments:victim"
@@ -57,6 +58,17 @@ def test_a_recipe_is_trained_and_an_audit_and_a_policy_take_its_words(files):
     records = [json.loads(line) for line in Path("portcullis-audit/records.jsonl").read_text().splitlines()]
     said = {r["threat_model"].get("outside_rows") for r in records if r["defense"] == shlex.split(option)[1]}
     assert said == {"outside.npz, used before this audit and not compared with the pool"}
+
+
+def test_what_a_detector_takes_is_written_as_a_watch(files):
+    result = call(*words(files, "training_steps(epochs=20, window=10)", "--out", "steps"))
+    assert result.exit_code == 0, result.output
+    artifact = Artifact.at("steps")
+    (option,) = re.findall(r"^--defenses .*$", result.stdout, re.M)
+    stage = DEFENSES.build(shlex.split(option)[1])
+    assert stage.detector.steps == artifact
+    (policy,) = tomllib.loads(result.stdout.partition("In a policy:\n")[2])["guard"]
+    assert DEFENSES.build(policy) == stage
 
 
 def test_the_same_seed_writes_the_same_and_another_seed_another(files):

@@ -112,5 +112,5 @@ def test_a_unit_is_found_under_the_packages_former_name():
 
 
 def test_a_setting_without_a_default_that_is_not_given_is_named():
-    with pytest.raises(ParameterError, match=r"out_of_domain\.filter must be given"):
-        DEFENSES.build("out_of_domain(threshold=0.5)")
+    with pytest.raises(ParameterError, match=r"prediction_poisoning\.surrogate must be given"):
+        DEFENSES.build("prediction_poisoning(eps=0.5)")

@@ -11,7 +11,7 @@ from portcullis_ml.defenses import CATALOG
 from portcullis_ml.defenses.out_of_domain import OutOfDomain
 from portcullis_ml.models.artifacts import write_artifact
 
-from .toys import API, answer_to, rows, toy_filter
+from .toys import API, answer_to, noise, rows, toy_filter, toy_surrogate
 
 X = rows(80)
 CLEAN = answer_to(X)
@@ -23,7 +23,7 @@ def released(then, clean=CLEAN, **settings):
     return guard.release(Request("a", X), clean).answer
 
 
-@pytest.mark.parametrize("then", ["label_only", "shuffled", "block"])
+@pytest.mark.parametrize("then", ["label_only", "shuffled", "fixed", "block"])
 def test_rows_of_the_domain_are_left_as_they_are(then):
     answer = released(then)
     assert 20 < FOREIGN.sum() < 60
@@ -47,6 +47,50 @@ def test_a_shuffled_answer_is_a_permutation_whose_label_goes_along():
     assert 0 < kept < 0.5  # a fifth of the permutations of five classes leave a class in its place
     orders = {tuple(np.argsort(row)) for row in answer.scores[FOREIGN]}
     assert len(orders) > 10
+
+
+def test_a_fixed_permutation_leaves_no_class_in_its_place_and_is_one_for_all():
+    answer = released("fixed")
+    pairs = {(int(a), int(b)) for a, b in zip(CLEAN.labels[FOREIGN], answer.labels[FOREIGN], strict=True)}
+    assert all(a != b for a, b in pairs)
+    assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs) >= 2  # one class becomes one class
+    np.testing.assert_array_equal(answer.labels, answer.scores.argmax(axis=1))
+    np.testing.assert_array_equal(np.sort(answer.scores, axis=1), np.sort(CLEAN.scores, axis=1))
+    bare = released("fixed", Answer(CLEAN.labels))
+    np.testing.assert_array_equal(bare.labels, answer.labels)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 43, 1000])
+def test_every_key_has_a_derangement_of_its_own(classes):
+    stage = OutOfDomain(score="msp", then="fixed").bind(Interface(input_shape=(4,), n_classes=classes))
+    found = [stage._permuted(X[:3], noise(bytes([i]) * 32)) for i in range(40)]
+    for goes_to in found:
+        assert (goes_to == goes_to[0]).all()
+        assert sorted(goes_to[0]) == list(range(classes))
+        assert (goes_to[0] != np.arange(classes)).all()
+    assert len({tuple(goes_to[0]) for goes_to in found}) == {2: 1, 3: 2}.get(classes, 40)
+
+
+def test_flagged_labels_are_right_by_chance_when_shuffled_and_never_when_fixed():
+    x = rows(4000, 3)
+    clean, far = answer_to(x), x.sum(axis=1) > 2
+    for then, low, high in (("shuffled", 0.17, 0.23), ("fixed", 0.0, 0.0)):
+        guard = Guard(OutOfDomain(filter=toy_filter(), then=then), key=b"k" * 32, interface=API)
+        kept = (guard.release(Request("a", x), clean).answer.labels == clean.labels)[far].mean()
+        assert low <= kept <= high
+
+
+def test_msp_flags_what_the_undefended_model_doubts():
+    guard = Guard(
+        CATALOG.load("prediction_poisoning")(surrogate=toy_surrogate(), eps=0.8),
+        OutOfDomain(score="msp", threshold=0.4, then="block"), key=b"k" * 32, interface=API,
+    )  # fmt: skip
+    answer = guard.release(Request("a", X), CLEAN).answer
+    doubted = [max(row) < 0.6 for row in CLEAN.scores.tolist()]
+    assert 10 < sum(doubted) < 70
+    assert (~answer.answered).tolist() == doubted
+    assert not OutOfDomain(score="msp").heavy
+    assert OutOfDomain(filter=toy_filter()).heavy
 
 
 def test_labels_are_shuffled_the_same_where_no_scores_are_shown():
@@ -86,5 +130,10 @@ def test_a_filter_of_another_api_is_refused_in_a_sentence(tmp_path):
     other = write_artifact(Contents({"weights.safetensors": b"1"}), tmp_path / "other")
     with pytest.raises(InputError, match=r"must hold filter\.safetensors, as domain_filter writes it"):
         OutOfDomain(filter=other).bind(API)
-    with pytest.raises(ParameterError, match=r"OutOfDomain\.filter must be what domain_filter has trained"):
-        OutOfDomain(filter="filter")
+    for given in ("filter", None):
+        with pytest.raises(ParameterError, match=r"OutOfDomain\.filter must be what domain_filter has trained"):
+            OutOfDomain(filter=given)
+    with pytest.raises(ParameterError, match=r"OutOfDomain\.filter must be left out with score=msp"):
+        OutOfDomain(filter=toy_filter(), score="msp")
+    with pytest.raises(NotApplicable, match=r"out_of_domain\(score=msp\) needs a model that gives probabilities"):
+        Guard(OutOfDomain(score="msp"), key=b"k" * 32, interface=API).release(Request("a", X), Answer(CLEAN.labels))

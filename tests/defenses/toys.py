@@ -31,6 +31,7 @@ __all__ = [
     "rows",
     "same",
     "toy_filter",
+    "toy_misinformation",
     "toy_surrogate",
 ]
 
@@ -71,12 +72,22 @@ def toy_filter() -> Artifact:
 @functools.cache
 def toy_surrogate() -> Artifact:
     """A stand-in with random weights for a model of four inputs and five classes."""
-    rng = np.random.default_rng(3)
+    return _network("surrogate.safetensors", 3)
+
+
+@functools.cache
+def toy_misinformation() -> Artifact:
+    """A network with random weights that says something else than the model of `answer_to`, mostly."""
+    return _network("misinformation.safetensors", 4)
+
+
+def _network(file: str, seed: int) -> Artifact:
+    rng = np.random.default_rng(seed)
     arrays = {"mean": np.full(4, 0.5), "deviation": np.full(4, 0.3)}
     arrays |= {"w0": rng.normal(size=(8, 4)), "b0": np.zeros(8), "w1": rng.normal(size=(5, 8)), "b1": np.zeros(5)}
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write_artifact(Contents({"surrogate.safetensors": pack_arrays(arrays)}), folder / "surrogate")
+    return write_artifact(Contents({file: pack_arrays(arrays)}), folder / "network")
 
 
 def noise(key: bytes = b"k" * 32) -> Noise:
@@ -112,14 +123,18 @@ class Tally(Detector[Count]):
 
 # What a defense must be given, for settings without a default: an artifact is made by hand, as `toy_filter` is.
 REQUIRED: dict[str, dict[str, Any]] = {
+    "adaptive_misinformation": {"network": toy_misinformation()},
     "out_of_domain": {"filter": toy_filter()},
     "prediction_poisoning": {"surrogate": toy_surrogate()},
     "watch": {"detector": Tally()},
 }
 # "name-what": further settings under which the suite runs a defense, beside its defaults.
 VARIANTS: dict[str, dict[str, Any]] = {
+    "adaptive_misinformation-soft": {"network": toy_misinformation(), "tau": 0.7, "nu": 10.0},
     "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
     "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
+    "out_of_domain-fixed": {"filter": toy_filter(), "then": "fixed"},
+    "out_of_domain-msp": {"score": "msp", "threshold": 0.4},
     "noise-l1": {"eps": 2.0, "ball": "l1"},
     "prediction_poisoning-argmax": {"surrogate": toy_surrogate(), "objective": "argmax", "eps": 1.5},
     "prediction_poisoning-kl": {"surrogate": toy_surrogate(), "ball": "kl"},

@@ -107,7 +107,7 @@ def test_one_sum_is_that_of_many_rows(n: int) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(CATALOG))
+@pytest.mark.parametrize("name", ["prada", "prada_normality"])
 @pytest.mark.parametrize("stored", [40, 170])
 def test_verdicts_and_packed_states_are_the_same(name: str, stored: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.concatenate([attack(260, 0), np.rint(attack(100, 1) * 255) / 255.0])

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from portcullis_ml.core.types import Answer, Array
+from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.recipes import Recipe
+from portcullis_ml.core.types import Answer, Array, Interface, Model, Rows
+from portcullis_ml.models.artifacts import write_artifact
+from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.recipes.evaluation_set import EvaluationSet
+from portcullis_ml.recipes.training_steps import TrainingSteps
 
-__all__ = ["answer_to", "attack", "natural"]
+__all__ = ["API", "Setup", "answer_to", "attack", "natural", "setup_of"]
+
+API = Interface(input_shape=(64,), n_classes=10)
 
 
 @cache
@@ -45,3 +60,91 @@ def attack(n: int, seed: int, seeds: int = 60) -> Array:
         step = np.sign(weights[answer_to(rows).labels])
         rows = np.concatenate([rows, np.clip(rows + 0.05 * step, 0, 1)])
     return rows[:n]
+
+
+def turned(n: int, seed: int) -> Array:
+    """(n, 64) in the order asked: 60 natural rows, then digits turned by a quarter, a natural pool of another kind."""
+    x = natural(n, seed)
+    x[60:] = x[60:].reshape(-1, 8, 8).transpose(0, 2, 1)[:, ::-1].reshape(-1, 64)
+    return x
+
+
+class Stripes:
+    """A tree of eight leaves, seen from outside: four stripes along the first input, each cut along the second."""
+
+    input_shape, n_classes = (64,), 10
+
+    def scores(self, x: Array) -> Array:
+        found: Array = np.eye(10)[2 * np.minimum(4 * x[:, 0], 3).astype(np.int64) + (x[:, 1] > 0.5)]
+        return found
+
+
+def striped(x: Array) -> Answer:
+    return Answer.of(Stripes().scores(x), API)
+
+
+def wide(n: int, seed: int) -> Array:
+    """(n, 64) over all stripes."""
+    return np.where(np.arange(64) < 2, np.random.default_rng(seed).random((n, 64)), 0.5)
+
+
+def narrow(n: int, seed: int) -> Array:
+    """(n, 64) of two leaves, as a client has them whose business lies there."""
+    return wide(n, seed) * np.where(np.arange(64) < 2, 0.45, 1.0)
+
+
+def widening(n: int, seed: int) -> Array:
+    """(n, 64) in the order asked: 60 rows of two leaves, then rows over all stripes."""
+    return np.concatenate([narrow(60, seed), wide(n - 60, seed + 1000)])
+
+
+def victims_digits() -> tuple[Model, Rows]:
+    """The model of `answer_to`, and two thirds of the digits with its labels."""
+    x, model = _digits()
+    return SoftmaxRegression(model.coef_, model.intercept_), Rows(x[:1200], answer_to(x[:1200]).labels)
+
+
+@cache
+def trained(recipe: Recipe, given: Callable[[], tuple[Model, Rows]] = victims_digits) -> Artifact:
+    """What a recipe makes of a victim and its rows."""
+    victim, rows = given()
+    contents = recipe(victim, rows, None, rng=np.random.default_rng(0))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(contents, folder / "it")
+
+
+def stripes() -> tuple[Model, Rows]:
+    return Stripes(), Rows(wide(500, 77))
+
+
+def blended(n: int, seed: int) -> Array:
+    """(n, 64) in the order asked: 60 natural rows, then means of four digits, which lie between the classes."""
+    x = natural(n, seed)
+    x[60:] = np.mean([natural(n - 60, seed + i) for i in range(1, 5)], axis=0)
+    return x
+
+
+@dataclass(frozen=True)
+class Setup:
+    """On what one detector is tested: its settings without a default, honest streams, and the attack of its paper."""
+
+    settings: Callable[[], Mapping[str, Any]] = dict
+    natural: Callable[[int, int], Array] = natural
+    attack: Callable[[int, int], Array] = attack
+    answer_to: Callable[[Array], Answer] = answer_to
+    api: Interface = field(default=API)
+
+
+# A detector with settings without a default, or whose paper has another attack, gets a line; others need none.
+SETUPS: dict[str, Setup] = {
+    "extraction_monitor": Setup(
+        lambda: {"evaluation": trained(EvaluationSet(), stripes)}, natural=narrow, attack=widening, answer_to=striped
+    ),
+    "hardness": Setup(lambda: {"steps": trained(TrainingSteps(epochs=20))}, attack=turned),
+    "low_confidence": Setup(attack=blended),
+}
+
+
+def setup_of(name: str) -> Setup:
+    return SETUPS.get(name, Setup())

@@ -18,11 +18,13 @@ from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Defense
-from portcullis_ml.core.types import Answer, Array, Interface, Model, Request, Reveals
+from portcullis_ml.core.types import Answer, Array, Explaining, Interface, Model, Request, Reveals
+from portcullis_ml.extraction.averaging import Averaging
 from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.d_dae import DDae
 from portcullis_ml.extraction.equation_solving import EquationSolving
 from portcullis_ml.extraction.feature_extraction import FeatureExtraction
+from portcullis_ml.extraction.gradient_matching import GradientMatching
 from portcullis_ml.extraction.jacobian import Jacobian
 from portcullis_ml.extraction.kernel import Kernel
 from portcullis_ml.extraction.knockoff import Knockoff
@@ -31,6 +33,7 @@ from portcullis_ml.extraction.retraining import Retraining
 from portcullis_ml.extraction.tree_ensembles import TreeEnsembles
 from portcullis_ml.extraction.tree_paths import TreePaths
 from portcullis_ml.models.binned import BinnedLinear, Block
+from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.kernel import KernelRegression
 from portcullis_ml.models.ovr import OneVsRest
 from portcullis_ml.models.sklearn import SklearnModel
@@ -187,6 +190,10 @@ class Flaky:
         self.rows += len(x)
         return self._victim.scores(x)
 
+    def explain(self, x: Array, classes: np.ndarray) -> Array:
+        assert isinstance(self._victim, Explaining)
+        return self._victim.explain(x, classes)
+
 
 @dataclass
 class Seen:
@@ -238,11 +245,29 @@ class Setup:
 
 
 SETUPS: dict[str, Callable[[], Setup]] = {
+    "averaging": lambda: Setup(
+        attack=Averaging(),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+        defense="random_vertex",
+    ),
+    "averaging-wrapping": lambda: Setup(
+        attack=Averaging(of=Retraining(), repeats=2),
+        budget=200,
+        knowledge=Knowledge(learner=ToyLearner()),
+        defense="noise",
+    ),
     "d_dae": lambda: Setup(
         attack=DDae(pairs=500, epochs=3),
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
         defense="reverse_sigmoid",
+    ),
+    "d_dae-subtract": lambda: Setup(
+        attack=DDae(way="subtract", pairs=500),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+        defense="random_vertex",
     ),
     "d_dae-wrapping": lambda: Setup(
         attack=DDae(of=Retraining(strategy="uniform", surrogate="softmax"), pairs=500, epochs=3),
@@ -279,6 +304,13 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         victim=toy_bins(),
         interface=Interface(input_shape=(3,), n_classes=3, missing=True),
         blocked_after=120,
+    ),
+    "gradient_matching": lambda: Setup(
+        attack=GradientMatching(epochs=40),
+        budget=90,
+        victim=explainer_named("gradient_x_input")(toy_victim()),
+        interface=Interface(input_shape=(2, 3), n_classes=3, explains=True),
+        knowledge=Knowledge(pool=inputs(120, 1)),
     ),
     "jacobian": lambda: Setup(
         attack=Jacobian(k=2, steps=5),

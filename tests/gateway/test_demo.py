@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from portcullis_ml.cli import demo as verb
 from portcullis_ml.cli.app import app
+from portcullis_ml.core.errors import InputError
 from portcullis_ml.gateway.demo import Theft, behind_gate, behind_policy, digits_model, write_demo
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.policy import read_policy
@@ -55,6 +56,33 @@ def test_at_a_gate_the_thief_comes_as_far_as_behind_its_guard_and_no_further_the
     assert online.answered == 400
     assert code != 0
     assert "agrees with the model on" not in text
+
+
+def test_a_policy_that_is_named_is_the_guard_that_the_thief_meets(tmp_path: Path) -> None:
+    path, _ = write_demo("http://127.0.0.1:1", str(tmp_path))
+    path.write_text(path.read_text().replace("rows = 400\n", "rows = 150\n"))
+    code, text = attacked("--policy", str(path))
+    assert code == 0
+    held = behind_policy(path, budget=600, rng=np.random.default_rng(3))
+    assert held.answered == 150
+    assert f"asks behind {path}" in text
+    assert f"on {100 * held.agreed / held.of:.1f}% behind it, where it was stopped after 150 answers" in text
+
+
+def test_what_a_policy_shows_of_the_answers_is_what_the_thief_sees(tmp_path: Path) -> None:
+    path, _ = write_demo("http://127.0.0.1:1", str(tmp_path))
+    path.write_text(path.read_text().replace('[[guard]]\nunit = "label_only"\n', '[answers]\nreveals = "labels"\n'))
+    shown = [behind_policy(p, budget=300, rng=np.random.default_rng(3)) for p in (None, path)]
+    assert shown[0] == shown[1]
+
+
+def test_a_policy_for_another_model_or_beside_an_address_is_refused(tmp_path: Path) -> None:
+    path, _ = write_demo("http://127.0.0.1:1", str(tmp_path))
+    code, text = attacked("--policy", str(path), "--url", "http://127.0.0.1:9")
+    assert (code != 0, text) == (True, "")
+    path.write_text(path.read_text().replace("input_shape = [64]", "input_shape = [63]"))
+    with pytest.raises(InputError, match=r"64 inputs and 10 classes; it is for inputs of shape \[63\] and 10 classes"):
+        behind_policy(path, budget=10, rng=np.random.default_rng(3))
 
 
 @pytest.mark.parametrize(

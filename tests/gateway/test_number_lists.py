@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -408,6 +409,20 @@ def test_an_answer_is_checked_alike_whether_it_is_short_or_long(n: int) -> None:
         spoilt_labels[-1] = wrong
         with pytest.raises(Unreachable, match=re.escape("must be 0 to 2")):
             checked(Answer(spoilt_labels, scores), n, ASKED)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=st.lists(st.integers(1, 6), min_size=1, max_size=3), some=st.integers(1, 40), kind=st.sampled_from("fd"))
+def test_numbers_written_by_pieces_are_those_written_at_once(shape: list[int], some: int, kind: str) -> None:
+    a = np.random.default_rng(some).normal(size=shape).astype(kind)
+    a.reshape(-1)[0] = np.nan
+    whole = orjson.dumps(a, option=orjson.OPT_SERIALIZE_NUMPY)
+    held = number_lists.MANY, number_lists.SOME
+    number_lists.MANY, number_lists.SOME = 0, some
+    try:
+        assert orjson.dumps({"x": number_lists.numbers_out(a)}) == b'{"x":%b}' % whole
+    finally:
+        number_lists.MANY, number_lists.SOME = held
 
 
 @pytest.mark.parametrize("stray", [b"null", b"1", b" true", b"]", b"[]"])

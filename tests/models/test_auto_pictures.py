@@ -199,3 +199,15 @@ def test_settings_are_data() -> None:
     assert describe(AutoPictures(epochs=3))["unit"] == "portcullis_ml.models.auto_pictures:AutoPictures"
     with pytest.raises(ParameterError, match=r"AutoPictures\.epochs must be"):
         AutoPictures(epochs=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 20, 20)])
+def test_pictures_with_their_channels_first(shape):
+    """As PyTorch has them: the same pictures with their channels last are learned alike, weight by weight."""
+    rng = np.random.default_rng(0)
+    x = rng.random((60, *shape))
+    p = np.eye(2)[(x.mean(axis=(1, 2, 3)) > x.mean()).astype(int)]
+    first = AutoPictures(epochs=2).fit(x, p, rng=np.random.default_rng(1))
+    last = AutoPictures(epochs=2).fit(np.moveaxis(x, 1, -1), p, rng=np.random.default_rng(1))
+    assert first.input_shape == shape
+    np.testing.assert_allclose(first.scores(x), last.scores(np.moveaxis(x, 1, -1)), atol=1e-5)

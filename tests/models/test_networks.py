@@ -78,7 +78,7 @@ def test_images_flow_channels_last(shape):
 
 
 def test_unfit_shapes_get_a_sentence():
-    with pytest.raises(InputError, match=r"takes images of shape \(H, W\) or \(H, W, C\); got \(12,\)"):
+    with pytest.raises(InputError, match=r"takes images of shape \(H, W\), \(H, W, C\) or \(C, H, W\); got \(12,\)"):
         build_network("prada_mnist", (12,), 2)
     with pytest.raises(InputError, match=r"Images of \(4, 4\) are too small for 3 poolings"):
         build_network("prada_5_layers", (4, 4), 2)

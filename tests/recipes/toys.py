@@ -16,13 +16,22 @@ from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.recipes import Hardening, Recipe
 from portcullis_ml.core.types import Array, Interface, Rows
+from portcullis_ml.defenses.adaptive_misinformation import AdaptiveMisinformation
+from portcullis_ml.defenses.label_only import LabelOnly
 from portcullis_ml.defenses.out_of_domain import OutOfDomain
 from portcullis_ml.defenses.prediction_poisoning import PredictionPoisoning
+from portcullis_ml.defenses.watch import Watch
+from portcullis_ml.detectors.extraction_monitor import ExtractionMonitor
+from portcullis_ml.detectors.hardness import Hardness
+from portcullis_ml.hardening.diverse_ensemble import DiverseEnsemble
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.recipes.domain_filter import DomainFilter
+from portcullis_ml.recipes.evaluation_set import EvaluationSet
+from portcullis_ml.recipes.misinformation import Misinformation
 from portcullis_ml.recipes.random_surrogate import RandomSurrogate
+from portcullis_ml.recipes.training_steps import TrainingSteps
 
 API = Interface(input_shape=(4,), n_classes=3)
 VICTIM = SoftmaxRegression(np.random.default_rng(7).normal(size=(3, 4)) * 4, np.array([0.5, -1.0, 0.0]))
@@ -42,16 +51,26 @@ def foreign(n: int = 100, seed: int = 2) -> Array:
 
 @dataclass(frozen=True)
 class Setup:
-    """One recipe, and the defense that takes what it has trained."""
+    """One recipe, and the defense that takes what it has trained, a watch where a detector does."""
 
     recipe: Recipe
     defense: Callable[[Artifact | Recipe], Defense[Any]]
 
 
 RECIPES: dict[str, Callable[[], Setup]] = {
+    "misinformation": lambda: Setup(
+        Misinformation(epochs=5), lambda trained: AdaptiveMisinformation(network=trained, tau=0.99)
+    ),
     "random_surrogate": lambda: Setup(RandomSurrogate(), lambda trained: PredictionPoisoning(surrogate=trained)),
     "domain_filter": lambda: Setup(DomainFilter(epochs=15), lambda trained: OutOfDomain(filter=trained)),
+    "evaluation_set": lambda: Setup(
+        EvaluationSet(), lambda trained: Watch(ExtractionMonitor(evaluation=trained, every=20), then=LabelOnly())
+    ),
+    "training_steps": lambda: Setup(
+        TrainingSteps(epochs=20, window=20), lambda trained: Watch(Hardness(steps=trained), then=LabelOnly())
+    ),
 }
 HARDENINGS: dict[str, Callable[[], Hardening]] = {
+    "diverse_ensemble": lambda: DiverseEnsemble(members=3, weight=0.3),
     "outlier_exposure": lambda: OutlierExposure(weight=0.5),
 }

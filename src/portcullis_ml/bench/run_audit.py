@@ -232,6 +232,8 @@ def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
             chosen.append("copycat")  # without torch no copy has the gradients that a Jacobian attack needs
         else:
             chosen += ["jb_top3"] if quick else ["jb_top3", "papernot"]
+    if experiment.interface.explains and has_torch():
+        chosen.append("gradient_matching")
     return tuple(chosen)
 
 

@@ -89,11 +89,12 @@ def _convolutions(interface: Interface) -> Any:
     from torch import nn
 
     from portcullis_ml.models.layers import Channels
+    from portcullis_ml.models.networks import channels_first, image_shape
 
-    height, width, channels = (*interface.input_shape, 1)[:3]
+    height, width, channels = image_shape(interface.input_shape)
     smaller = [nn.AdaptiveAvgPool2d((min(height, SIDE), min(width, SIDE)))] if max(height, width) > SIDE else []
     flat = 64 * -(-min(height, SIDE) // 4) * -(-min(width, SIDE) // 4)
-    layers: list[nn.Module] = [Channels(), *smaller]
+    layers: list[nn.Module] = [Channels(first=channels_first(interface.input_shape)), *smaller]
     for before, after in ((channels, 32), (32, 64)):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
         layers += [nn.MaxPool2d(2, ceil_mode=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,17 +29,25 @@ def attack(
             help=f"The gate's address; this machine only. None tries {GATE}, then the same guard without a gate."
         ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A policy for the digits model: the thief asks behind its guard."),
+    ] = None,
     key: Annotated[str | None, typer.Option(help="An API key; none asks as the anonymous client.")] = None,
     budget: Annotated[int, typer.Option(help="Rows to pay for at most.")] = 2_000,
     seed: Annotated[int, typer.Option(help="Of the thief's choices.")] = 3,
 ) -> None:
     """Run Jb-top3 with and without the guard, and say what the difference is.
 
-    Example:  portcullis demo attack --url http://127.0.0.1:8000
+    Example:  portcullis demo attack --policy portcullis-audit/portcullis.toml
     """
     import numpy as np
 
+    from portcullis_ml.core.errors import InputError
     from portcullis_ml.gateway.demo import unguarded, without_asking
+
+    if policy is not None and (url is not None or key is not None):
+        raise InputError("Give --policy, or --url and --key: a gate has a policy of its own.")
 
     def settings() -> dict[str, Any]:
         return {"budget": budget, "rng": np.random.default_rng(seed), "watch": _watch}
@@ -46,11 +55,8 @@ def attack(
     own = without_asking(rng=np.random.default_rng(seed))
     typer.echo("The thief asks the model without a guard ...", err=True)
     free = unguarded(**settings())
-    where, held = _guarded(url, key, settings())
-    _row("what the thief does", "rows answered", "its copy agrees with the model")
-    for name, theft in (("asks nobody", own), ("asks the model without a guard", free), (f"asks {where}", held)):
-        _row(name, f"{theft.answered:,}", _share(theft))
-    typer.echo("")
+    where, held = _guarded(url, key, settings()) if policy is None else _behind(policy, settings())
+    _table({"asks nobody": own, "asks the model without a guard": free, f"asks {where}": held})
     for sentence in _difference(own, free, held):
         typer.echo(sentence)
 
@@ -77,6 +83,14 @@ def _guarded(url: str | None, key: str | None, settings: dict[str, Any]) -> tupl
             f"The gate at {url or GATE} answers this client nothing: its quota is used up, or it is blocked. Clear the "
             "client on the dashboard, or start the demonstration anew."
         ) from error
+
+
+def _behind(policy: Path, settings: dict[str, Any]) -> tuple[str, Theft]:
+    """(where, the theft) behind the guard of a policy's file, in this process."""
+    from portcullis_ml.gateway.demo import behind_policy
+
+    typer.echo(f"The thief asks the model behind the guard of {policy} ...", err=True)
+    return f"behind {policy}", behind_policy(policy, **settings)
 
 
 def _difference(own: Theft, free: Theft, held: Theft) -> tuple[str, str]:
@@ -117,6 +131,13 @@ def _share(theft: Theft) -> str:
 
     found = clopper_pearson(theft.agreed, theft.of)
     return f"{_percent(theft)} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _table(thefts: dict[str, Theft]) -> None:
+    _row("what the thief does", "rows answered", "its copy agrees with the model")
+    for name, theft in thefts.items():
+        _row(name, f"{theft.answered:,}", _share(theft))
+    typer.echo("")
 
 
 def _row(name: str, rows: str, agreement: str) -> None:

@@ -142,15 +142,23 @@ def _as_victim(out: Path, artifact: Any) -> dict[str, str]:
 
 
 def _as_setting(recipe: str, artifact: str) -> dict[str, str]:
-    """How a trained artifact is used by the defenses that take it."""
+    """How a trained artifact is used by what takes it: a defense, or a detector in a watch."""
     from portcullis_ml.defenses import CATALOG as DEFENSES
+    from portcullis_ml.detectors import CATALOG as DETECTORS
 
-    for name in DEFENSES:
-        for setting in fields(DEFENSES.load(name)):
-            if setting.metadata.get("recipe") == recipe:
-                policy = f'[[guard]]\nunit = "{name}"\n{setting.name} = {json.dumps(artifact)}'
-                return {"audit": f"--defenses '{name}({setting.name}={json.dumps(artifact)})'", "policy": policy}
-    return {"audit": json.dumps(artifact), "policy": json.dumps(artifact)}
+    written = json.dumps(artifact)
+    for catalog in (DEFENSES, DETECTORS):
+        for name in catalog:
+            for setting in fields(catalog.load(name)):
+                if setting.metadata.get("recipe") != recipe:
+                    continue
+                word = f"{name}({setting.name}={written})"
+                if catalog is DEFENSES:
+                    policy = f'[[guard]]\nunit = "{name}"\n{setting.name} = {written}'
+                    return {"audit": f"--defenses '{word}'", "policy": policy}
+                policy = f'[[guard]]\nunit = "watch"\ndetector = {{unit = "{name}", {setting.name} = {written}}}'
+                return {"audit": f"--defenses 'watch(detector={word}, then=block)'", "policy": policy}
+    return {"audit": written, "policy": written}
 
 
 def _show(found: dict[str, Any]) -> None:

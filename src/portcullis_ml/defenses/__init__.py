@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "defenses",
     {
+        "adaptive_misinformation": "portcullis_ml.defenses.adaptive_misinformation:AdaptiveMisinformation",
         "block": "portcullis_ml.defenses.block:Block",
         "label_only": "portcullis_ml.defenses.label_only:LabelOnly",
         "log": "portcullis_ml.defenses.log:Log",

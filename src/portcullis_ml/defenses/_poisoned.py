@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import WITHHELD, Answer, Array, Request
 
-__all__ = ["Poisoned", "as_distributions", "moved"]
+__all__ = ["Poisoned", "as_distributions", "moved", "replaced", "whole_rows"]
 
 TINY = 1e-12
 
@@ -25,19 +26,31 @@ class Poisoned(Defense[None]):
         """(n, c) what is shown in place of the probabilities y (n, c) of rows x; a function of each row by itself."""
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
-        if answer.labels is None:
-            raise NotApplicable(f"{self.name} needs an API that predicts classes; this one does regression.")
-        if answer.scores is None:
+        whole = whole_rows(self.name, answer)
+        if answer.scores is None or not whole.any():
             return answer
-        whole = np.isfinite(answer.scores).all(axis=1) & (answer.labels != WITHHELD)
-        if not whole.any():
-            return answer
-        scores, labels = answer.scores.copy(), answer.labels.copy()
-        scores[whole] = shown = self.poisoned(request.x[whole], answer.scores[whole], noise)
-        top, was = shown.max(axis=1), labels[whole]
-        kept = shown[np.arange(len(shown)), was] >= top - TINY  # a tie changes no label
-        labels[whole] = np.where(kept, was, shown.argmax(axis=1))
-        return Answer(labels, scores, answer.explanation)
+        return replaced(answer, whole, self.poisoned(request.x[whole], answer.scores[whole], noise))
+
+
+def whole_rows(name: str, answer: Answer) -> NDArray[np.bool_]:
+    """(n,) which rows of an answer have a label and every score. NotApplicable, in the stage's name, for regression."""
+    if answer.labels is None:
+        raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression.")
+    if answer.scores is None:
+        return np.zeros(len(answer), bool)
+    return np.asarray(np.isfinite(answer.scores).all(axis=1) & (answer.labels != WITHHELD))
+
+
+def replaced(answer: Answer, rows: NDArray[np.bool_], shown: Array) -> Answer:
+    """The answer with other distributions in these rows, and their most likely classes as labels."""
+    assert answer.scores is not None  # `whole_rows` found none otherwise
+    assert answer.labels is not None
+    scores, labels = answer.scores.copy(), answer.labels.copy()
+    scores[rows] = shown
+    top, was = shown.max(axis=1), labels[rows]
+    kept = shown[np.arange(len(shown)), was] >= top - TINY  # a tie changes no label
+    labels[rows] = np.where(kept, was, shown.argmax(axis=1))
+    return Answer(labels, scores, answer.explanation)
 
 
 def as_distributions(values: Array) -> Array:

@@ -3,13 +3,21 @@
 Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020,
 the section on detecting foreign queries (a filter in front of the model; what it flags gets its scores shuffled).
 
-Costs the honest client   for the share of their rows that the filter takes for foreign: the scores (`label_only`), the
-                          right label (`shuffled`) or the answer (`block`).
+Costs the honest client   for the share of their rows that are taken for foreign: the scores (`label_only`), the right
+                          label (`shuffled`, `fixed`) or the answer (`block`).
 Does not stop             a thief whose rows are like the victim's own, or who learns from labels (`label_only`);
-                          steps made from seed rows are flagged only where they leave the domain.
+                          steps made from seed rows are flagged only where they leave the domain. One who knows of
+                          `fixed` and has some rows of their own learns the permutation from them and undoes it.
 
-The shuffle is a permutation keyed by the question: who asks again gets the same nonsense, and there is no one
-permutation that undoes it. Audited with `block`, an attack ends at its first flagged row, as at any refusal; a thief
+What is foreign is said by a filter that was trained for it (`trained`), or by the model's own doubt, one minus the
+greatest probability of its undefended answer (`msp`, the maximum softmax probability: Hendrycks, Gimpel, ICLR 2017),
+which needs no training and no second model. ODIN and the Mahalanobis distance are not here: they need the victim's
+gradients and features.
+
+`shuffled` is a permutation keyed by the question: who asks again gets the same nonsense, there is no one permutation
+that undoes it, and a label is right as often as by chance. `fixed` is one permutation for all questions, keyed by the
+guard alone, in which no class keeps its place: of the flagged answers no label that was right stays right, so that a
+copy can fall below chance. Audited with `block`, an attack ends at its first flagged row, as at any refusal; a thief
 who goes on asking keeps the rows that pass.
 """
 
@@ -38,27 +46,39 @@ FILE = "filter.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDomain(Defense[None]):
-    filter: Artifact | Recipe = field(metadata={"recipe": "domain_filter"})  # what `domain_filter` has trained
-    then: Literal["label_only", "shuffled", "block"] = "shuffled"  # what a flagged question gets
-    threshold: float = 0.5  # a question is flagged above this probability of being foreign; higher flags fewer
+    filter: Artifact | Recipe | None = field(default=None, metadata={"recipe": "domain_filter"})  # for score=trained
+    then: Literal["label_only", "shuffled", "fixed", "block"] = "shuffled"  # what a flagged question gets
+    threshold: float = 0.5  # a question is flagged above this share of being foreign, or of doubt; higher flags fewer
+    score: Literal["trained", "msp"] = "trained"  # what says how foreign a question is: the filter, the model's doubt
     _model: BlockModel | None = field(default=None, init=False, compare=False, repr=False)  # the filter, once bound
     _classes: int = field(default=0, init=False, compare=False, repr=False)  # of the API, once bound
 
     name: ClassVar[str] = "out_of_domain"
-    heavy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self, "filter", 'what domain_filter has trained: "FOLDER"', lambda v: isinstance(v, PREPARED))
-        check(self, "then", "one of label_only, shuffled, block", lambda v: v in ("label_only", "shuffled", "block"))
+        check(self, "score", "'trained' or 'msp'", lambda v: v in ("trained", "msp"))
+        if self.score == "msp":
+            check(self, "filter", "left out with score=msp, which needs none", lambda v: v is None)
+        else:
+            said = 'what domain_filter has trained: "FOLDER", or filter=domain_filter in an audit'
+            check(self, "filter", said, lambda v: isinstance(v, PREPARED))
+        words = ("label_only", "shuffled", "fixed", "block")
+        check(self, "then", f"one of {', '.join(words)}", lambda v: v in words)
         check(self, "threshold", "in (0, 1)", lambda v: 0 < v < 1)
 
     @property
     def keeps_labels(self) -> bool:  # type: ignore[override]  # it depends on a setting
         return self.then == "label_only"
 
+    @property
+    def heavy(self) -> bool:  # type: ignore[override]  # it depends on a setting
+        return self.score == "trained"
+
     def bind(self, interface: Interface) -> Self:
         if interface.task != "classification":
             raise NotApplicable("out_of_domain needs an API that predicts classes; this one does regression.")
+        if self.score == "msp":
+            return bound(self, _classes=interface.n_classes)
         if interface.missing:
             raise NotApplicable("out_of_domain needs whole rows; this API takes rows with inputs left out.")
         files = prepared(self, "filter").files
@@ -75,8 +95,7 @@ class OutOfDomain(Defense[None]):
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         if answer.labels is None:
             raise NotApplicable("out_of_domain needs an API that predicts classes; this one does regression.")
-        assert self._model is not None  # the guard binds its stages
-        flagged = ~(self._model.scores(request.x)[:, 1] <= self.threshold)
+        flagged = ~(self._foreign(request.x, clean) <= self.threshold)
         if not flagged.any():
             return answer
         if self.then == "block":
@@ -86,13 +105,31 @@ class OutOfDomain(Defense[None]):
             explanation[flagged] = np.nan
         if scores is not None and self.then == "label_only":
             scores[flagged] = np.nan
-        if self.then == "shuffled":
-            goes_to = np.argsort(noise.uniform(request.x[flagged], self._classes), axis=1)
+        if self.then in ("shuffled", "fixed"):
+            goes_to = self._permuted(request.x[flagged], noise)
             labels[flagged] = _exchanged(labels[flagged], goes_to)
             if scores is not None:
                 np.put_along_axis(moved := scores[flagged], goes_to, scores[flagged], axis=1)
                 scores[flagged] = moved
         return Answer(labels, scores, explanation)
+
+    def _foreign(self, x: Array, clean: Answer) -> Array:
+        """(n,) how foreign rows are, from 0 to 1."""
+        if self.score == "trained":
+            assert self._model is not None  # the guard binds its stages
+            return self._model.scores(x)[:, 1]
+        if clean.scores is None:
+            raise NotApplicable("out_of_domain(score=msp) needs a model that gives probabilities; this one does not.")
+        return np.asarray(1 - clean.scores.max(axis=1))
+
+    def _permuted(self, x: Array, noise: Noise) -> Labels:
+        """(n, classes) which class each class becomes for rows x."""
+        if self.then == "shuffled":
+            return np.argsort(noise.uniform(x, self._classes), axis=1)
+        order = np.argsort(noise.uniform(np.zeros((1, 1)), self._classes)[0])  # of the key alone
+        goes_to = np.empty_like(order)
+        goes_to[order] = np.roll(order, -1)  # a cycle through all classes, so none stays where it is
+        return np.broadcast_to(goes_to, (len(x), self._classes))
 
 
 def _copied(values: Array | None) -> Array | None:

@@ -7,6 +7,9 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "detectors",
     {
+        "extraction_monitor": "portcullis_ml.detectors.extraction_monitor:ExtractionMonitor",
+        "hardness": "portcullis_ml.detectors.hardness:Hardness",
+        "low_confidence": "portcullis_ml.detectors.low_confidence:LowConfidence",
         "prada": "portcullis_ml.detectors.prada:Prada",
         "prada_normality": "portcullis_ml.detectors.prada_normality:PradaNormality",
     },

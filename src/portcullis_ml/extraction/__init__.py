@@ -7,10 +7,12 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "extraction",
     {
+        "averaging": "portcullis_ml.extraction.averaging:Averaging",
         "copycat": "portcullis_ml.extraction.copycat:Copycat",
         "d_dae": "portcullis_ml.extraction.d_dae:DDae",
         "equation_solving": "portcullis_ml.extraction.equation_solving:EquationSolving",
         "feature_extraction": "portcullis_ml.extraction.feature_extraction:FeatureExtraction",
+        "gradient_matching": "portcullis_ml.extraction.gradient_matching:GradientMatching",
         "jacobian": "portcullis_ml.extraction.jacobian:Jacobian",
         "kernel": "portcullis_ml.extraction.kernel:Kernel",
         "knockoff": "portcullis_ml.extraction.knockoff:Knockoff",

@@ -18,6 +18,7 @@ import numpy as np
 
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.oracle import LocalOracle, MeteredOracle
 from portcullis_ml.core.types import Array, Interface, Model
 from portcullis_ml.gateway.oracle import HttpOracle
@@ -150,12 +151,17 @@ def unguarded(*, budget: int, rng: np.random.Generator, watch: Any = None) -> Th
     return _theft(LocalOracle(digits_model()[0], INTERFACE, budget=budget), rng, watch)
 
 
-def behind_policy(*, budget: int, rng: np.random.Generator, watch: Any = None) -> Theft:
-    """The thief asks a model in this process, behind the guard of the demonstration's policy."""
+def behind_policy(path: Path | None = None, *, budget: int, rng: np.random.Generator, watch: Any = None) -> Theft:
+    """The thief asks the model in this process, behind the guard of a policy's file or of the demonstration's own."""
     with tempfile.TemporaryDirectory() as folder:
-        path, _ = write_demo("http://127.0.0.1:1", folder)
-        guard = read_policy(path).guard()
-    return _theft(LocalOracle(digits_model()[0], INTERFACE, budget=budget, guard=guard), rng, watch)
+        policy = read_policy(path or write_demo("http://127.0.0.1:1", folder)[0])
+    seen = policy.shown
+    if (seen.input_shape, seen.n_classes) != (INTERFACE.input_shape, INTERFACE.n_classes):
+        raise InputError(
+            f"The policy in {path} must be for the demonstration's model, 64 inputs and 10 classes; it is for inputs "
+            f"of shape {list(seen.input_shape)} and {seen.n_classes} classes."
+        )
+    return _theft(LocalOracle(digits_model()[0], seen, budget=budget, guard=policy.guard()), rng, watch)
 
 
 def behind_gate(url: str, key: str | None, *, budget: int, rng: np.random.Generator, watch: Any = None) -> Theft:

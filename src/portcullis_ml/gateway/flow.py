@@ -68,6 +68,7 @@ class Admit(NamedTuple):
 class Ask(NamedTuple):
     """The model is asked. Sent: its undefended answer; Unreachable or BadRequest."""
 
+    client: str
     x: Floats
     headers: Mapping[str, str]
 
@@ -186,7 +187,7 @@ def answered(
     notes.mark()
 
     try:
-        clean = line.clean = yield Ask(x, headers)
+        clean = line.clean = yield Ask(client, x, headers)
         books.trouble.over()
         notes.mark()
         line.released = next(books.order)

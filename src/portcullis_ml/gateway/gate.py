@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from portcullis_ml.core.guard import Alarm
+from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway import flow
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.batching import Batching
@@ -182,14 +183,22 @@ class Gate:
         if isinstance(step, Admit):
             return self.streams.admit(*step)
         if isinstance(step, Ask):
-            asked = self.upstream.ask(*step)
-            return asked if getattr(self.upstream, "without_task", False) else _in_task(asked)
+            return self._ask(*step)
         if isinstance(step, Release):
             return self.streams.release(*step)
         if isinstance(step, Look):
             return self._look()
         assert isinstance(step, Undo)
         return self._undo(*step)
+
+    async def _ask(self, client: str, x: Floats, headers: Mapping[str, str]) -> Answer:
+        own = {}
+        if getattr(self.upstream, "writes", False):
+            own["beside"] = partial(self.reading.read, client, x.nbytes)
+        asked = self.upstream.ask(x, headers, **own)
+        if getattr(self.upstream, "without_task", False):
+            return await asked
+        return await asyncio.get_running_loop().create_task(asked)
 
     async def _unpack(self, client: str, body: bytes, most: int) -> bytes:
         """What is decoded counts as if it had been sent; what would be too long, as if it were as long as may be."""
@@ -263,10 +272,6 @@ class Gate:
             self.querylog.write(line)
         except LogFull:
             self.metrics.not_enforced["log"] += 1
-
-
-async def _in_task(work: Coroutine[Any, Any, Any]) -> Any:
-    return await asyncio.get_running_loop().create_task(work)
 
 
 def _declared(request: Exchange) -> int:

@@ -1,8 +1,9 @@
-"""Large bodies are read on a thread beside the event loop, one at a time and clients by turns.
+"""Large bodies are read, and large questions written, on a thread beside the event loop, one at a time and clients by
+turns.
 
-One thread, because what reads holds Python's lock most of the time: two would share what one has, and leave the event
-loop a third of it in place of half. Those who wait stand in a line of their own client, so that sixty bodies of one are
-one turn for everybody else.
+One thread, because what reads or writes holds Python's lock most of the time: two would share what one has, and leave
+the event loop a third of it in place of half. Those who wait stand in a line of their own client, so that sixty bodies
+of one are one turn for everybody else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 class Reading:
-    """Reads bodies for one gate. Those that wait for it count among the bytes that the gate holds."""
+    """Reads bodies for one gate, and writes questions. What waits for it counts among the bytes that the gate holds."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
@@ -30,7 +31,7 @@ class Reading:
         self._busy = False
 
     async def read(self, client: str, size: int, read: Callable[[], T]) -> T:
-        """What `read` makes of a body of so many bytes, or the error that it raises."""
+        """What `read` makes of so many bytes, or the error that it raises."""
         self._bodies.buffered += size
         try:
             if self._busy:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import re
 import ssl
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,11 +22,14 @@ from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.number_lists import MANY
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import Ask, ModelSpec, Wire, parsed
 from portcullis_ml.gateway.trouble import Trouble
 
-__all__ = ["HttpUpstream", "Upstream", "checked", "credentials", "open_upstream", "trusted"]
+__all__ = ["Beside", "HttpUpstream", "Upstream", "at_once", "checked", "credentials", "open_upstream", "trusted"]
+
+T = TypeVar("T")
 
 NO_ROUTE = (404, 405, 501)
 ANSWER_BYTES = 64 << 20
@@ -42,6 +46,17 @@ REFUSED = (
 )
 
 
+class Beside(Protocol):
+    """Runs some work beside the event loop, when it is its client's turn."""
+
+    def __call__(self, work: Callable[[], T], /) -> Coroutine[Any, Any, T]: ...
+
+
+async def at_once(work: Callable[[], T], /) -> T:
+    """Here and now."""
+    return work()
+
+
 class Upstream(Protocol):
     """Whatever answers rows: a server over HTTP, or a model in this process."""
 
@@ -50,7 +65,8 @@ class Upstream(Protocol):
         sentence.
 
         It runs in a task of its own, as aiohttp, httpx and `asyncio.timeout` need it. An upstream that needs none sets
-        `without_task = True`, and saves the time that a task takes."""
+        `without_task = True`, and saves the time that a task takes. One that writes questions itself sets
+        `writes = True` and is given a third argument, `beside`, with which it writes large ones."""
 
     async def ready(self) -> bool: ...
 
@@ -61,6 +77,7 @@ class HttpUpstream:
     """A model server, in its own dialect."""
 
     without_task: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -85,8 +102,9 @@ class HttpUpstream:
         self._doubtful = True  # whether the policy may not fit the model
         self._trouble = Trouble()  # of trying it
 
-    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
-        ask = self._wire.ask(self._asked, x)
+    async def ask(self, x: Floats, headers: Mapping[str, str], beside: Beside = at_once) -> Answer:
+        write = partial(self._wire.ask, self._asked, x)
+        ask = write() if x.size <= MANY else await beside(write)
         came = await self._posted(ask, headers)
         if came[0] != 200:
             raise await self._why(ask, came)

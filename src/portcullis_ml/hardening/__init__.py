@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "hardening",
     {
+        "diverse_ensemble": "portcullis_ml.hardening.diverse_ensemble:DiverseEnsemble",
         "outlier_exposure": "portcullis_ml.hardening.outlier_exposure:OutlierExposure",
     },
 )

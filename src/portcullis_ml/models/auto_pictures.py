@@ -26,7 +26,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
 from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.layers import Blend
-from portcullis_ml.models.networks import LARGE, plain_network
+from portcullis_ml.models.networks import LARGE, image_shape, plain_network
 from portcullis_ml.models.picture_training import Recipe, log_scores, train_network
 from portcullis_ml.models.torch import TorchModel, keep_memory, seeded
 
@@ -117,7 +117,7 @@ class AutoPictures:
 
 def candidates(input_shape: tuple[int, ...]) -> list[Recipe]:
     """What is compared first; the first two are what few rows are fitted by."""
-    short = min(input_shape[:2])
+    short = min(image_shape(input_shape)[:2])
     shift = 2 if short >= LARGE else 1
     plain = Recipe(plain_network(input_shape), rate=3e-3, effort=1.5)  # learns slower without normalisation
     return [

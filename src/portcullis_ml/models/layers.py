@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "Standardize"]
+__all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "OneOf", "Standardize"]
 
 
 class Channels(nn.Module):
-    """(n, H, W) or (n, H, W, C) -> (n, C, H, W)."""
+    """(n, H, W) or (n, H, W, C) -> (n, C, H, W); what comes with its channels first stays as it is."""
+
+    def __init__(self, *, first: bool = False) -> None:
+        super().__init__()
+        self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            return x
         return x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
 
 
@@ -35,6 +43,46 @@ class Blend(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([F.log_softmax(module(x), 1) for module in self]).mean(0)
+
+
+class OneOf(nn.ModuleList):
+    """Several networks, of which one answers a row: (n, *input_shape) -> (n, n_classes) logits.
+
+    Which one follows from where the row lies along a secret direction, which is drawn with the weights and kept with
+    them. The line is cut into `bins` pieces, and the networks take turns from piece to piece. A row that moves a
+    little stays with its network unless a cut is near. While training all answer: (n, networks, n_classes).
+    """
+
+    direction: Tensor
+    cuts: Tensor
+
+    def __init__(self, networks: list[nn.Module], input_shape: tuple[int, ...], bins: int) -> None:
+        super().__init__(networks)
+        self.register_buffer("direction", torch.randn(math.prod(input_shape), dtype=torch.float64))
+        self.register_buffer("cuts", torch.zeros(bins - 1, dtype=torch.float64))
+
+    def measure(self, x: Tensor) -> None:
+        """Scale the direction to rows (n, *input_shape), and cut so that every piece holds as many of them."""
+        deviation = x.double().flatten(1).std(dim=0, correction=0)
+        floor = torch.clamp(deviation.mean() / 10, min=1e-12)  # inputs that hardly vary must not decide
+        self.direction.div_(torch.maximum(deviation, floor))
+        shares = torch.arange(1, len(self.cuts) + 1, dtype=torch.float64) / (len(self.cuts) + 1)
+        self.cuts.copy_(torch.quantile(self.position(x), shares))
+
+    def position(self, x: Tensor) -> Tensor:
+        """(n,) where rows lie, in double precision so that it does not depend on the batch."""
+        return (x.flatten(1).double() * self.direction).sum(1)
+
+    def chosen(self, x: Tensor) -> Tensor:
+        """(n,) which network answers each row."""
+        return (self.position(x)[:, None] > self.cuts).sum(1) % len(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.stack([module(x) for module in self], 1)
+        if self.training:
+            return logits
+        which = self.chosen(x)[:, None, None].expand(-1, 1, logits.shape[2])
+        return logits.gather(1, which)[:, 0]
 
 
 class Standardize(nn.Module):

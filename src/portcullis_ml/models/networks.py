@@ -3,9 +3,9 @@
 The victims of Juuti et al. "PRADA: Protecting against DNN Model Stealing Attacks" (arXiv 1805.02628v1), Tables 1
 and 3, and small ones for 8x8 digits, for flat rows and for tables.
 
-A module maps (n, *input_shape) float32 to (n, n_classes) logits; images come as (n, H, W) or (n, H, W, C) and the
-network moves the channel axis itself. `dropout` stands in front of every fully connected layer, as in the paper's
-strategy *d*.
+A module maps (n, *input_shape) float32 to (n, n_classes) logits; images come as (n, H, W), (n, H, W, C) or (n, C, H, W)
+and the network moves the channel axis itself. `dropout` stands in front of every fully connected layer, as in the
+paper's strategy *d*.
 
 How we read the tables. "conv2-64" is a convolution with kernel 2 and 64 feature maps, as "maxpool2" is a pooling of
 2; ReLU follows every block; nothing is padded. That gives 471,426 parameters where Table 3 prints 486,011 for
@@ -18,6 +18,7 @@ to be FC-43, one for every class.
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,8 +28,9 @@ from portcullis_ml.core.errors import InputError, MissingExtra
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LARGE", "NETWORKS", "Network", "build_network", "plain_network"]
+__all__ = ["LARGE", "NETWORKS", "Network", "build_network", "channels_first", "image_shape", "plain_network"]
 
+MOST_CHANNELS = 4  # of a picture: an axis in front that is no longer than this, before two longer ones, is that
 LARGE = 16  # a picture whose shorter side has at least this many pixels gets the larger network
 
 
@@ -57,8 +59,8 @@ def stack(
     layers: list[nn.Module] = [Standardize(input_shape)] if standardize else []
     width = math.prod(input_shape)
     if maps:
-        height, breadth, channels = _image(input_shape)
-        layers.append(Channels())
+        height, breadth, channels = image_shape(input_shape)
+        layers.append(Channels(first=channels_first(input_shape)))
         for wider in maps:
             layers.append(ConvPool(channels, wider, kernel))
             height, breadth, channels = (height - kernel + 1) // 2, (breadth - kernel + 1) // 2, wider
@@ -74,13 +76,30 @@ def stack(
     return nn.Sequential(*layers[:-1])
 
 
-def _image(input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+def channels_first(input_shape: tuple[int, ...]) -> bool:
+    """Whether pictures of this shape are (C, H, W), as PyTorch has them, and not (H, W, C)."""
+    return len(input_shape) == 3 and input_shape[0] <= MOST_CHANNELS < min(input_shape[1:])
+
+
+def image_shape(input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(height, breadth, channels) of a picture. Raises InputError for what is none."""
     if len(input_shape) not in (2, 3):
         raise InputError(
-            f"A convolutional network takes images of shape (H, W) or (H, W, C); got {input_shape}. "
+            f"A convolutional network takes images of shape (H, W), (H, W, C) or (C, H, W); got {input_shape}. "
             "For tables use the network 'table_mlp'."
         )
+    if channels_first(input_shape):
+        return input_shape[1], input_shape[2], input_shape[0]
     return (*input_shape, 1)[:3]  # type: ignore[return-value]
+
+
+def one_of(
+    input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0, factory: Network, members: int
+) -> nn.Module:
+    """Several networks of a kind, each with weights of its own; eight turns each along the line that chooses."""
+    from portcullis_ml.models.layers import OneOf
+
+    return OneOf([factory(input_shape, n_classes, dropout=dropout) for _ in range(members)], input_shape, 8 * members)
 
 
 digits_cnn: Network = partial(stack, maps=(32,), hidden=(64,), kernel=3)
@@ -120,13 +139,14 @@ NETWORKS = Catalog(
 
 def plain_network(input_shape: tuple[int, ...]) -> str:
     """The published network, without batch normalisation, that suits pictures of this shape."""
-    colour = len(input_shape) == 3 and input_shape[2] > 1
-    return "digits_cnn" if min(input_shape[:2]) < LARGE else "prada_gtsrb" if colour else "prada_mnist"
+    height, breadth, channels = image_shape(input_shape)
+    return "digits_cnn" if min(height, breadth) < LARGE else "prada_gtsrb" if channels > 1 else "prada_mnist"
 
 
 def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0) -> nn.Module:
     """The network of that name, or of "my_package.module:factory", with fresh weights from torch's generator.
 
+    "one_of_5_table_mlp" is five of the network behind it, of which one answers each row (`layers.OneOf`).
     "a + b" is a blend of the networks a and b: the mean of their log-probabilities.
     Convolutions keep their weights channels last, which is twice as fast on a CPU.
     """
@@ -135,7 +155,10 @@ def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dr
 
         parts = [part.strip() for part in name.split("+")]
         return Blend([build_network(part, input_shape, n_classes, dropout=dropout) for part in parts])
-    factory: Network = NETWORKS.load(name)
+    several = re.fullmatch(r"one_of_(\d+)_(\w+)", name)
+    factory: Network = NETWORKS.load(several[2] if several else name)
+    if several:
+        factory = partial(one_of, factory=factory, members=int(several[1]))
     try:
         module = factory(tuple(input_shape), n_classes, dropout=dropout)
     except ModuleNotFoundError as error:

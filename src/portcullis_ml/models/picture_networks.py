@@ -11,8 +11,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from portcullis_ml.core.errors import InputError
-from portcullis_ml.models.networks import Network
+from portcullis_ml.models.networks import Network, channels_first, image_shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,12 +30,10 @@ def picture(
 
     from portcullis_ml.models.layers import Channels, GlobalMax
 
-    if len(input_shape) not in (2, 3):
-        raise InputError(f"A picture has the shape (H, W) or (H, W, C); got {input_shape}.")
-    height, breadth, maps = (*input_shape, 1)[:3]
+    height, breadth, maps = image_shape(input_shape)
     short = min(height, breadth)
     halvings = max(0, 1 + math.floor(math.log2(short / POOLED))) if short >= POOLED else 0
-    layers: list[nn.Module] = [Channels(), nn.BatchNorm2d(maps, affine=False)]
+    layers: list[nn.Module] = [Channels(first=channels_first(input_shape)), nn.BatchNorm2d(maps, affine=False)]
     for block in range(max(halvings, 3 if short >= LARGE else 2)):
         wider = width * 2 ** min(block, 2)
         layers.append(nn.Conv2d(maps, wider, 3, padding=1, bias=False))

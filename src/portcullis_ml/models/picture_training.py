@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from portcullis_ml.models.networks import build_network
+from portcullis_ml.models.networks import build_network, channels_first
 
 __all__ = ["Recipe", "augmented", "train_network"]
 
@@ -73,8 +73,10 @@ def one_cycle(done: float) -> float:
 
 
 def augmented(x: Tensor, shift: int, mirror: bool) -> Tensor:
-    """x (n, H, W) or (n, H, W, C), each picture moved by up to `shift` pixels (the border is repeated) and mirrored by
-    the toss of a coin."""
+    """x (n, H, W), (n, H, W, C) or (n, C, H, W), each picture moved by up to `shift` pixels (the border is repeated)
+    and mirrored by the toss of a coin."""
+    if channels_first(tuple(x.shape[1:])):
+        return augmented(x.permute(0, 2, 3, 1), shift, mirror).permute(0, 3, 1, 2)
     n, height, breadth = x.shape[:3]
     if shift:
         down, right = (torch.randint(-shift, shift + 1, (n, 1), device="cpu").to(x.device) for _ in range(2))

@@ -164,7 +164,9 @@ def _chosen(features: Sequence[Feature], names: Any, width: int | None) -> tuple
 def encoders(step: Any, columns: list[int]) -> Iterator[tuple[int, tuple[Any, bool]]]:
     """(input column, (its categories, whether others are refused)) of every encoder that sees inputs as they come."""
     step = getattr(step, "best_estimator_", step)
-    if hasattr(step, "steps"):  # a pipeline: as far as columns stay what they are
+    if getattr(step, "_preprocessor", None) is not None:  # histogram boosting's own, which puts categories first
+        yield from encoders(step._preprocessor, columns)
+    elif hasattr(step, "steps"):  # a pipeline: as far as columns stay what they are
         for _, inner in step.steps:
             found = list(encoders(inner, columns)) if inner not in (None, "passthrough") else []
             yield from found

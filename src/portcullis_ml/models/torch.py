@@ -195,7 +195,7 @@ class TorchLearner:
             if start is not None:
                 _copy(start, module)
             else:
-                _measure(module, rows)
+                measure(module, rows)
             module = module.to(self.device).train()
             self._train(module, rows, goals, rng, progress)
         return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
@@ -273,7 +273,7 @@ def _loss(module: nn.Module, x: Tensor, goals: Tensor, rows: NDArray[np.int64]) 
     return float(torch.stack(parts).sum()) / len(rows)
 
 
-def _measure(module: nn.Module, rows: Tensor) -> None:
+def measure(module: nn.Module, rows: Tensor) -> None:
     """Let the layers that scale inputs see the rows once."""
     for layer in module.modules():
         if isinstance(layer, Standardize):

@@ -8,6 +8,9 @@ CATALOG = Catalog(
     "recipes",
     {
         "domain_filter": "portcullis_ml.recipes.domain_filter:DomainFilter",
+        "evaluation_set": "portcullis_ml.recipes.evaluation_set:EvaluationSet",
+        "misinformation": "portcullis_ml.recipes.misinformation:Misinformation",
         "random_surrogate": "portcullis_ml.recipes.random_surrogate:RandomSurrogate",
+        "training_steps": "portcullis_ml.recipes.training_steps:TrainingSteps",
     },
 )

@@ -24,6 +24,7 @@ from portcullis_ml.gateway.protocols.answers import answer_from, class_values
 from portcullis_ml.gateway.protocols.described import Described, object_of, rows
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.v1 import rows_out
 from portcullis_ml.gateway.protocols.wire import (
     Ask,
     Headers,
@@ -85,7 +86,7 @@ class JsonPath(Wire):
 
     def ask(self, served: ModelSpec, x: Floats) -> Ask:
         tree: dict[str, Any] = {}
-        _place(tree, steps(_option(served, "rows")), np.ascontiguousarray(x, np.float64))
+        _place(tree, steps(_option(served, "rows")), rows_out(x))
         body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(_option(served, "path"), body, {"content-type": "application/json"})
 

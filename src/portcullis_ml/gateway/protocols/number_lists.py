@@ -4,8 +4,8 @@ simdjson hands its numbers over without making a Python object of each, which ha
 the list; whatever else a body holds, and every body out of the ordinary, is read as `strict` reads it, so that each is
 understood or refused as it would be without simdjson. Where that is not installed, all are.
 
-The numbers of a large body are read by pieces, because a parser keeps Python's lock until it is done, and the event
-loop waits for that.
+The numbers of a large body are read and written by pieces, because whoever parses or writes JSON keeps Python's lock
+until it is done, and the event loop waits for that.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ except ImportError:  # it has no wheel for this Python
 else:
     PARSER = simdjson.Parser(1 << 20)  # bytes; it keeps some 14 times as much for good
 
-__all__ = ["LARGE", "loads_rest", "loads_with_numbers", "whole_or_rest", "without_numbers"]
+__all__ = ["LARGE", "MANY", "loads_rest", "loads_with_numbers", "numbers_out", "whole_or_rest", "without_numbers"]
 
 LEAST, SHARE = 256, 0.5  # bytes of a list, and its part of the body, for which this pays
 SPACE = b" \t\r\n"
 OPENING = b"[" + SPACE
 LARGE, PIECE = 128 << 10, 64 << 10  # bytes of a body that is read by pieces, and of a piece: it takes a millisecond
 REST = LARGE  # bytes around the numbers, at most
+MANY, SOME = 32_768, 16_384  # numbers that are written by pieces, and of a piece: it takes half a millisecond
 
 
 def loads_with_numbers(
@@ -154,3 +155,21 @@ def loads_rest(rest: bytes, path: tuple[str | int, ...]) -> dict[str, Any] | Non
     while type(hole) is list and len(hole) == 1:
         hole = hole[0]
     return tree if hole == [] else None
+
+
+def numbers_out(a: Array) -> Any:
+    """The numbers as `orjson.dumps` takes them with OPT_SERIALIZE_NUMPY: many are written here already, by pieces."""
+    a = np.ascontiguousarray(a)
+    return a if a.size <= MANY else orjson.Fragment(_written(a))
+
+
+def _written(a: Array) -> bytes:
+    """The array as JSON, no more than `SOME` numbers of it at a time."""
+    step = SOME * len(a) // a.size
+    if step >= len(a):
+        return orjson.dumps(a, option=orjson.OPT_SERIALIZE_NUMPY)
+    if step:
+        inner = [_written(a[i : i + step])[1:-1] for i in range(0, len(a), step)]
+    else:
+        inner = [_written(row) for row in a]
+    return b"[%b]" % b",".join(inner)

@@ -18,7 +18,7 @@ from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.protocols.answers import answer_from, class_values
 from portcullis_ml.gateway.protocols.described import Described, answers, const, object_of, rows, some
-from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
+from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers, numbers_out
 from portcullis_ml.gateway.protocols.strict import (
     BadRequest,
     given,
@@ -144,7 +144,7 @@ def plain_rows(served: ModelSpec, answer: Answer) -> Any:
 
 def rows_out(x: Floats) -> Any:
     """Rows as JSON writes them; an omitted input is null."""
-    return np.ascontiguousarray(x, np.float64)  # nothing on the wire says that 0.1 is in 32 bits
+    return numbers_out(x.astype(np.float64, copy=False))  # nothing on the wire says that 0.1 is in 32 bits
 
 
 def read_rows(served: ModelSpec, n: int, found: Any) -> Answer:

@@ -21,6 +21,7 @@ from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.protocols.answers import class_values, label_type
 from portcullis_ml.gateway.protocols.described import Described, const, object_of, rows, some
+from portcullis_ml.gateway.protocols.number_lists import numbers_out
 from portcullis_ml.gateway.protocols.strict import json_typed
 from portcullis_ml.gateway.protocols.tensors import one_row, raw_words, several_rows
 from portcullis_ml.gateway.protocols.v2_metadata import differences
@@ -147,9 +148,7 @@ class OpenInference(Wire):
         cast = np.ascontiguousarray(x, DTYPE[served.datatype])
         tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
         if not served.binary:
-            tensor["data"] = cast.reshape(-1)
-            if cast.dtype.kind == "f" and served.interface.missing:
-                tensor["data"] = [None if np.isnan(v) else v for v in cast.reshape(-1).tolist()]
+            tensor["data"] = numbers_out(cast.reshape(-1))
             body = orjson.dumps({"inputs": [tensor], "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
             return Ask(path, body, {"content-type": "application/json"})
         tensor["parameters"] = {"binary_data_size": cast.nbytes}

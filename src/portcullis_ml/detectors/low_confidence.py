@@ -1,0 +1,76 @@
+"""Low confidence: of rows that are not of the model's domain, the model is often unsure.
+
+Hendrycks, Gimpel. "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks", ICLR
+2017, the section on the maximum softmax probability as a score of single rows.
+
+Costs the honest client   an alarm if many of their rows are hard for the model: set `below` and `threshold` on benign
+                          streams of your own. Nothing is trained or fitted.
+Does not see              a thief whose rows are like the victim's own; foreign rows of which the model is sure, as
+                          networks often are; steps that lead away from borders.
+
+A row is doubtful where the greatest probability of the undefended answer is below `below`. One such row says little of
+a client, so the suspicion is the share of doubtful rows in every `window` questions; it holds until the next window is
+full. Two counters are kept of a client. To act on single rows, take the defense `out_of_domain(score=msp)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.guard import Detector
+from portcullis_ml.core.settings import check
+from portcullis_ml.core.types import Answer, Array, Request
+
+__all__ = ["Doubts", "LowConfidence"]
+
+
+@dataclass
+class Doubts:
+    """One client's rows since the last verdict, how many of them are doubtful, and that verdict."""
+
+    rows: int = 0
+    doubtful: int = 0
+    suspicion: float = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowConfidence(Detector[Doubts]):
+    threshold: float = 0.3  # the share of doubtful rows that is an alarm; lower alarms sooner and more often falsely
+    below: float = 0.5  # a row is doubtful whose greatest probability is below
+    window: int = 50  # questions in one verdict; more makes it surer and later
+
+    name: ClassVar[str] = "low_confidence"
+
+    def __post_init__(self) -> None:
+        check(self, "threshold", "in (0, 1)", lambda v: 0 < v < 1)
+        check(self, "below", "in (0, 1]", lambda v: 0 < v <= 1)
+        check(self, "window", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def start(self) -> Doubts:
+        return Doubts()
+
+    def suspicion(self, state: Doubts) -> float:
+        return state.suspicion
+
+    def update(self, state: Doubts, request: Request, answer: Answer) -> Array:
+        if answer.labels is None:
+            raise NotApplicable(
+                f"{self.name} needs an API that predicts classes; this one does regression. Leave it out."
+            )
+        if not len(request):
+            return np.empty(0)
+        if answer.scores is None:
+            raise NotApplicable(f"{self.name} needs a model that gives probabilities; this one gives labels alone.")
+        suspicion = np.empty(len(request))
+        for i, doubtful in enumerate((~(answer.scores.max(axis=1) >= self.below)).tolist()):
+            state.rows += 1
+            state.doubtful += doubtful
+            if state.rows == self.window:
+                state.suspicion = state.doubtful / self.window
+                state.rows = state.doubtful = 0
+            suspicion[i] = state.suspicion
+        return suspicion
