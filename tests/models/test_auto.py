@@ -202,3 +202,15 @@ def test_settings_are_data() -> None:
     assert learner.knowing(DOOR) == learner
     with pytest.raises(ParameterError, match=r"AutoLearner\.families must be"):
         AutoLearner(families=("magic",))
+
+
+def test_words_keep_their_own_scale_and_get_no_ranks() -> None:
+    rng = np.random.default_rng(0)
+    rare = rng.random((300, auto.WIDE + 100)) < rng.uniform(0.005, 0.9, auto.WIDE + 100)
+    x = rare * rng.uniform(0.05, 0.3, rare.shape)
+    copy = AutoLearner().fit(x, np.eye(2)[(x[:, :50].sum(axis=1) > x[:, 50:100].sum(axis=1)).astype(int)], rng=rng)
+    assert isinstance(copy, AutoModel)
+    assert copy._encoding.ranked == ()
+    z = np.tile([[0.0, 0.0], [0.1, 2.0]], (5, 1))
+    together = families._Scale.of(z, together=True)(z)
+    assert np.ptp(together[:, 1]) == pytest.approx(20 * np.ptp(together[:, 0]))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,7 +35,7 @@ SMALL = 200  # fewer rows than these are fitted by cheap families only
 FOLDED = 600  # up to so many rows are set aside in three parts, each once
 ASIDE = 0.3  # of more rows than that
 COMPARED = 1500  # rows at most that take part in choosing
-WIDE = 400  # encoded columns (of text, say) above which boosted trees take too long and a kernel weighs all alike
+WIDE = 400  # encoded columns (of text, say) above which trees take too long and all columns have one scale and weight
 HARD = 0.3  # of the rows: where more are certain, classifiers are tried beside regressions
 NETWORKS = 3  # fitted to all rows and averaged, where a network was chosen
 BLENDED = 3  # families at most in a blend
@@ -101,6 +101,9 @@ class AutoLearner:
             return ConstantModel(x.shape[1:], p[0].copy())
         encoding = QuantileEncoding.of(x, self.interface)
         z = encoding(x)
+        if z.shape[1] > WIDE:  # ranks of frequent words would drown the words themselves
+            encoding = replace(encoding, ranked=())
+            z = encoding(x)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # a fit that does not converge shows in its score
             groups = encoding.groups if z.shape[1] <= WIDE else np.zeros(z.shape[1], np.int64)
@@ -120,7 +123,7 @@ class AutoLearner:
         if len(z) < SMALL and not self.families:
             names = names[:4]
         if z.shape[1] > WIDE:
-            names = tuple(n for n in names if n != "boosted") or ("linear",)
+            names = tuple(n for n in names if n not in ("boosted", "forest")) or ("linear",)
         certain = (p.max(axis=1) >= 1.0).mean()
         several = len(np.unique(p.argmax(axis=1))) > 1
         smooth = [n for n in names if n == "kernel"]  # a regression that does well on labels, too

@@ -55,8 +55,8 @@ def fit_family(
     `groups` every encoded column stands for itself.
     """
     family, _, labels = name.partition(" ")
-    scaler = _Scale.of(z)
     alone = np.arange(z.shape[1]) if groups is None else groups
+    scaler = _Scale.of(z, together=_together(alone))
     tasks = [Task(len(z), s, alone) for s in range(seed, seed + (networks if family == "network" else 1))]
     if labels:
         model = FAMILIES[family].classifier(tasks[0]).fit(scaler(z), p.argmax(axis=1))
@@ -71,16 +71,23 @@ def fit_family(
     return _OfScores(scaler, models, middle, spread)
 
 
+def _together(groups: NDArray[np.int64]) -> bool:
+    """Whether all encoded columns are one group, as those of text are."""
+    return len(groups) > 1 and not groups.any()
+
+
 @dataclass(frozen=True)
 class _Scale:
-    """Every column to mean 0 and deviation 1."""
+    """Every column to mean 0 and deviation 1, or all by one number: rare words must not count like frequent ones."""
 
     mean: Array
     deviation: Array
 
     @classmethod
-    def of(cls, z: Array) -> _Scale:
+    def of(cls, z: Array, *, together: bool = False) -> _Scale:
         deviation = z.std(axis=0)
+        if together:
+            deviation = np.full(len(deviation), np.sqrt((deviation**2).mean()))
         return cls(z.mean(axis=0), np.where(deviation > TINY, deviation, 1.0))
 
     def __call__(self, z: Array) -> Array:
@@ -175,7 +182,8 @@ def _linear_regression(task: Task) -> Any:
 def _linear_labels(task: Task) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=10.0, max_iter=500, random_state=task.seed)
+    weight = 50.0 / len(task.groups) if _together(task.groups) else 10.0  # as 50 is for rows of length 1
+    return LogisticRegression(C=weight, max_iter=500, random_state=task.seed)
 
 
 def _forest_regression(task: Task) -> Any:
