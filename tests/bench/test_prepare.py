@@ -69,7 +69,7 @@ def audited(here, *defenses, out="out", spec=None, **settings):
 
 def of(records, defense, role="attack"):
     own = [r for r in records if r["defense"] == defense and r["role"] == role]
-    (record,) = [r for r in own if not r["cell"]["uses"]]
+    (record,) = [r for r in own if not r["cell"]["uses"] and (role != "attack" or r["attack"] == "knockoff")]
     return record
 
 

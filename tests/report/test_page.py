@@ -235,3 +235,29 @@ def test_without_the_training_set_recovered_rows_stand_alone() -> None:
     walked = walk(render([record("kernel", "none", notes={"leak": leak})], META))
     assert len(walked.all("img")) == 1
     assert "Give --train FILE" in walked.text
+
+
+@pytest.mark.parametrize(
+    ("fitted", "words"),
+    [
+        ({"network": 0.41, "boosted": 0.62}, "trained: boosted trees 0.6, network 0.4"),
+        ({"boosted labels": 1.03}, "trained: boosted trees on labels"),
+        (
+            ["picture_flat, mirrored", "picture_pooled", "picture_pooled"],
+            "trained: picture flat, mirrored; picture pooled",
+        ),
+    ],
+)
+def test_what_a_learner_chose_stands_in_the_cell_of_its_attack(fitted: Any, words: str) -> None:
+    other = record("copycat", "none")
+    page = walk(render([record("knockoff", "none", notes={"chosen": {"fitted": fitted}}), other]))
+    assert page.text.count("trained: ") == 1
+    assert words in page.text
+
+
+def test_seeds_that_chose_otherwise_are_said_to_have_done_so() -> None:
+    seeds = [
+        record("knockoff", "none", seed=s, notes={"chosen": {"fitted": {name: 1.0}}})
+        for s, name in enumerate(["linear", "kernel"])
+    ]
+    assert "trained by the first seed: linear" in walk(render(seeds)).text

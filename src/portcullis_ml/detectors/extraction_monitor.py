@@ -3,7 +3,8 @@
 Kesarwani, Mukhoty, Arya, Mehta. "Model Extraction Warning in MLaaS Paradigm", ACSAC 2018, the section on the strategy
 by information gain (the one by coverage of the input space is not here).
 
-Costs the honest client   an alarm if they ask about much of the input space; a tree is fitted every `every` questions.
+Costs the honest client   an alarm if they ask about much of the input space; a tree is fitted every `every` questions,
+                          which delays answers where rows hold hundreds of numbers (a greater `every` does it less).
 Does not see              whoever copies what axis-parallel splits do not show, as of networks on images; small steps
                           around few seeds, which cover less than honest questions do; a thief with many accounts,
                           unless their states are put together.

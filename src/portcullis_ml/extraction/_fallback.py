@@ -19,9 +19,10 @@ from portcullis_ml.extraction._mixed import Questions, wrong_labels
 from portcullis_ml.extraction._shown import spread
 from portcullis_ml.models.auto import AutoLearner, AutoModel
 
-__all__ = ["ask_aside", "ask_mixed", "best_copy", "better_copy", "share_aside", "surrogate_of"]
+__all__ = ["ask_aside", "ask_mixed", "best_copy", "better_copy", "or_surrogate", "share_aside", "surrogate_of"]
 
 FEWEST = 10  # rows set aside below which nothing can be compared
+ENOUGH = 50  # rows that compare well enough to be worth half of what is left
 MOST = 200
 SHARE = 0.1
 LEARNED = 10_000  # rows at most that a surrogate is fitted to
@@ -49,6 +50,28 @@ def best_copy(copies: Mapping[str, Model], harvest: Harvest, interface: Interfac
     return best, copies[best]
 
 
+def or_surrogate(
+    name: str,
+    copy: Model,
+    harvest: Harvest,
+    interface: Interface,
+    pool: Array | None,
+    rng: np.random.Generator,
+    *,
+    drawn: int = 0,
+) -> Model:
+    """What an attack returns whose family does not hold: `better_copy`, after what is left of the budget (10,000 rows
+    at most) has been spent on rows set aside and on mixed questions, which the bill calls "mixed". The first `drawn`
+    rows of the harvest are set aside, too. Where that is too few, the copy is returned, and no more is asked."""
+    paid, left = harvest.paid, harvest.left
+    n = max(share_aside(left), min(left // 2, ENOUGH), min(left, 2 * FEWEST)) if left + drawn >= FEWEST else 0
+    aside = np.append(np.arange(min(drawn, len(harvest))), ask_aside(harvest, interface, pool, rng, n))
+    if len(aside) >= FEWEST:
+        ask_mixed(harvest, interface, pool, aside, rng, most=LEARNED)
+    harvest.notes.setdefault("bill", {})["mixed"] = harvest.paid - paid
+    return better_copy(name, copy, harvest, interface, aside, rng)
+
+
 def better_copy(
     name: str, copy: Model, harvest: Harvest, interface: Interface, aside: Ints, rng: np.random.Generator
 ) -> Model:
@@ -56,9 +79,8 @@ def better_copy(
 
     `name` is what the copy is called in the notes, which say what was chosen and how both did.
     """
-    answer = harvest.answer
-    targets = spread(answer, interface.n_classes)
-    known = answer.answered & (targets.sum(axis=1) > 0)
+    targets = _targets(harvest, interface)
+    known = targets.sum(axis=1) > 0
     rest = known.copy()
     rest[aside] = False
     aside = aside[known[aside]]
@@ -82,9 +104,8 @@ def better_copy(
 
 def surrogate_of(harvest: Harvest, interface: Interface, rng: np.random.Generator) -> Model:
     """A surrogate fitted to everything that was answered: the copy of an attack that has none of its own to compare."""
-    answer = harvest.answer
-    targets = spread(answer, interface.n_classes)
-    known = answer.answered & (targets.sum(axis=1) > 0)
+    targets = _targets(harvest, interface)
+    known = targets.sum(axis=1) > 0
     if not known.any():
         raise AttackFailed("Every row was withheld, so there is nothing to learn from. Try another account.")
     model = AutoLearner().knowing(interface).fit(harvest.x[known], targets[known], rng=rng)
@@ -94,33 +115,50 @@ def surrogate_of(harvest: Harvest, interface: Interface, rng: np.random.Generato
     return model
 
 
-def ask_aside(harvest: Harvest, interface: Interface, pool: Array | None, rng: np.random.Generator) -> Ints:
-    """Ask about a share of the rows that are left, drawn like anybody's questions; the rows of the harvest they are."""
-    start, n = len(harvest), share_aside(harvest.left)
+def ask_aside(
+    harvest: Harvest, interface: Interface, pool: Array | None, rng: np.random.Generator, n: int | None = None
+) -> Ints:
+    """Ask about n rows, or a share of those that are left, drawn like anybody's questions; the rows of the harvest
+    they are."""
+    start, n = len(harvest), share_aside(harvest.left) if n is None else n
     if n:
         harvest.ask(Questions(interface, pool, CANDIDATES, rng).draw(n, None)[0])
     return np.arange(start, len(harvest))
 
 
 def ask_mixed(
-    harvest: Harvest, interface: Interface, pool: Array | None, aside: Ints, rng: np.random.Generator
+    harvest: Harvest,
+    interface: Interface,
+    pool: Array | None,
+    aside: Ints,
+    rng: np.random.Generator,
+    *,
+    most: int | None = None,
 ) -> Ints:
-    """Spend what is left on rounds of mixed questions, each guided by a quick copy made from all rows but `aside`; the
-    rows of the harvest that they are."""
-    start, step, copy = len(harvest), max(1, -(-harvest.left // ROUNDS)), None
+    """Spend what is left, or `most` of it, on rounds of mixed questions, each guided by a quick copy made from all rows
+    but `aside`; the rows of the harvest that they are."""
+    wanted = harvest.left if most is None else min(most, harvest.left)
+    start, end, step, copy = len(harvest), harvest.paid + wanted, max(1, -(-wanted // ROUNDS)), None
     questions = Questions(interface, pool, CANDIDATES, rng)
-    while harvest.open:
-        x, ways = questions.draw(min(step, harvest.left), copy)
+    while harvest.open and harvest.paid < end:
+        x, ways = questions.draw(min(step, end - harvest.paid), copy)
         labels = harvest.ask(x).labels
         if not harvest.open or labels is None or not (labels >= 0).any():
             continue
         before = copy
-        targets = np.delete(spread(harvest.answer, interface.n_classes), aside, axis=0)
+        targets = np.delete(_targets(harvest, interface), aside, axis=0)
         learner = AutoLearner(families=STEERING).knowing(interface)
         copy = learner.fit(np.delete(harvest.x, aside, axis=0), targets, rng=rng)
         if before is not None:
             questions.credit(x, ways, wrong_labels(before, x, labels))
     return np.arange(start, len(harvest))
+
+
+def _targets(harvest: Harvest, interface: Interface) -> Array:
+    """(n, n_classes) what a surrogate is fitted to; all zero where nothing was answered or an input was left out."""
+    targets = spread(harvest.answer, interface.n_classes)
+    complete = ~np.isnan(harvest.x.reshape(len(harvest), -1)).any(axis=1)
+    return np.where((harvest.answer.answered & complete)[:, None], targets, 0.0)
 
 
 def _score(model: Model, x: Array, targets: Array) -> tuple[float, float]:

@@ -21,6 +21,11 @@ a table do, since quantiles are values of a table: with `snap` the shortest deci
 
 Two bins at the ends of the range that answer alike would hide what is between them, so a grid is asked first. Adjacent
 bins of equal weight stay one, which changes nothing.
+
+Not in the paper: where the answers are no such sum, have three decimals or fewer, or cost more than the budget, what is
+left of it (a tenth is kept for that) goes to questions that teach a surrogate (`_fallback.py`), and what does better on
+answers set aside is returned; `notes["copy"]` says which. A number whose answers on the grid all differ, and are no
+line, has no bins, and nothing more is searched.
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
 from portcullis_ml.extraction._edges import edges_of, snap
+from portcullis_ml.extraction._equations import decimals_of
+from portcullis_ml.extraction._fallback import or_surrogate, share_aside
 from portcullis_ml.extraction._grid import OMITTED, GameOver, Grid, Identities, Ints
 from portcullis_ml.extraction._lines import Known, search
 from portcullis_ml.models.binned import BinnedLinear, Block
@@ -46,6 +53,7 @@ __all__ = ["FeatureExtraction"]
 FIRST = 5  # points on every line that tell a number from its bins
 STARTS = 8  # points among which the base is chosen, where every input must be given
 TINY = 1e-300  # stands for a probability of 0
+COARSE = 3  # decimals up to which weights are too rough for the copy to be taken unseen
 EXACT = 1e-6  # a log-ratio further off than this, relative to the largest, is not explained
 
 
@@ -69,24 +77,29 @@ class FeatureExtraction(ExtractionAttack):
 
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         prober = _FeatureProber(harvest, interface, self.eps, rng)
-        spare = min(self.held_out, max(harvest.left - 1, 0))
+        spare, finished = min(self.held_out, max(harvest.left - 1, 0)), False
         try:
             prober.base(self.omit and interface.missing)
             prober.single_values()
             prober.numbers(self.grid)
             if self.snap:
                 prober.snap()
+            finished = True
         except GameOver:
-            spare = 0
+            pass
         if not len(harvest):
             raise AttackFailed("feature_extraction had no answer to start from. Raise the budget, or see who refuses.")
         prober.pay("edges" if prober.bracketed else "bins")
         model = prober.model(interface.input_shape)
         bins = [len(block.edges) for j, block in enumerate(model.blocks) if prober.grid.numeric[j]]
-        harvest.notes |= {"edges": bins, "linear": [int(j) for j in np.flatnonzero(prober.linear)]}
-        if spare and harvest.open:
+        linear = [int(j) for j in np.flatnonzero(prober.linear)]
+        harvest.notes |= {"edges": bins, "linear": linear, "copy": "bins"}
+        if finished and spare and harvest.open:
             prober.verify(model, spare)
-        return model
+        decimals = decimals_of(harvest.answer.soft(interface.n_classes))
+        if finished and harvest.notes.get("additive", True) and (decimals is None or decimals > COARSE):
+            return model
+        return or_surrogate("bins", model, harvest, interface, knowledge.pool, rng)
 
 
 class _FeatureProber:
@@ -97,8 +110,11 @@ class _FeatureProber:
         self.linear = np.zeros(self.grid.d, bool)
         self._harvest = harvest
         self._interface = interface
-        self._identities = Identities(harvest, self.grid, interface.n_classes)
+        keep = share_aside(harvest.left)
+        most = harvest.paid + harvest.left - keep if keep else np.inf
+        self._identities = Identities(harvest, self.grid, interface.n_classes, most)
         self._rng = rng
+        self._starts = 0  # rows at the head of the harvest that are complete and random
         self._point = np.zeros(self.grid.d, np.int64)
         self._row = np.zeros(interface.n_classes)  # the log-probabilities at the base
         self._probes: list[tuple[Ints, Ints, Ints]] = []  # feature, position, identity
@@ -118,6 +134,7 @@ class _FeatureProber:
             if len(self._harvest):
                 self._row = _logs(self._harvest.answer.scores)[0]
             raise
+        self._starts = 0 if omit else len(numbers)
         rows = _logs(self._identities.scores(numbers))
         best = int(rows.min(axis=1).argmax())
         self._point, self._row = points[best], rows[best]
@@ -144,6 +161,9 @@ class _FeatureProber:
         self.linear[feature] = [self._is_line(int(j)) for j in feature]
         feature = feature[~self.linear[feature]]
         self._on_grid(feature, np.setdiff1d(np.arange(grid + 1), first), grid)
+        if any(len(np.unique(numbers)) == len(numbers) for _, numbers in map(self._line, feature.tolist())):
+            self._harvest.notes["additive"] = False  # neither a line nor bins
+            raise GameOver
         self._search(feature)
         self.pay("bins")
 
@@ -254,17 +274,24 @@ class _FeatureProber:
         return Block(ratios[new], edges)
 
     def verify(self, model: BinnedLinear, held_out: int) -> None:
-        """Compare with random complete queries: is the victim what we think?"""
-        x = self._interface.uniform(min(held_out, self._harvest.left), self._rng)
-        scores = self._harvest.ask(x).scores
+        """Compare with random complete queries, and with those points the base was chosen among whose answers are as
+        far from 0: is the victim what we think?"""
+        before = len(self._harvest)
+        self._harvest.ask(self._interface.uniform(min(held_out, self._harvest.left), self._rng))
         self.pay("held_out")
-        if scores is None or not len(scores):
+        answer, answered = self._harvest.answer, self._harvest.answer.answered
+        fresh = np.arange(before, len(self._harvest))
+        fresh = fresh[answered[fresh]]
+        if answer.scores is None or not len(fresh):
             return
-        truth, ours = _logs(scores), _logs(model.scores(x[: len(scores)]))
+        starts = np.arange(self._starts)
+        least = answer.scores.min(axis=1)
+        rows = np.append(starts[least[starts] >= least[fresh].min()], fresh)
+        truth, ours = _logs(answer.scores[rows]), _logs(model.scores(self._harvest.x[rows]))
         top = truth.argmax(axis=1)[:, None]
         truth, ours = (v - np.take_along_axis(v, top, axis=1) for v in (truth, ours))
         residual = float(np.abs(truth - ours).max())
-        additive = residual <= self._tolerance(float(np.abs(truth).max()), scores.min())
+        additive = residual <= self._tolerance(float(np.abs(truth).max()), float(least[rows].min()))
         self._harvest.notes |= {"residual": residual, "additive": additive}
 
     def pay(self, item: str) -> None:

@@ -21,6 +21,11 @@ joined again in the end.
 
 Leaves that answer alike hide walls between them. bottom_up visits an answer again wherever it is met outside the boxes
 known for it; `probes` asks random points in every box found and splits it where one disagrees.
+
+Not in the paper: where a classifier is no tree, or one that the budget cannot walk, or leaves gaps between the boxes,
+what is left of the budget (a tenth is kept for that) goes to questions that teach a surrogate (`_fallback.py`), and
+what does better on answers set aside is returned; `notes["copy"]` says which. If after a fifth of the budget most
+answers still differ from all others, the walk ends there.
 """
 
 from __future__ import annotations
@@ -34,9 +39,10 @@ from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Interface, Model, Reveals
+from portcullis_ml.core.types import Array, Interface, Model, Reveals
 from portcullis_ml.extraction._climbing import Climber, outside
-from portcullis_ml.extraction._grid import OMITTED, GameOver, Grid, Identities
+from portcullis_ml.extraction._fallback import or_surrogate, share_aside
+from portcullis_ml.extraction._grid import OMITTED, GameOver, Grid, Identities, Ints
 from portcullis_ml.extraction._lines import Known
 from portcullis_ml.extraction._splitting import Box, Splitter, merged
 from portcullis_ml.models.boxes import BoxModel
@@ -44,11 +50,13 @@ from portcullis_ml.models.boxes import BoxModel
 __all__ = ["TreePaths"]
 
 MODES = ("auto", "bottom_up", "top_down")
+TRIED = 0.2  # of the budget, after which it is seen whether there are leaves at all
+GAPS = 0.01  # of the sample outside all boxes, above which the boxes are not the tree
 SAMPLE = 2000  # points on which the share outside all boxes is estimated; asked of the copy, so free
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Leaves(Needs):
+class _Distinct(Needs):
     """An API's answers, by which leaves are distinguished."""
 
     def lacking(self, interface: Interface, knowledge: Knowledge, name: str) -> str | None:
@@ -67,7 +75,7 @@ class TreePaths(ExtractionAttack):
     probes: int = 0  # random points asked in every box, for trees whose leaves answer alike
 
     name: ClassVar[str] = "tree_paths"
-    needs: ClassVar[Needs] = _Leaves(answers=Reveals.TOP_K, task="any")
+    needs: ClassVar[Needs] = _Distinct(answers=Reveals.TOP_K, task="any")
 
     def __post_init__(self) -> None:
         check(self, "mode", f"one of {', '.join(MODES)}", lambda v: v in MODES)
@@ -84,7 +92,7 @@ class TreePaths(ExtractionAttack):
                 "Take mode='bottom_up'."
             )
         grid = Grid.of(interface, self.eps)
-        identities = Identities(harvest, grid, interface.n_classes)
+        identities = _Leaves(harvest, grid, interface)
         boxes, unfinished = self._boxes(mode, identities, grid, rng)
         if not any(box.number is not None for box in boxes):
             raise AttackFailed(
@@ -98,8 +106,11 @@ class TreePaths(ExtractionAttack):
             "unfinished": unfinished,
             "identities": len(identities),
             "unknown": float(1 - known.mean()),
+            "copy": "boxes",
         }
-        return model
+        if interface.task == "regression" or (not unfinished and known.mean() >= 1 - GAPS):
+            return model
+        return or_surrogate("boxes", model, harvest, interface, knowledge.pool, rng)
 
     def _boxes(self, mode: str, identities: Identities, grid: Grid, rng: np.random.Generator) -> tuple[list[Box], int]:
         """The leaves, and after them what the end of the game left unfinished; how many those are."""
@@ -127,6 +138,20 @@ class TreePaths(ExtractionAttack):
         if splitter.open or splitter.leaves:
             return merged(splitter.leaves) + [box.settled() for box in splitter.open], len(splitter.open)
         return climber.leaves + climber.unfinished, len(climber.unfinished)
+
+
+class _Leaves(Identities):
+    """Identities of a classifier's answers, until no tree can be expected to come of them."""
+
+    def __init__(self, harvest: Harvest, grid: Grid, interface: Interface) -> None:
+        keep = 0 if interface.task == "regression" else share_aside(harvest.left)
+        super().__init__(harvest, grid, interface.n_classes, harvest.paid + harvest.left - keep if keep else np.inf)
+        self._tried = TRIED * harvest.left if keep else np.inf
+
+    def of(self, x: Array) -> Ints:
+        if self.harvest.paid > self._tried and len(self) > self.harvest.paid / 2:
+            raise GameOver
+        return super().of(x)
 
 
 def box_model(boxes: list[Box], identities: Identities, interface: Interface) -> BoxModel:

@@ -18,6 +18,7 @@ from portcullis_ml.report.verdict import CONTROLS, listed, measure_word
 __all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "recovery", "speed"]
 
 Section = Html | None
+FAMILIES = {"boosted": "boosted trees"}  # the others are called what they are
 
 
 def glance(audit: Audit, deployed: str | None = None) -> Section:
@@ -263,7 +264,31 @@ def _asides(audit: Audit, attack: str, defense: str, e: Estimate) -> list[str]:
     better = audit.thief(attack, defense)
     if better and better.how and better.copy.value > e.value:
         found.append(f"{percent(better.copy)} {better.how}")
+    if pair and (trained := _trained(pair)):
+        found.append(trained)
     return found
+
+
+def _trained(pair: Pair) -> str | None:
+    """What the learner that chooses has fitted, with its share of the weights; of several seeds, what the first one."""
+    fits = [r["notes"]["chosen"]["fitted"] for r in pair.done if r.get("notes", {}).get("chosen", {}).get("fitted")]
+    if not fits:
+        return None
+    first = fits[0]
+    if isinstance(first, Mapping) and len(first) > 1:
+        total = sum(first.values())
+        order = sorted(first, key=lambda name: -first[name])
+        parts = ", ".join(f"{_family(name)} {first[name] / total:.1f}" for name in order)
+    else:
+        parts = "; ".join(dict.fromkeys(_family(str(name)) for name in first))
+    others = any(set(fit) != set(first) for fit in fits[1:])
+    return f"trained{' by the first seed' if others else ''}: {parts}"
+
+
+def _family(name: str) -> str:
+    """ "boosted labels" in plain words."""
+    family = name.removesuffix(" labels")
+    return FAMILIES.get(family, family).replace("_", " ") + (" on labels" if family != name else "")
 
 
 def _bar(e: Estimate) -> Html:
