@@ -52,7 +52,8 @@ class Attacker(asyncio.Protocol):
         self.transport.write(self.text)  # type: ignore[attr-defined]
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.lost.set_result(None)
+        if not self.lost.done():
+            self.lost.set_result(None)
 
 
 async def main(url: str, key: str, connections: int, path: str) -> None:

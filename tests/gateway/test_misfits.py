@@ -278,3 +278,11 @@ async def test_a_client_that_needs_a_task_is_given_one(tmp_path: Path) -> None:
 
     here.upstream.ask = ask  # type: ignore[method-assign]
     assert (await here.infer(X))[0] == 200
+
+
+async def test_an_upstream_that_cannot_even_be_called_ends_the_request(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    here.upstream.ask = lambda x: None  # type: ignore[method-assign, assignment, misc]
+    async with asyncio.timeout(10):
+        assert (await here.infer(X))[0] == 500
+    assert here.gate.in_flight == 0
