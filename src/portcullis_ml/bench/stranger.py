@@ -47,7 +47,7 @@ class PlainStranger(ExtractionAttack):
         x, p = harvest.x, harvest.targets()
         x, p = x[p.sum(axis=1) > 0], p[p.sum(axis=1) > 0]
         if len(interface.input_shape) in (2, 3) and importlib.util.find_spec("torch"):
-            harvest.notes["chosen"] = "convolutions"
+            harvest.notes["chosen"] = {"fitted": {"convolutions": 1.0}}
             return _network(x, p, interface, self.epochs, rng)
         return self._stock(x, p, harvest, interface, int(rng.integers(2**31)))
 
@@ -59,7 +59,7 @@ class PlainStranger(ExtractionAttack):
             labels = _Stock(kind, interface, seed).fit(x[:train], p[:train]).scores(x[train:]).argmax(axis=1)
             right[kind] = int((labels == p[train:].argmax(axis=1)).sum())
         kind = max(kinds, key=lambda k: right.get(k, 0))
-        harvest.notes["chosen"] = kind
+        harvest.notes["chosen"] = {"fitted": {kind: 1.0}}
         return _Stock(kind, interface, seed).fit(x, p)
 
 

@@ -271,7 +271,8 @@ def _asides(audit: Audit, attack: str, defense: str, e: Estimate) -> list[str]:
 
 def _trained(pair: Pair) -> str | None:
     """What the learner that chooses has fitted, with its share of the weights; of several seeds, what the first one."""
-    fits = [r["notes"]["chosen"]["fitted"] for r in pair.done if r.get("notes", {}).get("chosen", {}).get("fitted")]
+    chosen = [(r.get("notes") or {}).get("chosen") for r in pair.done]
+    fits = [c["fitted"] for c in chosen if isinstance(c, Mapping) and c.get("fitted")]  # older records hold a word
     if not fits:
         return None
     first = fits[0]
