@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.bench.brought import Sources, bring
+from portcullis_ml.bench.brought import bring
 from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.outside import Outside, read_outside
+from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive

@@ -1,0 +1,107 @@
+"""Where a brought victim and its rows come from, and the rows read as that victim takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portcullis_ml.bench.rows import LabelledRows, one_table, read_rows
+from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.types import Array, Feature
+from portcullis_ml.data.schema import Corrections, read_schema
+from portcullis_ml.data.takes import Taken, Takes
+from portcullis_ml.models.known import KnownColumn, KnownVictim
+
+__all__ = ["Sources", "rows_of", "schema_of", "takes_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where rows and model come from, as a person names them; see `ExperimentSpec`."""
+
+    victim: str
+    data: str | None = None
+    folder: str | None = None
+    test: str | None = None
+    pool: str | None = None
+    train: str | None = None
+    target: str | None = None
+    schema: str | None = None
+    classes: str | None = None
+    output: str | None = None
+    softmax: bool = False
+
+
+def schema_of(sources: Sources) -> Corrections:
+    return {} if sources.schema is None else read_schema(Path(sources.schema))
+
+
+def takes_of(known: KnownVictim, corrections: Corrections) -> Takes:
+    """What is known of the columns before the table is read: by the victim, and by the user's schema."""
+
+    def taken(column: KnownColumn) -> Taken:
+        return Taken(text=column.text, words=column.words, missing=column.missing)
+
+    said = {}
+    for name, about in corrections.items():
+        words = frozenset(map(str, about.get("values", ())))
+        kind = "category" if words else about.get("kind")
+        said[name] = Taken(text=None if kind is None else kind == "category", words=words)
+    return Takes(
+        named=None if known.named is None else {name: taken(column) for name, column in known.named.items()},
+        placed=tuple(map(taken, known.placed)),
+        classes=frozenset(known.classes),
+        said=said,
+        left_out=frozenset(name for name, about in corrections.items() if about.get("drop")),
+    )
+
+
+def rows_of(
+    sources: Sources, takes: Takes
+) -> tuple[LabelledRows, LabelledRows | None, LabelledRows | None, tuple[float, float], str]:
+    """Test rows, pool, training rows, bounds of an input, and the sentence about them."""
+    test = pool = train = None
+    sentence = ""
+    if sources.data is not None:
+        from portcullis_ml.data.datasets import load_dataset
+
+        d = load_dataset(sources.data, sources.folder, target=sources.target, takes=takes)
+        about: dict[str, Any] = {"features": d.features, "classes": d.classes or None, "columns": d.columns}
+        test = LabelledRows(x=d.x_test, y=d.y_test.astype(np.int64), dropped=d.dropped, lacking=d.lacking, **about)
+        pool = LabelledRows(x=d.x, y=d.y.astype(np.int64), **about)
+        sentence = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
+    for_all: dict[str, Any] = {"target": sources.target, "takes": takes}
+    if sources.test is not None:
+        test = read_rows("test set", Path(sources.test), **for_all)
+    if sources.pool is not None:
+        pool = read_rows("pool", Path(sources.pool), part="train", **for_all)
+    if sources.train is not None:
+        train = read_rows("training set", Path(sources.train), part="train", **for_all)
+    if test is None:
+        raise InputError(
+            "A victim needs rows to be judged on; got none. Give --test FILE (.npz or .csv) or --data NAME."
+        )
+    test, pool, train = one_table((test, pool, train), None if sources.schema is None else Path(sources.schema))
+    assert test is not None
+    if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
+        shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
+        raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
+    if not sentence or sources.test or sources.pool:
+        held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
+        sentence = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."
+    every = test.x if pool is None else np.concatenate([test.x.reshape(len(test), -1), pool.x.reshape(len(pool), -1)])
+    least, greatest = float(every.min()), float(every.max())
+    if test.features is None and test.x.ndim == 2 and not (least >= 0 and greatest <= 1):
+        test = _with_columns(test, every.reshape(len(every), -1))
+    bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
+    return test, pool, train, bounds, sentence
+
+
+def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:
+    """A table without a schema, with each column's range as its feature: a thief knows the usual ranges."""
+    spans = zip(every.min(axis=0), every.max(axis=0), strict=True)
+    features = tuple(Feature(f"x{j}", float(low), float(high)) for j, (low, high) in enumerate(spans))
+    return replace(rows, features=features)
