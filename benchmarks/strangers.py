@@ -209,7 +209,7 @@ def _best(side: dict[str, dict[int, float]], seeds: list[int]) -> tuple[str, lis
 
 
 def _interval(e: Estimate) -> str:
-    return f"{e.value:+.1f} [{e.low:.1f}, {e.high:.1f}]"
+    return f"{e.value:+.1f} [{e.low:.1f}, {e.high:.1f}]" if e.n > 1 else f"{e.value:+.1f}, no interval"
 
 
 def _summary(leads: dict[tuple[str, int, str], float]) -> str:
@@ -234,7 +234,7 @@ Agreement with the victim in percent on up to 2,000 rows that nobody trained on,
 attacks of a default audit with their default settings; strangers ask uniform questions (half of them columns of the
 pool where there is one) and fit stock scikit-learn models to clipped log-odds or to labels. On either side the thief
 with the highest mean of the cell is shown. The last column is the mean difference seed by seed with its 95% interval
-(Student's t; one seed has none but -100 to 100).
+(Student's t); one seed has none.
 """
 
 

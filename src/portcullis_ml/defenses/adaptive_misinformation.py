@@ -26,16 +26,15 @@ import numpy as np
 from scipy.special import expit
 
 from portcullis_ml.core.artifacts import Artifact
-from portcullis_ml.core.errors import InputError, NotApplicable
+from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.recipes import PREPARED, Recipe, prepared
+from portcullis_ml.core.recipes import PREPARED, Recipe
 from portcullis_ml.core.settings import bound, check
 from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.defenses._networks import network_of
 from portcullis_ml.defenses._poisoned import replaced, whole_rows
-from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.blocks import BlockModel
-from portcullis_ml.models.dense import DenseModel
 
 __all__ = ["AdaptiveMisinformation", "gate"]
 
@@ -59,23 +58,7 @@ class AdaptiveMisinformation(Defense[None]):
         check(self, "nu", "a number above 0", lambda v: 0 < v < np.inf)
 
     def bind(self, interface: Interface) -> Self:
-        if interface.task != "classification":
-            raise NotApplicable("adaptive_misinformation needs an API that predicts classes; this one does regression.")
-        if interface.missing:
-            raise NotApplicable("adaptive_misinformation needs whole rows; this API takes rows with inputs left out.")
-        files = prepared(self, "network").files
-        if FILE not in files:
-            raise InputError(
-                f"adaptive_misinformation.network must hold {FILE}, as misinformation writes it; it does not."
-            )
-        model = DenseModel(unpack_arrays(files[FILE], f"adaptive_misinformation.network: {FILE}"))
-        wanted, given = (interface.input_shape, interface.n_classes), (model.input_shape, model.n_classes)
-        if wanted != given:
-            raise InputError(
-                f"adaptive_misinformation.network must take rows of {wanted[0]} and know {wanted[1]} classes; this one "
-                f"takes {given[0]} and knows {given[1]}. Prepare one for this model."
-            )
-        return bound(self, _model=BlockModel(model))
+        return bound(self, _model=network_of(self, "network", FILE, "misinformation", interface))
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         whole = whole_rows(self.name, answer)

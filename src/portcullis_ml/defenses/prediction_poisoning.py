@@ -25,16 +25,15 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from portcullis_ml.core.artifacts import Artifact
-from portcullis_ml.core.errors import InputError, NotApplicable
+from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.recipes import PREPARED, Recipe, prepared
+from portcullis_ml.core.recipes import PREPARED, Recipe
 from portcullis_ml.core.settings import bound, check
 from portcullis_ml.core.types import Array, Interface
 from portcullis_ml.defenses._extremes import best_sets, best_vertices
+from portcullis_ml.defenses._networks import network_of
 from portcullis_ml.defenses._poisoned import TINY, Poisoned
-from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.blocks import BlockModel
-from portcullis_ml.models.dense import DenseModel
 
 __all__ = ["PredictionPoisoning"]
 
@@ -65,23 +64,7 @@ class PredictionPoisoning(Poisoned):
         return self.objective == "argmax"
 
     def bind(self, interface: Interface) -> Self:
-        if interface.task != "classification":
-            raise NotApplicable("prediction_poisoning needs an API that predicts classes; this one does regression.")
-        if interface.missing:
-            raise NotApplicable("prediction_poisoning needs whole rows; this API takes rows with inputs left out.")
-        files = prepared(self, "surrogate").files
-        if FILE not in files:
-            raise InputError(
-                f"prediction_poisoning.surrogate must hold {FILE}, as random_surrogate writes it; it does not."
-            )
-        model = DenseModel(unpack_arrays(files[FILE], f"prediction_poisoning.surrogate: {FILE}"))
-        wanted, given = (interface.input_shape, interface.n_classes), (model.input_shape, model.n_classes)
-        if wanted != given:
-            raise InputError(
-                f"prediction_poisoning.surrogate must take rows of {wanted[0]} and know {wanted[1]} classes; this one "
-                f"takes {given[0]} and knows {given[1]}. Prepare one for this model."
-            )
-        return bound(self, _model=BlockModel(model))
+        return bound(self, _model=network_of(self, "surrogate", FILE, "random_surrogate", interface))
 
     def poisoned(self, x: Array, y: Array, noise: Noise) -> Array:
         assert self._model is not None  # the guard binds its stages
