@@ -15,7 +15,7 @@ from portcullis_ml.hardening import CATALOG as HARDENING
 
 from .test_grid import PLAN
 
-UNITS = sorted({*DEFENSES, *HARDENING})
+UNITS = sorted({*DEFENSES, *DETECTORS, *HARDENING})
 
 
 @pytest.mark.parametrize("unit", UNITS)

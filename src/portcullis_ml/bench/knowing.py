@@ -17,12 +17,18 @@ __all__ = ["ATTACKERS", "NONE_NEEDED", "attackers_of"]
 ATTACKERS: dict[str, tuple[str, ...]] = {
     "adaptive_misinformation": ("least_likely",),
     "diverse_ensemble": ("averaging",),
+    "extraction_monitor": ("in_distribution",),
+    "hardness": ("in_distribution",),
+    "low_confidence": ("in_distribution",),
     "noise": ("averaging", "d_dae"),
-    "out_of_domain": ("averaging",),
+    "out_of_domain": ("averaging", "in_distribution"),
+    "prada": ("in_distribution",),
+    "prada_normality": ("in_distribution",),
     "prediction_poisoning": ("d_dae",),
     "private_answers": ("averaging", "d_dae"),
     "random_vertex": ("averaging", "d_dae"),
     "reverse_sigmoid": ("d_dae",),
+    "watch": ("in_distribution",),  # whatever detector it holds
 }
 
 NONE_NEEDED: dict[str, str] = {
@@ -34,7 +40,6 @@ NONE_NEEDED: dict[str, str] = {
     "quota": "It counts rows, and every attacker here has one account; the flag one_account says so.",
     "rounding": "equation_solving and retraining read rounded answers as intervals without being told.",
     "top_k": "It hides what cannot be guessed back; attacks on labels are tried everywhere.",
-    "watch": "What it holds has attackers of its own.",
 }
 
 
