@@ -72,10 +72,9 @@ class InDistribution(ExtractionAttack):
         while harvest.open and len(asker.waiting):
             asker.ask_pool()
         harvest.notes |= asker.notes()
-        first = np.unique(harvest.x.reshape(-1, interface.n_inputs), axis=0, return_index=True)[
-            1
-        ]  # cover was asked again
-        return knowledge.learner.fit(harvest.x[np.sort(first)], harvest.targets()[np.sort(first)], rng=rng)
+        flat = harvest.x.reshape(-1, interface.n_inputs)
+        once = np.sort(np.unique(flat, axis=0, return_index=True)[1])  # cover was asked again and again
+        return knowledge.learner.fit(harvest.x[once], harvest.targets()[once], rng=rng)
 
 
 class _Asker:
