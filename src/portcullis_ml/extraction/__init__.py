@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "extraction",
     {
+        "active_thief": "portcullis_ml.extraction.active_thief:ActiveThief",
         "averaging": "portcullis_ml.extraction.averaging:Averaging",
         "copycat": "portcullis_ml.extraction.copycat:Copycat",
         "d_dae": "portcullis_ml.extraction.d_dae:DDae",
@@ -22,6 +23,7 @@ CATALOG = Catalog(
         "tree_paths": "portcullis_ml.extraction.tree_paths:TreePaths",
     },
     presets={
+        "knockoff_adaptive": "knockoff(selection=adaptive)",
         "papernot": "jacobian(direction=away)",  # JbDA: the set doubles every round, the sign flips every third
         "papernot_reservoir": "jacobian(direction=away, sigma=3, kappa=400)",  # linear growth after round 3
         "jb_top3": "jacobian(direction=top_k, k=3)",

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -176,6 +176,10 @@ class TorchLearner:
         check(self, "targets", "'soft' or 'labels'", lambda v: v in ("soft", "labels"))
         check(self, "patience", "at least 1, or None", lambda v: v is None or v >= 1)
         check(self, "validation", "in (0, 1)", lambda v: 0 < v < 1)
+
+    def online(self) -> TorchLearner:
+        """The same learner as it goes once over rows that have just been answered."""
+        return replace(self, epochs=1, patience=None)
 
     def fit(
         self,
