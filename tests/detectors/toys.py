@@ -161,6 +161,9 @@ class Setup:
 
 # A detector with settings without a default, or whose paper has another attack, gets a line; others need none.
 SETUPS: dict[str, Setup] = {
+    "coverage": Setup(
+        lambda: {"evaluation": trained(EvaluationSet(), stripes)}, natural=narrow, attack=widening, answer_to=striped
+    ),
     "extraction_monitor": Setup(
         lambda: {"evaluation": trained(EvaluationSet(), stripes)}, natural=narrow, attack=widening, answer_to=striped
     ),

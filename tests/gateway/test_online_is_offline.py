@@ -40,6 +40,9 @@ STAGES = {
     + 'then = { unit = "block" }\n',
     "other class": WATCH + 'then = { unit = "other_class" }\n',
     "odin": WATCH + 'then = { unit = "out_of_domain", score = "odin", filter = "{odin_step}" }\n',
+    "coverage": '[[guard]]\nunit = "watch"\n'
+    'detector = { unit = "coverage", evaluation = "{evaluation_set}", threshold = 0.001 }\n'
+    'then = { unit = "label_only" }\n',
     "mahalanobis": '[[guard]]\nunit = "watch"\n'
     'detector = { unit = "mahalanobis", fitted = "{class_means}", threshold = 0.01, above = 0.3 }\n'
     'then = { unit = "out_of_domain", score = "mahalanobis", filter = "{class_means}", then = "fixed" }\n',
