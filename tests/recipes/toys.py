@@ -25,6 +25,7 @@ from portcullis_ml.defenses.watch import Watch
 from portcullis_ml.detectors.extraction_monitor import ExtractionMonitor
 from portcullis_ml.detectors.hardness import Hardness
 from portcullis_ml.hardening.diverse_ensemble import DiverseEnsemble
+from portcullis_ml.hardening.input_quantisation import InputQuantisation
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner, TorchModel
@@ -87,5 +88,6 @@ RECIPES: dict[str, Callable[[], Setup]] = {
 }
 HARDENINGS: dict[str, Callable[[], Hardening]] = {
     "diverse_ensemble": lambda: DiverseEnsemble(members=3, weight=0.3),
+    "input_quantisation": lambda: InputQuantisation(levels=8, trained=True),
     "outlier_exposure": lambda: OutlierExposure(weight=0.5),
 }
