@@ -63,6 +63,7 @@ class AuditOptions:
     privacy: tuple[str, ...] = ()  # attacks on the training data
     marks: tuple[str, ...] = ()  # ownership schemes
     then: tuple[str, ...] = ()  # what is done with every copy
+    cap: float = 1.0  # points of accuracy that honest clients may lose behind a defense that is recommended
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
     regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
@@ -71,6 +72,8 @@ class AuditOptions:
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
             raise ParameterError("seeds", "at least 1", self.seeds)
+        if not 0 <= self.cap <= 100:
+            raise ParameterError("--cap", "points of accuracy from 0 to 100", self.cap)
         shown_as(self.answers, precision=self.precision, explain=self.spec.explain)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
@@ -266,6 +269,7 @@ def _about(
         | {"classes": list(experiment.classes) if experiment.classes else None},
         "deployed": _row_of(options.in_use, records),
         "quick": options.quick,
+        "cap": options.cap / 100,
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,

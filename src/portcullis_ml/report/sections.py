@@ -28,7 +28,7 @@ def glance(audit: Audit, deployed: str | None = None) -> Section:
     for defense in audit.defenses:
         worst, loss = audit.worst(defense), audit.cost(defense)
         first = figures.alarm_words(worst.pair) if worst and defense != NONE else ""
-        tags = [("best", defense == audit.best and audit.helps), ("deployed", defense == deployed)]
+        tags = [("best", defense == audit.recommended), ("deployed", defense == deployed)]
         mark = join([el("span", word, class_=f"tag {word}") for word, true in tags if true], " ")
         price = "nothing" if defense == NONE else points(loss) if loss else "not measured"
         rows.append([
