@@ -9,6 +9,7 @@ from portcullis_ml.report.markup import Child, Html, el, join, table
 from portcullis_ml.report.numbers import across, clearly_below, percent, points, span
 from portcullis_ml.report.pairs import estimate
 from portcullis_ml.report.results import HELD_OUT, MATCHED, NONE, Audit
+from portcullis_ml.report.sections import named
 from portcullis_ml.report.verdict import beyond, measure_word, points_of
 
 __all__ = ["advice", "answer", "offered", "which_defense"]
@@ -23,7 +24,7 @@ def which_defense(audit: Audit) -> Html | None:
         return None
     rows: list[list[Child]] = [
         [
-            [el("span", _title(audit, name)), el("p", advice(audit, name))],
+            [named(_title(audit, name)), el("p", advice(audit, name))],
             [_line(*fact) for fact in _lost(audit, name)],
             [_line(*fact) for fact in _kept(audit, name)],
         ]
@@ -92,17 +93,17 @@ def _judgment(audit: Audit, defense: str) -> str:
 
 def _warnings(audit: Audit, defense: str) -> Iterator[str]:
     """What the judgment rests on that may not hold elsewhere."""
+    matched, held_out = _pools(audit, defense)
+    if matched and held_out and abs(matched.value - held_out.value) > GAP:
+        yield "How much it holds back depends on what it was trained with: see both pools."
     if not audit.helps_with(defense):
         return
+    if matched and not held_out:
+        yield "Its rows came from the thief's own source, which an owner seldom has; it may hold less elsewhere."
     if audit.most_lost(defense) is None:
         yield "What honest clients lose was not measured: measure it before you enforce it."
     if audit.knowing(defense) is None:
         yield "Nobody who knows it was tried."
-    matched, held_out = _pools(audit, defense)
-    if matched and held_out and abs(matched.value - held_out.value) > GAP:
-        yield "How much it holds back depends on what it was trained with: see both pools."
-    elif matched and not held_out:
-        yield "Its rows came from the thief's own source, which an owner seldom has; it may hold less elsewhere."
 
 
 def _title(audit: Audit, defense: str) -> str:
