@@ -27,7 +27,7 @@ from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import Target, hardened_folder, knowledge_of, target_of
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
@@ -43,6 +43,7 @@ from portcullis_ml.privacy import CATALOG as PRIVACY
 __all__ = ["audit_cell", "representers_note"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
+PROBED = 256  # test rows on which a copy must say something
 CURVE = 24  # points of a curve at most
 INNOCENTS = 5  # models that a mark is tried on beside the copy
 THIEF = "thief"  # the client name under which an attack asks
@@ -69,6 +70,7 @@ def audit_cell(
         extraction = attack(oracle, target.knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
         keep(extraction)
+    _must_answer(extraction.model, cell, experiment)
     exam = _exam(spec, target.mark, hardened_folder(cell))
     measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
     if chosen := getattr(extraction.model, "chosen", None):  # a learner that chooses says what it trained
@@ -174,6 +176,15 @@ def _exam_of(experiment: Experiment, model: Model) -> Exam:
     rng = derive(0, "exam")
     rows = experiment.test_x, experiment.test_y
     return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=UNIFORM)
+
+
+def _must_answer(copy: Model, cell: Cell, experiment: Experiment) -> None:
+    """Raise AttackFailed where the copy says NaN of every row: no label can be read off that."""
+    if np.isnan(copy.scores(experiment.test_x[:PROBED])).any(axis=1).all():
+        raise AttackFailed(
+            f"{cell.attack_name} left a copy that says NaN of every row, so there is nothing to grade. Its learner did "
+            "not converge: take another learner, or fewer epochs."
+        )
 
 
 def _graded(
