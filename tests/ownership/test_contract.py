@@ -36,7 +36,7 @@ def marked(name: str, secret: bytes = SECRET) -> tuple[Key, Model, MarkLog]:
     scheme, learner, rng = scheme_of(name), SETUPS[name].learner(), np.random.default_rng(0)
     key = scheme.mint(secret, API)
     if scheme.marks == "model":
-        return key, scheme.embed(key, learner, ROWS, None, rng=rng), MarkLog()
+        return key, scheme.embed(key, learner, ROWS, rng=rng), MarkLog()
     guard = Guard(scheme.defense(key), key=b"guard key of the test")
     asked = API.uniform(300, rng)
     answer = LocalOracle(innocent(99), API, budget=300, guard=guard, client="thief").query(asked)
@@ -138,7 +138,7 @@ def test_a_scheme_marks_one_thing_and_says_so_of_the_other(name: str) -> None:
     key = scheme.mint(SECRET, API)
     other = {
         "model": lambda: scheme.defense(key),
-        "answers": lambda: scheme.embed(key, learner, ROWS, None, rng=np.random.default_rng(0)),
+        "answers": lambda: scheme.embed(key, learner, ROWS, rng=np.random.default_rng(0)),
     }
     with pytest.raises(NotApplicable, match="marks"):
         other[scheme.marks]()
