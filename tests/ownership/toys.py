@@ -144,13 +144,16 @@ class Served(Scheme[NoKey]):
 
 @dataclass(frozen=True)
 class Setup:
-    """The scheme's settings as words, and a learner that copies what it is trained on."""
+    """The scheme's settings as words, a learner that copies what it is trained on, and the models to compare with."""
 
     words: str
     learner: Callable[[], Learner] = lambda: SklearnLearner(estimator="tree")
+    reference: tuple[Model, ...] = ()
 
 
 SETUPS = {
+    "backdoor": Setup("backdoor(n=40)"),
+    "known_errors": Setup("known_errors(n=60)", reference=tuple(innocent(10_000 + i) for i in range(20))),
     "trained toy": Setup("tests.ownership.toys:Trained"),
     "served toy": Setup("tests.ownership.toys:Served"),
 }
