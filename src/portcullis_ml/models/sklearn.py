@@ -14,7 +14,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Feature, Labels, Model
 
-__all__ = ["SklearnLearner", "SklearnModel", "table_pipeline"]
+__all__ = ["EstimatorLearner", "SklearnLearner", "SklearnModel", "table_pipeline"]
 
 COPIES = 10  # how often a row stands in the training set of an estimator that takes no sample weights
 
@@ -145,6 +145,32 @@ class SklearnLearner:
         if progress:
             progress(1, 1)
         return SklearnModel(fitted, input_shape=x.shape[1:], n_classes=targets.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorLearner:
+    """Trains a fresh copy of somebody's own classifier or pipeline on labels, with its settings and class names.
+
+    Every `random_state` in it is drawn from `rng`. `start` is not used: every fit begins afresh.
+    """
+
+    suffix: ClassVar[str] = ".skops"
+
+    estimator: Any  # fitted or not; it stays as it is
+
+    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> SklearnModel:
+        """x (n, *input_shape), targets (n, n_classes), of which the greatest counts."""
+        from sklearn.base import clone
+
+        fresh = clone(self.estimator)
+        seeds = sorted(name for name in fresh.get_params() if name.rpartition("__")[2] == "random_state")
+        fresh.set_params(**{name: int(rng.integers(2**31)) for name in seeds})
+        names = np.asarray(getattr(self.estimator, "classes_", np.arange(targets.shape[1])))
+        if len(names) != targets.shape[1]:
+            raise InputError(f"The estimator knows {len(names)} classes; {targets.shape[1]} were given. Give its own.")
+        shaped = SklearnModel(self.estimator, input_shape=x.shape[1:])
+        fresh.fit(shaped._rows(x), names[targets.argmax(axis=1)])
+        return SklearnModel(fresh, input_shape=x.shape[1:])
 
 
 def _fitted(estimator: Any, x: Array, labels: Labels, weights: Array | None) -> Any:
