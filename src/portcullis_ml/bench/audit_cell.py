@@ -20,7 +20,7 @@ from portcullis_ml.bench.controls import most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.honest import honest_cell
-from portcullis_ml.bench.leakage import candidates_of, leakage_measures
+from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
 from portcullis_ml.bench.links import court, follow
 from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.records import Record
@@ -63,7 +63,7 @@ def audit_cell(
         return _unpaid(cell, experiment, spec)
     target = target_of(cell, spec)
     if cell.role == "privacy":
-        return _privacy(cell, workspace, target)
+        return _privacy(cell, workspace, target, spec.device)
     attack: ExtractionAttack = ATTACKS.build(cell.attack)
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
@@ -93,14 +93,15 @@ def audit_cell(
     )
 
 
-def _privacy(cell: Cell, workspace: Workspace, target: Target) -> Record:
+def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> Record:
     """An attack on the training data through the API as it is defended."""
     attack: PrivacyAttack = PRIVACY.build(cell.attack)
     candidates, member = candidates_of(target.experiment, cell.rng("candidates"), most=cell.budget)
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
         rng, watch = cell.rng("attack"), workspace.report
-        leakage = attack(oracle, target.knowledge, candidates, rng=rng, watch=watch)
+        knowledge = replace(target.knowledge, learner=shadow_learner(target.experiment, device))
+        leakage = attack(oracle, knowledge, candidates, rng=rng, watch=watch)
     measures, notes = leakage_measures(leakage, member, target.experiment, cell.rng("leak"))
     return Record(
         cell=cell,
