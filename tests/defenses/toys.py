@@ -15,9 +15,10 @@ import numpy as np
 from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request, Rows
 from portcullis_ml.defenses import CATALOG
 from portcullis_ml.models.artifacts import pack_arrays, write_artifact
+from portcullis_ml.recipes import CATALOG as RECIPES
 
 __all__ = [
     "API",
@@ -31,6 +32,7 @@ __all__ = [
     "rows",
     "same",
     "toy_filter",
+    "toy_misdirection",
     "toy_misinformation",
     "toy_surrogate",
 ]
@@ -81,6 +83,19 @@ def toy_misinformation() -> Artifact:
     return _network("misinformation.safetensors", 4)
 
 
+@functools.cache
+def toy_misdirection() -> Artifact:
+    """The model of `answer_to` as a network, with the sensitivities of its layers."""
+    from tests.recipes.toys import deep
+
+    x = rows(50, 6)
+    victim = deep(np.random.default_rng(1).normal(size=(4, 5)).T * 4, np.zeros(5))
+    made = RECIPES.build("misdirection")(victim, Rows(x), None, rng=np.random.default_rng(0))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(made, folder / "network")
+
+
 def _network(file: str, seed: int) -> Artifact:
     rng = np.random.default_rng(seed)
     arrays = {"mean": np.full(4, 0.5), "deviation": np.full(4, 0.3)}
@@ -124,6 +139,7 @@ class Tally(Detector[Count]):
 # What a defense must be given, for settings without a default: an artifact is made by hand, as `toy_filter` is.
 REQUIRED: dict[str, dict[str, Any]] = {
     "adaptive_misinformation": {"network": toy_misinformation()},
+    "deep_defense": {"network": toy_misdirection(), "explanation": "none", "steps": 3},
     "out_of_domain": {"filter": toy_filter()},
     "prediction_poisoning": {"surrogate": toy_surrogate()},
     "watch": {"detector": Tally()},

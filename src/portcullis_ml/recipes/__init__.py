@@ -9,6 +9,7 @@ CATALOG = Catalog(
     {
         "domain_filter": "portcullis_ml.recipes.domain_filter:DomainFilter",
         "evaluation_set": "portcullis_ml.recipes.evaluation_set:EvaluationSet",
+        "misdirection": "portcullis_ml.recipes.misdirection:Misdirection",
         "misinformation": "portcullis_ml.recipes.misinformation:Misinformation",
         "random_surrogate": "portcullis_ml.recipes.random_surrogate:RandomSurrogate",
         "training_steps": "portcullis_ml.recipes.training_steps:TrainingSteps",
