@@ -15,9 +15,13 @@ import numpy as np
 from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.core.recipes import Recipe
+from portcullis_ml.core.types import Answer, Array, Interface, Request, Rows
 from portcullis_ml.defenses import CATALOG
 from portcullis_ml.models.artifacts import pack_arrays, write_artifact
+from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.recipes.class_means import ClassMeans
+from portcullis_ml.recipes.odin_step import OdinStep
 
 __all__ = [
     "API",
@@ -32,6 +36,7 @@ __all__ = [
     "same",
     "toy_filter",
     "toy_misinformation",
+    "toy_scores",
     "toy_surrogate",
 ]
 
@@ -79,6 +84,22 @@ def toy_surrogate() -> Artifact:
 def toy_misinformation() -> Artifact:
     """A network with random weights that says something else than the model of `answer_to`, mostly."""
     return _network("misinformation.safetensors", 4)
+
+
+@functools.cache
+def toy_scores(kind: str) -> Artifact:
+    """ODIN or the Mahalanobis distance of a small PyTorch network that knows the classes of `answer_to` on half of
+    `rows`, those whose inputs sum to less than 2."""
+    x = rows(600, 5)
+    own, outside = x[x.sum(axis=1) < 2], x[x.sum(axis=1) > 2]
+    labels = answer_to(own).labels
+    learner = TorchLearner(network="table_mlp", epochs=5)
+    victim = learner.fit(own, np.eye(5)[labels], rng=np.random.default_rng(0))
+    recipe: Recipe = OdinStep(most=0.02) if kind == "odin" else ClassMeans()
+    contents = recipe(victim, Rows(own, labels), outside, rng=np.random.default_rng(0))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(contents, folder / kind)
 
 
 def _network(file: str, seed: int) -> Artifact:
@@ -134,7 +155,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
     "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
     "out_of_domain-fixed": {"filter": toy_filter(), "then": "fixed"},
+    "out_of_domain-mahalanobis": {"score": "mahalanobis", "filter": toy_scores("mahalanobis"), "then": "fixed"},
     "out_of_domain-msp": {"score": "msp", "threshold": 0.4},
+    "out_of_domain-odin": {"score": "odin", "filter": toy_scores("odin")},
     "noise-l1": {"eps": 2.0, "ball": "l1"},
     "prediction_poisoning-argmax": {"surrogate": toy_surrogate(), "objective": "argmax", "eps": 1.5},
     "prediction_poisoning-kl": {"surrogate": toy_surrogate(), "ball": "kl"},

@@ -31,7 +31,7 @@ try:
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-    from portcullis_ml.models.layers import Standardize
+    from portcullis_ml.models.layers import Quantise, Standardize
 except ModuleNotFoundError as error:
     raise MissingExtra("A PyTorch model", "torch") from error
 
@@ -276,8 +276,8 @@ def _loss(module: nn.Module, x: Tensor, goals: Tensor, rows: NDArray[np.int64]) 
 def measure(module: nn.Module, rows: Tensor) -> None:
     """Let the layers that scale inputs see the rows once."""
     for layer in module.modules():
-        if isinstance(layer, Standardize):
-            layer.measure(rows.to(layer.mean.device))
+        if isinstance(layer, Quantise | Standardize):
+            layer.measure(rows.to(next(layer.buffers()).device))
 
 
 def _copy(start: Model, module: nn.Module) -> None:
