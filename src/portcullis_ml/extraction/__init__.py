@@ -16,6 +16,7 @@ CATALOG = Catalog(
         "jacobian": "portcullis_ml.extraction.jacobian:Jacobian",
         "kernel": "portcullis_ml.extraction.kernel:Kernel",
         "knockoff": "portcullis_ml.extraction.knockoff:Knockoff",
+        "least_likely": "portcullis_ml.extraction.least_likely:LeastLikely",
         "lowd_meek": "portcullis_ml.extraction.lowd_meek:LowdMeek",
         "retraining": "portcullis_ml.extraction.retraining:Retraining",
         "tree_ensembles": "portcullis_ml.extraction.tree_ensembles:TreeEnsembles",
