@@ -201,7 +201,8 @@ def _copies(network: RowNetwork, layers: Sequence[str], n: int, start: float = 0
 
 def _length(parameters: Sequence[Tensor]) -> Tensor:
     """(n,) the Euclidean length of all of a row's parameters together; never 0."""
-    return torch.stack([p.detach().flatten(1).norm(dim=1) for p in parameters]).norm(dim=0).clamp(min=TINY)
+    lengths = torch.stack([p.detach().flatten(1).norm(dim=1) for p in parameters])
+    return torch.clamp(lengths.norm(dim=0), min=TINY)
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
