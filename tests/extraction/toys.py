@@ -23,6 +23,7 @@ from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Answer, Array, Explaining, Interface, Model, Request, Reveals, Rows
 from portcullis_ml.defenses import CATALOG as DEFENSES
+from portcullis_ml.extraction.active_thief import ActiveThief
 from portcullis_ml.extraction.averaging import Averaging
 from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.d_dae import DDae
@@ -269,6 +270,16 @@ def doubting(copy: Model, own: Array, outside: Array) -> Guard:
 
 
 SETUPS: dict[str, Callable[[], Setup]] = {
+    "active_thief": lambda: Setup(
+        attack=ActiveThief(rounds=4),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
+    "active_thief-dfal": lambda: Setup(
+        attack=ActiveThief(strategy="dfal_k_centre", rounds=3, validation=0.2),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
     "averaging": lambda: Setup(
         attack=Averaging(),
         budget=90,
@@ -379,6 +390,11 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         attack=Kernel(representers=4, iterations=100),
         budget=150,
         victim=KernelRegression(inputs(4, 7, (3,)), 6 * np.eye(4, 3), np.zeros(3), 2.0),
+    ),
+    "knockoff-adaptive": lambda: Setup(
+        attack=Knockoff(selection="adaptive", batch=16, clusters=5),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
     ),
     "knockoff": lambda: Setup(
         attack=Knockoff(batch=16),

@@ -14,11 +14,14 @@ __all__ = ["ATTACKERS", "NONE_NEEDED", "attackers_of"]
 # a unit of a guard (a defense, a detector, a hardening) -> attacks as people write them
 ATTACKERS: dict[str, tuple[str, ...]] = {
     "adaptive_misinformation": ("least_likely",),
+    "coverage": ("in_distribution",),
     "diverse_ensemble": ("averaging",),
     "extraction_monitor": ("in_distribution",),
     "hardness": ("in_distribution",),
     "low_confidence": ("in_distribution",),
+    "mahalanobis": ("in_distribution",),
     "noise": ("averaging", "d_dae"),
+    "odin": ("in_distribution",),
     "out_of_domain": ("averaging", "in_distribution"),
     "prada": ("in_distribution",),
     "prada_normality": ("in_distribution",),
@@ -31,6 +34,8 @@ ATTACKERS: dict[str, tuple[str, ...]] = {
 
 NONE_NEEDED: dict[str, str] = {
     "block": "It answers nothing, so there is nothing to undo; what sets it off has attackers of its own.",
+    "deep_defense": "Labels and the order of the first classes stay; attacks on labels and explanations need no more.",
+    "input_quantisation": "Its levels are part of what the victim answers, and every attack copies that.",
     "label_only": "It hides what cannot be guessed back; attacks on labels are tried everywhere.",
     "log": "It changes nothing.",
     "other_class": "It is served after an alarm; who stays below the alarm never meets it.",

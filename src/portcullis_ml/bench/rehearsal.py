@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.core.artifacts import Artifact
-from portcullis_ml.core.errors import InputError, NotApplicable
+from portcullis_ml.core.errors import InputError, NotApplicable, ParameterError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Answer, Array, Interface, Model, Request, Rows
@@ -56,7 +56,7 @@ class Rehearsal:
         try:
             defense: Defense[Any] = DEFENSES.build(self._own(stage, folder, copy, own, outside))
             defense.bind(self.interface)
-        except (InputError, NotApplicable):
+        except (InputError, NotApplicable, ParameterError):
             return None
         return defense
 

@@ -11,7 +11,7 @@ from portcullis_ml.bench.ledger import FileLedger
 from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.named import GuardSpec
 from portcullis_ml.bench.rehearsal import Rehearsal
-from portcullis_ml.core.artifacts import identity
+from portcullis_ml.catalog import identity
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.guard import Guard
