@@ -9,10 +9,10 @@ Query cost     that of the attack that it wraps: every question is asked once.
 
 An answer whose greatest probability is below `tau` is certainly misinformed: the model itself would have been surer. A
 first copy is trained on the least likely class of those, and on all others as they came. Then each half of the rows is
-judged by a copy that was trained on the other half: how often the right class is the least likely, the second least
-likely and so on is counted on the answers that are certainly misinformed; each of the others is weighed as either, and
-a last copy is trained on the mean of what either would mean. Both copies are noted: the first is better where most
-answers are misinformed, the last where few are. With two classes the least likely one is always the right one.
+judged by a copy that was trained on the other half. Which classes misinformed answers name, and how often the right one
+is the least likely, the second least likely and so on, is counted on those that certainly are; each of the others is
+weighed as either, and the next copy is trained on the mean of what either would mean. Every copy is noted: which is
+best depends on how many answers are misinformed. With two classes the least likely one is always the right one.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ __all__ = ["LeastLikely", "misread"]
 UNITS = ("adaptive_misinformation",)
 FEW = 20  # rows that are certainly misinformed: with fewer, nothing is counted on them
 DOUBT = 0.02  # of a copy's guess, spread over all classes
+SMOOTH = 1.0  # added to the number of answers that name a class
 STEPS = 20  # of expectation and maximisation
 SHARE = (0.02, 0.95)  # bounds of the share of misinformed answers
 
@@ -41,7 +42,7 @@ SHARE = (0.02, 0.95)  # bounds of the share of misinformed answers
 @dataclass(frozen=True, kw_only=True)
 class LeastLikely(ExtractionAttack):
     of: ExtractionAttack | None = None  # the attack that is wrapped; None asks about the pool, or about uniform rows
-    rounds: int = 1  # times that answers are weighed by copies; 0 reads those backwards that are certainly misinformed
+    rounds: int = 2  # times that answers are weighed by copies; 0 reads those backwards that are certainly misinformed
 
     name: ClassVar[str] = "least_likely"
     needs: ClassVar[Needs] = Needs(answers=Reveals.PROBS, learner=True, defense=UNITS)
@@ -95,10 +96,14 @@ def misread(shown: Array, guess: Array, certain: NDArray[np.bool_]) -> tuple[Arr
     for _ in range(STEPS if certain.sum() >= FEW else 0):
         found = ranked[certain] * rank
         rank = (found / found.sum(axis=1, keepdims=True)).mean(axis=0)
-    prior, share = float(np.clip(certain.mean(), *SHARE)), certain.astype(float)
+    top, prior, share = order[:, -1], float(np.clip(certain.mean(), *SHARE)), certain.astype(float)
     backwards, forwards = ranked @ rank, ranked[:, -1]
+    if certain.sum() >= FEW:  # on foreign rows a misinformation network names a few classes only
+        named = np.bincount(top[certain], minlength=c) + SMOOTH
+        backwards = backwards * (c * named / named.sum())[top]
     for _ in range(STEPS):
-        share = np.where(certain, 1.0, prior * backwards / (prior * backwards + (1 - prior) * forwards))
+        odds = prior * backwards, (1 - prior) * forwards
+        share = np.where(certain, 1.0, odds[0] / (odds[0] + odds[1]))
         prior = float(np.clip(share.mean(), *SHARE))
     right = np.empty_like(shown)
     np.put_along_axis(right, order, ranked * rank, axis=1)
