@@ -73,6 +73,7 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes += _said_of(judging, model)
     for what, rows in made.items():
         notes += _dropped(what, rows)
+        notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
         notes=tuple(notes),
@@ -137,8 +138,8 @@ def _labelled(
         return rows
     known = np.arange(n_classes)
     if what == "The pool" and rows.classes is None and not np.isin(rows.y, known).all():
-        notes.append("The pool's labels are not the victim's classes, and were left out.")
-        return replace(rows, y=None)
+        notes.append("The pool's labels are not the victim's classes; they are taken for groups of the pool alone.")
+        return replace(rows, y=None, groups=rows.y)
     return numbered(rows, words, what)
 
 
