@@ -61,7 +61,7 @@ def read_pictures(path: Path, shape: tuple[int, ...], *, most: int = 20_000, ski
     if not names:
         known = " ".join(sorted(SUFFIXES))
         raise InputError(f"{path.name} was expected to hold image files ({known}); it holds none. Check the path.")
-    drawn = derive(0, "pictures", len(names)).permutation(len(names))[:most]
+    drawn = derive(0, "pictures").permutation(len(names))[:most]
     chosen = [names[i] for i in drawn]  # in random order: a cap on the rows is no cap on the folders
     pictures = np.empty((len(chosen), height, width, channels), np.uint8)
     skipped: dict[str, str] = {}
