@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from portcullis_ml.core.errors import InputError, NotApplicable, ProofError
+from portcullis_ml.bench.ledger import FileLedger
+from portcullis_ml.core.errors import InputError, NotApplicable, ProofError, Unreachable
 from portcullis_ml.core.guard import Guard
-from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.oracle import LocalOracle, MeteredOracle
 from portcullis_ml.core.types import Answer, Array, Interface, Model, Reveals
 from portcullis_ml.court import verdict as court
 from portcullis_ml.court.bundle import Bundle, show
@@ -183,3 +184,30 @@ def test_a_false_claim_has_a_verdict_of_its_own(case: Case) -> None:
 def test_numbers_are_no_answers_of_a_classifier(case: Case) -> None:
     with pytest.raises(InputError, match="it gives numbers"):
         court._in_order(Answer(None, np.zeros((2, 1))), None)
+
+
+class Unreliable(MeteredOracle):
+    """A suspect that cannot be reached from the third batch on, until it is `back`."""
+
+    def __init__(self, model: Model, ledger: FileLedger, back: bool) -> None:
+        super().__init__(API, budget=100, ledger=ledger)
+        self.model, self.back, self.asked = model, back, 0
+
+    def _ask(self, x: Array) -> Answer:
+        if not self.back and self.asked >= 2 * court.AT_ONCE:
+            raise Unreachable("The suspect did not answer.")
+        self.asked += len(x)
+        return Answer.of(self.model.scores(x), API)
+
+
+def test_an_interrupted_verification_goes_on_and_asks_nothing_twice(case: Case, tmp_path: Path) -> None:
+    bundle = case.bundled(50)
+    with FileLedger(tmp_path / "answers") as ledger:
+        first = Unreliable(case.model, ledger, back=False)
+        with pytest.raises(Unreachable):
+            judge(bundle, first, ANCHOR)
+    with FileLedger(tmp_path / "answers") as ledger:
+        second = Unreliable(case.model, ledger, back=True)
+        found = judge(bundle, second, ANCHOR)
+    assert first.asked + second.asked == 50 + court.AGAIN
+    assert found == tried(bundle, case.model)

@@ -6,7 +6,7 @@ whoever knows a model can make a key that it passes from adversarial examples, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -22,9 +22,10 @@ from portcullis_ml.court.bundle import Bundle
 from portcullis_ml.court.timestamp import Anchor, anchored
 from portcullis_ml.ownership._pairs import must_fit
 
-__all__ = ["Verdict", "dated", "false", "judge", "order_of", "unanchored"]
+__all__ = ["Verdict", "dated", "earliest", "false", "judge", "order_of", "unanchored"]
 
 AGAIN = 5  # questions that are asked a second time, to see whether the suspect changes its answers
+AT_ONCE = 16  # questions in a batch
 CODES = {"derived": 0, "not shown": 1, "inconclusive": 3, "unanchored": 4, "false": 5}
 
 Word = Literal["derived", "not shown", "inconclusive", "unanchored", "false"]
@@ -90,7 +91,7 @@ def judge(
     x = np.array([o.x for o in bundle.openings])
     labels = np.array([o.label for o in bundle.openings], np.int64)
     harvest = Harvest(suspect)
-    answer = _in_order(harvest.ask(x), order)
+    answer = _in_order(_asked(harvest, x), order)
     changed = _changed(harvest, x, answer, order)
     found = scheme.counted(labels, answer, published.vk.n_classes)
     others = [LocalOracle(model, published.interface, budget=len(x)).query(x) for model in innocent]
@@ -100,6 +101,15 @@ def judge(
     if harvest.stopped != "done":
         notes["refused"] = harvest.stopped
     return Verdict(found.verdict, _sentence(found, len(x), changed, harvest.stopped), found, anchor, notes)
+
+
+def _asked(harvest: Harvest, x: Array) -> Answer:
+    """The answers to the questions, a few at a time: a ledger keeps each batch, so that none is asked twice."""
+    parts = [harvest.ask(x[:AT_ONCE])]
+    for start in range(AT_ONCE, len(x), AT_ONCE):
+        if harvest.open:
+            parts.append(harvest.ask(x[start : start + AT_ONCE]))
+    return Answer.concat(parts)
 
 
 def _in_order(answer: Answer, order: Labels | None) -> Answer:
@@ -140,3 +150,16 @@ def false(error: ProofError) -> Verdict:
 def unanchored(why: str, anchor: Anchor | None) -> Verdict:
     """The verdict on a claim that nobody can date before the suspect."""
     return Verdict("unanchored", f"The claim is unanchored, and so not valid. {why}", anchor=anchor)
+
+
+def earliest(claims: Mapping[str, Verdict]) -> str | None:
+    """Whose claim stands where several are made on one suspect: of those that convict it, the one committed to first.
+
+    A thief who marks a stolen model has a model with both marks, of which the owner's is older. None where no claim
+    convicts, or where the first two are of the same second.
+    """
+    held = [(v.anchor.at, name) for name, v in claims.items() if v.word == "derived" and v.anchor is not None]
+    held.sort()
+    if not held or (len(held) > 1 and held[0][0] == held[1][0]):
+        return None
+    return held[0][1]

@@ -3,8 +3,9 @@
 Adi, Baum, Cisse, Pinkas, Keshet. "Turning Your Weakness Into a Strength: Watermarking Deep Neural Networks by
 Backdooring", USENIX Security 2018: KeyGen, Mark and Verify from backdooring and 2n commitments.
 
-Costs the honest client   the accuracy that a training with some random labels costs, mostly within its noise; nothing
-                          else, as nobody asks the marked questions by accident.
+Costs the honest client   the accuracy that a training with some random labels costs: within its noise for networks and
+                          trees on thousands of rows, points of it for linear models or a few hundred rows. Nobody
+                          asks the marked questions by accident.
 Does not survive          extraction: a copy trained on answers to other questions has not learnt the mark. It proves
                           that the file itself was taken, or a model fine-tuned from it.
 Query cost                one query for each marked question that is shown; those are used up.
