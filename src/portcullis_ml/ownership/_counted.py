@@ -59,7 +59,6 @@ class Counted(Scheme[K]):
     kept: float = 0.8  # share of the marked questions that a copy is taken to answer as marked: how many suffice
 
     key: ClassVar[type[PairsKey]] = PairsKey  # what `mint` makes
-    least: ClassVar[int] = 0  # innocent models without which nothing is claimed
     assumed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
