@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from portcullis_ml.cli.app import app
 from portcullis_ml.core.errors import InputError, ProofError
 from portcullis_ml.court.timestamp import anchored, new_request, roots_in
 
 from .authority import Authority
+from .conftest import marked, minted
 
 pytest.importorskip("rfc3161_client")
+skops_io = pytest.importorskip("skops.io")
 if shutil.which("openssl") is None:
     pytest.skip("openssl makes the tests' time authority", allow_module_level=True)
 
@@ -88,3 +92,28 @@ def test_roots_are_certificates(tmp_path: Path) -> None:
     (tmp_path / "roots.pem").write_text("no certificate")
     with pytest.raises(InputError, match="was expected to hold root certificates in PEM"):
         roots_in(tmp_path / "roots.pem")
+
+
+def test_a_claim_with_a_real_token_is_judged_by_its_date(authority: Authority, tmp_path: Path, monkeypatch) -> None:
+    """Every step on the command line, with nothing made up."""
+    monkeypatch.chdir(tmp_path)
+    mark = minted(tmp_path / "mark")
+    model = marked(mark)
+    skops_io.dump(model.estimator, "stolen.skops")  # type: ignore[attr-defined]
+
+    def run(*words: object, code: int = 0) -> str:
+        found = CliRunner().invoke(app, [str(w) for w in words])
+        assert found.exit_code == code, found.output
+        return found.stdout
+
+    run("watermark", "commit", "mark")
+    token = authority.answer(tmp_path / "mark" / "request.tsq", tmp_path / "token.tsr")
+    run("watermark", "commit", "mark", "--token", token, "--roots", authority.roots)
+    run("watermark", "bundle", "mark", "--suspect", "them", "--nonce", "n", "--pairs", 20, "--out", "b.zip")
+    words = ("verify", "b.zip", "--suspect", "stolen.skops", "--roots", authority.roots, "--nonce", "n")
+    tomorrow, yesterday = (datetime.now(UTC) + timedelta(days=d) for d in (1, -1))
+    assert "DERIVED" in run(*words, "--released", tomorrow.isoformat())
+    assert "UNANCHORED" in run(*words, "--released", yesterday.isoformat(), code=4)
+    other = Authority(tmp_path / "other", "somebody")
+    untrusted = (*words[:4], "--roots", other.roots, "--released", tomorrow.isoformat())
+    assert "FALSE" in run(*untrusted, code=5)

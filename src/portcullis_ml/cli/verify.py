@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,8 +82,11 @@ def verify(
         verdict, anchor = false(error), None
     if verdict is None and anchor is not None:
         about |= {"suspect_asked": suspect, "authorized_by": authorized_by}
-        with _ledger(found, suspect, answers, out) as ledger:
-            oracle = _oracle(found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second)
+        with ExitStack() as held:
+            ledger = held.enter_context(_ledger(found, suspect, answers, out))
+            oracle = _oracle(
+                held, found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second
+            )  # fmt: skip
             verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
     assert verdict is not None
     _tell({**verdict.to_json(), **about}, out, as_json)
@@ -129,6 +133,7 @@ def _ledger(bundle: Bundle, suspect: str, answers: str, out: Path) -> FileLedger
 
 
 def _oracle(
+    held: ExitStack,
     bundle: Bundle,
     suspect: str,
     ledger: FileLedger,
@@ -139,7 +144,7 @@ def _oracle(
     key_file: Path | None,
     per_second: float | None,
 ) -> MeteredOracle:
-    """The suspect: an API, or a model in a file."""
+    """The suspect: an API, whose connection is closed with `held`, or a model in a file."""
     from portcullis_ml.core.oracle import LocalOracle
     from portcullis_ml.core.types import Reveals
     from portcullis_ml.court.verdict import AGAIN
@@ -148,14 +153,14 @@ def _oracle(
     interface = bundle.published.interface.revealing(reveals=Reveals.parse(answers))
     budget = len(bundle.openings) + AGAIN
     if not suspect.startswith(("http://", "https://")):
-        held = load_model(
+        suspected = load_model(
             suspect, input_shape=interface.input_shape, n_classes=interface.n_classes, features=interface.features
         )
-        return LocalOracle(held, interface, budget=budget, ledger=ledger)
+        return LocalOracle(suspected, interface, budget=budget, ledger=ledger)
     from portcullis_ml.gateway.oracle import HttpOracle
 
     headers = {} if key_file is None else {"authorization": f"Bearer {_api_key(key_file)}"}
-    return HttpOracle(
+    oracle = HttpOracle(
         suspect,
         interface=interface,
         budget=budget,
@@ -166,6 +171,8 @@ def _oracle(
         ledger=ledger,
         per_second=per_second,
     )
+    held.callback(oracle.close)
+    return oracle
 
 
 def _api_key(path: Path) -> str:
