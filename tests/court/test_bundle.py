@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def test_pairs_that_were_shown_are_never_shown_again(case: Case) -> None:
         seen |= places
     with pytest.raises(NotApplicable, match="1 pairs were asked for and 0 of 60 were never shown"):
         case.bundled(1)
+
+
+def test_bundles_made_at_one_time_share_no_pair(case: Case, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        names = [tmp_path / f"at once {i}.zip" for i in range(3)]
+        found = list(pool.map(lambda out: show(case.mark, "suspect", "n", 20, out, at=AT), names))
+    assert sorted(place for places in found for place in places) == list(range(60))
 
 
 def test_the_log_says_that_pairs_are_shown_before_the_bundle_is_written(case: Case, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from portcullis_ml.core.errors import ProofError
+from portcullis_ml.core.errors import InputError, ProofError
 from portcullis_ml.court.log import EMPTY, Log, LogFile, chosen
 
 ENTRIES = [{"kind": "minted", "n": 0}, {"kind": "shown", "places": [3, 1]}, {"kind": "shown", "places": [2]}]
@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> LogFile:
 def test_a_log_is_read_as_it_was_written(file: LogFile) -> None:
     log = file.read()
     assert list(log.entries) == ENTRIES
-    assert log == Log.read(log.text(), log.head)
+    assert log == Log.read(log.text())
     assert log.of_kind("shown") == ENTRIES[1:]
     assert LogFile(file.path.with_name("other.jsonl")).read().head == EMPTY
 
@@ -47,10 +47,28 @@ def test_a_log_cut_short_is_noticed(file: LogFile) -> None:
     with pytest.raises(ProofError, match="2 entries do not lead to its head: it was cut short"):
         file.read()
     file.path.write_text(whole[:-9])
-    with pytest.raises(ProofError, match="Line 3 of the log"):
+    with pytest.raises(ProofError, match="2 entries do not lead to its head"):
         file.read()
     with pytest.raises(ProofError):
         file.append({"kind": "shown", "places": [9]})
+    file.path.write_text(whole)
+    file.path.with_suffix(".head").unlink()
+    with pytest.raises(InputError, match="Bring both back"):
+        file.append({"kind": "shown", "places": [9]})
+
+
+def test_a_crash_while_an_entry_is_written_leaves_a_log_that_goes_on(file: LogFile) -> None:
+    """Killed within the line: it was never acknowledged. Killed before the head is written: the entry stands."""
+    whole, head = file.path.read_text(), file.path.with_suffix(".head")
+    file.path.write_text(whole + '{"entry": {"kind": "sho')
+    assert list(file.read().entries) == ENTRIES
+    grown = file.append({"kind": "shown", "places": [7]})
+    assert file.read() == grown
+    before = head.read_text()
+    last = file.append({"kind": "shown", "places": [8]})
+    head.write_text(before)
+    assert file.read() == last
+    assert file.append({"kind": "shown", "places": [9]}).entries[:-1] == last.entries
 
 
 def test_whoever_has_seen_a_head_notices_another_log(file: LogFile) -> None:

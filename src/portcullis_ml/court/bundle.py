@@ -43,15 +43,21 @@ def show(mark: Mark, suspect: str, nonce: str, pairs: int, out: Path, *, at: str
     if out.exists():
         raise InputError(f"{out} is there already; its pairs are used up. Name a new file for the bundle.")
     key, published = mark.key(), mark.published()
-    shown = mark.shown()
-    left = [place for place in range(len(key)) if place not in shown]
-    if len(left) < pairs:
-        raise NotApplicable(
-            f"{pairs} pairs were asked for and {len(left)} of {len(key)} were never shown. Ask for fewer, or mint a "
-            "larger key next time: n is twice what one claim shows, times the claims wanted."
-        )
-    places = chosen(left, challenge(published.sha256, suspect, nonce), pairs)
-    log = mark.log_file.append({"kind": "shown", "at": at, "suspect": suspect, "nonce": nonce, "places": places})
+    drawn = challenge(published.sha256, suspect, nonce)
+
+    def entry(log: Log) -> dict[str, Any]:
+        shown = mark.shown(log)
+        left = [place for place in range(len(key)) if place not in shown]
+        if len(left) < pairs:
+            raise NotApplicable(
+                f"{pairs} pairs were asked for and {len(left)} of {len(key)} were never shown. Ask for fewer, or mint "
+                "a larger key next time: n is twice what one claim shows, times the claims wanted."
+            )
+        places = chosen(left, drawn, pairs)
+        return {"kind": "shown", "at": at, "suspect": suspect, "nonce": nonce, "places": places}
+
+    log = mark.log_file.append(entry)
+    places = list(log.entries[-1]["places"])
     openings = {"suspect": suspect, "nonce": nonce, "openings": [o.to_json() for o in key.open(places)]}
     files = {
         "commitment.json": published.data,

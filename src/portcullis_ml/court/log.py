@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ class Log:
     links: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, text: str, head: str | None = None) -> Log:
-        """The log in these lines. ProofError where a link does not hold, or the last is not `head`."""
+    def read(cls, text: str) -> Log:
+        """The log in these lines. ProofError where a link does not hold."""
         entries: list[Mapping[str, Any]] = []
         links: list[str] = []
         for number, line in enumerate(text.splitlines(), 1):
@@ -74,10 +74,7 @@ class Log:
                 raise ProofError(f"Entry {number} of the log does not follow from those before it: one was changed.")
             entries.append(entry)
             links.append(link)
-        log = cls(tuple(entries), tuple(links))
-        if head is not None and log.head != head:
-            raise ProofError(f"The log's {len(entries)} entries do not lead to its head: it was cut short or changed.")
-        return log
+        return cls(tuple(entries), tuple(links))
 
     @property
     def head(self) -> str:
@@ -113,19 +110,29 @@ class LogFile:
         self._head = path.with_suffix(".head")
 
     def read(self) -> Log:
-        """The log; ProofError where it was changed or cut short."""
+        """The log; ProofError where it was changed or cut short.
+
+        What a crash left of an entry that was never acknowledged, a part of a line, is left out; a whole entry whose
+        head was not written any more counts.
+        """
         if not self.path.exists() and not self._head.exists():
             return Log()
         try:
-            return Log.read(self.path.read_text(), self._head.read_text().strip())
+            log, head = Log.read(self._whole()), self._head.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.path} and {self._head.name} cannot be read ({error}). Bring both back.") from error
+        if head not in (EMPTY, *log.links):
+            raise ProofError(f"The log's {len(log.entries)} entries do not lead to its head: it was cut short.")
+        return log
 
-    def append(self, entry: Mapping[str, Any]) -> Log:
+    def append(self, entry: Mapping[str, Any] | Callable[[Log], Mapping[str, Any]]) -> Log:
+        """The log with the entry, or with the one that a function makes of the log; nobody appends in between."""
         with self.path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            log = self.read() if self._head.exists() else Log.read(self.path.read_text())
-            grown = log.grown(entry)
+            whole = self._whole()
+            log = self.read() if whole or self._head.exists() else Log()
+            grown = log.grown(entry(log) if callable(entry) else entry)
+            file.truncate(len(whole.encode()))
             file.write(Log(grown.entries[-1:], grown.links[-1:]).text())
             file.flush()
             os.fsync(file.fileno())
@@ -133,6 +140,11 @@ class LogFile:
             unfinished.write_text(grown.head + "\n")
             os.replace(unfinished, self._head)
         return grown
+
+    def _whole(self) -> str:
+        """The lines that end."""
+        text = self.path.read_text()
+        return text[: text.rfind("\n") + 1]
 
 
 def chosen(available: Sequence[int], challenge: bytes, n: int) -> list[int]:
