@@ -14,10 +14,10 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.artifacts import WRITTEN, Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 
-__all__ = ["FACTS", "Catalog", "Default", "absent", "resolve", "split_outside"]
+__all__ = ["FACTS", "Catalog", "Default", "absent", "identity", "resolve", "split_outside"]
 
 OPTIONAL = ("onnx", "onnxruntime", "pandas", "safetensors", "skops", "torch")  # what the extra `audit` installs
 FORMER = "portcullis."  # how the names of our modules began until 0.2; it stands in older records and policies
@@ -197,6 +197,18 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple | ast.List):
         return [_literal(item) for item in node.elts]
     return ast.literal_eval(node)
+
+
+def identity(description: Any) -> Any:
+    """A description with its artifacts' hashes instead of their paths: the same on every machine."""
+    if isinstance(description, str):
+        found = WRITTEN.fullmatch(description)
+        return f"sha256:{found['sha256']}" if found else description
+    if isinstance(description, Mapping):
+        return {name: identity(value) for name, value in description.items()}
+    if isinstance(description, list | tuple):
+        return [identity(value) for value in description]
+    return description
 
 
 def split_outside(text: str, separator: str) -> list[str]:

@@ -15,9 +15,14 @@ import numpy as np
 from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.core.recipes import Recipe
+from portcullis_ml.core.types import Answer, Array, Interface, Request, Rows
 from portcullis_ml.defenses import CATALOG
 from portcullis_ml.models.artifacts import pack_arrays, write_artifact
+from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.recipes import CATALOG as RECIPES
+from portcullis_ml.recipes.class_means import ClassMeans
+from portcullis_ml.recipes.odin_step import OdinStep
 
 __all__ = [
     "API",
@@ -31,7 +36,9 @@ __all__ = [
     "rows",
     "same",
     "toy_filter",
+    "toy_misdirection",
     "toy_misinformation",
+    "toy_scores",
     "toy_surrogate",
 ]
 
@@ -81,6 +88,35 @@ def toy_misinformation() -> Artifact:
     return _network("misinformation.safetensors", 4)
 
 
+@functools.cache
+def toy_scores(kind: str) -> Artifact:
+    """ODIN or the Mahalanobis distance of a small PyTorch network that knows the classes of `answer_to` on half of
+    `rows`, those whose inputs sum to less than 2."""
+    x = rows(600, 5)
+    own, outside = x[x.sum(axis=1) < 2], x[x.sum(axis=1) > 2]
+    labels = answer_to(own).labels
+    learner = TorchLearner(network="table_mlp", epochs=5)
+    victim = learner.fit(own, np.eye(5)[labels], rng=np.random.default_rng(0))
+    recipe: Recipe = OdinStep(most=0.02) if kind == "odin" else ClassMeans()
+    contents = recipe(victim, Rows(own, labels), outside, rng=np.random.default_rng(0))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(contents, folder / kind)
+
+
+@functools.cache
+def toy_misdirection() -> Artifact:
+    """The model of `answer_to` as a network, with the sensitivities of its layers."""
+    from tests.recipes.toys import deep
+
+    x = rows(50, 6)
+    victim = deep(np.random.default_rng(1).normal(size=(4, 5)).T * 4, np.zeros(5))
+    made = RECIPES.build("misdirection")(victim, Rows(x), None, rng=np.random.default_rng(0))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(made, folder / "network")
+
+
 def _network(file: str, seed: int) -> Artifact:
     rng = np.random.default_rng(seed)
     arrays = {"mean": np.full(4, 0.5), "deviation": np.full(4, 0.3)}
@@ -124,6 +160,7 @@ class Tally(Detector[Count]):
 # What a defense must be given, for settings without a default: an artifact is made by hand, as `toy_filter` is.
 REQUIRED: dict[str, dict[str, Any]] = {
     "adaptive_misinformation": {"network": toy_misinformation()},
+    "deep_defense": {"network": toy_misdirection(), "explanation": "none", "steps": 3},
     "out_of_domain": {"filter": toy_filter()},
     "prediction_poisoning": {"surrogate": toy_surrogate()},
     "watch": {"detector": Tally()},
@@ -134,7 +171,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
     "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
     "out_of_domain-fixed": {"filter": toy_filter(), "then": "fixed"},
+    "out_of_domain-mahalanobis": {"score": "mahalanobis", "filter": toy_scores("mahalanobis"), "then": "fixed"},
     "out_of_domain-msp": {"score": "msp", "threshold": 0.4},
+    "out_of_domain-odin": {"score": "odin", "filter": toy_scores("odin")},
     "noise-l1": {"eps": 2.0, "ball": "l1"},
     "prediction_poisoning-argmax": {"surrogate": toy_surrogate(), "objective": "argmax", "eps": 1.5},
     "prediction_poisoning-kl": {"surrogate": toy_surrogate(), "ball": "kl"},

@@ -194,4 +194,4 @@ class TestContract:
     def test_every_setting_has_a_comment(self, name: str) -> None:
         source = Path(sys.modules[CATALOG.load(name).__module__].__file__ or "").read_text()
         for f in fields(CATALOG.load(name)):
-            assert re.search(rf"^    {f.name}: .*  # \w", source, re.MULTILINE), f.name
+            assert not f.init or re.search(rf"^    {f.name}: .*  # \w", source, re.MULTILINE), f.name

@@ -77,7 +77,15 @@ def test_the_status_is_that_of_a_tree_fitted_by_hand(measure: str) -> None:
     expected = 100 * gain_share(labels, tree.apply(rows)) if measure == "gain" else said
     assert state.suspicion == pytest.approx(expected, abs=1e-9)
     assert (len(state.labels), len(state.new_labels)) == (70, 10)
-    np.testing.assert_array_equal(state.x, kept)
+    np.testing.assert_array_equal(state.x, kept[:, :2])  # the columns that the owner's tree tests
+
+
+def test_a_tree_is_fitted_when_a_quarter_as_many_questions_have_come() -> None:
+    detector = monitor(every=20)
+    x = wide(400, 1)
+    suspicion = detector.update(detector.start(), Request("a", x), striped(x))
+    fitted = [1 + i for i in range(1, 400) if not np.array_equal(suspicion[i], suspicion[i - 1], equal_nan=True)]
+    assert {20, 40, 60, 125} <= set(fitted) <= {20, 40, 60, 80, 100, 125, 156, 195, 243, 303, 378}
 
 
 @pytest.mark.parametrize("measure", ["agreement", "gain"])
@@ -176,6 +184,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path: Any) -> None:
     one = {"x": np.zeros((5, 64), np.float32), "labels": np.zeros(5, np.int64)}
     broken = {
         r"must hold set\.safetensors, as evaluation_set writes it": {"x.safetensors": pack_arrays(one)},
+        r"must hold tree\.safetensors, as evaluation_set writes it": {
+            "set.safetensors": pack_arrays({**one, "labels": np.arange(5)})
+        },
         "it holds rows .* with 1": {"set.safetensors": pack_arrays(one)},
         "it holds rows .* with 0": {"set.safetensors": pack_arrays({"y": np.zeros(3)})},
     }

@@ -20,7 +20,10 @@ from portcullis_ml.core.recipes import Recipe
 from portcullis_ml.core.types import Answer, Array, Interface, Model, Rows
 from portcullis_ml.models.artifacts import write_artifact
 from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.recipes.class_means import ClassMeans
 from portcullis_ml.recipes.evaluation_set import EvaluationSet
+from portcullis_ml.recipes.odin_step import OdinStep
 from portcullis_ml.recipes.training_steps import TrainingSteps
 
 __all__ = ["API", "Setup", "answer_to", "attack", "natural", "setup_of"]
@@ -105,10 +108,30 @@ def victims_digits() -> tuple[Model, Rows]:
 
 
 @cache
-def trained(recipe: Recipe, given: Callable[[], tuple[Model, Rows]] = victims_digits) -> Artifact:
-    """What a recipe makes of a victim and its rows."""
+def network() -> tuple[Model, Rows]:
+    """A PyTorch network trained on a third of the digits, and a third that it has not seen."""
+    x, _ = _digits()
+    labels = answer_to(x).labels
+    learner = TorchLearner(network="table_mlp", epochs=15)
+    model = learner.fit(x[:600], np.eye(10)[labels[:600]], rng=np.random.default_rng(0))
+    return model, Rows(x[600:1200], labels[600:1200])
+
+
+def noise(n: int, seed: int) -> Array:
+    """(n, 64) in the order asked: 60 natural rows, then random pixels."""
+    return np.concatenate([natural(60, seed), np.random.default_rng(seed).random((n - 60, 64))])
+
+
+@cache
+def trained(
+    recipe: Recipe,
+    given: Callable[[], tuple[Model, Rows]] = victims_digits,
+    outside: Callable[[int, int], Array] | None = None,
+) -> Artifact:
+    """What a recipe makes of a victim, its rows and outside rows."""
     victim, rows = given()
-    contents = recipe(victim, rows, None, rng=np.random.default_rng(0))
+    other = None if outside is None else outside(200, 99)[60:]
+    contents = recipe(victim, rows, other, rng=np.random.default_rng(0))
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return write_artifact(contents, folder / "it")
@@ -138,11 +161,16 @@ class Setup:
 
 # A detector with settings without a default, or whose paper has another attack, gets a line; others need none.
 SETUPS: dict[str, Setup] = {
+    "coverage": Setup(
+        lambda: {"evaluation": trained(EvaluationSet(), stripes)}, natural=narrow, attack=widening, answer_to=striped
+    ),
     "extraction_monitor": Setup(
         lambda: {"evaluation": trained(EvaluationSet(), stripes)}, natural=narrow, attack=widening, answer_to=striped
     ),
     "hardness": Setup(lambda: {"steps": trained(TrainingSteps(epochs=20))}, attack=turned),
     "low_confidence": Setup(attack=blended),
+    "mahalanobis": Setup(lambda: {"fitted": trained(ClassMeans(), network)}, attack=noise),
+    "odin": Setup(lambda: {"fitted": trained(OdinStep(), network, turned)}, attack=blended),
 }
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import re
+import shutil
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +18,16 @@ from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.types import Rows
 from portcullis_ml.extraction.jacobian import Jacobian
 from portcullis_ml.gateway.demo import INTERFACE, MlpLearner, digits_model, digits_rows
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
+from portcullis_ml.models.artifacts import write_artifact
+from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.recipes import CATALOG as RECIPES
 
 WATCH = '[[guard]]\nunit = "watch"\ndetector = { unit = "prada", threshold = 1.5 }\n'  # low, so that it goes off
 ROUNDING = '[[guard]]\nunit = "rounding"\ndecimals = 3\n'
@@ -30,7 +39,31 @@ STAGES = {
     + WATCH
     + 'then = { unit = "block" }\n',
     "other class": WATCH + 'then = { unit = "other_class" }\n',
+    "odin": WATCH + 'then = { unit = "out_of_domain", score = "odin", filter = "{odin_step}" }\n',
+    "coverage": '[[guard]]\nunit = "watch"\n'
+    'detector = { unit = "coverage", evaluation = "{evaluation_set}", threshold = 0.001 }\n'
+    'then = { unit = "label_only" }\n',
+    "mahalanobis": '[[guard]]\nunit = "watch"\n'
+    'detector = { unit = "mahalanobis", fitted = "{class_means}", threshold = 0.01, above = 0.3 }\n'
+    'then = { unit = "out_of_domain", score = "mahalanobis", filter = "{class_means}", then = "fixed" }\n',
 }
+
+
+@cache
+def fitted(recipe: str) -> str:
+    """The folder of what this recipe makes of a network that knows the digits."""
+    x, y = digits_rows()
+    rng = np.random.default_rng(0)
+    victim = TorchLearner(network="table_mlp", epochs=3).fit(x[:600], np.eye(10)[y[:600]], rng=rng)
+    contents = RECIPES.build(recipe)(victim, Rows(x[:600], y[:600]), rng.random((100, 64)), rng=rng)
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(contents, Path(folder) / recipe).path
+
+
+def with_artifacts(stages: str) -> str:
+    """Stages with a folder in the place of "{recipe}"."""
+    return re.sub(r"\{(\w+)\}", lambda found: fitted(found[1]), stages)
 
 
 def same_answers(a: Extraction, b: Extraction) -> None:
@@ -60,7 +93,7 @@ def test_the_same_attack_steals_the_same_model(victim, stages: str, binary: bool
     attack = Jacobian(direction="away")
     with running(ModelServer(model, served)) as upstream:
         more = '[model]\nname = "digits"\ninput_shape = [64]\nclasses = 10\n'
-        policy = policy_of(model, upstream, tmp_path, STAGES[stages], more)
+        policy = policy_of(model, upstream, tmp_path, with_artifacts(STAGES[stages]), more)
         with gate(policy) as server:
             online = HttpOracle(
                 server.url, interface=INTERFACE, budget=400, model="digits", served={"binary": binary},

@@ -41,7 +41,7 @@ def toy(name: str) -> Setup:
 
 
 def trained(toy: Setup, seed: int = 0) -> Contents:
-    return toy.recipe(VICTIM, own(), foreign(), rng=np.random.default_rng(seed))
+    return toy.recipe(toy.victim, own(), foreign(), rng=np.random.default_rng(seed))
 
 
 def test_every_toy_stands_for_a_recipe() -> None:
@@ -72,24 +72,24 @@ class TestContract:
         rows, outside = own(), foreign()
         for array in (rows.x, rows.y, outside):
             array.flags.writeable = False
-        toy.recipe(VICTIM, rows, outside, rng=np.random.default_rng(0))
+        toy.recipe(toy.victim, rows, outside, rng=np.random.default_rng(0))
 
     def test_what_is_missing_is_said_in_a_sentence(self, toy: Setup) -> None:
         name, rng = toy.recipe.name, np.random.default_rng(0)
         with pytest.raises(NotApplicable, match=f"^{name} .* there are none. Give --train FILE.$"):
-            toy.recipe(VICTIM, None, foreign(), rng=rng)
+            toy.recipe(toy.victim, None, foreign(), rng=rng)
         if toy.recipe.needs_outside:
             with pytest.raises(NotApplicable, match=f"^{name} needs outside rows.* Give --outside FILE.$"):
-                toy.recipe(VICTIM, own(), None, rng=rng)
+                toy.recipe(toy.victim, own(), None, rng=rng)
         if toy.recipe.needs_labels:
             with pytest.raises(NotApplicable, match=f"^{name} needs the true classes"):
-                toy.recipe(VICTIM, replace(own(), y=None), foreign(), rng=rng)
+                toy.recipe(toy.victim, replace(own(), y=None), foreign(), rng=rng)
         with pytest.raises(InputError, match="Outside rows must have the shape of the victim's rows"):
-            toy.recipe(VICTIM, own(), foreign()[:, :2], rng=rng)
+            toy.recipe(toy.victim, own(), foreign()[:, :2], rng=rng)
 
     def test_it_says_how_far_it_is(self, toy: Setup) -> None:
         seen: list[tuple[int, int]] = []
-        toy.recipe(VICTIM, own(), foreign(), rng=np.random.default_rng(0), watch=lambda *step: seen.append(step))
+        toy.recipe(toy.victim, own(), foreign(), rng=np.random.default_rng(0), watch=lambda *step: seen.append(step))
         assert seen
         assert seen[-1][0] == seen[-1][1]
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -25,6 +25,7 @@ def test_it_holds_rows_of_the_owners_with_the_victims_labels() -> None:
     assert contents.about == {
         "rows": 50,
         "most_frequent_class": {"times": int(np.bincount(arrays["labels"]).max()), "of": 50},
+        "leaves": (unpack_arrays(contents.files["tree.safetensors"])["feature"] < 0).sum(),
     }
 
 

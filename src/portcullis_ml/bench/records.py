@@ -17,7 +17,8 @@ A record:
     measures      name -> estimate, {"value", "low", "high", "n", "level", "unit"}; a fraction in [0, 1] unless said.
                   attack, control  agreement, macro_f_agreement, accuracy, agreement_uniform (R_unif on uniform
                                    points), tv_natural, tv_uniform, and, where they were asked for, transfer_*
-                  privacy          auc, tpr_at_1_percent, tpr_at_0.1_percent (members found at that false positive rate)
+                  privacy          tpr_at_1_percent, tpr_at_0.1_percent (members found at that false positive rate),
+                                   ppv_at_prior_*, precision_of_top_100, balanced_accuracy, auc
                   honest           utility (accuracy kept behind the guard), accuracy (without the guard), tv (how far
                                    probabilities move), labels_changed, false_alarm (chunks of 50 rows with an alarm),
                                    unexplained (explanations withheld or changed), ...: see measures/utility.py

@@ -9,10 +9,16 @@ Does not stop             a thief whose rows are like the victim's own, or who l
                           steps made from seed rows are flagged only where they leave the domain. One who knows of
                           `fixed` and has some rows of their own learns the permutation from them and undoes it.
 
-What is foreign is said by a filter that was trained for it (`trained`), or by the model's own doubt, one minus the
-greatest probability of its undefended answer (`msp`, the maximum softmax probability: Hendrycks, Gimpel, ICLR 2017),
-which needs no training and no second model. ODIN and the Mahalanobis distance are not here: they need the victim's
-gradients and features.
+What is foreign is said by
+    trained      a filter that was trained for it (recipe `domain_filter`)
+    msp          the model's own doubt, one minus the greatest probability of its undefended answer (the maximum softmax
+                 probability: Hendrycks, Gimpel, ICLR 2017), which needs no training and no second model
+    odin         the same after a step along the victim's gradient, at a temperature (Liang, Li, Srikant, ICLR 2018;
+                 recipe `odin_step`)
+    mahalanobis  the distance to the nearest class in the victim's last features (Lee et al., NeurIPS 2018; recipe
+                 `class_means`)
+The last two run the victim's own network, which must be one in PyTorch, and set their scale by the owner's rows: 0.5 is
+crossed by the share of them that the recipe says, 5% unless told otherwise.
 
 `shuffled` is a permutation keyed by the question: who asks again gets the same nonsense, there is no one permutation
 that undoes it, and a label is right as often as by chance. `fixed` is one permutation for all questions, keyed by the
@@ -23,6 +29,7 @@ who goes on asking keeps the rows that pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
@@ -38,29 +45,37 @@ from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Labels,
 from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.blocks import BlockModel
 from portcullis_ml.models.dense import DenseModel
+from portcullis_ml.models.foreign import foreign_score
 
 __all__ = ["OutOfDomain"]
 
 FILE = "filter.safetensors"
+SCORES = ("trained", "msp", "odin", "mahalanobis")
+RECIPES = {
+    "trained": ("domain_filter", "trained"),
+    "odin": ("odin_step", "fitted"),
+    "mahalanobis": ("class_means", "fitted"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDomain(Defense[None]):
-    filter: Artifact | Recipe | None = field(default=None, metadata={"recipe": "domain_filter"})  # for score=trained
+    filter: Artifact | Recipe | None = field(default=None, metadata={"recipe": "domain_filter"})  # none for msp
     then: Literal["label_only", "shuffled", "fixed", "block"] = "shuffled"  # what a flagged question gets
     threshold: float = 0.5  # a question is flagged above this share of being foreign, or of doubt; higher flags fewer
-    score: Literal["trained", "msp"] = "trained"  # what says how foreign a question is: the filter, the model's doubt
-    _model: BlockModel | None = field(default=None, init=False, compare=False, repr=False)  # the filter, once bound
+    score: Literal["trained", "msp", "odin", "mahalanobis"] = "trained"  # what says how foreign a question is
+    _score: Callable[[Array], Array] | None = field(default=None, init=False, compare=False, repr=False)  # once bound
     _classes: int = field(default=0, init=False, compare=False, repr=False)  # of the API, once bound
 
     name: ClassVar[str] = "out_of_domain"
 
     def __post_init__(self) -> None:
-        check(self, "score", "'trained' or 'msp'", lambda v: v in ("trained", "msp"))
+        check(self, "score", f"one of {', '.join(SCORES)}", lambda v: v in SCORES)
         if self.score == "msp":
             check(self, "filter", "left out with score=msp, which needs none", lambda v: v is None)
         else:
-            said = 'what domain_filter has trained: "FOLDER", or filter=domain_filter in an audit'
+            recipe, done = RECIPES[self.score]
+            said = f'what {recipe} has {done}: "FOLDER", or filter={recipe} in an audit'
             check(self, "filter", said, lambda v: isinstance(v, PREPARED))
         words = ("label_only", "shuffled", "fixed", "block")
         check(self, "then", f"one of {', '.join(words)}", lambda v: v in words)
@@ -72,13 +87,20 @@ class OutOfDomain(Defense[None]):
 
     @property
     def heavy(self) -> bool:  # type: ignore[override]  # it depends on a setting
-        return self.score == "trained"
+        return self.score != "msp"
 
     def bind(self, interface: Interface) -> Self:
         if interface.task != "classification":
             raise NotApplicable("out_of_domain needs an API that predicts classes; this one does regression.")
         if self.score == "msp":
             return bound(self, _classes=interface.n_classes)
+        score = (
+            self._filter(interface) if self.score == "trained" else foreign_score(self, "filter", self.score, interface)
+        )
+        return bound(self, _score=score, _classes=interface.n_classes)
+
+    def _filter(self, interface: Interface) -> Callable[[Array], Array]:
+        """The trained filter: rows -> (n,) the probability that they are foreign."""
         if interface.missing:
             raise NotApplicable("out_of_domain needs whole rows; this API takes rows with inputs left out.")
         files = prepared(self, "filter").files
@@ -90,7 +112,8 @@ class OutOfDomain(Defense[None]):
                 f"out_of_domain.filter must be a filter of rows {interface.input_shape}; this one is of "
                 f"{model.input_shape}. Prepare one for this model."
             )
-        return bound(self, _model=BlockModel(model), _classes=interface.n_classes)
+        blocks = BlockModel(model)
+        return lambda x: blocks.scores(x)[:, 1]
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         if answer.labels is None:
@@ -115,9 +138,9 @@ class OutOfDomain(Defense[None]):
 
     def _foreign(self, x: Array, clean: Answer) -> Array:
         """(n,) how foreign rows are, from 0 to 1."""
-        if self.score == "trained":
-            assert self._model is not None  # the guard binds its stages
-            return self._model.scores(x)[:, 1]
+        if self.score != "msp":
+            assert self._score is not None  # the guard binds its stages
+            return self._score(x)
         if clean.scores is None:
             raise NotApplicable("out_of_domain(score=msp) needs a model that gives probabilities; this one does not.")
         return np.asarray(1 - clean.scores.max(axis=1))

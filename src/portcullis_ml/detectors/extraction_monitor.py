@@ -1,10 +1,10 @@
 """Extraction monitor: how much of the model a client could have learned from what they were answered.
 
 Kesarwani, Mukhoty, Arya, Mehta. "Model Extraction Warning in MLaaS Paradigm", ACSAC 2018, the section on the strategy
-by information gain (the one by coverage of the input space is not here).
+by information gain (that by coverage of the input space is the detector `coverage`).
 
-Costs the honest client   an alarm if they ask about much of the input space; a tree is fitted every `every` questions,
-                          which delays answers where rows hold hundreds of numbers (a greater `every` does it less).
+Costs the honest client   an alarm if they ask about much of the input space; now and then a tree is fitted to what they
+                          asked, which delays that answer by tenths of a second where rows hold hundreds of numbers.
 Does not see              whoever copies what axis-parallel splits do not show, as of networks on images; small steps
                           around few seeds, which cover less than honest questions do; a thief with many accounts,
                           unless their states are put together.
@@ -16,13 +16,14 @@ status from 0 to 100:
     gain        the information gain of the tree's leaves as a share of the entropy of the labels, which is the gain of
                 the owner's tree where the model is one: the paper's measure. A tree with leaves about as many as
                 there are rows in the set gains much by chance; make the set many times larger than `cap`.
-It holds until the next fit. `colluding` gives the status of the most advanced clients together, from their states in a
-guard's store (`store.load((client, "0-watch")).detector`): offline, since a guard sees one client at a time.
+It holds until the next fit. Only the columns are looked at, and kept, that the owner's own tree tests: the victim
+itself where it is a tree, else a tree fitted to the evaluation set. `colluding` gives the status of the most advanced
+clients together, from their states in a guard's store (`store.load((client, "0-watch")).detector`): offline, since a
+guard sees one client at a time.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
@@ -31,17 +32,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.artifacts import Artifact
-from portcullis_ml.core.errors import InputError, NotApplicable
+from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.recipes import PREPARED, Recipe, prepared
 from portcullis_ml.core.settings import bound, check
 from portcullis_ml.core.types import Answer, Array, Interface, Labels, Request
-from portcullis_ml.models.artifacts import unpack_arrays
+from portcullis_ml.detectors._evaluation import Singles, evaluation_rows, flat
+from portcullis_ml.models.leaves import read_tree
+from portcullis_ml.models.tree import LEAF
 
 __all__ = ["ExtractionMonitor", "Learned", "gain_share", "skill"]
 
-FILE = "set.safetensors"
-Singles = NDArray[np.float32]
+REFIT = 4  # a tree is fitted anew when a quarter as many questions have come as it was fitted to
 
 
 @dataclass
@@ -60,9 +62,12 @@ class ExtractionMonitor(Detector[Learned]):
     evaluation: Artifact | Recipe = field(metadata={"recipe": "evaluation_set"})  # what `evaluation_set` has drawn
     threshold: float = 80.0  # the status that is an alarm, from 0 to 100; lower alarms sooner
     measure: Literal["agreement", "gain"] = "agreement"  # what the status counts; gain is meant for trees
-    every: int = 50  # questions from one fit to the next
+    every: int = 50  # questions from one fit to the next, a quarter of those kept where that is more
     cap: int = 1_000  # latest questions of a client that are kept; bounds memory and time
     _set: tuple[Singles, Labels] | None = field(default=None, init=False, compare=False, repr=False)  # once bound
+    _columns: Labels | None = field(
+        default=None, init=False, compare=False, repr=False
+    )  # that are looked at, once bound
 
     name: ClassVar[str] = "extraction_monitor"
     heavy: ClassVar[bool] = True
@@ -75,21 +80,10 @@ class ExtractionMonitor(Detector[Learned]):
             check(self, name, "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
 
     def bind(self, interface: Interface) -> Self:
-        if interface.task != "classification":
-            raise NotApplicable(_regression(self.name))
-        if interface.missing:
-            raise NotApplicable(f"{self.name} needs whole rows; this API takes rows with inputs left out.")
-        files = prepared(self, "evaluation").files
-        if FILE not in files:
-            raise InputError(f"{self.name}.evaluation must hold {FILE}, as evaluation_set writes it; it does not.")
-        arrays = unpack_arrays(files[FILE], f"{self.name}.evaluation: {FILE}")
-        x, labels = arrays.get("x", np.empty(0)), arrays.get("labels", np.empty(0))
-        if x.shape[1:] != interface.input_shape or labels.shape != x.shape[:1] or len(np.unique(labels)) < 2:
-            raise InputError(
-                f"{self.name}.evaluation must hold rows {interface.input_shape} with labels of 2 classes at least; it "
-                f"holds rows {x.shape[1:]} with {len(np.unique(labels))}. Prepare one for this model."
-            )
-        return bound(self, _set=(_flat(x), labels.astype(np.int64)))
+        rows, labels = evaluation_rows(self, interface)
+        tree = read_tree(prepared(self, "evaluation").files, interface, f"{self.name}.evaluation")
+        columns = np.unique(tree.feature[tree.feature != LEAF])
+        return bound(self, _set=(rows[:, columns], labels), _columns=columns)
 
     def start(self) -> Learned:
         return Learned()
@@ -102,14 +96,18 @@ class ExtractionMonitor(Detector[Learned]):
 
     def update(self, state: Learned, request: Request, answer: Answer) -> Array:
         if answer.labels is None:
-            raise NotApplicable(_regression(self.name))
-        x, suspicion, start = _flat(request.x), np.empty(len(request)), 0
+            raise NotApplicable(
+                f"{self.name} needs an API that predicts classes; this one does regression. Leave it out."
+            )
+        assert self._columns is not None  # the guard binds its stages
+        x, suspicion, start = flat(request.x)[:, self._columns], np.empty(len(request)), 0
         while start < len(x):
-            stop = start + self.every - len(state.new_labels)
+            due = max(self.every, len(state.labels) // REFIT)
+            stop = start + due - len(state.new_labels)
             state.new_x = _joined(state.new_x, x[start:stop])
             state.new_labels = np.concatenate([state.new_labels, answer.labels[start:stop]])
             suspicion[start : stop - 1] = state.suspicion
-            if len(state.new_labels) == self.every:
+            if len(state.new_labels) == due:
                 state.x = _joined(state.x, state.new_x)[-self.cap :]
                 state.labels = np.concatenate([state.labels, state.new_labels])[-self.cap :]
                 state.new_x, state.new_labels = state.new_x[:0], state.new_labels[:0]
@@ -161,15 +159,5 @@ def _entropy(labels: Labels) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _flat(x: Array) -> Singles:
-    """(n, d) in single precision, as trees compare; what that cannot hold is cut, and NaN is 0."""
-    rows = np.nan_to_num(np.asarray(x, np.float64).reshape(len(x), math.prod(x.shape[1:])))
-    return np.clip(rows, -1e30, 1e30).astype(np.float32)
-
-
 def _joined(rows: Singles, more: Singles) -> Singles:
     return np.concatenate([rows.reshape(len(rows), more.shape[1]), more])
-
-
-def _regression(name: str) -> str:
-    return f"{name} needs an API that predicts classes; this one does regression. Leave it out."

@@ -24,17 +24,9 @@ from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.detectors._shares import Doubts, shares
 
-__all__ = ["Doubts", "LowConfidence"]
-
-
-@dataclass
-class Doubts:
-    """One client's rows since the last verdict, how many of them are doubtful, and that verdict."""
-
-    rows: int = 0
-    doubtful: int = 0
-    suspicion: float = float("nan")
+__all__ = ["LowConfidence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +57,4 @@ class LowConfidence(Detector[Doubts]):
             return np.empty(0)
         if answer.scores is None:
             raise NotApplicable(f"{self.name} needs a model that gives probabilities; this one gives labels alone.")
-        suspicion = np.empty(len(request))
-        for i, doubtful in enumerate((~(answer.scores.max(axis=1) >= self.below)).tolist()):
-            state.rows += 1
-            state.doubtful += doubtful
-            if state.rows == self.window:
-                state.suspicion = state.doubtful / self.window
-                state.rows = state.doubtful = 0
-            suspicion[i] = state.suspicion
-        return suspicion
+        return shares(state, ~(answer.scores.max(axis=1) >= self.below), self.window)

@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "extraction",
     {
+        "active_thief": "portcullis_ml.extraction.active_thief:ActiveThief",
         "averaging": "portcullis_ml.extraction.averaging:Averaging",
         "copycat": "portcullis_ml.extraction.copycat:Copycat",
         "d_dae": "portcullis_ml.extraction.d_dae:DDae",
@@ -16,12 +17,14 @@ CATALOG = Catalog(
         "jacobian": "portcullis_ml.extraction.jacobian:Jacobian",
         "kernel": "portcullis_ml.extraction.kernel:Kernel",
         "knockoff": "portcullis_ml.extraction.knockoff:Knockoff",
+        "least_likely": "portcullis_ml.extraction.least_likely:LeastLikely",
         "lowd_meek": "portcullis_ml.extraction.lowd_meek:LowdMeek",
         "retraining": "portcullis_ml.extraction.retraining:Retraining",
         "tree_ensembles": "portcullis_ml.extraction.tree_ensembles:TreeEnsembles",
         "tree_paths": "portcullis_ml.extraction.tree_paths:TreePaths",
     },
     presets={
+        "knockoff_adaptive": "knockoff(selection=adaptive)",
         "papernot": "jacobian(direction=away)",  # JbDA: the set doubles every round, the sign flips every third
         "papernot_reservoir": "jacobian(direction=away, sigma=3, kappa=400)",  # linear growth after round 3
         "jb_top3": "jacobian(direction=top_k, k=3)",

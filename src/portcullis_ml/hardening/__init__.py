@@ -8,6 +8,7 @@ CATALOG = Catalog(
     "hardening",
     {
         "diverse_ensemble": "portcullis_ml.hardening.diverse_ensemble:DiverseEnsemble",
+        "input_quantisation": "portcullis_ml.hardening.input_quantisation:InputQuantisation",
         "outlier_exposure": "portcullis_ml.hardening.outlier_exposure:OutlierExposure",
     },
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "OneOf", "Standardize"]
+__all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "GlobalMean", "OneOf", "Quantise", "Residual", "Standardize"]
 
 
 class Channels(nn.Module):
@@ -43,6 +43,13 @@ class Blend(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([F.log_softmax(module(x), 1) for module in self]).mean(0)
+
+
+class GlobalMean(nn.Module):
+    """(n, C, H, W) -> (n, C) the mean of every map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 class OneOf(nn.ModuleList):
@@ -83,6 +90,65 @@ class OneOf(nn.ModuleList):
             return logits
         which = self.chosen(x)[:, None, None].expand(-1, 1, logits.shape[2])
         return logits.gather(1, which)[:, 0]
+
+
+class Quantise(nn.Module):
+    """Every input moved to the nearest of a few levels between the least and the greatest that the learner was given.
+
+    The range is that of each column of a table, one for all pixels of a picture. The cuts between levels lie evenly,
+    or are trained: then the gradient of a cut is that of a sigmoid in the place of the step. Once trained, no gradient
+    goes through.
+    """
+
+    low: Tensor
+    width: Tensor
+    cuts: Tensor
+
+    def __init__(self, input_shape: tuple[int, ...], levels: int, *, trained: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.zeros(input_shape))
+        self.register_buffer("width", torch.ones(input_shape))
+        cuts = (torch.arange(1, levels) - 0.5) / (levels - 1)
+        if trained:
+            self.cuts = nn.Parameter(cuts)
+        else:
+            self.register_buffer("cuts", cuts)
+
+    def measure(self, x: Tensor) -> None:
+        """Take the range from rows (n, *input_shape)."""
+        low, high = x.amin(0), x.amax(0)
+        if low.ndim > 1:
+            low, high = low.min().expand_as(low), high.max().expand_as(high)
+        self.low.copy_(low)
+        self.width.copy_(torch.where(high > low, high - low, torch.ones_like(high)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = ((x - self.low) / self.width).unsqueeze(-1) - self.cuts
+        share = (above > 0).to(x.dtype).mean(-1)
+        if self.training and self.cuts.requires_grad:
+            soft = torch.sigmoid(above * 4 * (len(self.cuts) + 1)).mean(-1)
+            share = soft + (share - soft).detach()
+        return self.low + self.width * share
+
+
+class Residual(nn.Module):
+    """Two convolutions of 3x3 with batch normalisation, added to their input (He et al., CVPR 2016, section 3).
+
+    (n, maps, h, w) -> (n, wider, h / stride, w / stride); where shapes differ the input goes through one of 1x1.
+    """
+
+    def __init__(self, maps: int, wider: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(maps, wider, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(wider)
+        self.second = nn.Conv2d(wider, wider, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(wider)
+        same = maps == wider and stride == 1
+        self.short: nn.Module = nn.Identity() if same else nn.Conv2d(maps, wider, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = torch.relu(self.first_norm(self.first(x)))
+        return torch.relu(self.second_norm(self.second(inner)) + self.short(x))
 
 
 class Standardize(nn.Module):

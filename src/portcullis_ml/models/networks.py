@@ -132,7 +132,7 @@ NETWORKS = Catalog(
     }
     | {
         f"picture_{kind}": f"portcullis_ml.models.picture_networks:picture_{kind}"
-        for kind in ("flat", "flat_wide", "pooled", "pooled_wide")
+        for kind in ("flat", "flat_wide", "pooled", "pooled_wide", "residual")
     },
 )
 
@@ -147,6 +147,8 @@ def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dr
     """The network of that name, or of "my_package.module:factory", with fresh weights from torch's generator.
 
     "one_of_5_table_mlp" is five of the network behind it, of which one answers each row (`layers.OneOf`).
+    "quantised_4_mlp" is the network behind it with its inputs moved to 4 levels first (`layers.Quantise`),
+    "quantised_4_trained_mlp" the same with cuts between levels that are trained.
     "a + b" is a blend of the networks a and b: the mean of their log-probabilities.
     Convolutions keep their weights channels last, which is twice as fast on a CPU.
     """
@@ -155,6 +157,13 @@ def build_network(name: str, input_shape: tuple[int, ...], n_classes: int, *, dr
 
         parts = [part.strip() for part in name.split("+")]
         return Blend([build_network(part, input_shape, n_classes, dropout=dropout) for part in parts])
+    if quantised := re.fullmatch(r"quantised_(\d+)_(trained_)?(\w+)", name):
+        from torch.nn import Sequential
+
+        from portcullis_ml.models.layers import Quantise
+
+        behind = build_network(quantised[3], input_shape, n_classes, dropout=dropout)
+        return Sequential(Quantise(tuple(input_shape), int(quantised[1]), trained=bool(quantised[2])), behind)
     several = re.fullmatch(r"one_of_(\d+)_(\w+)", name)
     factory: Network = NETWORKS.load(several[2] if several else name)
     if several:

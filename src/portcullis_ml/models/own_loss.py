@@ -32,17 +32,14 @@ def fit_own_loss(
     """
     import torch
 
-    from portcullis_ml.models.layers import Standardize
     from portcullis_ml.models.networks import build_network
-    from portcullis_ml.models.torch import TorchModel, seeded
+    from portcullis_ml.models.torch import TorchModel, measure, seeded
 
     rows = torch.tensor(x, dtype=torch.float32)
     shape = tuple(x.shape[1:])
     with seeded(rng, "cpu"):
         module = build_network(network, shape, n_classes, dropout=dropout).train()
-        for layer in module.modules():
-            if isinstance(layer, Standardize):
-                layer.measure(rows)
+        measure(module, rows)
         steps = optimizer(module) if optimizer else torch.optim.Adam(module.parameters(), 1e-3, fused=True)
         for epoch in range(epochs):
             for which in torch.split(torch.from_numpy(rng.permutation(len(x))), batch):

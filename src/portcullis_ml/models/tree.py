@@ -11,6 +11,7 @@ is what that node shows. Inputs are compared in single precision, as scikit-lear
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -106,7 +107,7 @@ class TreeModel:
 
     def apply(self, x: Array) -> NDArray[np.int64]:
         """(n,) the node at which every row stops."""
-        rows = np.asarray(x, np.float64).reshape(len(x), -1).astype(np.float32)
+        rows = np.asarray(x, np.float64).reshape(len(x), math.prod(self.input_shape)).astype(np.float32)
         node = np.zeros(len(rows), np.int64)
         walking = np.arange(len(rows))
         while True:

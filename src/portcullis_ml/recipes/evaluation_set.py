@@ -1,14 +1,15 @@
 """Evaluation set: rows of the owner's with the victim's labels, on which to measure what a client could have learned.
 
 Kesarwani, Mukhoty, Arya, Mehta. "Model Extraction Warning in MLaaS Paradigm", ACSAC 2018, the section on the strategy
-by information gain.
+by information gain and that by coverage of the input space.
 
 Threat model   none: it is made without knowing the thief.
-Cost           nothing is trained. The artifact holds rows of the owner's: keep it as you keep those.
+Cost           at most one decision tree is fitted. The artifact holds rows of the owner's: keep it as you keep those.
 
 Up to `rows` rows are drawn and labelled by the victim itself, since what a thief learns is the victim. Where the victim
 is a decision tree, its leaves therefore separate these rows wholly, and its information gain is the entropy of their
-labels.
+labels. The artifact also holds a tree, whose leaves are what `coverage` counts and whose columns are what the monitor
+looks at: the victim where it is one decision tree over numbers, else a tree fitted to the rows and their labels.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from portcullis_ml.core.recipes import Recipe
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model, Rows
 from portcullis_ml.models.artifacts import pack_arrays
+from portcullis_ml.models.leaves import FILE, tree_arrays, tree_of
 
 __all__ = ["EvaluationSet"]
 
@@ -48,7 +50,8 @@ class EvaluationSet(Recipe):
         rng: np.random.Generator,
         watch: Callable[[int, int], None],
     ) -> Contents:
-        """set.safetensors: x (n, *input_shape) in single precision, as trees compare, and labels (n,)."""
+        """set.safetensors: x (n, *input_shape) in single precision, as trees compare, and labels (n,);
+        tree.safetensors: what `models.leaves.tree_arrays` gives."""
         if given.n_classes < 2:
             raise NotApplicable("evaluation_set needs a victim that predicts classes; this one does regression.")
         x = rows.x[rng.permutation(len(rows.x))[: self.rows]]
@@ -62,4 +65,6 @@ class EvaluationSet(Recipe):
         watch(1, 1)
         notes = {"rows": len(x), "most_frequent_class": {"times": int(counts.max()), "of": len(x)}}
         arrays: dict[str, np.ndarray] = {"x": np.asarray(x, np.float32), "labels": np.asarray(labels, np.int64)}
-        return Contents({"set.safetensors": pack_arrays(arrays)}, notes)
+        tree = tree_of(given, x, labels)
+        files = {"set.safetensors": pack_arrays(arrays), FILE: pack_arrays(tree_arrays(tree))}
+        return Contents(files, {**notes, "leaves": tree.leaves})

@@ -18,7 +18,7 @@ from portcullis_ml.report.verdict import CONTROLS, listed, measure_word
 __all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "named", "recovery", "speed"]
 
 Section = Html | None
-FAMILIES = {"boosted": "boosted trees"}  # the others are called what they are
+FAMILIES = {"boosted": "boosted trees", "constant": "one answer for every row"}  # the others are called what they are
 
 
 def glance(audit: Audit, deployed: str | None = None) -> Section:

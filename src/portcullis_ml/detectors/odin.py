@@ -1,0 +1,36 @@
+"""ODIN: rows that are not of the model's domain stay unsure when they are moved towards what the model says.
+
+Liang, Li, Srikant. "Enhancing The Reliability of Out-of-distribution Image Detection in Neural Networks", ICLR 2018,
+the section on the detector (temperature scaling and input preprocessing), as a score of single rows.
+
+Costs the honest client   an alarm if many of their rows lie outside of what the owner's rows look like to the model;
+                          two passes and a gradient of the victim's network a question, which delay every answer.
+Does not see              a thief whose rows are like the victim's own; foreign rows of which the model is as sure as
+                          of its own; whoever asks less than one window from every account.
+
+How foreign a row is, from 0 to 1, is said by what `odin_step` has fitted: one half is crossed by a set share of the
+owner's own rows. One such row says little of a client, so the suspicion is the share of foreign rows in every `window`
+questions; it holds until the next window is full. Two counters are kept of a client. To act on single rows, take the
+defense `out_of_domain(score=odin)`. The victim must be a PyTorch network, since its gradient is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.recipes import Recipe
+from portcullis_ml.detectors._foreign import ForeignRows
+
+__all__ = ["Odin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odin(ForeignRows):
+    fitted: Artifact | Recipe = field(metadata={"recipe": "odin_step"})  # what `odin_step` has fitted
+    threshold: float = 0.3  # the share of foreign rows that is an alarm; lower alarms sooner and more often falsely
+    above: float = 0.5  # a row is foreign whose score is above; higher takes fewer for foreign
+    window: int = 50  # questions in one verdict; more makes it surer and later
+
+    name: ClassVar[str] = "odin"
