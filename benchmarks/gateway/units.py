@@ -14,14 +14,15 @@ import numpy as np
 from portcullis_ml.catalog import Catalog
 from portcullis_ml.core.errors import PortcullisError
 from portcullis_ml.core.guard import Defense
-from portcullis_ml.core.types import Interface, Rows
+from portcullis_ml.core.types import Interface, Model, Rows
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.detectors import CATALOG as DETECTORS
 from portcullis_ml.models.artifacts import write_artifact
 from portcullis_ml.models.dense import DenseModel
+from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.recipes import CATALOG as RECIPES
 
-LEAVE = ("block", "log", "watch")  # they answer nothing, do nothing, or need a detector
+LEAVE = ("block", "deep_defense", "log", "watch")  # answers nothing; has a benchmark of its own; does nothing; a frame
 ROWS = 300  # on which what a defense needs is trained
 
 
@@ -41,13 +42,16 @@ def network(d: int, classes: int, hidden: int = 128, seed: int = 0) -> DenseMode
 
 def guards(d: int, classes: int, folder: Path) -> Iterator[tuple[str, Defense[Any]]]:
     """Each defense, and each detector in a watch, by name, bound; one that cannot stand here is named on stderr."""
-    victim = network(d, classes)
+    rng = np.random.default_rng(1)
+    x = rng.random((ROWS, d))
+    rows = Rows(x, network(d, classes).scores(x).argmax(axis=1))
+    victim = TorchLearner(network="mlp", epochs=40).fit(x, np.eye(classes)[rows.y], rng=rng)
     for catalog in (DEFENSES, DETECTORS):
         for name in catalog:
             if name in LEAVE:
                 continue
             try:
-                unit = catalog.load(name)(**_trained(catalog, name, victim, folder))
+                unit = catalog.load(name)(**_trained(catalog, name, victim, rows, folder))
                 stage = (
                     DEFENSES.load("watch")(unit, then=DEFENSES.build("label_only")) if catalog is DETECTORS else unit
                 )
@@ -56,7 +60,7 @@ def guards(d: int, classes: int, folder: Path) -> Iterator[tuple[str, Defense[An
                 print(f"{name} is left out: {error}", file=sys.stderr)
 
 
-def _trained(catalog: Catalog, name: str, victim: DenseModel, folder: Path) -> dict[str, Any]:
+def _trained(catalog: Catalog, name: str, victim: Model, rows: Rows, folder: Path) -> dict[str, Any]:
     """The settings of a unit that name what a recipe trains, and a short way through trainings."""
     found = {}
     if name == "quota":
@@ -66,8 +70,6 @@ def _trained(catalog: Catalog, name: str, victim: DenseModel, folder: Path) -> d
             rng = np.random.default_rng(1)
             kind = RECIPES.load(recipe)
             short = {"epochs": 20} if "epochs" in {f.name for f in fields(kind)} else {}
-            x = rng.random((ROWS, *victim.input_shape))
-            rows = Rows(x, victim.scores(x).argmax(axis=1))
-            contents = kind(**short)(victim, rows, rng.random(x.shape) - 1, rng=rng)
+            contents = kind(**short)(victim, rows, rng.random(rows.x.shape) - 1, rng=rng)
             found[setting.name] = write_artifact(contents, folder / f"{name}-{recipe}")
     return found
