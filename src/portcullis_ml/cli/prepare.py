@@ -14,7 +14,7 @@ import typer
 from portcullis_ml.cli import options as o
 
 if TYPE_CHECKING:
-    from portcullis_ml.bench.experiment import ExperimentSpec
+    from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
     from portcullis_ml.bench.prepare import Training
 
 __all__ = ["prepare"]
@@ -38,6 +38,10 @@ def prepare(
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder for what is trained.")] = Path(
         "portcullis-prepared"
     ),
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a whole policy for the gate to this new file, in observe mode."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: o.DeviceOption = "cpu",
@@ -48,20 +52,22 @@ def prepare(
     portcullis prepare domain_filter --victim model.onnx --train train.npz --outside other.npz --out filter
     portcullis prepare outlier_exposure --data mnist --outside fashion_mnist --out hardened
 
-    It prints the words that an audit takes and the lines that a policy takes. --victim of audit and extract takes the
+    It prints the words that an audit takes and the lines that a policy takes; --policy portcullis.toml writes a whole
+    one, which `portcullis check` explains and `portcullis serve` runs. --victim of audit and extract takes the
     folder of a hardened victim, and any model server the model.onnx in it.
     """
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.core.recipes import Hardening
 
     made = _named(unit)
-    _must_be_free(out)
+    _must_be_free(out, policy)
     spec = _spec(
         victim=victim, data=data, folder=data_folder, train=train, outside=outside, target=target, schema=schema,
         softmax=softmax, classes=classes, output=output_name, device=device,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
-        training = _training(made, spec, seed)
+        experiment = spec.load()
+        training = _training(made, experiment, spec.device, seed)
     before = time.monotonic()
     with watching(quiet=as_json) as progress:
         artifact = training(out, _told(progress, made.name or "the unit"), key=training.key())
@@ -73,6 +79,8 @@ def prepare(
         "use": _as_victim(out, artifact) if isinstance(made, Hardening) else _as_setting(made.name, str(artifact)),
         "about": artifact.read().about,
     }
+    if policy is not None:
+        _write_policy(policy, found["use"], experiment)
     typer.echo(json.dumps(found, indent=2)) if as_json else _show(found)
 
 
@@ -96,12 +104,14 @@ def _named(word: str) -> Any:
     raise ParameterError("WORD", expected, name, f"Did you mean {' or '.join(near)}?")
 
 
-def _must_be_free(out: Path) -> None:
-    """Raise InputError before anything is trained for a folder that cannot be written."""
+def _must_be_free(out: Path, policy: Path | None) -> None:
+    """Raise InputError before anything is trained for a folder or file that cannot be written."""
     from portcullis_ml.core.errors import InputError
 
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"A new or an empty folder was expected at {out}; something is there. Choose another --out.")
+    if policy is not None and policy.exists():
+        raise InputError(f"A new file was expected at {policy}; something is there. Choose another --policy.")
 
 
 def _spec(*, victim: str | None, train: str | None, **rest: Any) -> ExperimentSpec:
@@ -113,22 +123,34 @@ def _spec(*, victim: str | None, train: str | None, **rest: Any) -> ExperimentSp
     return o.spec_of(victim=victim, test=train, pool=None, train=train, **rest)
 
 
-def _training(unit: Any, spec: ExperimentSpec, seed: int) -> Training:
+def _training(unit: Any, experiment: Experiment, device: str, seed: int) -> Training:
     from portcullis_ml.bench.experiment import victims_learner
     from portcullis_ml.bench.prepare import Training
     from portcullis_ml.core.recipes import Hardening
     from portcullis_ml.core.types import Rows
 
-    experiment = spec.load()
     return Training(
         unit=unit,
-        given=victims_learner(experiment, spec.device) if isinstance(unit, Hardening) else experiment.model,
+        given=victims_learner(experiment, device) if isinstance(unit, Hardening) else experiment.model,
         victim=experiment.names["victim"],
         rows=None if experiment.train is None else Rows(experiment.train, experiment.train_y),
         source=experiment.source,
-        outside=experiment.outside.get("held_out"),
+        outside=experiment.outside.get("held_out") if unit.needs_outside else None,
         seed=seed,
     )
+
+
+def _write_policy(path: Path, use: dict[str, str], experiment: Experiment) -> None:
+    """A whole policy with what was trained; for a hardened victim, one that names the model to serve."""
+    from portcullis_ml.bench.run_audit import interface_said
+    from portcullis_ml.report import write_with_key
+    from portcullis_ml.report.policy import policy_text
+
+    head = f"# A policy for the gate, written by portcullis prepare. What it does: portcullis check {path.name}"
+    guard = use.get("policy") or f"# the model to serve is the hardened one: {use.get('model server', use['audit'])}"
+    said = interface_said(experiment, {"reveals": "probs"})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_with_key(policy_text(guard, experiment.names["victim"]["name"], said, head), path)
 
 
 def _told(progress: Any, what: str) -> Callable[[int, int], None]:
