@@ -32,7 +32,7 @@ WINGS = {
     "privacy": "Privacy attacks",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
-VERBS = ["audit", "extract", "prepare", "serve", "check", "replay", "demo", "list", "bench"]
+VERBS = ["audit", "extract", "privacy", "prepare", "serve", "check", "replay", "demo", "list", "bench"]
 
 
 def catalog() -> str:

@@ -32,7 +32,7 @@ from portcullis_ml.measures.statistics import clopper_pearson
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["LINKS", "court", "follow", "link_named"]
+__all__ = ["LINKS", "UNMETERED", "bare", "court", "follow", "link_named"]
 
 UNMETERED = 10**9  # queries: whoever holds a model asks it for nothing
 EVASION = {"evasion": "portcullis_ml.measures.transferability:Transfer"}
@@ -62,11 +62,11 @@ def follow(
         name = _name(str(description["unit"]))
         try:
             if isinstance(unit, ExtractionAttack):
-                oracle = LocalOracle(copy, _bare(interface), budget=cell.budget)
+                oracle = LocalOracle(copy, bare(interface), budget=cell.budget)
                 copy = unit(oracle, replace(knowledge, defense=[]), rng=rng).model  # the copy stands behind no guard
                 link = _link(name, "extraction", exam.grade(copy, rng=rng).measures())
             elif isinstance(unit, PrivacyAttack):
-                link = _privacy(name, unit, copy, _bare(interface), experiment, knowledge, rng)
+                link = _privacy(name, unit, copy, bare(interface), experiment, knowledge, rng)
             elif isinstance(unit, Transfer):
                 link = _evasion(name, unit, copy, victim, experiment, exam, rng)
             else:
@@ -82,7 +82,7 @@ def court(
     cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Sequence[Model], of: str = ""
 ) -> dict[str, Any]:
     """The examination of a copy under the cell's mark, and of models that never saw the victim's answers."""
-    oracle = LocalOracle(copy, _bare(interface), budget=UNMETERED)
+    oracle = LocalOracle(copy, bare(interface), budget=UNMETERED)
     rng, commitment = cell.rng("court"), mark.key.commit()
     found = mark.scheme(mark.key, oracle, innocents, commitment=commitment, rng=rng, log=log)
     measures = {"matches": clopper_pearson(found.matches, found.n, unit="marked questions")}
@@ -130,7 +130,7 @@ def _name(unit: str) -> str:
     return next((word for word, path in LINKS.items() if unit in (word, path)), unit.rpartition(":")[2])
 
 
-def _bare(interface: Interface) -> Interface:
+def bare(interface: Interface) -> Interface:
     """The interface of a model in one's own hands: everything is shown, nothing explained."""
     return interface.revealing(reveals=Reveals.PROBS, decimals=None, explains=False)
 
