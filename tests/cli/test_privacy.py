@@ -164,3 +164,30 @@ def test_files_without_a_victim_and_a_victim_without_files_are_refused():
     runner = CliRunner()
     assert "got none. Add --victim." in runner.invoke(app, ["privacy", "--members", "a.npz"]).stderr
     assert "needs --members FILE" in runner.invoke(app, ["privacy", "--victim", "toy_forest:forest"]).stderr
+
+
+def test_a_hidden_column_is_guessed_beside_imputation():
+    rng = np.random.default_rng(0)
+    gene, age, n = rng.integers(3, size=600), rng.random(600).round(3), 600
+    dose = np.where(rng.random(n) < 0.9, gene == 2, rng.random(n) < 0.5)
+    lines = [f"{a},g{g},{'high' if d else 'low'}" for a, g, d in zip(age, gene, dose, strict=True)]
+    Path("people.csv").write_text("\n".join(["age,gene,dose", *lines]) + "\n")
+    words = ["privacy", "--data", "people.csv", "--target", "dose", "--attacks", "attribute_inference(column=gene),gap"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "gene is guessed right for" in result.output.replace("\n", " ")
+    page = walk(Path("portcullis-privacy/report.html").read_text())
+    assert "Without the model" in page.text
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["results"][0]
+    guessed, imputed, majority = (found["measures"][name][0] for name in ("guessed", "imputed", "majority"))
+    assert guessed > majority
+    assert found["measures"]["gain"][0] == pytest.approx(guessed - imputed)
+
+
+def test_classes_are_rebuilt_and_shown_beside_members():
+    words = ["privacy", "--attacks", "mi_face(iterations=3, classes=(0, 1))", "--budget", "500"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    page = walk(Path("portcullis-privacy/report.html").read_text())
+    alts = [a["alt"] for a in page.all("img")]
+    assert {"Rebuilt, class 0", "Mean of class 1", "Nearest member, class 1"} <= set(alts)

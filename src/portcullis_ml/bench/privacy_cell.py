@@ -7,7 +7,7 @@ was trained without any candidate, so an attack that finds members in it finds s
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,37 +16,29 @@ from numpy.typing import NDArray
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
-from portcullis_ml.bench.leakage import shadow_learner
+from portcullis_ml.bench.leakage import leakage_measures, shadow_learner
 from portcullis_ml.bench.links import UNMETERED, bare
+from portcullis_ml.bench.privacy_rows import Candidates, guessed_measures, hiding, inverted_measures
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import target_of
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.oracle import LocalOracle
-from portcullis_ml.core.privacy import PrivacyAttack
+from portcullis_ml.core.privacy import Leakage, PrivacyAttack
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Array, Labels, Learner, Model, Rows
-from portcullis_ml.data.splits import halves, overlap
+from portcullis_ml.core.types import Array, Estimate, Learner, Model, Rows
+from portcullis_ml.data.splits import halves
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.membership import RATES, members_found, membership_measures
 from portcullis_ml.measures.roc import exposed, risk, roc_points
 from portcullis_ml.models.load import load_model
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["FIXED", "Candidates", "candidates_for", "copy_for", "learner_of", "pools_for", "privacy_cell"]
+__all__ = ["FIXED", "candidates_for", "copy_for", "learner_of", "pools_for", "privacy_cell"]
 
 FIXED = (0.1, 0.01, 0.001, 0.0)  # the false positive rates of the table
 SHOWN = 20  # the most exposed rows, in a record
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Rows in the order in which they are asked, who of them is a member, and each one's place in its file."""
-
-    rows: Rows
-    member: NDArray[np.bool_]
-    place: Labels
 
 
 def privacy_cell(cell: Cell, workspace: Workspace, *, spec: ExperimentSpec) -> Record:
@@ -54,35 +46,64 @@ def privacy_cell(cell: Cell, workspace: Workspace, *, spec: ExperimentSpec) -> R
     target = target_of(cell, spec)
     candidates = candidates_for(target.experiment, int(cell.extra["rows"]), cell.seed)
     attack: PrivacyAttack = PRIVACY.build(cell.attack)
-    pool = pools_for(target.experiment, candidates, cell.seed)[0] or Rows(target.experiment.test_x[:0])
+    pool = pools_for(target.experiment, candidates, cell.seed)[0] or Rows(_unlabelled(target.experiment))
     learner = learner_of(target.experiment, cell.learner, spec.device)
     knowledge = replace(target.knowledge, pool=pool.x, pool_groups=pool.y, learner=learner)
     on = cell.extra["on"]
     if on == "innocent":
-        innocent = _innocent(spec, json.dumps(cell.learner), int(cell.extra["rows"]), cell.seed)
-        target = replace(target, model=innocent)
+        target = replace(target, model=_innocent_for(cell, spec))
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
         if on == "copy":
             copy = copy_for(target.experiment, str(cell.extra["copy"]))
             oracle = LocalOracle(copy, bare(target.experiment.interface), budget=UNMETERED)
             knowledge = replace(knowledge, model=copy, defense=[], rehearse=None)
-        rng = cell.rng("attack")
-        leakage = attack(oracle, knowledge, candidates.rows, rng=rng, watch=workspace.report)
-    if leakage.membership is None:
-        raise NotApplicable(f"{cell.attack_name} says nothing about membership; `portcullis privacy` measures that.")
+        shown = hiding(candidates.rows, cell.attack, target.experiment)
+        leakage = attack(oracle, knowledge, shown, rng=cell.rng("attack"), watch=workspace.report)
+    measures, notes = _judged(leakage, candidates, knowledge, cell, spec)
     return Record(
         cell=cell,
-        measures=dict(leakage.measures) | membership_measures(leakage.membership, candidates.member),
+        measures=dict(leakage.measures) | measures,
         queries=leakage.queries,
         stopped=leakage.stopped,
         threat_model=_threat_model(cell, knowledge, target.interface.reveals.word),
-        notes=_notes(leakage.membership, candidates) | {k: _plain(v) for k, v in leakage.notes.items()},
+        notes={k: _plain(v) for k, v in leakage.notes.items()} | notes,
     )
 
 
+def _judged(
+    leakage: Leakage, candidates: Candidates, knowledge: Knowledge, cell: Cell, spec: ExperimentSpec
+) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """Measures and notes of what an attack said, by what is true."""
+    if leakage.membership is not None:
+        measures = membership_measures(leakage.membership, candidates.member)
+        return measures, _notes(leakage.membership, candidates)
+    experiment = spec.load()
+    if "column" in cell.attack and leakage.recovered is not None:
+        pool = Rows(knowledge.pool, knowledge.pool_groups) if knowledge.pool is not None else None
+        rng = cell.rng("imputation")
+        return guessed_measures(leakage.recovered, candidates, pool, experiment, str(cell.attack["column"]), rng=rng)
+    if "classes" in leakage.notes and leakage.recovered is not None:
+        apart = _innocent_for(cell, spec) if pools_for(experiment, candidates, cell.seed)[1] else None
+        return inverted_measures(leakage.recovered, leakage.notes["classes"], candidates, apart, experiment)
+    return leakage_measures(leakage, candidates.member, experiment, cell.rng("leak"))
+
+
+def _innocent_for(cell: Cell, spec: ExperimentSpec) -> Model:
+    return _innocent(spec, json.dumps(cell.learner), int(cell.extra["rows"]), cell.seed)
+
+
+def _unlabelled(experiment: Experiment) -> Array:
+    """The pool where it has no labels, as shadow models and controls cannot use it and imputation can."""
+    known = experiment.pool is not None and experiment.pool_labels is None
+    return experiment.pool if known else experiment.test_x[:0]  # type: ignore[return-value]
+
+
 def candidates_for(experiment: Experiment, most: int, seed: int) -> Candidates:
-    """At most so many members and so many others, in a random order. InputError where they cannot be measured."""
+    """At most so many members and so many others, in a random order. InputError where they cannot be measured.
+
+    Of rows that Portcullis drew itself, others that equal a member are left out: tables have such people.
+    """
     if experiment.train is None:
         raise InputError("Privacy is measured on rows that the victim was trained on. Give them with --members FILE.")
     if experiment.train_y is None or experiment.test_y is None:
@@ -93,10 +114,12 @@ def candidates_for(experiment: Experiment, most: int, seed: int) -> Candidates:
         )
     if experiment.train.shape[1:] != experiment.test_x.shape[1:]:
         raise InputError(
-            f"The members were expected to have the inputs of the non-members, {experiment.test_x.shape[1:]}; they have "
-            f"{experiment.train.shape[1:]}. Give rows as the victim takes them."
+            f"The members were expected to have the inputs of the non-members, {experiment.test_x.shape[1:]}; they "
+            f"have {experiment.train.shape[1:]}. Give rows as the victim takes them."
         )
-    if same := overlap(experiment.train, experiment.test_x):
+    alone = _alone(experiment.test_x, experiment.train)
+    if not alone.all() and "learner" not in experiment.names["victim"]:  # two files, of which one is wrong
+        same = int((~alone).sum())
         raise InputError(
             f"Members and non-members were expected to have no row in common; {same:,} of {len(experiment.test_x):,} "
             "non-members are members too. Remove them from one of the files."
@@ -104,12 +127,19 @@ def candidates_for(experiment: Experiment, most: int, seed: int) -> Candidates:
     if len(np.unique(np.concatenate([experiment.train_y, experiment.test_y]))) < 2:
         raise InputError("The candidates were expected to show at least two classes; they show one. Give more rows.")
     rng = derive(seed, "candidates")
-    ours, others = (np.sort(rng.permutation(n)[:most]) for n in (len(experiment.train), len(experiment.test_x)))
+    ours, others = np.arange(len(experiment.train)), np.flatnonzero(alone)
+    ours, others = (np.sort(rng.permutation(rows)[:most]) for rows in (ours, others))
     x = np.concatenate([experiment.train[ours], experiment.test_x[others]])
     y = np.concatenate([experiment.train_y[ours], experiment.test_y[others]])
     member = np.arange(len(x)) < len(ours)
     order = rng.permutation(len(x))
     return Candidates(Rows(x[order], y[order]), member[order], np.concatenate([ours, others])[order])
+
+
+def _alone(rows: Array, others: Array) -> NDArray[np.bool_]:
+    """(n,) which rows stand nowhere among the others."""
+    known = {row.tobytes() for row in np.ascontiguousarray(others)}
+    return np.array([row.tobytes() not in known for row in np.ascontiguousarray(rows)], bool)
 
 
 def pools_for(experiment: Experiment, candidates: Candidates, seed: int) -> tuple[Rows | None, Rows | None]:
@@ -120,8 +150,7 @@ def pools_for(experiment: Experiment, candidates: Candidates, seed: int) -> tupl
     """
     if experiment.pool is None or experiment.pool_labels is None:
         return None, None
-    known = {row.tobytes() for row in np.ascontiguousarray(candidates.rows.x)}
-    new = np.array([row.tobytes() not in known for row in np.ascontiguousarray(experiment.pool)], bool)
+    new = _alone(experiment.pool, candidates.rows.x)
     new &= (experiment.pool_labels >= 0) & (experiment.pool_labels < experiment.interface.n_classes)
     chosen = np.flatnonzero(new)
     if len(chosen) < 4:

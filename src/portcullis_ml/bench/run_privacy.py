@@ -23,13 +23,13 @@ from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import FLAGS, raised
 from portcullis_ml.bench.named import by_name, guard_named, privacy_named
 from portcullis_ml.bench.privacy_cell import (
-    Candidates,
     candidates_for,
     copy_for,
     learner_of,
     pools_for,
     privacy_cell,
 )
+from portcullis_ml.bench.privacy_rows import Candidates
 from portcullis_ml.bench.records import plain_estimate, versions
 from portcullis_ml.bench.run import Progress, run_cells
 from portcullis_ml.bench.run_audit import shown_as
@@ -251,7 +251,7 @@ def _flags(
     if not any(r["cell"]["extra"]["on"] == "innocent" for r in records):
         found.append(raised("no_innocent_control"))
     for r in innocent:
-        if r["measures"]["auc"]["low"] > 0.5:
+        if "auc" in r["measures"] and r["measures"]["auc"]["low"] > 0.5:
             detail = f"{r['attack']}: area {100 * r['measures']['auc']['value']:.1f}% on a model without them"
             found.append(raised("control_is_not_random", detail))
     return [{**flag, "where": "privacy"} for flag in found]

@@ -157,7 +157,7 @@ def _worst(records: Sequence[Mapping[str, Any]], rate: float) -> tuple[str, floa
 
     found = []
     for r in records:
-        if r["outcome"] == "done" and r["cell"]["extra"]["on"] == "api":
+        if "signal_values" in r["notes"] and r["cell"]["extra"]["on"] == "api":
             signals = np.array([-np.inf if v is None else v for v in r["notes"]["signal_values"]])
             member = np.arange(len(signals)) < r["notes"]["members"]
             found.append((r["attack"], members_found(signals, member, rate).value))
@@ -197,9 +197,10 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
         "reason": record["reason"],
         "queries": record["queries"],
     }
-    if record["outcome"] != "done":
-        return said
     notes, measures = record["notes"], record["measures"]
+    said["measures"] = {name: [e["value"], e["low"], e["high"]] for name, e in measures.items()}
+    if "roc" not in notes:
+        return said
     m, n = notes["members"], notes["non_members"]
     tpr, fpr = notes["roc"]["tpr"], notes["roc"]["fpr"]
     tp, fp = [round(t * m) for t in tpr], [round(f * n) for f in fpr]
@@ -215,7 +216,6 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
         "tn": [n - v for v in fp],
         "fn": [m - v for v in tp],
         "accuracy": [(t + n - f) / (m + n) for t, f in zip(tp, fp, strict=True)],
-        "measures": {name: [e["value"], e["low"], e["high"]] for name, e in measures.items()},
         "rows": notes["places"],
         "exposed": notes["exposed"],
     }
@@ -228,7 +228,7 @@ def _show(
     from rich.table import Table
     from rich.text import Text
 
-    from portcullis_ml.report.privacy_page import findings
+    from portcullis_ml.report.privacy_page import findings, rebuilt
 
     console, found = Console(soft_wrap=False), findings(records, meta)
     console.print()
@@ -239,14 +239,19 @@ def _show(
     for name in ("attack", "on", "10%", "1%", "0.1%", "0%", "area", "queries"):
         table.add_column(name, justify="left" if name in ("attack", "on") else "right")
     for r in records:
+        if r["outcome"] == "done" and "auc" not in r["measures"]:
+            continue
         on = r["cell"]["extra"]["on"]
         cells = ["", "", "", r["outcome"].replace("not applicable", "n/a"), ""]
-        if r["outcome"] == "done":
+        if "auc" in r["measures"]:
             fixed = r["notes"]["fixed_fpr"]
             cells = [f"{100 * fixed[rate][0]:.1f}" for rate in ("10", "1", "0.1", "0")]
             cells.append(f"{100 * r['measures']['auc']['value']:.1f}")
         table.add_row(Text(r["attack"]), {"innocent": "control"}.get(on, on), *cells, f"{r['queries']:,}")
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    for line in rebuilt(records):
+        console.print(line, markup=False, highlight=False)
     blind = meta["blind"]["auc"]
     console.print(f"Without the model: area {100 * blind['value']:.1f}.", highlight=False)
     for reason in dict.fromkeys(r["reason"] for r in records if r["reason"]):

@@ -10,12 +10,13 @@ from typing import Any
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import drawing as ink
 from portcullis_ml.report.figures import key
+from portcullis_ml.report.leaks import picture, picture_shape
 from portcullis_ml.report.markup import Child, Html, el, join, table
-from portcullis_ml.report.numbers import count, duration, percent, span
+from portcullis_ml.report.numbers import count, duration, percent, points, span
 from portcullis_ml.report.page import flag
 from portcullis_ml.report.pairs import estimate
 
-__all__ = ["Findings", "findings", "privacy_page"]
+__all__ = ["Findings", "findings", "privacy_page", "rebuilt"]
 
 READ = (("tpr_at_0.1_percent", 0.001, "1 in 1,000"), ("tpr_at_1_percent", 0.01, "1 in 100"))
 PLACES = {"api": "the API", "copy": "the copy", "innocent": "a model without them"}
@@ -53,9 +54,74 @@ def findings(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> F
             worst = max(read, key=lambda r: (r["measures"][measure]["value"], r["measures"]["auc"]["value"]))
             headline, lead = _said(worst, measure, rate, odds, len(read))
             return Findings(headline, lead, worst, measure, rate, odds)
+    told = rebuilt(records)
+    if told:
+        return Findings(told[0], " ".join(told[1:]), None, *READ[-1])
     why = f"No attack could be measured on the API with {count(meta.get('non_members', 0), 'non-member')}."
     reasons = " ".join(dict.fromkeys(r["reason"] for r in _on(records, "api") if r["reason"]))
     return Findings(why, reasons, None, *READ[-1])
+
+
+def rebuilt(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for every attack that guesses a column or rebuilds inputs."""
+    lines = []
+    for r in records:
+        measures = {name: e for name in r["measures"] if (e := estimate(r["measures"][name]))}
+        if "gain" in measures:
+            gain, others = measures["gain"], measures["gain_others"]
+            lines.append(
+                f"On {_place(r)}, {r['notes']['column']} is guessed right for {percent(measures['guessed'], 1)} of the "
+                f"members, without the model for {percent(measures['imputed'], 1)}: {points(gain)} more, and "
+                f"{points(others)} more for people who were not trained on."
+            )
+        elif "nearest_mean" in measures:
+            apart = measures.get("recognized")
+            seen = f"; a classifier trained apart recognizes {percent(apart)}" if apart else ""
+            lines.append(
+                f"On {_place(r)}, {percent(measures['nearest_mean'])} of the rebuilt inputs resemble the mean of their "
+                f"own class most{seen}."
+            )
+    return lines
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> Html | None:
+    names = ("guessed", "imputed", "majority", "gain", "gain_others")
+    rows: list[list[Child]] = [
+        [r["notes"]["column"], _place(r), *(_cell(_estimate(r, name)) for name in names), f"{r['queries']:,}"]
+        for r in records
+        if "gain" in r["measures"]
+    ]
+    if not rows:
+        return None
+    sentence = (
+        "A person's value in one column, guessed from the other columns and the model's answers. A forest that knows "
+        "the same other people and never asks the model stands beside it: only the gain over it is what the model tells. "
+        "A gain for people who were not trained on is what it learnt of everybody."
+    )
+    head = ["Column", "On", "Guessed", "Without the model", "Most frequent", "Gain", "Gain for others", "Queries"]
+    return join([el("p", sentence), table(head, rows, "Hidden columns", class_="stack")])
+
+
+def _pictures(records: Sequence[Mapping[str, Any]]) -> Html | None:
+    parts = []
+    for r in records:
+        found = r["notes"].get("pictures")
+        if found and "nearest_mean" in r["measures"]:
+            shape = picture_shape(found["shape"])
+            rows = zip(found["recovered"], found["means"], found["nearest"], r["notes"]["classes"], strict=True)
+            drawn = [
+                el("div", picture(a, shape, f"Rebuilt, class {c}"), picture(b, shape, f"Mean of class {c}"),
+                   picture(d, shape, f"Nearest member, class {c}"), class_="pair")
+                for a, b, d, c in rows
+            ]  # fmt: skip
+            parts.append(join([el("h3", f"{r['attack']}, {_place(r)}"), el("div", drawn, class_="leaks")]))
+    if not parts:
+        return None
+    sentence = (
+        "Left: rebuilt from the model. Middle: the mean of the class's members. Right: the member that it resembles "
+        "most. It is an average; it shows a person only where a class is one person."
+    )
+    return join([el("p", sentence), *[el("p", line) for line in rebuilt(records) if "rebuilt" in line], *parts])
 
 
 def _said(worst: Mapping[str, Any], measure: str, rate: float, odds: str, attacks: int) -> tuple[str, str]:
@@ -85,6 +151,8 @@ def privacy_page(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) 
         ("curves", "The whole curve", _curves(records)),
         ("exposed", "The most exposed rows", _exposed(found)),
         ("averages", "Predictive values and averages", _averages(records)),
+        ("columns", "Hidden columns", _columns(records)),
+        ("pictures", "What the model takes for its classes", _pictures(records)),
         ("controls", "Controls", _controls(records, meta)),
         ("flags", "Flags", _flags(meta)),
         ("ran", "What was run", _ran(records, meta)),
@@ -117,10 +185,10 @@ def privacy_page(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) 
     return f"<!doctype html>\n{el('html', head, el('body', skip, contents, el('main', top, sections)), lang='en')}\n"
 
 
-def _rates(records: Sequence[Mapping[str, Any]]) -> Html:
+def _rates(records: Sequence[Mapping[str, Any]]) -> Html | None:
     rows: list[list[Child]] = []
     for r in records:
-        if r["cell"]["extra"]["on"] == "innocent":
+        if r["cell"]["extra"]["on"] == "innocent" or (r["outcome"] == "done" and "roc" not in r["notes"]):
             continue
         row: list[Child] = [r["attack"], _place(r)]
         if r["outcome"] == "done":
@@ -132,6 +200,8 @@ def _rates(records: Sequence[Mapping[str, Any]]) -> Html:
         "The share of members above a threshold that this share of the others passes. Thresholds are set on the others "
         "that were judged; a rate below one of them counts as none."
     )
+    if not rows:
+        return None
     head = ["Attack", "On", "at 10%", "at 1%", "at 0.1%", "at 0%", "Queries"]
     return join([el("p", sentence), table(head, rows, "Members named at false positive rates", class_="stack")])
 
@@ -141,7 +211,7 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> Html | None:
     names = list(dict.fromkeys(r["attack"] for r in records))
     panels = []
     for on in ("api", "copy"):
-        done = [r for r in _on(records, on) if r["outcome"] == "done"]
+        done = [r for r in _on(records, on) if "roc" in r["notes"]]
         if done:
             panels.append(el("figure", _panel(done, names, on), el("figcaption", f"On {PLACES[on]}")))
     return join([key(names), el("div", panels, class_="panels")]) if panels else None
@@ -184,12 +254,14 @@ def _exposed(found: Findings) -> Html | None:
     return join([el("p", sentence), table(["Row", "Suspicion", "p-value"], rows, "The most exposed rows")])
 
 
-def _averages(records: Sequence[Mapping[str, Any]]) -> Html:
+def _averages(records: Sequence[Mapping[str, Any]]) -> Html | None:
     rows: list[list[Child]] = [
         [r["attack"], _place(r), *(_cell(_estimate(r, name)) if name in r["measures"] else "" for name in WORDS)]
         for r in records
-        if r["outcome"] == "done" and r["cell"]["extra"]["on"] != "innocent"
+        if "roc" in r["notes"] and r["cell"]["extra"]["on"] != "innocent"
     ]
+    if not rows:
+        return None
     sentence = (
         "First, how many of the accused are members where one candidate in 100, or in 10, is one, at a false positive "
         "rate of 1%. Averages come last: they hide whether anybody can be named."
@@ -204,6 +276,8 @@ def _controls(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> 
         rows.append(["without the model", *(_cell(blind.get(name)) for name in ("tpr_at_1_percent", "auc"))])
     for r in _on(records, "innocent"):
         cells: list[Child] = [r["reason"], ""]
+        if r["outcome"] == "done" and "roc" not in r["notes"]:
+            continue
         if r["outcome"] == "done":
             cells = [_cell(_estimate(r, n)) if n in r["measures"] else "" for n in ("tpr_at_1_percent", "auc")]
         rows.append([f"{r['attack']}, on a model without the candidates", *cells])
