@@ -84,7 +84,8 @@ def _judged(
         rng = cell.rng("imputation")
         return guessed_measures(leakage.recovered, candidates, pool, experiment, str(cell.attack["column"]), rng=rng)
     if "classes" in leakage.notes and leakage.recovered is not None:
-        apart = _innocent_for(cell, spec) if pools_for(experiment, candidates, cell.seed)[1] else None
+        trainable = cell.extra["on"] != "innocent" and pools_for(experiment, candidates, cell.seed)[1] is not None
+        apart = _innocent_for(cell, spec) if trainable else None  # never the inverted model's own opinion
         return inverted_measures(leakage.recovered, leakage.notes["classes"], candidates, apart, experiment)
     return leakage_measures(leakage, candidates.member, experiment, cell.rng("leak"))
 

@@ -46,20 +46,55 @@ class Findings:
 
 
 def findings(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> Findings:
-    """What was found on the API, in words."""
-    done = [r for r in _on(records, "api") if r["outcome"] == "done"]
+    """What was found on the API, in words: at the least rate at which an attack clearly names members.
+
+    Clearly is above the rate, and above what the same attack finds on a model without the candidates.
+    """
+    done = [r for r in _on(records, "api") if "auc" in r["measures"]]
+    blank = {r["attack"]: r for r in _on(records, "innocent")}
     for measure, rate, odds in READ:
-        read = [r for r in done if measure in r["measures"]]
-        if read:
-            worst = max(read, key=lambda r: (r["measures"][measure]["value"], r["measures"]["auc"]["value"]))
-            headline, lead = _said(worst, measure, rate, odds, len(read))
-            return Findings(headline, lead, worst, measure, rate, odds)
+        clear = [r for r in done if _clear(r, blank.get(r["attack"]), measure, rate)]
+        if clear:
+            worst = max(clear, key=lambda r: r["measures"][measure]["value"])
+            return Findings(*_said(worst, measure, odds, len(done)), worst, measure, rate, odds)
+    measure, rate, odds = READ[-1]
+    if read := [r for r in done if measure in r["measures"]]:
+        worst = max(read, key=lambda r: r["measures"][measure]["value"])
+        lead = (
+            f"The strongest, {worst['attack']}, names {percent(_estimate(worst, measure), 1)} of the members where it "
+            f"accuses {odds} of the others; guessing names {100 * rate:g}%."
+        )
+        headline = f"No attack here clearly tells members from others{_through(worst)}."
+        return Findings(headline, lead, worst, measure, rate, odds)
     told = rebuilt(records)
     if told:
-        return Findings(told[0], " ".join(told[1:]), None, *READ[-1])
+        return Findings(told[0], " ".join(told[1:]), None, measure, rate, odds)
     why = f"No attack could be measured on the API with {count(meta.get('non_members', 0), 'non-member')}."
     reasons = " ".join(dict.fromkeys(r["reason"] for r in _on(records, "api") if r["reason"]))
-    return Findings(why, reasons, None, *READ[-1])
+    return Findings(why, reasons, None, measure, rate, odds)
+
+
+def _clear(record: Mapping[str, Any], blank: Mapping[str, Any] | None, measure: str, rate: float) -> bool:
+    if measure not in record["measures"]:
+        return False
+    nothing = _estimate(blank, measure).value if blank and measure in blank["measures"] else 0.0
+    return _estimate(record, measure).low > max(rate, nothing)
+
+
+def _said(worst: Mapping[str, Any], measure: str, odds: str, attacks: int) -> tuple[str, str]:
+    found = _estimate(worst, measure)
+    low, high = round(1000 * found.low), round(1000 * found.high)
+    headline = (
+        f"Of 1,000 people in the training data a stranger can name {round(1000 * found.value):,} [{low:,}, {high:,}] "
+        f"as members, where {odds} of the others is accused wrongly."
+    )
+    who = f"{worst['attack']}, the strongest of {count(attacks, 'attack')}{_through(worst)}"
+    lead = f"By {who}, with {count(worst['queries'], 'query')}. The interval is over {found.n:,} members at 95%."
+    return headline, lead
+
+
+def _through(record: Mapping[str, Any]) -> str:
+    return "" if record["defense"] == "none" else f" through {record['defense']}"
 
 
 def rebuilt(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -95,7 +130,7 @@ def _columns(records: Sequence[Mapping[str, Any]]) -> Html | None:
         return None
     sentence = (
         "A person's value in one column, guessed from the other columns and the model's answers. A forest that knows "
-        "the same other people and never asks the model stands beside it: only the gain over it is what the model tells. "
+        "the same other people and never asks the model stands beside it: what the model tells is the gain over it. "
         "A gain for people who were not trained on is what it learnt of everybody."
     )
     head = ["Column", "On", "Guessed", "Without the model", "Most frequent", "Gain", "Gain for others", "Queries"]
@@ -122,24 +157,6 @@ def _pictures(records: Sequence[Mapping[str, Any]]) -> Html | None:
         "most. It is an average; it shows a person only where a class is one person."
     )
     return join([el("p", sentence), *[el("p", line) for line in rebuilt(records) if "rebuilt" in line], *parts])
-
-
-def _said(worst: Mapping[str, Any], measure: str, rate: float, odds: str, attacks: int) -> tuple[str, str]:
-    found = _estimate(worst, measure)
-    through = "" if worst["defense"] == "none" else f" through {worst['defense']}"
-    who = f"{worst['attack']}, the strongest of {count(attacks, 'attack')}{through}"
-    lead = f"By {who}, with {count(worst['queries'], 'query')}. The interval is over {found.n:,} members at 95%."
-    if found.low <= rate:
-        return f"No attack here clearly tells members from others{through}.", (
-            f"The strongest, {worst['attack']}, names {percent(found, 1)} of the members where it accuses {odds} of "
-            f"the others; guessing names {100 * rate:g}%."
-        )
-    low, high = round(1000 * found.low), round(1000 * found.high)
-    return (
-        f"Of 1,000 people in the training data a stranger can name {round(1000 * found.value):,} [{low:,}, {high:,}] "
-        f"as members, where {odds} of the others is accused wrongly.",
-        lead,
-    )
 
 
 def privacy_page(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> str:
@@ -208,7 +225,7 @@ def _rates(records: Sequence[Mapping[str, Any]]) -> Html | None:
 
 def _curves(records: Sequence[Mapping[str, Any]]) -> Html | None:
     """True against false positives on two logarithmic axes, a panel for the API and one for the copy."""
-    names = list(dict.fromkeys(r["attack"] for r in records))
+    names = list(dict.fromkeys(r["attack"] for r in records if "roc" in r["notes"]))
     panels = []
     for on in ("api", "copy"):
         done = [r for r in _on(records, on) if "roc" in r["notes"]]
@@ -231,6 +248,9 @@ def _panel(done: Sequence[Mapping[str, Any]], names: Sequence[str], on: str) -> 
         axes.set_yscale("log")
         axes.set_xlim(least, 1)
         axes.set_ylim(least, 1.1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+            axis.minorticks_off()
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("members found")
 
