@@ -25,7 +25,7 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Reveals
+from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Reveals, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam
 from portcullis_ml.measures.statistics import clopper_pearson
@@ -105,7 +105,8 @@ def _privacy(
     oracle = LocalOracle(copy, interface, budget=UNMETERED)
     held = replace(knowledge, model=copy, defense=[], rehearse=None, learner=shadow_learner(experiment))
     leakage = attack(oracle, held, candidates, rng=rng)
-    measures, notes = leakage_measures(leakage, member, experiment, rng)
+    pool = None if held.pool is None else Rows(held.pool, held.pool_groups)
+    measures, notes = leakage_measures(leakage, candidates, member, experiment, rng, pool=pool)
     return _link(name, "privacy", measures, notes)
 
 

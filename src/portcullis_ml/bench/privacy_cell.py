@@ -18,7 +18,7 @@ from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.leakage import leakage_measures, shadow_learner
 from portcullis_ml.bench.links import UNMETERED, bare
-from portcullis_ml.bench.privacy_rows import Candidates, guessed_measures, hiding, inverted_measures
+from portcullis_ml.bench.privacy_rows import Candidates, hiding
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import target_of
@@ -30,7 +30,7 @@ from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Estimate, Learner, Model, Rows
 from portcullis_ml.data.splits import halves
 from portcullis_ml.extraction import CATALOG as ATTACKS
-from portcullis_ml.measures.membership import RATES, members_found, membership_measures
+from portcullis_ml.measures.membership import RATES, members_found
 from portcullis_ml.measures.roc import exposed, risk, roc_points
 from portcullis_ml.models.load import load_model
 from portcullis_ml.privacy import CATALOG as PRIVACY
@@ -63,11 +63,11 @@ def privacy_cell(cell: Cell, workspace: Workspace, *, spec: ExperimentSpec) -> R
     measures, notes = _judged(leakage, candidates, knowledge, cell, spec)
     return Record(
         cell=cell,
-        measures=dict(leakage.measures) | measures,
+        measures=measures,
         queries=leakage.queries,
         stopped=leakage.stopped,
         threat_model=_threat_model(cell, knowledge, target.interface.reveals.word),
-        notes={k: _plain(v) for k, v in leakage.notes.items()} | notes,
+        notes=notes,
     )
 
 
@@ -75,19 +75,16 @@ def _judged(
     leakage: Leakage, candidates: Candidates, knowledge: Knowledge, cell: Cell, spec: ExperimentSpec
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
     """Measures and notes of what an attack said, by what is true."""
-    if leakage.membership is not None:
-        measures = membership_measures(leakage.membership, candidates.member)
-        return measures, _notes(leakage.membership, candidates)
-    experiment = spec.load()
-    if "column" in cell.attack and leakage.recovered is not None:
-        pool = Rows(knowledge.pool, knowledge.pool_groups) if knowledge.pool is not None else None
-        rng = cell.rng("imputation")
-        return guessed_measures(leakage.recovered, candidates, pool, experiment, str(cell.attack["column"]), rng=rng)
-    if "classes" in leakage.notes and leakage.recovered is not None:
-        trainable = cell.extra["on"] != "innocent" and pools_for(experiment, candidates, cell.seed)[1] is not None
-        apart = _innocent_for(cell, spec) if trainable else None  # never the inverted model's own opinion
-        return inverted_measures(leakage.recovered, leakage.notes["classes"], candidates, apart, experiment)
-    return leakage_measures(leakage, candidates.member, experiment, cell.rng("leak"))
+    experiment, pool = spec.load(), None
+    if knowledge.pool is not None and len(knowledge.pool):
+        pool = Rows(knowledge.pool, knowledge.pool_groups)
+    apart = None
+    if cell.extra["on"] != "innocent" and pools_for(experiment, candidates, cell.seed)[1] and "classes" in cell.attack:
+        apart = _innocent_for(cell, spec)  # never the inverted model's own opinion
+    rows, member = candidates.rows, candidates.member
+    measures, notes = leakage_measures(leakage, rows, member, experiment, cell.rng("leak"), pool=pool, apart=apart)
+    plain = {name: _plain(value) for name, value in notes.items()}
+    return measures, plain | ({} if leakage.membership is None else _notes(leakage.membership, candidates))
 
 
 def _innocent_for(cell: Cell, spec: ExperimentSpec) -> Model:

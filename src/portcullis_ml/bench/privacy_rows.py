@@ -42,7 +42,8 @@ def hiding(rows: Rows, attack: Mapping[str, Any], experiment: Experiment) -> Row
 
 def guessed_measures(
     recovered: Array,
-    candidates: Candidates,
+    rows: Rows,
+    member: NDArray[np.bool_],
     pool: Rows | None,
     experiment: Experiment,
     column: str,
@@ -54,19 +55,24 @@ def guessed_measures(
     place = [feature.name for feature in features].index(column)
     if pool is None or not len(pool):
         raise NotApplicable("What a model tells of a column is measured beside imputation, which needs a pool.")
-    truth, guessed = (np.rint(x[:, place]).astype(np.int64) for x in (candidates.rows.x, recovered))
-    without = imputed(pool, candidates.rows, place, features[place].categories, rng=rng).argmax(axis=1)
+    truth, guessed = (np.rint(x[:, place]).astype(np.int64) for x in (rows.x, recovered))
+    without = imputed(pool, rows, place, features[place].categories, rng=rng).argmax(axis=1)
     usual = int(np.bincount(np.rint(pool.x[:, place]).astype(np.int64)).argmax())
-    measures = attribute_measures(guessed, truth, without, usual, candidates.member)
-    return measures, {"column": column, "pool": len(pool)}
+    measures = attribute_measures(guessed, truth, without, usual, member)
+    return measures, {"known_people": len(pool)}
 
 
 def inverted_measures(
-    recovered: Array, classes: Sequence[int], candidates: Candidates, apart: Model | None, experiment: Experiment
+    recovered: Array,
+    classes: Sequence[int],
+    rows: Rows,
+    member: NDArray[np.bool_],
+    apart: Model | None,
+    experiment: Experiment,
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
     """Whether rebuilt inputs show their classes, and pictures of them beside class means and nearest members."""
-    rows, member = candidates.rows, candidates.member
-    assert rows.y is not None
+    if rows.y is None or not member.any():
+        raise NotApplicable("Rebuilt inputs are judged beside members of known classes; there are none.")
     x, y, wanted = rows.x[member], rows.y[member], np.array(classes)
     judged = None if apart is None else apart.scores(recovered).argmax(axis=1)
     measures = inversion_measures(recovered, wanted, x, y, judged)

@@ -66,7 +66,9 @@ class AttributeInference(PrivacyAttack):
         score[whole] += np.log(np.maximum(told[whole], FLOOR))
         recovered = candidates.x.copy()
         recovered[:, column] = score.argmax(axis=1) if n else recovered[:, column]
-        return Leakage(recovered=recovered, notes={"values": values, "asked_about": int(whole.sum())})
+        return Leakage(
+            recovered=recovered, notes={"column": self.column, "values": values, "asked_about": int(whole.sum())}
+        )
 
     def _prior(
         self, knowledge: Knowledge, candidates: Rows, column: int, values: int, rng: np.random.Generator
