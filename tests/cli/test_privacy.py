@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
@@ -191,3 +192,38 @@ def test_classes_are_rebuilt_and_shown_beside_members():
     page = walk(Path("portcullis-privacy/report.html").read_text())
     alts = [a["alt"] for a in page.all("img")]
     assert {"Rebuilt, class 0", "Mean of class 1", "Nearest member, class 1"} <= set(alts)
+
+
+def people(name: str, start: int, stop: int) -> str:
+    """A table of words and numbers, of which a forest learns rows by heart."""
+    rng = np.random.default_rng(7)
+    lines = ["age,job,town,rich"]
+    for _ in range(stop):
+        job, town = rng.choice(["cook", "smith", "clerk"]), rng.choice(["north", "south"])
+        lines.append(f"{rng.random():.6f},{job},{town},{rng.choice(['no', 'yes'])}")
+    Path(f"{name}.csv").write_text("\n".join([lines[0], *lines[1 + start :]]) + "\n")
+    return f"{name}.csv"
+
+
+def pipeline():
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    table = pandas.read_csv(people("in", 0, 200))
+    encode = make_column_transformer((OneHotEncoder(), ["job", "town"]), remainder="passthrough")
+    return make_pipeline(encode, RandomForestClassifier(20, random_state=0)).fit(
+        table[["age", "job", "town"]], table["rich"]
+    )
+
+
+def test_a_pipeline_over_a_table_is_shadowed_by_its_own_kind():
+    files = {"members": people("in", 0, 200), "others": people("out", 200, 400)}
+    words = ("--pool", people("pool", 400, 600), "--target", "rich", "--attacks", "rmia,lira,label_only", "--json")
+    result = call(*words, victim="toy_forest:pipeline", **files)
+    assert result.exit_code == 0, result.output
+    output = json.loads(result.stdout)
+    rmia, lira, labels, *control = output["results"]
+    assert min(r["measures"]["auc"][1] for r in (rmia, lira, labels)) > 0.6
+    assert max(r["measures"]["auc"][1] for r in control) < 0.55
+    assert list(Path("portcullis-privacy").glob("shadows-*"))
