@@ -225,8 +225,6 @@ def _show(
     records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any], report: Path, limit: Mapping[str, Any]
 ) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from portcullis_ml.report.privacy_page import findings, rebuilt
 
@@ -235,19 +233,7 @@ def _show(
     console.print(found.headline, style="bold", markup=False, highlight=False)
     console.print(found.lead, markup=False, highlight=False)
     console.print()
-    table = Table(title="Members found at false positive rates", title_justify="left", title_style="bold", box=None)
-    for name in ("attack", "on", "10%", "1%", "0.1%", "0%", "area", "queries"):
-        table.add_column(name, justify="left" if name in ("attack", "on") else "right")
-    for r in records:
-        if r["outcome"] == "done" and "auc" not in r["measures"]:
-            continue
-        on = r["cell"]["extra"]["on"]
-        cells = ["", "", "", r["outcome"].replace("not applicable", "n/a"), ""]
-        if "auc" in r["measures"]:
-            fixed = r["notes"]["fixed_fpr"]
-            cells = [f"{100 * fixed[rate][0]:.1f}" for rate in ("10", "1", "0.1", "0")]
-            cells.append(f"{100 * r['measures']['auc']['value']:.1f}")
-        table.add_row(Text(r["attack"]), {"innocent": "control"}.get(on, on), *cells, f"{r['queries']:,}")
+    table = _table(records)
     if table.row_count:
         console.print(table)
     for line in rebuilt(records):
@@ -264,3 +250,24 @@ def _show(
         words = f"{attack} finds {share:.1%} of the members at {100 * limit['fpr']:g}%: {sign} the limit of "
         console.print(f"{words}{limit['fail_over']:.1%}.", style="bold red" if limit["failed"] else "green")
     console.print(f"Report: {report.resolve()}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> Any:
+    """A row for every attack that tells members, or could not."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Members found at false positive rates", title_justify="left", title_style="bold", box=None)
+    for name in ("attack", "on", "10%", "1%", "0.1%", "0%", "area", "queries"):
+        table.add_column(name, justify="left" if name in ("attack", "on") else "right")
+    for r in records:
+        if r["outcome"] == "done" and "auc" not in r["measures"]:
+            continue
+        on = r["cell"]["extra"]["on"]
+        cells = ["", "", "", r["outcome"].replace("not applicable", "n/a"), ""]
+        if "auc" in r["measures"]:
+            fixed = r["notes"]["fixed_fpr"]
+            cells = [f"{100 * fixed[rate][0]:.1f}" for rate in ("10", "1", "0.1", "0")]
+            cells.append(f"{100 * r['measures']['auc']['value']:.1f}")
+        table.add_row(Text(r["attack"]), {"innocent": "control"}.get(on, on), *cells, f"{r['queries']:,}")
+    return table

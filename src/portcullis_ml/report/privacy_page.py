@@ -185,10 +185,19 @@ def privacy_page(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) 
         el("title", f"Portcullis: {title}"),
         el("style", style),
     )
+    top = _top(found, meta, title)
+    sections = [el("section", el("h2", heading), part, id=anchor) for anchor, heading, part in there]
+    contents = el("nav", [el("a", heading, href=f"#{a}") for a, heading, _ in there], aria_label="Sections")
+    skip = el("a", "To the answer", href="#answer", class_="skip")
+    return f"<!doctype html>\n{el('html', head, el('body', skip, contents, el('main', top, sections)), lang='en')}\n"
+
+
+def _top(found: Findings, meta: Mapping[str, Any], title: str) -> Html:
+    """The answer in words, and whether a flag was raised."""
     raised = len({f["id"] for f in meta.get("flags") or ()})
     link = el("a", count(raised, "flag"), href="#flags")
     caveat = el("ul", el("li", link, " raised: read what may flatter these figures."), class_="caveats")
-    top = el(
+    return el(
         "header",
         el("p", title, class_="title"),
         el("h1", found.headline),
@@ -196,10 +205,6 @@ def privacy_page(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) 
         caveat if raised else None,
         id="answer",
     )
-    sections = [el("section", el("h2", heading), part, id=anchor) for anchor, heading, part in there]
-    contents = el("nav", [el("a", heading, href=f"#{a}") for a, heading, _ in there], aria_label="Sections")
-    skip = el("a", "To the answer", href="#answer", class_="skip")
-    return f"<!doctype html>\n{el('html', head, el('body', skip, contents, el('main', top, sections)), lang='en')}\n"
 
 
 def _rates(records: Sequence[Mapping[str, Any]]) -> Html | None:
