@@ -32,6 +32,7 @@ WINGS = {
     "privacy": "Privacy attacks",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
+<<<<<<< HEAD
 VERBS = [
     "audit",
     "extract",
@@ -45,6 +46,9 @@ VERBS = [
     "verify",
     "bench",
 ]
+=======
+VERBS = ["audit", "extract", "privacy", "prepare", "serve", "check", "replay", "demo", "list", "bench"]
+>>>>>>> privacy
 
 
 def catalog() -> str:

@@ -221,3 +221,12 @@ def test_a_scikit_learn_victim_is_shadowed_by_its_own_estimator(here):
     tree = SklearnModel(DecisionTreeClassifier().fit(experiment.test_x, experiment.test_y))
     assert isinstance(shadow_learner(replace(experiment, model=tree)), SameKind)
     assert not isinstance(shadow_learner(experiment), SameKind)
+
+
+def test_a_copy_is_inverted_and_what_comes_back_is_judged_by_class(here, tmp_path):
+    links = (link_named("mi_face(iterations=20)"),)
+    record = run(here, tmp_path, cell_for(here, attack_named("equation_solving"), budget=60, then=links))
+    (link,) = record.then
+    assert link["outcome"] == "done"
+    assert link["measures"]["nearest_mean"].n == 3
+    assert "leak" not in link["notes"]  # a typical input of a class is no training row

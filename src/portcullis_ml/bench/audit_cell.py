@@ -102,7 +102,8 @@ def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> R
         rng, watch = cell.rng("attack"), workspace.report
         knowledge = replace(target.knowledge, learner=shadow_learner(target.experiment, device))
         leakage = attack(oracle, knowledge, candidates, rng=rng, watch=watch)
-    measures, notes = leakage_measures(leakage, member, target.experiment, cell.rng("leak"))
+    pool = None if knowledge.pool is None else Rows(knowledge.pool, knowledge.pool_groups)
+    measures, notes = leakage_measures(leakage, candidates, member, target.experiment, cell.rng("leak"), pool=pool)
     return Record(
         cell=cell,
         measures=measures,
@@ -158,7 +159,7 @@ def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[s
         leakage = PRIVACY.build("representers")(oracle, Knowledge(model=copy), nobody, rng=cell.rng("leak"))
     except NotApplicable:
         return None
-    note: dict[str, Any] = leakage_measures(leakage, np.empty(0, bool), experiment, cell.rng("leak"))[1]["leak"]
+    note: dict[str, Any] = leakage_measures(leakage, nobody, np.empty(0, bool), experiment, cell.rng("leak"))[1]["leak"]
     return note
 
 

@@ -9,7 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from portcullis_ml import __version__
+<<<<<<< HEAD
 from portcullis_ml.cli import audit, bench, check, demo, extract, listing, prepare, replay, serve, verify, watermark
+=======
+from portcullis_ml.cli import audit, bench, check, demo, extract, listing, prepare, privacy, replay, serve
+>>>>>>> privacy
 from portcullis_ml.core.errors import PortcullisError
 
 __all__ = ["Sentences", "app"]
@@ -74,6 +78,7 @@ app.command("check")(check.check)
 app.command("extract")(extract.extract)
 app.command("list")(listing.listing)
 app.command("prepare")(prepare.prepare)
+app.command("privacy")(privacy.privacy)
 app.command("replay")(replay.replay)
 app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)

@@ -11,7 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 __all__ = ["render", "write_policy", "write_report", "write_with_key"]
+=======
+__all__ = ["render", "write_policy", "write_privacy_report", "write_report"]
+>>>>>>> privacy
 
 
 def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
@@ -20,6 +24,15 @@ def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
     text = render(records, meta)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
+    return target
+
+
+def write_privacy_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page of `portcullis privacy` to `path` and return the path."""
+    from portcullis_ml.report.privacy_page import privacy_page
+
+    target = Path(path)
+    target.write_text(privacy_page(list(records), meta), encoding="utf-8")
     return target
 
 
