@@ -32,10 +32,10 @@ WINGS = {
     "privacy": "Privacy attacks",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
-<<<<<<< HEAD
 VERBS = [
     "audit",
     "extract",
+    "privacy",
     "prepare",
     "serve",
     "check",
@@ -46,9 +46,6 @@ VERBS = [
     "verify",
     "bench",
 ]
-=======
-VERBS = ["audit", "extract", "privacy", "prepare", "serve", "check", "replay", "demo", "list", "bench"]
->>>>>>> privacy
 
 
 def catalog() -> str:

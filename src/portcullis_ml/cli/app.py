@@ -9,11 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from portcullis_ml import __version__
-<<<<<<< HEAD
-from portcullis_ml.cli import audit, bench, check, demo, extract, listing, prepare, replay, serve, verify, watermark
-=======
-from portcullis_ml.cli import audit, bench, check, demo, extract, listing, prepare, privacy, replay, serve
->>>>>>> privacy
+from portcullis_ml.cli import (
+    audit,
+    bench,
+    check,
+    demo,
+    extract,
+    listing,
+    prepare,
+    privacy,
+    replay,
+    serve,
+    verify,
+    watermark,
+)
 from portcullis_ml.core.errors import PortcullisError
 
 __all__ = ["Sentences", "app"]

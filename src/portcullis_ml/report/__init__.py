@@ -11,11 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-__all__ = ["render", "write_policy", "write_report", "write_with_key"]
-=======
-__all__ = ["render", "write_policy", "write_privacy_report", "write_report"]
->>>>>>> privacy
+__all__ = ["render", "write_policy", "write_privacy_report", "write_report", "write_with_key"]
 
 
 def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
