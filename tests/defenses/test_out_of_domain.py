@@ -121,7 +121,10 @@ def test_it_is_built_from_words_and_keeps_labels_when_it_says_so():
 
 def test_a_filter_of_another_api_is_refused_in_a_sentence(tmp_path):
     defense = OutOfDomain(filter=toy_filter())
-    with pytest.raises(InputError, match=r"must be a filter of rows \(7,\); this one is of \(4,\)"):
+    with pytest.raises(
+        InputError,
+        match=r"must be a filter of rows \(7,\) that knows two sides, own and outside; this one is of \(4,\)",
+    ):
         defense.bind(Interface(input_shape=(7,), n_classes=2))
     with pytest.raises(NotApplicable, match="needs whole rows"):
         defense.bind(API.revealing(missing=True))

@@ -41,7 +41,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.recipes import PREPARED, Recipe, prepared
 from portcullis_ml.core.settings import bound, check
-from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Labels, Request
+from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Labels, Request, Reveals
 from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.blocks import BlockModel
 from portcullis_ml.models.dense import DenseModel
@@ -50,6 +50,7 @@ from portcullis_ml.models.foreign import foreign_score
 __all__ = ["OutOfDomain"]
 
 FILE = "filter.safetensors"
+MSP_NEEDS = "out_of_domain(score=msp) needs a model that gives probabilities; this one gives labels alone."
 SCORES = ("trained", "msp", "odin", "mahalanobis")
 RECIPES = {
     "trained": ("domain_filter", "trained"),
@@ -93,6 +94,8 @@ class OutOfDomain(Defense[None]):
         if interface.task != "classification":
             raise NotApplicable("out_of_domain needs an API that predicts classes; this one does regression.")
         if self.score == "msp":
+            if interface.reveals is Reveals.LABELS:
+                raise NotApplicable(MSP_NEEDS)
             return bound(self, _classes=interface.n_classes)
         score = (
             self._filter(interface) if self.score == "trained" else foreign_score(self, "filter", self.score, interface)
@@ -109,8 +112,8 @@ class OutOfDomain(Defense[None]):
         model = DenseModel(unpack_arrays(files[FILE], f"out_of_domain.filter: {FILE}"))
         if model.input_shape != interface.input_shape or model.n_classes != 2:
             raise InputError(
-                f"out_of_domain.filter must be a filter of rows {interface.input_shape}; this one is of "
-                f"{model.input_shape}. Prepare one for this model."
+                f"out_of_domain.filter must be a filter of rows {interface.input_shape} that knows two sides, own and "
+                f"outside; this one is of {model.input_shape} and knows {model.n_classes}. Prepare one for this model."
             )
         blocks = BlockModel(model)
         return lambda x: blocks.scores(x)[:, 1]
@@ -142,7 +145,7 @@ class OutOfDomain(Defense[None]):
             assert self._score is not None  # the guard binds its stages
             return self._score(x)
         if clean.scores is None:
-            raise NotApplicable("out_of_domain(score=msp) needs a model that gives probabilities; this one does not.")
+            raise NotApplicable(MSP_NEEDS)
         return np.asarray(1 - clean.scores.max(axis=1))
 
     def _permuted(self, x: Array, noise: Noise) -> Labels:
