@@ -49,6 +49,7 @@ from portcullis_ml.models.foreign import foreign_score
 
 __all__ = ["OutOfDomain"]
 
+TAKES = {"recipe": "domain_filter", "odin_step": {"score": "odin"}, "class_means": {"score": "mahalanobis"}}
 FILE = "filter.safetensors"
 MSP_NEEDS = "out_of_domain(score=msp) needs a model that gives probabilities; this one gives labels alone."
 SCORES = ("trained", "msp", "odin", "mahalanobis")
@@ -61,7 +62,7 @@ RECIPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDomain(Defense[None]):
-    filter: Artifact | Recipe | None = field(default=None, metadata={"recipe": "domain_filter"})  # none for msp
+    filter: Artifact | Recipe | None = field(default=None, metadata=TAKES)  # none for msp
     then: Literal["label_only", "shuffled", "fixed", "block"] = "shuffled"  # what a flagged question gets
     threshold: float = 0.5  # a question is flagged above this share of being foreign, or of doubt; higher flags fewer
     score: Literal["trained", "msp", "odin", "mahalanobis"] = "trained"  # what says how foreign a question is
