@@ -1,7 +1,7 @@
 """Private training: a victim whose weights say little about any one of its training rows. No defense against theft.
 
 Abadi et al. "Deep Learning with Differential Privacy", CCS 2016, the section on the SGD algorithm (DP-SGD) and the
-accounting of its privacy; Opacus does both.
+accounting of its privacy. Opacus does both; it comes with the extra `private`.
 
 Threat model   whoever asks the model, or holds it, wants to know whether a row was among those that it was trained on.
                Nobody can be much surer of that than without the answers: by a factor of e^epsilon, but for delta.
