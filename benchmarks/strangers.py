@@ -65,6 +65,7 @@ STOCK: dict[str, tuple[Any, Any]] = {  # from scores, from labels
 }
 FROM_LABELS = tuple(f"stranger: {kind}, labels" for kind in STOCK)
 STRANGERS = {"table": ("stranger: boosted", "stranger: network", FROM_LABELS[0])}  # where scores are shown
+PEERS = ("ART, Knockoff", "like PrivacyRaven")  # whose thefts `strangers_peers.py` adds
 QUICK = ("german_credit, boosted trees", "wine, network", "adult, network, pool of 300")
 CLOSE = 1.0  # point: a cell that is lost by more is named
 
@@ -179,18 +180,19 @@ def run(todo: Iterable[Theft], *, jobs: int, minutes: float, keep: bool) -> list
 def table(records: list[dict[str, Any]]) -> str:
     """The page: a row for every cell, and what is lost by more than a point."""
     by_cell: dict[tuple[str, int, str], dict[str, dict[int, float]]] = {}
-    tried = Counter((r["scene"], r["budget"], r["shown"], r["seed"]) for r in records)
+    tried = Counter((r["scene"], r["budget"], r["shown"], r["seed"]) for r in records if r["thief"] not in PEERS)
     for r in records:
         whole = tried[r["scene"], r["budget"], r["shown"], r["seed"]] == len(thieves_of(r["scene"], r["shown"]))
         if "agreement" in r and whole:
             cell = by_cell.setdefault((r["scene"], r["budget"], r["shown"]), {})
             cell.setdefault(r["thief"], {})[r["seed"]] = 100 * r["agreement"]
     lines = [
-        "| victim | queries | shown | n | our best | | best stranger | | ours - stranger |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| victim | queries | shown | n | our best | | best stranger | | ours - stranger | {' | '.join(PEERS)} |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     leads = {}
     for (name, budget, shown), thieves in sorted(by_cell.items()):
+        peers = [thieves.pop(peer, {}) for peer in PEERS]
         sides = [{t: v for t, v in thieves.items() if t.startswith("stranger: ") == side} for side in (False, True)]
         seeds = sorted(set.intersection(*(set(v) for v in thieves.values()))) if all(sides) else []
         if not seeds:
@@ -199,7 +201,8 @@ def table(records: list[dict[str, Any]]) -> str:
         leads[name, budget, shown] = float(np.mean(np.subtract(a, b)))
         cells = (f"{np.mean(a):.1f}", ours, f"{np.mean(b):.1f}", theirs.removeprefix("stranger: "))
         lead = _interval(mean_over_seeds(np.subtract(a, b).tolist(), within=(-100, 100)))
-        lines.append(f"| {name} | {budget:,} | {shown} | {len(seeds)} | {' | '.join(cells)} | {lead} |")
+        others = [f"{np.mean([p[s] for s in seeds]):.1f}" if set(seeds) <= set(p) else "" for p in peers]
+        lines.append(f"| {name} | {budget:,} | {shown} | {len(seeds)} | {' | '.join((*cells, lead, *others))} |")
     return "\n".join([_summary(leads), "", *lines])
 
 
@@ -233,8 +236,9 @@ HEAD = """# Strangers with ten lines of scikit-learn
 Agreement with the victim in percent on up to 2,000 rows that nobody trained on, the mean over n seeds. Ours are the
 attacks of a default audit with their default settings; strangers ask uniform questions (half of them columns of the
 pool where there is one) and fit stock scikit-learn models to clipped log-odds or to labels. On either side the thief
-with the highest mean of the cell is shown. The last column is the mean difference seed by seed with its 95% interval
-(Student's t); one seed has none.
+with the highest mean of the cell is shown. Then comes the mean difference seed by seed with its 95% interval
+(Student's t); one seed has none. The last two columns are peers' means over the same seeds, made by
+`python benchmarks/strangers_peers.py --art-python PATH` (which says what they are); empty where they were not run.
 """
 
 

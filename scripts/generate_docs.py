@@ -17,7 +17,7 @@ from typing import Any
 from attack_curves import measured
 
 from portcullis_ml.bench.flags import FLAGS
-from portcullis_ml.catalog import Catalog, resolve
+from portcullis_ml.catalog import FACTS, Catalog, resolve
 from portcullis_ml.cli.listing import WINGS as CATALOGS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -41,9 +41,24 @@ def catalog() -> str:
         entries: Catalog = resolve(CATALOGS[wing])
         if entries:
             parts.append(f"\n## {title}\n")
+        parts.append(tried_by_default(entries))
         for name in entries:
             parts.append(unit(name, entries.load(name), entries[name]))
     return HEAD + "".join(parts)
+
+
+def tried_by_default(entries: Catalog) -> str:
+    """The table of what an audit tries where nobody names a unit of this wing."""
+    if not entries.defaults:
+        return ""
+    rows = [
+        f"| {d.kind} | `{d.word}` | {', '.join(f'*{fact}*' for fact in d.where) or 'always'} |"
+        for d in entries.defaults
+    ]
+    used = sorted({fact.removeprefix("no ") for d in entries.defaults for fact in d.where})
+    meaning = "; ".join(f"*{fact}*: {FACTS[fact]}" for fact in used)
+    head = "\nAn audit without names tries one of every kind, the first whose conditions hold:\n\n"
+    return head + "\n".join(["| kind | unit | where |", "| --- | --- | --- |", *rows]) + f"\n\n{meaning}.\n"
 
 
 def unit(name: str, cls: Any, path: str) -> str:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from portcullis_ml.core.artifacts import Artifact
+from portcullis_ml.core.artifacts import WRITTEN, Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 
-__all__ = ["Catalog", "absent", "resolve", "split_outside"]
+__all__ = ["FACTS", "Catalog", "Default", "absent", "identity", "resolve", "split_outside"]
 
 OPTIONAL = ("onnx", "onnxruntime", "pandas", "safetensors", "skops", "torch")  # what the extra `audit` installs
 FORMER = "portcullis."  # how the names of our modules began until 0.2; it stands in older records and policies
@@ -48,15 +48,52 @@ def absent(path: str, error: ModuleNotFoundError) -> MissingExtra | InputError:
     return InputError(f"{path!r} was expected to be module:name; there is no module {error.name!r}.")
 
 
+FACTS = {  # what may hold of an audit; "no pool" says that "pool" does not
+    "explains": "the API explains its answers",
+    "flat": "rows are lists of numbers or categories, not pictures",
+    "outside": "the owner gave outside rows",
+    "own": "a victim was given; the one that is trained otherwise is to be audited within three minutes",
+    "pool": "the thief has natural rows",
+    "probs": "all probabilities are shown",
+    "quick": "it is a quick look",
+    "scores": "at least one score is shown",
+    "torch": "PyTorch is installed",
+    "train": "the victim's own rows are known",
+    "trees": "the victim is an ensemble of trees",
+}
+
+
+@dataclass(frozen=True)
+class Default:
+    """A unit that an audit tries where nobody names any.
+
+    word   the unit as people write it
+    kind   what it stands for; of each kind the first is tried whose conditions hold
+    where  its conditions: words of `FACTS`, or "no" before one
+    """
+
+    word: str
+    kind: str
+    where: tuple[str, ...] = ()
+
+
 class Catalog(Mapping[str, str]):
     """The front door of a wing: sorted names, each standing for "module:Class".
 
     `presets` are further names for `build` only, each standing for an entry with settings: "jacobian(k=7)".
+    `defaults` are what an audit tries by itself.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], presets: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, str],
+        presets: Mapping[str, str] | None = None,
+        defaults: Sequence[Default] = (),
+    ) -> None:
         self.kind = kind
         self.presets = dict(presets or {})
+        self.defaults = tuple(defaults)
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> str:
@@ -67,6 +104,15 @@ class Catalog(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def default_words(self, facts: Mapping[str, bool]) -> tuple[str, ...]:
+        """What an audit tries of which these of `FACTS` hold: one of every kind that applies, in the table's order."""
+        holding = {name if holds else f"no {name}" for name, holds in facts.items()}
+        chosen: dict[str, str] = {}
+        for default in self.defaults:
+            if holding.issuperset(default.where):
+                chosen.setdefault(default.kind, default.word)
+        return tuple(chosen.values())
 
     def load(self, name: str) -> Any:
         """The class of that name, or of "my_package.module:Class". Offers the nearest names on a miss."""
@@ -151,6 +197,18 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple | ast.List):
         return [_literal(item) for item in node.elts]
     return ast.literal_eval(node)
+
+
+def identity(description: Any) -> Any:
+    """A description with its artifacts' hashes instead of their paths: the same on every machine."""
+    if isinstance(description, str):
+        found = WRITTEN.fullmatch(description)
+        return f"sha256:{found['sha256']}" if found else description
+    if isinstance(description, Mapping):
+        return {name: identity(value) for name, value in description.items()}
+    if isinstance(description, list | tuple):
+        return [identity(value) for value in description]
+    return description
 
 
 def split_outside(text: str, separator: str) -> list[str]:

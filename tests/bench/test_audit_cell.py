@@ -148,6 +148,9 @@ def test_honest_clients_pay_what_the_guard_costs(here, tmp_path):
         here, tmp_path, {"unit": "honest"}, "watch(detector=prada_normality, then=block)", budget=0, role="honest"
     )
     assert watched.measures["false_alarm"].n > 0
+    taken = watched.notes["guard_seconds"]
+    assert 0 < taken["low"] <= taken["value"] <= taken["high"]
+    assert (taken["n"], taken["unit"]) == (len(here.load().test_x), "questions")
 
 
 def test_flags_of_a_cell(here, tmp_path):

@@ -180,7 +180,9 @@ def test_honest_clients_of_an_api_that_explains(here, tmp_path):
         )
 
     assert honest().flags == ()
-    assert honest(*guard_named("rounding(decimals=1)").stages).measures["altered"].value == 1
+    rounded = honest(*guard_named("rounding(decimals=1)").stages).measures
+    assert (rounded["altered"].value, rounded["unexplained"].value) == (1, 0)
+    assert honest(*guard_named("label_only").stages).measures["unexplained"].value == 1
     unsteady = honest({"unit": f"{__name__}:Unsteady"})
     assert [flag["id"] for flag in unsteady.flags] == ["randomised_answers"]
 

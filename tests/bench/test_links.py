@@ -183,3 +183,27 @@ def test_the_report_shows_what_came_of_it(here, tmp_path):
 def test_a_plan_needs_no_learner_for_a_served_mark():
     plan = Plan(**{**PLAN.__dict__, "learner": None, "own_labels": False, "marks": SERVED})
     assert all(c.learner is None for c in plan.cells())
+
+
+def test_attacks_with_shadow_models_run_on_the_api_and_on_the_copy(here, tmp_path):
+    """Shadows are trained as the victim was, as far as that is known; the copy is asked without its guard."""
+    links = (link_named("lira(models=4)"), link_named("label_only"))
+    copied = run(here, tmp_path, cell_for(here, attack_named("equation_solving"), budget=60, then=links))
+    assert [link["outcome"] for link in copied.then] == ["done", "done"]
+    cell = cell_for(here, privacy_named("rmia(models=4)"), role="privacy", defense=guard_named("rounding").stages)
+    served = run(here, tmp_path, replace(cell, knows_defense=True))
+    assert served.notes["shadows"] == 4
+    assert served.queries <= 60
+    assert list(served.measures)[-1] == "auc"
+
+
+def test_a_scikit_learn_victim_is_shadowed_by_its_own_estimator(here):
+    from sklearn.tree import DecisionTreeClassifier
+
+    from portcullis_ml.bench.leakage import shadow_learner
+    from portcullis_ml.models.sklearn import SameKind, SklearnModel
+
+    experiment = here.load()
+    tree = SklearnModel(DecisionTreeClassifier().fit(experiment.test_x, experiment.test_y))
+    assert isinstance(shadow_learner(replace(experiment, model=tree)), SameKind)
+    assert not isinstance(shadow_learner(experiment), SameKind)

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from portcullis_ml.core.artifacts import Artifact, Contents, identity
+from portcullis_ml.catalog import identity
+from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.models.artifacts import pack_arrays, unpack_arrays, write_artifact
 

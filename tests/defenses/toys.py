@@ -20,6 +20,7 @@ from portcullis_ml.core.types import Answer, Array, Interface, Request, Rows
 from portcullis_ml.defenses import CATALOG
 from portcullis_ml.models.artifacts import pack_arrays, write_artifact
 from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.recipes import CATALOG as RECIPES
 from portcullis_ml.recipes.class_means import ClassMeans
 from portcullis_ml.recipes.odin_step import OdinStep
 
@@ -35,6 +36,7 @@ __all__ = [
     "rows",
     "same",
     "toy_filter",
+    "toy_misdirection",
     "toy_misinformation",
     "toy_scores",
     "toy_surrogate",
@@ -102,6 +104,19 @@ def toy_scores(kind: str) -> Artifact:
     return write_artifact(contents, folder / kind)
 
 
+@functools.cache
+def toy_misdirection() -> Artifact:
+    """The model of `answer_to` as a network, with the sensitivities of its layers."""
+    from tests.recipes.toys import deep
+
+    x = rows(50, 6)
+    victim = deep(np.random.default_rng(1).normal(size=(4, 5)).T * 4, np.zeros(5))
+    made = RECIPES.build("misdirection")(victim, Rows(x), None, rng=np.random.default_rng(0))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_artifact(made, folder / "network")
+
+
 def _network(file: str, seed: int) -> Artifact:
     rng = np.random.default_rng(seed)
     arrays = {"mean": np.full(4, 0.5), "deviation": np.full(4, 0.3)}
@@ -145,6 +160,7 @@ class Tally(Detector[Count]):
 # What a defense must be given, for settings without a default: an artifact is made by hand, as `toy_filter` is.
 REQUIRED: dict[str, dict[str, Any]] = {
     "adaptive_misinformation": {"network": toy_misinformation()},
+    "deep_defense": {"network": toy_misdirection(), "explanation": "none", "steps": 3},
     "out_of_domain": {"filter": toy_filter()},
     "prediction_poisoning": {"surrogate": toy_surrogate()},
     "watch": {"detector": Tally()},

@@ -161,7 +161,7 @@ class TestSaturation:
                 return np.tile([0.0, 1.0], (len(x), 1))
 
         with pytest.raises(AttackFailed, match="Each of the 20 answers had a probability of exactly 0"):
-            thieve(Certain(), Interface(input_shape=(3,), n_classes=2), budget=20)
+            thieve(Certain(), Interface(input_shape=(3,), n_classes=2), budget=20, route="log_ratio")
 
 
 class TestHeldOut:

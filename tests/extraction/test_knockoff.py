@@ -90,8 +90,8 @@ def test_batches_cut_one_stream(batch: int) -> None:
 
 
 def test_settings_out_of_range() -> None:
-    with pytest.raises(ParameterError, match=r"Knockoff\.selection must be 'random'; got 'adaptive'"):
-        Knockoff(selection="adaptive")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match=r"Knockoff\.selection must be 'random' or 'adaptive'; got 'best'"):
+        Knockoff(selection="best")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match=r"Knockoff\.batch must be an int, at least 1; got 0"):
         Knockoff(batch=0)
 

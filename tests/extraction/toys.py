@@ -6,8 +6,11 @@ line for settings that take another road through the same attack.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +21,8 @@ from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Defense
-from portcullis_ml.core.types import Answer, Array, Explaining, Interface, Model, Request, Reveals
+from portcullis_ml.core.types import Answer, Array, Explaining, Interface, Model, Request, Reveals, Rows
+from portcullis_ml.extraction.active_thief import ActiveThief
 from portcullis_ml.extraction.averaging import Averaging
 from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.d_dae import DDae
@@ -28,10 +32,12 @@ from portcullis_ml.extraction.gradient_matching import GradientMatching
 from portcullis_ml.extraction.jacobian import Jacobian
 from portcullis_ml.extraction.kernel import Kernel
 from portcullis_ml.extraction.knockoff import Knockoff
+from portcullis_ml.extraction.least_likely import LeastLikely
 from portcullis_ml.extraction.lowd_meek import LowdMeek
 from portcullis_ml.extraction.retraining import Retraining
 from portcullis_ml.extraction.tree_ensembles import TreeEnsembles
 from portcullis_ml.extraction.tree_paths import TreePaths
+from portcullis_ml.models.artifacts import write_artifact
 from portcullis_ml.models.binned import BinnedLinear, Block
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.kernel import KernelRegression
@@ -118,6 +124,15 @@ def toy_bins(seed: int = 11) -> BinnedLinear:
 
 def inputs(n: int, seed: int, shape: tuple[int, ...] = (2, 3)) -> Array:
     return np.random.default_rng(seed).uniform(size=(n, *shape))
+
+
+@cache
+def misinformation() -> str:
+    """The folder of a misinformation network for `toy_victim`."""
+    from portcullis_ml.recipes.misinformation import Misinformation
+
+    made = Misinformation(epochs=10)(toy_victim(), Rows(inputs(400, 9)), None, rng=np.random.default_rng(0))
+    return str(write_artifact(made, Path(tempfile.mkdtemp()) / "network"))
 
 
 class WatchedOracle:
@@ -245,6 +260,16 @@ class Setup:
 
 
 SETUPS: dict[str, Callable[[], Setup]] = {
+    "active_thief": lambda: Setup(
+        attack=ActiveThief(rounds=4),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
+    "active_thief-dfal": lambda: Setup(
+        attack=ActiveThief(strategy="dfal_k_centre", rounds=3, validation=0.2),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
     "averaging": lambda: Setup(
         attack=Averaging(),
         budget=90,
@@ -274,6 +299,18 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
         defense="reverse_sigmoid",
+    ),
+    "least_likely": lambda: Setup(
+        attack=LeastLikely(),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+        defense=f'adaptive_misinformation(network="{misinformation()}", tau=0.8)',
+    ),
+    "least_likely-wrapping": lambda: Setup(
+        attack=LeastLikely(of=Retraining(strategy="uniform", surrogate="softmax"), rounds=0),
+        budget=90,
+        knowledge=Knowledge(learner=ToyLearner()),
+        defense=f'adaptive_misinformation(network="{misinformation()}", tau=0.8)',
     ),
     "copycat": lambda: Setup(
         attack=Copycat(balance="oversample", cap=40, batch=16),
@@ -331,6 +368,11 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         attack=Kernel(representers=4, iterations=100),
         budget=150,
         victim=KernelRegression(inputs(4, 7, (3,)), 6 * np.eye(4, 3), np.zeros(3), 2.0),
+    ),
+    "knockoff-adaptive": lambda: Setup(
+        attack=Knockoff(selection="adaptive", batch=16, clusters=5),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
     ),
     "knockoff": lambda: Setup(
         attack=Knockoff(batch=16),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 
+from portcullis_ml.core.guard import Alarm
 from portcullis_ml.core.types import Interface
 from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.policy.clients import hashed
@@ -134,3 +136,11 @@ def gate(policy: Policy, **settings: Any) -> Iterator[Server]:
         thread.join(30)
         if errors:
             raise errors[0]
+
+
+def alarms_of(server: Server) -> list[Alarm]:
+    """Every alarm that the gate has written down, in order."""
+    with sqlite3.connect(server.policy.state.url.removeprefix("sqlite:///")) as db:
+        rows = db.execute("SELECT stage, client, row, suspicion, at FROM alarms").fetchall()
+    db.close()
+    return [Alarm(*row) for row in rows]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.gateway.harness import KEYS, SECRET, gate, policy_of, running
+from tests.gateway.harness import KEYS, SECRET, alarms_of, gate, policy_of, running
 
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction
@@ -109,7 +109,7 @@ def test_the_same_attack_steals_the_same_model(victim, stages: str, binary: bool
             )  # fmt: skip
             over_http = attack(online, knowledge, rng=np.random.default_rng(3))
             online.close()
-            alarms = [(a.stage, a.row, a.suspicion) for a in _alarms(server)]
+            alarms = [(a.stage, a.row, a.suspicion) for a in alarms_of(server)]
     guard = Guard(*policy.stages, key=SECRET)
     offline = LocalOracle(model, INTERFACE, budget=400, guard=guard)
     same_answers(over_http, attack(offline, knowledge, rng=np.random.default_rng(3)))
@@ -153,7 +153,7 @@ def test_explanations_go_through_the_gate_as_they_do_through_the_guard(  # type:
             )  # fmt: skip
             over_http = attack(online, knowledge, rng=np.random.default_rng(3))
             online.close()
-            alarms = [(a.stage, a.row, a.suspicion) for a in _alarms(server)]
+            alarms = [(a.stage, a.row, a.suspicion) for a in alarms_of(server)]
     offline = LocalOracle(model, explaining, budget=400, guard=Guard(*policy.stages, key=SECRET))
     same_answers(over_http, attack(offline, knowledge, rng=np.random.default_rng(3)))
     assert over_http.answer.explanation is not None
@@ -162,14 +162,3 @@ def test_explanations_go_through_the_gate_as_they_do_through_the_guard(  # type:
     again = replay(read_log(tmp_path / "log"), policy)
     assert again.requests >= 3
     assert again.different == []
-
-
-def _alarms(server) -> list:  # type: ignore[no-untyped-def]
-    import sqlite3
-
-    from portcullis_ml.core.guard import Alarm
-
-    with sqlite3.connect(server.policy.state.url.removeprefix("sqlite:///")) as db:
-        rows = db.execute("SELECT stage, client, row, suspicion, at FROM alarms").fetchall()
-    db.close()
-    return [Alarm(*row) for row in rows]

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.measures.membership import area_under_curve, members_found, membership_measures
+from portcullis_ml.measures.membership import (
+    area_under_curve,
+    balanced_accuracy,
+    members_found,
+    membership_measures,
+    needed_for,
+    precision_of_top,
+    predictive_value,
+    rate_name,
+)
 
 
 def plain_area(suspicion, member):
@@ -63,3 +72,39 @@ def test_a_candidate_that_was_not_answered_is_the_least_suspected():
 def test_one_kind_only_is_refused():
     with pytest.raises(InputError, match="members and non-members"):
         membership_measures(np.zeros(3), np.ones(3, bool))
+
+
+def test_the_predictive_value_is_that_of_the_counts():
+    """90 of 100 members and 1 of 100 others accused: at a prior of 1%, .9 * .01 / (.9 * .01 + .01 * .99) = .4762."""
+    suspicion = np.concatenate([np.arange(11, 101), np.full(10, -1), [10.0], np.zeros(99)])
+    member = np.arange(200) < 100
+    found = predictive_value(suspicion.astype(float), member, 0.01, 0.01)
+    assert found.value == pytest.approx(0.9 * 0.01 / (0.9 * 0.01 + 0.01 * 0.99))
+    assert found.low < found.value < found.high
+    assert predictive_value(np.zeros(200), member, 0.01, 0.1).value == 0
+
+
+def test_the_top_hundred_counts_ties_by_their_share():
+    member = np.arange(400) < 200
+    assert precision_of_top(member.astype(float), member, 100).value == 1
+    assert precision_of_top(np.zeros(400), member, 100).value == pytest.approx(0.5)
+
+
+def test_balanced_accuracy_sets_no_threshold_on_the_rows_that_it_judges():
+    rng = np.random.default_rng(0)
+    member = np.arange(400) < 200
+    chance = [balanced_accuracy(rng.normal(size=400), member).value for _ in range(40)]
+    assert abs(np.mean(chance) - 0.5) < 0.02  # the best threshold on the same rows would have about .53
+    assert balanced_accuracy(member.astype(float), member).value == 1
+    shifted = balanced_accuracy(rng.normal(size=4000) + 2 * (np.arange(4000) < 2000), np.arange(4000) < 2000)
+    assert shifted.low < 0.8413 < shifted.high  # Phi(1)
+
+
+def test_averages_come_last_and_few_rows_are_not_read_for_more_than_they_say():
+    member = np.arange(400) < 200
+    assert list(membership_measures(np.zeros(400), member))[-2:] == ["balanced_accuracy", "auc"]
+    few = membership_measures(np.arange(20.0), np.arange(20) < 10)
+    assert "precision_of_top_100" not in few
+    assert "balanced_accuracy" not in few
+    assert needed_for(0.001) == 1000
+    assert rate_name(0.001) == "tpr_at_0.1_percent"

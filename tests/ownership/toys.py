@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -58,13 +58,15 @@ class Trained(Scheme[TriggerKey]):
 
     name: ClassVar[str] = "tests.ownership.toys:Trained"
 
-    def mint(self, secret: bytes, interface: Interface) -> TriggerKey:
+    def mint(
+        self, secret: bytes, interface: Interface, victim: Model | None = None, rows: Sequence[Rows | None] = ()
+    ) -> TriggerKey:
         rng = np.random.default_rng(list(hashlib.sha256(secret).digest()))
         labels = rng.integers(interface.n_classes, size=self.n)
         return TriggerKey(secret, interface.uniform(self.n, rng), labels, interface.n_classes)
 
     def embed(
-        self, key: TriggerKey, learner: Learner, rows: Rows, outside: Array | None, *, rng: np.random.Generator
+        self, key: TriggerKey, learner: Learner, rows: Rows, start: Model | None = None, *, rng: np.random.Generator
     ) -> Model:
         assert rows.y is not None
         y = np.concatenate([rows.y, key.labels])
@@ -115,7 +117,9 @@ class Served(Scheme[NoKey]):
     name: ClassVar[str] = "tests.ownership.toys:Served"
     marks: ClassVar[Any] = "answers"
 
-    def mint(self, secret: bytes, interface: Interface) -> NoKey:
+    def mint(
+        self, secret: bytes, interface: Interface, victim: Model | None = None, rows: Sequence[Rows | None] = ()
+    ) -> NoKey:
         return NoKey(secret)
 
     def defense(self, key: NoKey) -> Stage:
@@ -140,13 +144,16 @@ class Served(Scheme[NoKey]):
 
 @dataclass(frozen=True)
 class Setup:
-    """The scheme's settings as words, and a learner that copies what it is trained on."""
+    """The scheme's settings as words, a learner that copies what it is trained on, and the models to compare with."""
 
     words: str
     learner: Callable[[], Learner] = lambda: SklearnLearner(estimator="tree")
+    reference: tuple[Model, ...] = ()
 
 
 SETUPS = {
+    "backdoor": Setup("backdoor(n=40)"),
+    "known_errors": Setup("known_errors(n=60)", reference=tuple(innocent(10_000 + i) for i in range(20))),
     "trained toy": Setup("tests.ownership.toys:Trained"),
     "served toy": Setup("tests.ownership.toys:Served"),
 }

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.types import Array, Interface, Model, Rows
+from portcullis_ml.core.types import Array, Interface, Labels, Model, Rows
 from portcullis_ml.models.kernel import KernelRegression
 
-__all__ = ["API", "MEMBER", "SETUPS", "Setup", "candidates"]
+__all__ = ["API", "KNOWING", "MEMBER", "SETUPS", "Memorizes", "Memory", "Setup", "candidates"]
 
 API = Interface(input_shape=(3,), n_classes=4)
 MEMBER = np.arange(60) % 2 == 0
@@ -18,24 +18,41 @@ X = np.random.default_rng(0).random((60, 3))
 Y = np.random.default_rng(1).integers(4, size=60)
 
 
-class Overfitted:
-    """Sure of every row that it was trained on, and of nothing else."""
+class Memory:
+    """Sure of every row that it was given, and of nothing else."""
 
     input_shape = (3,)
     n_classes = 4
 
+    def __init__(self, x: Array, y: Labels) -> None:
+        self.known = {row.tobytes(): int(c) for row, c in zip(np.ascontiguousarray(x), y, strict=True)}
+
     def scores(self, x: Array) -> Array:
         scores = np.full((len(x), 4), 0.25)
-        known = {row.tobytes(): c for row, c in zip(X[MEMBER], Y[MEMBER], strict=True)}
         for i, row in enumerate(np.ascontiguousarray(x)):
-            if (c := known.get(row.tobytes())) is not None:
+            if (c := self.known.get(row.tobytes())) is not None:
                 scores[i] = 0.01
                 scores[i, c] = 0.97
         return scores
 
 
+@dataclass(frozen=True)
+class Memorizes:
+    """A learner whose models remember their rows."""
+
+    name = "memorizes"
+
+    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> Model:
+        return Memory(x, targets.argmax(axis=1))
+
+
 def candidates() -> Rows:
     return Rows(X.copy(), Y.copy())
+
+
+def overfitted() -> Memory:
+    """What remembers the members."""
+    return Memory(X[MEMBER], Y[MEMBER])
 
 
 @dataclass(frozen=True)
@@ -43,13 +60,20 @@ class Setup:
     """The attack's settings as words, the model that it attacks, what the attacker holds besides the API."""
 
     words: str
-    model: Model = field(default_factory=Overfitted)
+    model: Model = field(default_factory=overfitted)
     knowledge: Knowledge = field(default_factory=Knowledge)
     queries: int = 60  # that it needs for all candidates
 
 
+rng = np.random.default_rng(2)
+KNOWING = Knowledge(pool=rng.random((40, 3)), pool_groups=rng.integers(4, size=40), learner=Memorizes())
 KERNEL = KernelRegression(X[MEMBER][:5], np.ones((5, 4)), np.zeros(4), 0.5)
 SETUPS = {
+    "gap": Setup("gap(batch=16)"),
+    "label_only": Setup("label_only(batch=16, anchors=2, steps=3)", queries=60 + 60 * 6),
+    "lira": Setup("lira(batch=16, models=4)", knowledge=KNOWING),
     "loss_threshold": Setup("loss_threshold(batch=16)"),
     "representers": Setup("representers", KERNEL, Knowledge(model=KERNEL), queries=0),
+    "rmia": Setup("rmia(batch=16, models=4)", knowledge=KNOWING, queries=100),
+    "shadow": Setup("shadow(batch=16, models=4, hidden=16, steps=300)", knowledge=KNOWING),
 }

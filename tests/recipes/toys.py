@@ -12,12 +12,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.recipes import Hardening, Recipe
 from portcullis_ml.core.types import Array, Interface, Model, Rows
 from portcullis_ml.defenses.adaptive_misinformation import AdaptiveMisinformation
+from portcullis_ml.defenses.deep_defense import DeepDefense
 from portcullis_ml.defenses.label_only import LabelOnly
 from portcullis_ml.defenses.out_of_domain import OutOfDomain
 from portcullis_ml.defenses.prediction_poisoning import PredictionPoisoning
@@ -28,11 +30,13 @@ from portcullis_ml.hardening.diverse_ensemble import DiverseEnsemble
 from portcullis_ml.hardening.input_quantisation import InputQuantisation
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
 from portcullis_ml.hardening.private_training import PrivateTraining
+from portcullis_ml.models.networks import build_network
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner, TorchModel
 from portcullis_ml.recipes.class_means import ClassMeans
 from portcullis_ml.recipes.domain_filter import DomainFilter
 from portcullis_ml.recipes.evaluation_set import EvaluationSet
+from portcullis_ml.recipes.misdirection import Misdirection
 from portcullis_ml.recipes.misinformation import Misinformation
 from portcullis_ml.recipes.odin_step import OdinStep
 from portcullis_ml.recipes.random_surrogate import RandomSurrogate
@@ -41,6 +45,18 @@ from portcullis_ml.recipes.training_steps import TrainingSteps
 API = Interface(input_shape=(4,), n_classes=3)
 VICTIM = SoftmaxRegression(np.random.default_rng(7).normal(size=(3, 4)) * 4, np.array([0.5, -1.0, 0.0]))
 LEARNER = TorchLearner(network="mlp", epochs=30)
+
+
+def deep(w: Array, b: Array) -> TorchModel:
+    """A network with two hidden layers that answers rows of numbers at least 0 as the softmax regression w, b does."""
+    (classes, width), eye = w.shape, torch.eye(128)
+    module = build_network("mlp", (width,), classes)
+    output = torch.zeros(classes, 128)
+    output[:, :width] = torch.tensor(w)
+    weights = {"2": eye[:, :width], "5": eye, "8": output}
+    biases = {"2": torch.zeros(128), "5": torch.zeros(128), "8": torch.tensor(b)}
+    module.load_state_dict({f"{n}.weight": v for n, v in weights.items()} | {f"{n}.bias": v for n, v in biases.items()})
+    return TorchModel(module, (width,), classes, network="mlp")
 
 
 def own(n: int = 120, seed: int = 1) -> Rows:
@@ -75,6 +91,11 @@ RECIPES: dict[str, Callable[[], Setup]] = {
         ClassMeans(), lambda fitted: OutOfDomain(filter=fitted, score="mahalanobis"), network()
     ),
     "odin_step": lambda: Setup(OdinStep(), lambda fitted: OutOfDomain(filter=fitted, score="odin"), network()),
+    "misdirection": lambda: Setup(
+        Misdirection(),
+        lambda trained: DeepDefense(network=trained, explanation="none", steps=2),
+        deep(VICTIM.w, VICTIM.b),
+    ),
     "misinformation": lambda: Setup(
         Misinformation(epochs=5), lambda trained: AdaptiveMisinformation(network=trained, tau=0.99)
     ),

@@ -20,14 +20,14 @@ from portcullis_ml.bench.controls import most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.honest import honest_cell
-from portcullis_ml.bench.leakage import candidates_of, leakage_measures
+from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
 from portcullis_ml.bench.links import court, follow
 from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import Target, hardened_folder, knowledge_of, target_of
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
@@ -43,6 +43,7 @@ from portcullis_ml.privacy import CATALOG as PRIVACY
 __all__ = ["audit_cell", "representers_note"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
+PROBED = 256  # test rows on which a copy must say something
 CURVE = 24  # points of a curve at most
 INNOCENTS = 5  # models that a mark is tried on beside the copy
 THIEF = "thief"  # the client name under which an attack asks
@@ -62,13 +63,14 @@ def audit_cell(
         return _unpaid(cell, experiment, spec)
     target = target_of(cell, spec)
     if cell.role == "privacy":
-        return _privacy(cell, workspace, target)
+        return _privacy(cell, workspace, target, spec.device)
     attack: ExtractionAttack = ATTACKS.build(cell.attack)
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
         extraction = attack(oracle, target.knowledge, rng=cell.rng("attack"), watch=workspace.report)
     if keep:
         keep(extraction)
+    _must_answer(extraction.model, cell, experiment)
     exam = _exam(spec, target.mark, hardened_folder(cell))
     measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
     if chosen := getattr(extraction.model, "chosen", None):  # a learner that chooses says what it trained
@@ -91,14 +93,15 @@ def audit_cell(
     )
 
 
-def _privacy(cell: Cell, workspace: Workspace, target: Target) -> Record:
+def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> Record:
     """An attack on the training data through the API as it is defended."""
     attack: PrivacyAttack = PRIVACY.build(cell.attack)
     candidates, member = candidates_of(target.experiment, cell.rng("candidates"), most=cell.budget)
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
         rng, watch = cell.rng("attack"), workspace.report
-        leakage = attack(oracle, target.knowledge, candidates, rng=rng, watch=watch)
+        knowledge = replace(target.knowledge, learner=shadow_learner(target.experiment, device))
+        leakage = attack(oracle, knowledge, candidates, rng=rng, watch=watch)
     measures, notes = leakage_measures(leakage, member, target.experiment, cell.rng("leak"))
     return Record(
         cell=cell,
@@ -174,6 +177,15 @@ def _exam_of(experiment: Experiment, model: Model) -> Exam:
     rng = derive(0, "exam")
     rows = experiment.test_x, experiment.test_y
     return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=UNIFORM)
+
+
+def _must_answer(copy: Model, cell: Cell, experiment: Experiment) -> None:
+    """Raise AttackFailed where the copy says NaN of every row: no label can be read off that."""
+    if np.isnan(copy.scores(experiment.test_x[:PROBED])).any(axis=1).all():
+        raise AttackFailed(
+            f"{cell.attack_name} left a copy that says NaN of every row, so there is nothing to grade. Its learner did "
+            "not converge: take another learner, or fewer epochs."
+        )
 
 
 def _graded(

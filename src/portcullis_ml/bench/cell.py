@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from portcullis_ml.core.artifacts import identity
+from portcullis_ml.catalog import identity
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.randomness import derive
 

@@ -14,7 +14,8 @@ from typing import Literal
 
 from portcullis_ml.bench.cell import Cell, Role
 from portcullis_ml.bench.controls import PlainStranger
-from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec, Spec, guard_named
+from portcullis_ml.bench.knowing import attackers_of
+from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec, Spec, attack_named, guard_named
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
@@ -86,7 +87,7 @@ class Plan:
                 yield self._cell(seed, attack, spec, mark, GuardSpec(), top, mark=scheme)
         for defense, guard in guards.items():
             for attack, spec in aware.items():
-                if attack in self.attacks or ATTACKS.load(spec["unit"]).needs.knows(guard.stages):
+                if attack in self.attacks or attack in attackers_of(guard):
                     yield self._cell(seed, attack + TOLD, spec, defense, guard, top, knows_defense=True)
             for attack, spec in self.privacy.items():
                 yield self._cell(seed, attack, spec, defense, guard, top, "privacy")
@@ -176,14 +177,11 @@ class Plan:
 
 
 def _aware(attacks: Mapping[str, Spec], guards: Mapping[str, GuardSpec]) -> dict[str, Spec]:
-    """The attacks that are told of the guard: those asked for, and those of the catalog made for one of these."""
+    """The attacks that are told of the guard: those asked for, and those that know one of these guards."""
     asked = {spec["unit"] for spec in attacks.values()}
     chosen = {word: spec for word, spec in attacks.items() if ATTACKS.load(spec["unit"]).needs.defense}
-    for name in ATTACKS:
-        needs = ATTACKS.load(name).needs
-        if name not in asked and needs.defense and any(g.stages and needs.knows(g.stages) for g in guards.values()):
-            chosen[name] = describe(ATTACKS.build(name))
-    return chosen
+    known = {word: attack_named(word) for guard in guards.values() for word in attackers_of(guard)}
+    return chosen | {word: spec for word, spec in sorted(known.items()) if spec["unit"] not in asked}
 
 
 def _labels_do(attack: Spec) -> bool:

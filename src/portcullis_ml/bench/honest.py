@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.marks import Mark
-from portcullis_ml.bench.records import Record
+from portcullis_ml.bench.records import Record, plain_estimate
 from portcullis_ml.bench.target import guard_of, interface_of, served_model
-from portcullis_ml.core.guard import Guard
+from portcullis_ml.core.guard import Guard, Released
 from portcullis_ml.core.oracle import checked_answer
-from portcullis_ml.core.types import Array, Estimate, Interface, Request
+from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Request
 from portcullis_ml.measures.detection import false_positives, run_detector
+from portcullis_ml.measures.statistics import mean_of
 from portcullis_ml.measures.utility import honest_cost
 
 __all__ = ["honest_cell"]
@@ -32,14 +35,18 @@ def honest_cell(cell: Cell, experiment: Experiment, mark: Mark | None, spec: Exp
     streams = [experiment.test_x[rows] for rows in shares]
     truths = None if experiment.test_y is None else [experiment.test_y[rows] for rows in shares]
     interface = interface_of(cell, experiment)
+    seconds: list[float] = []
 
     def fresh() -> Guard:
         return guard_of(cell, interface, mark) or Guard(key=bytes(16))
 
+    def timed() -> Guard:
+        return _Timed(fresh(), seconds)
+
     trained_anew = cell.hardening is not None or (mark is not None and mark.stage is None)
     plain = spec.load().model if trained_anew else None
     cost = honest_cost(
-        fresh, served_model(experiment, mark), interface, streams, truths, rng=cell.rng("honest"), plain=plain
+        timed, served_model(experiment, mark), interface, streams, truths, rng=cell.rng("honest"), plain=plain
     )
     measures = cost.measures() | _false_alarms(cell, experiment, streams)
     flags = []
@@ -49,8 +56,27 @@ def honest_cell(cell: Cell, experiment: Experiment, mark: Mark | None, spec: Exp
         flags.append(raised("randomised_answers", f"{moved} of {min(len(order), 20)} questions"))
     asked = sum(map(len, streams))
     return Record(
-        cell=cell, measures=measures, queries=asked, flags=tuple(flags), threat_model={"accounts": len(shares)}
+        cell=cell,
+        measures=measures,
+        queries=asked,
+        flags=tuple(flags),
+        threat_model={"accounts": len(shares)},
+        notes={"guard_seconds": plain_estimate(mean_of(seconds, unit="questions", within=(0.0, np.inf)))},
     )
+
+
+class _Timed(Guard):
+    """A guard that notes how long it takes to release each answer."""
+
+    def __init__(self, guard: Guard, seconds: list[float]) -> None:
+        self.__dict__.update(guard.__dict__)
+        self._seconds = seconds
+
+    def release(self, request: Request, clean: Answer) -> Released:
+        since = time.perf_counter()
+        released = super().release(request, clean)
+        self._seconds.append(time.perf_counter() - since)
+        return released
 
 
 def _false_alarms(cell: Cell, experiment: Experiment, streams: list[Array]) -> dict[str, Estimate]:

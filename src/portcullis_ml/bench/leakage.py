@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.bench.experiment import Experiment
+from portcullis_ml.bench.experiment import Experiment, victims_learner
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.privacy import Leakage
-from portcullis_ml.core.types import Estimate, Rows
+from portcullis_ml.core.types import Estimate, Learner, Rows
 from portcullis_ml.measures.membership import membership_measures
 from portcullis_ml.measures.recovered import match_recovered
 
-__all__ = ["candidates_of", "leakage_measures"]
+__all__ = ["candidates_of", "leakage_measures", "shadow_learner"]
 
 CANDIDATES = 1_000  # of each kind, members and others, at most
 
@@ -33,6 +33,19 @@ def candidates_of(
     known = experiment.train_y is not None and experiment.test_y is not None
     y = np.concatenate([experiment.train_y[ours], experiment.test_y[others]])[order] if known else None  # type: ignore[index]
     return Rows(x, y), (np.arange(2 * n) < n)[order]
+
+
+def shadow_learner(experiment: Experiment, device: str = "cpu") -> Learner:
+    """How an attacker trains models like the victim: the victim's own way, as far as it is known.
+
+    A scikit-learn victim is fitted anew with its own settings. No stranger knows them, but an owner who measures what
+    the model gives away must not count on that.
+    """
+    from portcullis_ml.models.sklearn import SameKind, SklearnModel
+
+    if "learner" not in experiment.names["victim"] and isinstance(experiment.model, SklearnModel):
+        return SameKind(experiment.model)
+    return victims_learner(experiment, device)
 
 
 def leakage_measures(

@@ -15,7 +15,7 @@ import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment
-from portcullis_ml.bench.leakage import candidates_of, leakage_measures
+from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
 from portcullis_ml.bench.marks import Mark
 from portcullis_ml.catalog import Catalog
 from portcullis_ml.core.attack import Knowledge
@@ -103,7 +103,8 @@ def _privacy(
 ) -> dict[str, Any]:
     candidates, member = candidates_of(experiment, rng)
     oracle = LocalOracle(copy, interface, budget=UNMETERED)
-    leakage = attack(oracle, replace(knowledge, model=copy, defense=[]), candidates, rng=rng)
+    held = replace(knowledge, model=copy, defense=[], rehearse=None, learner=shadow_learner(experiment))
+    leakage = attack(oracle, held, candidates, rng=rng)
     measures, notes = leakage_measures(leakage, member, experiment, rng)
     return _link(name, "privacy", measures, notes)
 

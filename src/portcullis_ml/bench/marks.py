@@ -37,9 +37,11 @@ def mark_of(cell: Cell, spec: ExperimentSpec) -> Mark | None:
     scheme: Scheme[Any] = SCHEMES.build(cell.mark)
     secret = derive(cell.seed, "mark key, not a secret", json.dumps(cell.mark, sort_keys=True)).bytes(32)
     experiment = spec.load()
-    key = scheme.mint(secret, experiment.interface)
-    if scheme.marks == "answers":
-        return Mark(scheme, key, experiment.model, scheme.defense(key))
+    test = Rows(experiment.test_x, experiment.test_y)
+    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
+    key = scheme.mint(secret, experiment.interface, experiment.model, (trained, test))
+    if scheme.marks != "model":
+        return Mark(scheme, key, experiment.model, scheme.defense(key) if scheme.marks == "answers" else None)
     return Mark(scheme, key, _trained(spec, json.dumps(cell.mark), cell.seed, secret))
 
 
@@ -52,5 +54,5 @@ def _trained(spec: ExperimentSpec, mark: str, seed: int, secret: bytes) -> Model
     rows = Rows(experiment.train, experiment.train_y)
     key = scheme.mint(secret, experiment.interface)
     rng = derive(seed, "marked victim", mark)
-    model: Model = scheme.embed(key, victims_learner(experiment, spec.device), rows, None, rng=rng)
+    model: Model = scheme.embed(key, victims_learner(experiment, spec.device), rows, rng=rng)
     return explaining(model, spec, experiment.test_x)

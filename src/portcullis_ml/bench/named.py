@@ -48,6 +48,11 @@ class GuardSpec:
     hardening: Spec | None = None
 
     @property
+    def known(self) -> tuple[Spec, ...]:
+        """What an attacker who knows the guard is told of: the hardening first, then the stages."""
+        return (*([self.hardening] if self.hardening else []), *self.stages)
+
+    @property
     def keeps_labels(self) -> bool:
         """Whether every client gets the victim's own label for every row, whatever they asked before."""
         return self.hardening is None and all(stage["unit"] in KEEP_LABELS for stage in self.stages)

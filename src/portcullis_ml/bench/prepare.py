@@ -21,7 +21,8 @@ from portcullis_ml.bench.experiment import ExperimentSpec, victims_learner
 from portcullis_ml.bench.outside import SAID, SHOWN, Outside
 from portcullis_ml.bench.records import Record, versions
 from portcullis_ml.bench.run import Workspace
-from portcullis_ml.core.artifacts import Artifact, Contents, identity
+from portcullis_ml.catalog import identity
+from portcullis_ml.core.artifacts import Artifact, Contents
 from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.recipes import Hardening, Recipe

@@ -17,9 +17,11 @@ A record:
     measures      name -> estimate, {"value", "low", "high", "n", "level", "unit"}; a fraction in [0, 1] unless said.
                   attack, control  agreement, macro_f_agreement, accuracy, agreement_uniform (R_unif on uniform
                                    points), tv_natural, tv_uniform, and, where they were asked for, transfer_*
-                  privacy          auc, tpr_at_1_percent, tpr_at_0.1_percent (members found at that false positive rate)
+                  privacy          tpr_at_1_percent, tpr_at_0.1_percent (members found at that false positive rate),
+                                   ppv_at_prior_*, precision_of_top_100, balanced_accuracy, auc
                   honest           utility (accuracy kept behind the guard), accuracy (without the guard), tv (how far
-                                   probabilities move), labels_changed, false_alarm (chunks of 50 rows with an alarm)
+                                   probabilities move), labels_changed, false_alarm (chunks of 50 rows with an alarm),
+                                   unexplained (explanations withheld or changed), ...: see measures/utility.py
     classes       list, one estimate of recovery for every class (None where a class is not in the test set)
     curve         [{"queries": 100, "measures": {"agreement": estimate, ...}}, ...], by growing number of queries
     queries       rows paid for
@@ -31,7 +33,8 @@ A record:
                   "outside_rows" says where the rows come from that its defense was trained with (see outside.py)
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
     notes         what the attack reports of its run; "right": a bit for every test row, in hexadecimal, whether the
-                  copy agrees there; "right_on_the_way": the same for every point of the curve but the last
+                  copy agrees there; "right_on_the_way": the same for every point of the curve but the last; of honest
+                  clients "guard_seconds": an estimate, how long the guard took for an answer
     then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",
                   "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]
     final         False when another run may fare better (a crash, an unreachable host): such a cell is run again
@@ -46,6 +49,7 @@ What is said of a run as a whole stands beside the records in `<out>/meta.json`,
     data          {"name", "sha256", "split": sentence, "test": rows, "pool": rows, "seeds": rows}
     interface     {"reveals", "input_shape", "n_classes", "classes": [name, ...] or null, ...}
     deployed      the defense that `--fail-over` is measured under, as people write it
+    cap           accuracy that honest clients may lose at most behind a defense that is recommended, as a fraction
     quick         whether this was a quick look (fewer seeds and rows than a claim needs)
     started       ISO time;  seconds: on the clock;  seeds, budgets, jobs, device, versions
     authorised_by who says that the victim may be attacked

@@ -36,13 +36,15 @@ from portcullis_ml.bench.target import bindable
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.data.splits import overlap
+from portcullis_ml.defenses import CATALOG as DEFENSES
+from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
+from portcullis_ml.models.kinds import are_trees
 
 __all__ = ["AuditOptions", "run_audit", "shown_as"]
 
 EPOCHS = 50  # of every copy, unless said otherwise
 MOST = 3_000  # queries, where nobody says how many
-DEFENSES = ("rounding(decimals=1)", "top_k(k=1)", "watch(detector=prada_normality, then=block)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class AuditOptions:
     privacy: tuple[str, ...] = ()  # attacks on the training data
     marks: tuple[str, ...] = ()  # ownership schemes
     then: tuple[str, ...] = ()  # what is done with every copy
+    cap: float = 1.0  # points of accuracy that honest clients may lose behind a defense that is recommended
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
     regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
@@ -71,6 +74,8 @@ class AuditOptions:
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
             raise ParameterError("seeds", "at least 1", self.seeds)
+        if not 0 <= self.cap <= 100:
+            raise ParameterError("--cap", "points of accuracy from 0 to 100", self.cap)
         shown_as(self.answers, precision=self.precision, explain=self.spec.explain)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
@@ -102,8 +107,22 @@ class AuditOptions:
     @property
     def guards(self) -> tuple[str, ...]:
         """Every defense to be tried, the deployed one last."""
-        chosen = DEFENSES if self.defenses is None else self.defenses
+        chosen = DEFENSES.default_words(self.facts) if self.defenses is None else self.defenses
         return tuple(dict.fromkeys([*chosen, *([self.deployed] if self.deployed else [])]))
+
+    @property
+    def facts(self) -> dict[str, bool]:
+        """Which of `catalog.FACTS` hold, as far as can be said before anything is loaded."""
+        return {
+            "explains": self.spec.explain is not None,
+            "outside": self.spec.outside is not None,
+            "own": self.spec.victim is not None,
+            "probs": self.answers == "probs",
+            "quick": self.quick,
+            "scores": self.answers != "labels",
+            "torch": has_torch(),
+            "train": self.spec.train is not None or self.spec.victim is None,
+        }
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -161,7 +180,7 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
-    attacks = options.named_attacks or by_name(_usual_attacks(experiment, options.quick), attack_named)
+    attacks = options.named_attacks or by_name(ATTACKS.default_words(_facts(options, experiment)), attack_named)
     return Plan(
         victim={k: v for k, v in experiment.names["victim"].items() if k in ("name", "sha256")},
         data=experiment.names["data"],
@@ -217,24 +236,14 @@ def _ladder(top: int) -> tuple[int, ...]:
     return tuple(sorted({b for b in (top // 8, top // 3, top) if b >= 1}))
 
 
-def _usual_attacks(experiment: Experiment, quick: bool) -> tuple[str, ...]:
-    """One of every kind: exact, from natural inputs, from synthetic ones (two: detectors miss one of them).
-
-    Rows of numbers may come from a linear model or from trees, and whoever holds no pool still asks about points of
-    their own, also where only labels are shown: without retraining, an API that hides its scores would look safe.
-    """
-    flat = len(experiment.interface.input_shape) == 1
-    chosen = ["equation_solving"] if flat or experiment.pool is None or not has_torch() else []
-    chosen += ["retraining", "retraining(strategy=uniform)"] if flat else []
-    if experiment.pool is not None:
-        chosen.append("knockoff")
-        if not has_torch():
-            chosen.append("copycat")  # without torch no copy has the gradients that a Jacobian attack needs
-        else:
-            chosen += ["jb_top3"] if quick else ["jb_top3", "papernot"]
-    if experiment.interface.explains and has_torch():
-        chosen.append("gradient_matching")
-    return tuple(chosen)
+def _facts(options: AuditOptions, experiment: Experiment) -> dict[str, bool]:
+    """All of `catalog.FACTS`."""
+    return options.facts | {
+        "explains": experiment.interface.explains,
+        "flat": len(experiment.interface.input_shape) == 1,
+        "pool": experiment.pool is not None,
+        "trees": are_trees(experiment.model, options.spec.victim),
+    }
 
 
 def _about(
@@ -266,11 +275,21 @@ def _about(
         | {"classes": list(experiment.classes) if experiment.classes else None},
         "deployed": _row_of(options.in_use, records),
         "quick": options.quick,
+        "cap": options.cap / 100,
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [*experiment.notes, _thief(plan), *prepared.notes],
+        "notes": [*experiment.notes, _thief(plan), *prepared.notes, *_left_out(options)],
     }
+
+
+def _left_out(options: AuditOptions) -> list[str]:
+    """A sentence about the defenses that would have been tried by themselves with outside rows."""
+    if options.defenses is not None or options.facts["outside"]:
+        return []
+    more = DEFENSES.default_words(options.facts | {"outside": True, "train": True})
+    words = [word for word in more if word not in options.guards]
+    return [f"With outside rows (--outside, and --train) these would be tried, too: {', '.join(words)}."]
 
 
 def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:

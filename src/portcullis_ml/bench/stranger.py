@@ -59,8 +59,9 @@ class PlainStranger(ExtractionAttack):
             labels = _Stock(kind, interface, seed).fit(x[:train], p[:train]).scores(x[train:]).argmax(axis=1)
             right[kind] = int((labels == p[train:].argmax(axis=1)).sum())
         kind = max(kinds, key=lambda k: right.get(k, 0))
-        harvest.notes["chosen"] = {"fitted": {kind: 1.0}}
-        return _Stock(kind, interface, seed).fit(x, p)
+        copy = _Stock(kind, interface, seed).fit(x, p)
+        harvest.notes["chosen"] = {"fitted": {kind if copy.varies else "constant": 1.0}}
+        return copy
 
 
 def _network(x: Array, p: Array, interface: Interface, epochs: int, rng: np.random.Generator) -> Model:
@@ -122,6 +123,11 @@ class _Stock:
                 ratios = np.clip(logs - logs[:, :1], -8, 8)[:, 1:]
                 self._models = [self._stock(classifier=False).fit(x, column) for column in ratios.T]
         return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether there was more than one answer, so that anything was fitted."""
+        return bool(self._models)
 
     def scores(self, x: Array) -> Array:
         if not self._models or len(x) == 0:

@@ -10,7 +10,8 @@ from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.ledger import FileLedger
 from portcullis_ml.bench.marks import Mark, mark_of
-from portcullis_ml.core.artifacts import identity
+from portcullis_ml.bench.named import GuardSpec
+from portcullis_ml.catalog import identity
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.guard import Guard
@@ -117,7 +118,7 @@ def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
         pool_groups=experiment.pool_labels,
         seeds=seeds,
         learner=learner,
-        defense=identity(cell.defense) if cell.knows_defense else None,
+        defense=identity(GuardSpec(cell.defense, cell.hardening).known) if cell.knows_defense else None,
         rehearse=partial(_rehearsed, cell, experiment) if cell.knows_defense and cell.defense else None,
     )
 

@@ -83,6 +83,15 @@ def audit(
             rich_help_panel=RESULT,
         ),
     ] = None,
+    cap: Annotated[
+        float,
+        typer.Option(
+            metavar="POINTS",
+            help="Accuracy that honest clients may lose, at the upper end of the interval, behind a defense that is "
+            "recommended.",
+            rich_help_panel=RESULT,
+        ),
+    ] = 1.0,
     privacy: Annotated[
         list[str] | None,
         typer.Option(
@@ -163,6 +172,7 @@ def audit(
         privacy=_words(privacy),
         then=_words(then),
         marks=_words(marks),
+        cap=cap,
         transfer=transfer,
         quick=quick,
         regimes=_words(regimes),
@@ -176,7 +186,7 @@ def audit(
         records, meta = run_audit(options, out=out, jobs=jobs, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    outcome = Outcome(read(records), meta, report, fail_over, policy)
+    outcome = Outcome(read(records, meta["cap"]), meta, report, fail_over, policy)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:

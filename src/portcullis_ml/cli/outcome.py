@@ -57,6 +57,8 @@ class Outcome:
             "headline": verdict.headline,
             "lead": verdict.lead,
             "verdict": verdict.kind,
+            "recommended": audit.recommended,
+            "cap": audit.cap,
             "worst_behind_deployed": _copy(self.worst),
             "worst_undefended": _copy(audit.strongest),
             "fail_over": self._limit,

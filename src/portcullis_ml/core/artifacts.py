@@ -18,7 +18,7 @@ from typing import Any
 
 from portcullis_ml.core.errors import InputError
 
-__all__ = ["ABOUT", "Artifact", "Contents", "identity"]
+__all__ = ["ABOUT", "WRITTEN", "Artifact", "Contents"]
 
 ABOUT = "about.json"  # what is said about an artifact, in its folder
 LIMIT = 2 * 2**30  # bytes in all
@@ -72,18 +72,6 @@ class Artifact:
             f"{self.path} was expected to hold what has the SHA-256 {wanted[:12]}...; it holds {self.sha256[:12]}.... "
             "Bring the old content back, or name the new one without its hash."
         )
-
-
-def identity(description: Any) -> Any:
-    """A description with its artifacts' hashes instead of their paths: the same on every machine."""
-    if isinstance(description, str):
-        found = WRITTEN.fullmatch(description)
-        return f"sha256:{found['sha256']}" if found else description
-    if isinstance(description, Mapping):
-        return {name: identity(value) for name, value in description.items()}
-    if isinstance(description, list | tuple):
-        return [identity(value) for value in description]
-    return description
 
 
 def _read(path: Path) -> dict[str, bytes]:

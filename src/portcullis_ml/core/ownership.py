@@ -10,6 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import numpy as np
@@ -19,7 +20,7 @@ from portcullis_ml.core.errors import NotApplicable, ParameterError, ProofError
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.oracle import LocalOracle, Oracle
 from portcullis_ml.core.state import pack
-from portcullis_ml.core.types import Array, Interface, Learner, Model, Rows
+from portcullis_ml.core.types import Interface, Learner, Model, Rows
 
 __all__ = ["Commitment", "Evidence", "Key", "MarkLog", "Scheme"]
 
@@ -65,10 +66,7 @@ class MarkLog:
 
     def verify(self) -> None:
         """Raise ProofError unless the entries lead to the head."""
-        head = MarkLog().head
-        for entry in self.entries:
-            head = _link(head, entry)
-        if head != self.head:
+        if reduce(_link, self.entries, MarkLog().head) != self.head:
             raise ProofError(f"The log's {len(self.entries)} entries do not lead to its head {self.head[:12]}....")
 
 
@@ -80,10 +78,12 @@ def _link(head: str, entry: bytes) -> str:
 class Evidence:
     """What an examination found.
 
-    matches, n      marked questions that the suspect answers as marked, of how many asked
+    matches, n      marked questions that the suspect answers as marked, of how many answered
     null            in words, what an innocent model is taken to do, from which the p-value follows
-    p_value         of so many matches or more under that null
+    p_value         of so many matches or more under that null; below `level`, the suspect is convicted
     accused, tried  of the innocent reference models under the same examination: convicted, and in all
+    lacking         one sentence: why nothing can be said, and what would suffice; "" where that is not so
+    assumed         what must be true for the p-value to mean what it says, a sentence each
     """
 
     matches: int
@@ -93,7 +93,14 @@ class Evidence:
     accused: int = 0
     tried: int = 0
     queries: int = 0
+    level: float = 1e-3
+    lacking: str = ""
+    assumed: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Literal["derived", "not shown", "inconclusive"]:
+        return "derived" if self.p_value < self.level else "inconclusive" if self.lacking else "not shown"
 
 
 K = TypeVar("K", bound=Key)
@@ -103,20 +110,25 @@ class Scheme(ABC, Generic[K]):
     """A way to mark and to prove; a frozen dataclass that inherits it holds the settings."""
 
     name: ClassVar[str] = ""
-    marks: ClassVar[Literal["model", "answers"]] = "model"  # trained in by `embed`, or served by `defense`
+    marks: ClassVar[Literal["model", "answers", "nothing"]] = "model"  # by `embed`, by `defense`, or as it is
     level: ClassVar[float] = 1e-3  # the p-value below which a model is convicted
 
     @abstractmethod
-    def mint(self, secret: bytes, interface: Interface) -> K:
-        """A key for models of this interface, a function of 32 secret bytes (`secrets.token_bytes(32)`)."""
+    def mint(
+        self, secret: bytes, interface: Interface, victim: Model | None = None, rows: Sequence[Rows | None] = ()
+    ) -> K:
+        """A key for models of this interface, a function of 32 secret bytes (`secrets.token_bytes(32)`); where nothing
+        is marked, also of the victim and of rows (those that it was trained on, those that it was not)."""
 
-    def embed(self, key: K, learner: Learner, rows: Rows, outside: Array | None, *, rng: np.random.Generator) -> Model:
-        """A marked model, where the mark is trained in."""
-        raise NotApplicable(f"{self.name} marks answers, not models: serve its defense.")
+    def embed(
+        self, key: K, learner: Learner, rows: Rows, start: Model | None = None, *, rng: np.random.Generator
+    ) -> Model:
+        """A marked model, where the mark is trained in: from scratch, or from a trained model on."""
+        raise NotApplicable(f"{self.name} marks {self.marks}, not models: no training brings its mark in.")
 
     def defense(self, key: K) -> Defense[Any]:
         """The stage of a guard that marks, where answers are marked as they are served."""
-        raise NotApplicable(f"{self.name} marks models, not answers: train one with it.")
+        raise NotApplicable(f"{self.name} marks {self.marks}, not answers: it has no stage.")
 
     def log(self, state: Any) -> MarkLog:
         """What a served mark has written down of one client, from the state of its stage."""
@@ -127,6 +139,10 @@ class Scheme(ABC, Generic[K]):
         self, key: K, suspect: Harvest, interface: Interface, log: MarkLog, rng: np.random.Generator
     ) -> Evidence:
         """Ask the suspect about the marked questions: matches, n, null and p-value, from its answers alone."""
+
+    def weigh(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
+        """The evidence in the light of what innocent models answered: here, how many of them it would convict."""
+        return replace(found, accused=sum(e.p_value < self.level for e in innocent), tried=len(innocent))
 
     @final
     def __call__(
@@ -145,10 +161,9 @@ class Scheme(ABC, Generic[K]):
         """
         commitment.verify(key)
         log.verify()
-        harvest = Harvest(suspect)
+        harvest, innocent = Harvest(suspect), []
         found = self.examine(key, harvest, suspect.interface, log, rng)
-        convicted = 0
         for model in reference:
-            innocent = Harvest(LocalOracle(model, suspect.interface, budget=max(harvest.paid, 1)))
-            convicted += self.examine(key, innocent, suspect.interface, log, rng).p_value < self.level
-        return replace(found, accused=convicted, tried=len(reference), queries=harvest.paid)
+            oracle = LocalOracle(model, suspect.interface, budget=max(harvest.paid, 1))
+            innocent.append(self.examine(key, Harvest(oracle), suspect.interface, log, rng))
+        return replace(self.weigh(found, innocent), queries=harvest.paid)

@@ -106,12 +106,8 @@ class Interface:
     def __post_init__(self) -> None:
         classified = self.task == "classification"
         check(self, "input_shape", "a tuple of positive ints", lambda v: len(v) > 0 and all(s >= 1 for s in v))
-        check(
-            self,
-            "n_classes",
-            "at least 2 for classification, 0 for regression",
-            lambda v: v >= 2 if classified else v == 0,
-        )
+        classes = "at least 2 for classification, 0 for regression"
+        check(self, "n_classes", classes, lambda v: v >= 2 if classified else v == 0)
         check(self, "bounds", "(low, high) with low < high", lambda v: v[0] < v[1])
         check(self, "decimals", "None or an int in [0, 12]", lambda v: v is None or 0 <= v <= 12)
         check(self, "k", "at least 1", lambda v: v >= 1)

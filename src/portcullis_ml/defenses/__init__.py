@@ -1,6 +1,6 @@
 """Defenses: each changes, withholds or passes an answer."""
 
-from portcullis_ml.catalog import Catalog
+from portcullis_ml.catalog import Catalog, Default
 
 __all__ = ["CATALOG"]
 
@@ -9,6 +9,7 @@ CATALOG = Catalog(
     {
         "adaptive_misinformation": "portcullis_ml.defenses.adaptive_misinformation:AdaptiveMisinformation",
         "block": "portcullis_ml.defenses.block:Block",
+        "deep_defense": "portcullis_ml.defenses.deep_defense:DeepDefense",
         "label_only": "portcullis_ml.defenses.label_only:LabelOnly",
         "log": "portcullis_ml.defenses.log:Log",
         "noise": "portcullis_ml.defenses.noise:LogitNoise",
@@ -23,4 +24,15 @@ CATALOG = Catalog(
         "top_k": "portcullis_ml.defenses.top_k:TopK",
         "watch": "portcullis_ml.defenses.watch:Watch",
     },
+    defaults=[
+        Default("rounding(decimals=1)", "coarser scores", ("scores",)),
+        Default("top_k(k=1)", "fewer scores", ("scores", "own")),
+        Default("prediction_poisoning(surrogate=random_surrogate)", "other scores", ("probs", "own", "train")),
+        Default("reverse_sigmoid", "other scores", ("probs", "own")),
+        Default("adaptive_misinformation(network=misinformation)", "misinformation", ("probs", "outside", "train")),
+        Default("out_of_domain(filter=domain_filter)", "foreign questions", ("outside", "train")),
+        Default("out_of_domain(score=msp)", "foreign questions", ("probs",)),
+        Default("outlier_exposure", "hardened victim", ("outside", "train")),
+        Default("watch(detector=prada_normality, then=block)", "detector"),
+    ],
 )

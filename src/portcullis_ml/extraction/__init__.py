@@ -1,12 +1,13 @@
 """Extraction attacks: each takes an oracle and returns a copy."""
 
-from portcullis_ml.catalog import Catalog
+from portcullis_ml.catalog import Catalog, Default
 
 __all__ = ["CATALOG"]
 
 CATALOG = Catalog(
     "extraction",
     {
+        "active_thief": "portcullis_ml.extraction.active_thief:ActiveThief",
         "averaging": "portcullis_ml.extraction.averaging:Averaging",
         "copycat": "portcullis_ml.extraction.copycat:Copycat",
         "d_dae": "portcullis_ml.extraction.d_dae:DDae",
@@ -16,16 +17,34 @@ CATALOG = Catalog(
         "jacobian": "portcullis_ml.extraction.jacobian:Jacobian",
         "kernel": "portcullis_ml.extraction.kernel:Kernel",
         "knockoff": "portcullis_ml.extraction.knockoff:Knockoff",
+        "least_likely": "portcullis_ml.extraction.least_likely:LeastLikely",
         "lowd_meek": "portcullis_ml.extraction.lowd_meek:LowdMeek",
         "retraining": "portcullis_ml.extraction.retraining:Retraining",
         "tree_ensembles": "portcullis_ml.extraction.tree_ensembles:TreeEnsembles",
         "tree_paths": "portcullis_ml.extraction.tree_paths:TreePaths",
     },
     presets={
+        "knockoff_adaptive": "knockoff(selection=adaptive)",
         "papernot": "jacobian(direction=away)",  # JbDA: the set doubles every round, the sign flips every third
         "papernot_reservoir": "jacobian(direction=away, sigma=3, kappa=400)",  # linear growth after round 3
         "jb_top3": "jacobian(direction=top_k, k=3)",
         "jb_top7": "jacobian(direction=top_k, k=7)",
         "jb_self": "jacobian(direction=own_class)",
     },
+    # Rows of numbers may come from a linear model or from trees, and whoever holds no pool still asks about points of
+    # their own, also where only labels are shown: without retraining, an API that hides its scores would look safe.
+    # Of synthetic questions there are two kinds, as detectors miss one of them; they need a copy with gradients.
+    defaults=[
+        Default("equation_solving", "exact", ("flat",)),
+        Default("equation_solving", "exact", ("no pool",)),
+        Default("equation_solving", "exact", ("no torch",)),
+        Default("tree_ensembles", "exact, of trees", ("trees",)),
+        Default("retraining", "points where the copy is unsure", ("flat",)),
+        Default("retraining(strategy=uniform)", "points drawn evenly", ("flat",)),
+        Default("knockoff", "natural questions", ("pool",)),
+        Default("jb_top3", "synthetic questions towards other classes", ("pool", "torch")),
+        Default("copycat", "synthetic questions towards other classes", ("pool", "no torch")),
+        Default("papernot", "synthetic questions away from the class", ("pool", "torch", "no quick")),
+        Default("gradient_matching", "explanations", ("explains", "torch")),
+    ],
 )

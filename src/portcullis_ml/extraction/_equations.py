@@ -13,7 +13,7 @@ from portcullis_ml.core.types import Array, Interface
 from portcullis_ml.models.encoding import Encoding
 from portcullis_ml.models.softmax import SoftmaxRegression
 
-__all__ = ["COARSE", "SATURATED", "Points", "decimals_of", "enough", "solve_log_ratios", "usable"]
+__all__ = ["COARSE", "Points", "decimals_of", "enough", "solve_log_ratios", "usable"]
 
 NEAR = 0.1  # the first point lies within this share of the range around the middle
 WELL_CONDITIONED = 1e6  # a uniform design worse than this is drawn again; drawing is free

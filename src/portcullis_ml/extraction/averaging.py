@@ -1,9 +1,11 @@
 """Averaging: ask about every row several times, each time moved a little, and train on the mean of the answers.
 
 Orekondy, Schiele, Fritz. "Prediction Poisoning: Towards Defenses Against DNN Model Stealing Attacks", ICLR 2020, the
-section on baselines, describes the noise that is averaged out.
+section on baselines, describes the noise that is averaged out; Kariyappa, Prakash, Qureshi. "Protecting DNNs from Theft
+Using an Ensemble of Diverse Models", ICLR 2021, the section on inference, the members whose answers are put together.
 
-Threat model   answers: labels or more, with noise of a defense that the thief has been told of.
+Threat model   answers: labels or more, with noise of a defense that the thief has been told of, or of one of several
+               networks for each question.
                data: that of the attack that it wraps; by itself a pool where there is one, else uniform questions.
 Query cost     that of the attack that it wraps, `repeats` times; so a budget reaches fewer different rows.
 
@@ -30,7 +32,7 @@ from portcullis_ml.extraction._wrapped import collect
 
 __all__ = ["Averaging"]
 
-UNITS = ("noise", "out_of_domain", "private_answers", "random_vertex")
+UNITS = ("diverse_ensemble", "noise", "out_of_domain", "private_answers", "random_vertex")
 
 
 @dataclass(frozen=True, kw_only=True)

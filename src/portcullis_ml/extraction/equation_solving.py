@@ -45,8 +45,8 @@ from portcullis_ml.core.errors import AttackFailed
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Model, Reveals
-from portcullis_ml.extraction._equations import COARSE, SATURATED, Points, decimals_of, enough, solve_log_ratios, usable
-from portcullis_ml.extraction._fallback import best_copy, better_copy, share_aside
+from portcullis_ml.extraction._equations import COARSE, Points, decimals_of, enough, solve_log_ratios, usable
+from portcullis_ml.extraction._fallback import best_copy, better_copy, share_aside, surrogate_of
 from portcullis_ml.extraction._mixed import typical_rows
 from portcullis_ml.extraction._narrowing import Narrowing, least_decided, near_rows
 from portcullis_ml.models.encoding import Encoding
@@ -128,8 +128,9 @@ class _EquationSolver:
         """The log-ratios, then the other hypotheses, and what the rest of the budget makes of what none explains."""
         model, several = None, self._interface.n_classes > 2
         started = self._rounded() or self._points.start(TRIES)
-        if not started and not self._harvest.open:
-            raise AttackFailed(SATURATED.format(self._harvest.paid))
+        if not started and not self._harvest.open:  # nothing to solve, but something to learn from
+            self._note(linear=False, family=OTHER)
+            return surrogate_of(self._harvest, self._interface, self._rng)
         if started and not self._rounded():
             model = self.log_ratio()
             if not self._rounded():

@@ -75,7 +75,7 @@ class DiverseEnsemble(Hardening):
             network=f"one_of_{self.members}_{given.network}",
             dropout=given.dropout,
             batch=given.batch,
-            optimizer=given._optimizer,
+            optimizer=lambda module: given.optimizer_for(module.parameters()),
         )
         _measure(found, rows.x, outside, rng)
         return found

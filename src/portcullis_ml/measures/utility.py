@@ -46,7 +46,7 @@ class ClientAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class HonestCost:
-    """What honest clients lose. Those that need the truth are None without it.
+    """What honest clients lose. Those that need the truth are None without it, and explanations where there are none.
 
     accuracy, utility  the share of rows labelled right without the guard, and with it
     accuracy_drop      the first minus the second, on the same rows
@@ -59,6 +59,7 @@ class HonestCost:
     refused: Estimate  # rows not answered
     flagged: Estimate  # clients for whom some alarm went off
     l1: Estimate
+    unexplained: Estimate | None = None  # rows whose explanation is withheld or another one
     accuracy_drop: Estimate | None = None
     accuracy: Estimate | None = None
     utility: Estimate | None = None
@@ -107,6 +108,7 @@ def honest_cost(
         refused=_share([~s.answer.answered for s in served]),
         flagged=clopper_pearson(alarmed, len(served), unit="clients"),
         l1=_mean([m[~np.isnan(m)] for m in moved], (0.0, 2.0)),
+        unexplained=_share([_unexplained(s.clean, s.answer) for s in served]) if interface.explains else None,
     )
     return cost if truths is None else _with_truth(cost, served, truths, rng)
 
@@ -166,6 +168,12 @@ class _Recorded:
     def explain(self, x: Array, classes: Labels) -> Array:
         assert self._explanation is not None  # asked for only where the API explains
         return self._explanation[self.row : self.row + len(x)]
+
+
+def _unexplained(clean: Answer, served: Answer) -> Flags:
+    """(n,) whether the explanation that is served is not the undefended one."""
+    same = [replace(a, labels=clean.labels, scores=None) for a in (clean, served)]
+    return changed(*same)
 
 
 def shown_distance(clean: Answer, served: Answer, n_classes: int) -> Array:

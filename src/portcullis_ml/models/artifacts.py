@@ -14,12 +14,19 @@ import numpy as np
 from portcullis_ml.core.artifacts import ABOUT, Artifact, Contents
 from portcullis_ml.core.errors import InputError, MissingExtra
 
-__all__ = ["pack_arrays", "unpack_arrays", "write_artifact"]
+__all__ = ["pack_arrays", "read_about", "unpack_arrays", "write_artifact"]
 
 
-def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The arrays as one safetensors file. Raises MissingExtra."""
-    return bytes(_safetensors().save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+def pack_arrays(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> bytes:
+    """The arrays as one safetensors file, with what is said about them (JSON) in its header. Raises MissingExtra."""
+    header = {} if about is None else {"portcullis": json.dumps(about)}
+    return bytes(_safetensors().save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, header))
+
+
+def read_about(data: bytes) -> dict[str, Any]:
+    """What `pack_arrays` wrote into the header of a whole safetensors file; {} where there is nothing."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(json.loads(header.get("__metadata__", {}).get("portcullis", "{}")))
 
 
 def unpack_arrays(data: bytes, name: str = "An artifact's file") -> dict[str, np.ndarray]:

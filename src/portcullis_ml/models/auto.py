@@ -43,6 +43,7 @@ SMALLEST = 0.05  # of the sum of the weights: families below it are left out
 GAIN = 0.9  # a blend must bring the divergence from the answers below this share of the best family's
 EXACT = 1e-6  # a family so near to the answers is exact, and no blend is better
 FLAT = 1e-4  # the penalty on squared weights, which makes them unique
+ROUGH = ("boosted",)  # the family of copies that only say what to ask next
 LEAST = 1e-3  # weight, so that a blend of families that know nothing still has an opinion
 
 
@@ -87,6 +88,11 @@ class AutoLearner:
     def knowing(self, interface: Interface) -> AutoLearner:
         """The same learner, told what the columns are."""
         return bound(self, interface=interface)
+
+    def rough(self) -> AutoLearner:
+        """One family, fitted at once: for copies that only say what to ask next."""
+        rough = replace(self, families=ROUGH)
+        return rough if self.interface is None else rough.knowing(self.interface)
 
     def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> Model:
         """x (n, *input_shape), targets (n, n_classes) distributions; rows whose target is all zero are left out."""

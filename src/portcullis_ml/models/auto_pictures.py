@@ -57,10 +57,15 @@ class AutoPictures:
     suffix: ClassVar[str] = ".safetensors"  # what `save_model` writes for its models
 
     epochs: int | None = None  # of every network of the copy; None: by the number of rows, 15 to 60
+    one: bool = False  # one network, not chosen, for half of the epochs
     device: str = "cpu"  # or "cuda"
 
     def __post_init__(self) -> None:
         check(self, "epochs", "an int of at least 1, or None", lambda v: v is None or v >= 1)
+
+    def rough(self) -> AutoPictures:
+        """One network, not chosen: for copies that only say what to ask next."""
+        return replace(self, one=True)
 
     def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> Model:
         """x (n, *input_shape), targets (n, n_classes) distributions; rows whose target is all zero are left out."""
@@ -96,6 +101,8 @@ class AutoPictures:
         shape = tuple(x.shape[1:])
         epochs = self.epochs or int(np.clip(round(WORK / (len(x) * shape[0] * shape[1])), *EPOCHS))
         first = candidates(shape)
+        if self.one:
+            return first[:1], -(-epochs // 2), {}
         if len(x) < FEW:
             return [first[k % 2] for k in range(COPIES)], epochs, {}
         trial = _Trial(x, p)

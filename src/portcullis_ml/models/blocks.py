@@ -46,6 +46,7 @@ class Blocks:
     score        (n, *input_shape) float64 -> n scores, columns or feature maps; deterministic
     sizes        candidate block sizes; 1 is always one of them. Smaller ones cost single rows less and batches more
     like         (m, *input_shape) rows to probe with, instead of normal ones at scales from 0.01 to 100
+    probed       how many rows the probe compares: fewer where one takes long, and then it is less sure
 
     The attribute `sizes` holds the sizes in use, the largest first. InputError where no size is exact.
     """
@@ -57,14 +58,15 @@ class Blocks:
         *,
         sizes: Sequence[int] = SIZES,
         like: Array | None = None,
+        probed: int = ROWS,
     ) -> None:
-        if not all(1 <= size <= ROWS for size in sizes):
-            raise ParameterError("sizes", f"ints in [1, {ROWS}]", sizes)
+        if not all(1 <= size <= probed for size in sizes):
+            raise ParameterError("sizes", f"ints in [1, {probed}]", sizes)
         self._score = score
         self._shape = tuple(input_shape)
         rows = _random_rows(self._shape) if like is None or not len(like) else self._checked(like)
         with np.errstate(all="ignore"):
-            rows = np.resize(rows, (ROWS, *self._shape))
+            rows = np.resize(rows, (probed, *self._shape))
             self._empty = np.atleast_1d(score(rows[:1]))[:0]  # scores of no rows: their shape and dtype
             self.sizes = self._exact_sizes(sorted({*sizes, 1}, reverse=True), rows)
 
@@ -130,11 +132,11 @@ class Blocks:
         """Whether rows get these scores again in other orders, a quarter of them replaced by hostile neighbours."""
         rng = derive(0, "blocks", str(size))
         for _ in range(max(2, size // 4)):  # so that each position sees 64 rows, or 48 and 16 hostile ones
-            order = rng.permutation(ROWS)
-            x, kept = rows[order], np.ones(ROWS, bool)
+            order = rng.permutation(len(rows))
+            x, kept = rows[order], np.ones(len(rows), bool)
             if hostile and size > 1:
-                kept[rng.permutation(ROWS)[: ROWS // 4]] = False
-                x[~kept] = rng.choice(hostile, (ROWS - kept.sum(), *[1] * len(self._shape)))
+                kept[rng.permutation(len(rows))[: len(rows) // 4]] = False
+                x[~kept] = rng.choice(hostile, (len(rows) - kept.sum(), *[1] * len(self._shape)))
             if self._in_blocks(x, [size])[kept].tobytes() != scores[order[kept]].tobytes():
                 return False
         return True

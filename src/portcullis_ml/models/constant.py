@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import numpy as np
 
 from portcullis_ml.core.types import Array
@@ -10,7 +12,9 @@ __all__ = ["ConstantModel"]
 
 
 class ConstantModel:
-    """The scores (n_classes,) as the answer to every row."""
+    """The scores (n_classes,) as the answer to every row; what a learner returns that has nothing to choose by."""
+
+    chosen: ClassVar[dict[str, Any]] = {"fitted": {"constant": 1.0}}
 
     def __init__(self, input_shape: tuple[int, ...], scores: Array) -> None:
         self.input_shape = input_shape

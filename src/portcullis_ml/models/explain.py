@@ -28,6 +28,7 @@ EXPLAINERS = Catalog(
     {
         "grad_cam": "portcullis_ml.models.grad_cam:GradCam",
         "gradient_x_input": "portcullis_ml.models.gradient_x_input:GradientXInput",
+        "relevance_cam": "portcullis_ml.models.relevance_cam:RelevanceCam",
         "tree_contributions": "portcullis_ml.models.tree_contributions:TreeContributions",
     },
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "OneOf", "Quantise", "Standardize"]
+__all__ = ["Blend", "Channels", "ConvPool", "GlobalMax", "GlobalMean", "OneOf", "Quantise", "Residual", "Standardize"]
 
 
 class Channels(nn.Module):
@@ -43,6 +43,13 @@ class Blend(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([F.log_softmax(module(x), 1) for module in self]).mean(0)
+
+
+class GlobalMean(nn.Module):
+    """(n, C, H, W) -> (n, C) the mean of every map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 class OneOf(nn.ModuleList):
@@ -121,6 +128,26 @@ class Quantise(nn.Module):
             soft = torch.sigmoid(above * 4 * (len(self.cuts) + 1)).mean(-1)
             share = soft + (share - soft).detach()
         return self.low + self.width * share
+
+
+class Residual(nn.Module):
+    """Two convolutions of 3x3 with batch normalisation, added to their input (He et al., CVPR 2016, section 3).
+
+    (n, maps, h, w) -> (n, wider, h / stride, w / stride); where shapes differ the input goes through one of 1x1.
+    """
+
+    def __init__(self, maps: int, wider: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(maps, wider, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(wider)
+        self.second = nn.Conv2d(wider, wider, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(wider)
+        same = maps == wider and stride == 1
+        self.short: nn.Module = nn.Identity() if same else nn.Conv2d(maps, wider, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = torch.relu(self.first_norm(self.first(x)))
+        return torch.relu(self.second_norm(self.second(inner)) + self.short(x))
 
 
 class Standardize(nn.Module):

@@ -16,7 +16,7 @@ from portcullis_ml.models.networks import Network, channels_first, image_shape
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["picture_flat", "picture_flat_wide", "picture_pooled", "picture_pooled_wide"]
+__all__ = ["picture_flat", "picture_flat_wide", "picture_pooled", "picture_pooled_wide", "picture_residual"]
 
 POOLED = 8  # pixels of the shorter side from which a convolution is followed by pooling
 LARGE = 16  # and from which there are three convolutions, not two
@@ -52,3 +52,29 @@ picture_flat: Network = partial(picture)
 picture_flat_wide: Network = partial(picture, width=32)
 picture_pooled: Network = partial(picture, flat=False)
 picture_pooled_wide: Network = partial(picture, width=32, flat=False)
+
+
+def picture_residual(
+    input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0, width: int = 16
+) -> nn.Module:
+    """A small residual network (He et al., CVPR 2016): a convolution of stride 2, then three blocks named 4, 5 and 6.
+
+    They have `width`, twice and four times as many maps; the second and third halve the picture again.
+    """
+    from torch import nn
+
+    from portcullis_ml.models.layers import Channels, GlobalMean, Residual
+
+    _, _, maps = image_shape(input_shape)
+    return nn.Sequential(
+        Channels(first=channels_first(input_shape)),
+        nn.BatchNorm2d(maps, affine=False),
+        nn.Conv2d(maps, width, 3, 2, padding=1, bias=False),
+        nn.Sequential(nn.BatchNorm2d(width), nn.ReLU()),
+        Residual(width, width),
+        Residual(width, 2 * width, 2),
+        Residual(2 * width, 4 * width, 2),
+        GlobalMean(),
+        nn.Dropout(dropout),
+        nn.Linear(4 * width, n_classes),
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Feature, Labels, Model
 
-__all__ = ["SklearnLearner", "SklearnModel", "table_pipeline"]
+__all__ = ["EstimatorLearner", "SameKind", "SklearnLearner", "SklearnModel", "table_pipeline"]
 
 COPIES = 10  # how often a row stands in the training set of an estimator that takes no sample weights
 
@@ -64,6 +65,14 @@ class SklearnModel:
     def predictor(self) -> Any:
         """What predicts: the last step of a pipeline, or the estimator itself."""
         return self.estimator.steps[-1][1] if hasattr(self.estimator, "steps") else self.estimator
+
+    def refitted(self, x: Array, y: Labels, *, rng: np.random.Generator) -> Self:
+        """The same estimator with the same settings, fitted anew to rows x and column numbers y."""
+        made, estimator = copy.copy(self), _fresh(self.estimator, rng)
+        made.estimator = estimator.fit(self._rows(x), y)
+        made._classes = estimator.classes_
+        made._columns = _columns(estimator.classes_, self.n_classes)
+        return made
 
     def prepared(self, x: Array) -> Any:
         """(n, *input_shape) -> the rows as `predictor` is given them, after a pipeline's other steps."""
@@ -145,6 +154,52 @@ class SklearnLearner:
         if progress:
             progress(1, 1)
         return SklearnModel(fitted, input_shape=x.shape[1:], n_classes=targets.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorLearner:
+    """Trains a fresh copy of somebody's own classifier or pipeline on labels, with its settings and class names.
+
+    Every `random_state` in it is drawn from `rng`. `start` is not used: every fit begins afresh.
+    """
+
+    suffix: ClassVar[str] = ".skops"
+
+    estimator: Any  # fitted or not; it stays as it is
+
+    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> SklearnModel:
+        """x (n, *input_shape), targets (n, n_classes), of which the greatest counts."""
+        fresh = _fresh(self.estimator, rng)
+        names = np.asarray(getattr(self.estimator, "classes_", np.arange(targets.shape[1])))
+        if len(names) != targets.shape[1]:
+            raise InputError(f"The estimator knows {len(names)} classes; {targets.shape[1]} were given. Give its own.")
+        shaped = SklearnModel(self.estimator, input_shape=x.shape[1:])
+        fresh.fit(shaped._rows(x), names[targets.argmax(axis=1)])
+        return SklearnModel(fresh, input_shape=x.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class SameKind:
+    """Trains what a given scikit-learn model is, with its settings, on other rows: owners know their own training."""
+
+    model: SklearnModel
+
+    def about(self) -> dict[str, Any]:
+        """What it trains, as plain data: an estimator is no setting that could be written out."""
+        return {"unit": "the victim's own estimator", "estimator": repr(self.model.estimator)}
+
+    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> SklearnModel:
+        """x (n, *input_shape), targets (n, n_classes) distributions, of which the argmax is taken."""
+        return self.model.refitted(np.asarray(x, np.float64), np.asarray(targets).argmax(axis=1), rng=rng)
+
+
+def _fresh(estimator: Any, rng: np.random.Generator) -> Any:
+    """An unfitted copy with the same settings; every `random_state` in it is drawn anew."""
+    from sklearn.base import clone
+
+    fresh = clone(estimator)
+    seeds = sorted(name for name in fresh.get_params() if name.rpartition("__")[2] == "random_state")
+    return fresh.set_params(**{name: int(rng.integers(2**31)) for name in seeds})
 
 
 def _fitted(estimator: Any, x: Array, labels: Labels, weights: Array | None) -> Any:

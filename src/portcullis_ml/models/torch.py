@@ -11,9 +11,9 @@ import ctypes
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -177,6 +177,10 @@ class TorchLearner:
         check(self, "patience", "at least 1, or None", lambda v: v is None or v >= 1)
         check(self, "validation", "in (0, 1)", lambda v: 0 < v < 1)
 
+    def online(self) -> TorchLearner:
+        """The same learner as it goes once over rows that have just been answered."""
+        return replace(self, epochs=1, patience=None)
+
     def fit(
         self,
         x: Array,
@@ -225,7 +229,7 @@ class TorchLearner:
         rng: np.random.Generator,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        optimizer = self._optimizer(module)
+        optimizer = self.optimizer_for(module.parameters())
         held = rng.permutation(len(x))[: round(self.validation * len(x))] if self.patience else np.empty(0, np.int64)
         kept = np.setdiff1d(np.arange(len(x)), held)
         best, best_state, since = math.inf, None, 0
@@ -243,12 +247,11 @@ class TorchLearner:
         if best_state:
             module.load_state_dict(best_state)
 
-    def _optimizer(self, module: nn.Module) -> Any:
+    def optimizer_for(self, weights: Iterable[Tensor]) -> Any:
+        """A fresh optimizer of these weights, as the settings say."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                module.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True
-            )
-        return torch.optim.Adam(module.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
+            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.Adam(weights, self.lr, weight_decay=self.weight_decay, fused=True)
 
 
 def _one_epoch(

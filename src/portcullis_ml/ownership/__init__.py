@@ -4,4 +4,10 @@ from portcullis_ml.catalog import Catalog
 
 __all__ = ["CATALOG"]
 
-CATALOG = Catalog("ownership", {})
+CATALOG = Catalog(
+    "ownership",
+    {
+        "backdoor": "portcullis_ml.ownership.backdoor:Backdoor",
+        "known_errors": "portcullis_ml.ownership.known_errors:KnownErrors",
+    },
+)

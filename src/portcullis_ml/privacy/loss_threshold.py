@@ -18,10 +18,10 @@ from typing import ClassVar
 import numpy as np
 
 from portcullis_ml.core.attack import Harvest, Knowledge, Needs
-from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.privacy import Leakage, PrivacyAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Interface, Rows
+from portcullis_ml.privacy._shared import asked, classes_of, shares
 
 __all__ = ["LossThreshold"]
 
@@ -46,16 +46,9 @@ class LossThreshold(PrivacyAttack):
         candidates: Rows,
         rng: np.random.Generator,
     ) -> Leakage:
-        if candidates.y is None:
-            raise NotApplicable("loss_threshold needs the candidates' true classes; they are not known here.")
+        y = classes_of(candidates, self.name)
         membership = np.full(len(candidates), np.nan)
-        for start in range(0, len(candidates), self.batch):
-            rows = slice(start, start + self.batch)
-            answer = harvest.ask(candidates.x[rows])
-            shown = slice(start, start + len(answer))
-            true = candidates.y[shown, None]
-            share = np.take_along_axis(answer.soft(interface.n_classes), true, axis=1)[:, 0]
-            membership[shown] = np.log(np.maximum(share, self.floor))
-            if not harvest.open:
-                break
+        for rows, answer in asked(harvest, candidates.x, self.batch):
+            share = np.take_along_axis(shares(answer, interface.n_classes), y[rows, None], axis=1)[:, 0]
+            membership[rows] = np.log(np.maximum(share, self.floor))
         return Leakage(membership=membership)

@@ -10,6 +10,7 @@ CATALOG = Catalog(
         "class_means": "portcullis_ml.recipes.class_means:ClassMeans",
         "domain_filter": "portcullis_ml.recipes.domain_filter:DomainFilter",
         "evaluation_set": "portcullis_ml.recipes.evaluation_set:EvaluationSet",
+        "misdirection": "portcullis_ml.recipes.misdirection:Misdirection",
         "misinformation": "portcullis_ml.recipes.misinformation:Misinformation",
         "odin_step": "portcullis_ml.recipes.odin_step:OdinStep",
         "random_surrogate": "portcullis_ml.recipes.random_surrogate:RandomSurrogate",

@@ -8,7 +8,8 @@ Cost           nothing is trained. Serving it is one pass of a network with one 
 
 The published stand-in has the victim's architecture. Only its answers matter to the defense, so this one has a hidden
 layer of `hidden` units with weights as He et al. draw them (normal, variance 2 / inputs), inputs brought to one scale
-by the owner's rows.
+by the owner's rows: a table's columns each to its own, all pixels to one. A pixel that hardly varies there, as on a
+border, would else be so large in foreign pictures that the stand-in is certain of one class.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class RandomSurrogate(Recipe):
     ) -> Contents:
         """surrogate.safetensors: the arrays of a `models.dense.DenseModel` with the victim's classes."""
         deviation = rows.x.std(axis=0)
+        if rows.x.ndim > 2:  # pixels share a unit, the columns of a table do not
+            deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
         width, classes = int(np.prod(given.input_shape)), given.n_classes
         arrays = {
             "mean": rows.x.mean(axis=0),

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from portcullis_ml.report import aftermath, sections
+from portcullis_ml.report.choice import which_defense
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.numbers import count, duration, percent
@@ -23,6 +24,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     """The whole document."""
     verdict = verdict_of(audit)
     body = [
+        ("defenses", "Which defense?", which_defense(audit)),
         ("speed", "How fast it is stolen", sections.speed(audit)),
         ("matrix", "Attack by defense", sections.matrix(audit)),
         ("cost", "Utility against theft", sections.cost(audit)),
@@ -91,8 +93,10 @@ def _recommended(audit: Audit, meta: Mapping[str, Any]) -> Html | None:
     text = settings(audit)
     if text is None:
         why = "no defense here is shown to hold the thief back"
-        if audit.helps:
+        if audit.helps and audit.best and not audit.pays(audit.best):
             why = "what holds the thief back here costs honest clients more than it takes from the thief"
+        elif audit.helps and audit.best and not audit.spares(audit.best):
+            why = "what holds the thief back here may cost honest clients more than a recommendation may"
         return el("p", f"No settings are recommended: {why}.", class_="detail")
     return el(
         "section",

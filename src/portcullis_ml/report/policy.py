@@ -16,7 +16,7 @@ TEXT = """\
 {head}
 # Say where your model server is and what it calls its tensors; run it with: portcullis serve --policy portcullis.toml
 
-mode = "enforce"             # "observe" counts and alarms, and lets every answer out as it is
+mode = "observe"             # counts and alarms, changes no answer; "enforce" when you know what honest clients meet
 key_file = "guard.key"       # the guard's secret, made beside this file; keep it out of version control
 
 [upstream]
@@ -30,7 +30,7 @@ protocol = "v2"              # v2, v1, invocations, mapping
 {answers}
 
 [clients]
-anonymous = "shared"         # everyone is one client until each has a key: portcullis check --new-key
+anonymous = "shared"         # everyone is one client: give each a key before you enforce: portcullis check --new-key
 
 {guard}
 """

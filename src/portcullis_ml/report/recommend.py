@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from portcullis_ml.report.numbers import count, percent, points
-from portcullis_ml.report.results import NONE, Audit
+from portcullis_ml.report.results import Audit
 
 __all__ = ["inline", "settings", "toml"]
 
@@ -17,24 +17,17 @@ TABLE = "guard"  # one [[guard]] for every stage, in order: the shape that the g
 
 def settings(audit: Audit) -> str | None:
     """TOML for the best defense, with what it is worth as comments; None where none can be recommended."""
-    strongest = audit.worst(NONE)
-    if (
-        audit.best is None
-        or not audit.helps
-        or not audit.pays(audit.best)
-        or strongest is None
-        or not audit.steals(strongest.attack)
-    ):
+    if audit.recommended is None:
         return None
-    held = audit.worst(audit.best)
-    cells = (r["cell"] for r in audit.records if r["defense"] == audit.best)
+    held = audit.worst(audit.recommended)
+    cells = (r["cell"] for r in audit.records if r["defense"] == audit.recommended)
     cell: Mapping[str, Any] = next(cells, {})
     stages, hardening = cell.get("defense") or (), cell.get("hardening")
     if held is None or not (stages or hardening):
         return None
-    cost = audit.cost(audit.best)
+    cost = audit.cost(audit.recommended)
     lines = [
-        f"# {audit.best}",
+        f"# {audit.recommended}",
         f"# nobody gets further behind it than someone who never asks: {percent(held.copy)}"
         if held.failed
         else f"# {held.words}, its worst attacker: {percent(held.copy)} with {count(held.queries, 'query')}",

@@ -15,7 +15,7 @@ from portcullis_ml.report.numbers import clearly_below
 from portcullis_ml.report.pairs import Pair, pair_of
 from portcullis_ml.report.thieves import LABELS_ONLY, Thief, Way, chosen, ways_of
 
-__all__ = ["GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit", "read"]
+__all__ = ["CAP", "GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit", "read"]
 
 NONE = "none"  # the defense of an undefended cell
 LABEL_ONLY = "label_only"
@@ -25,6 +25,7 @@ MATCHED, HELD_OUT = " [matched]", " [held out]"  # behind a defense's name: see 
 NO_API = "no_api"  # the control that asks nothing
 BLIND = (NO_API, "shuffled")  # controls that learn nothing from the API
 STRANGER, NOISE = "plain_stranger", "random_queries"  # controls that ask as attacks do
+CAP = 0.01  # accuracy that honest clients may lose behind a recommended defense, unless another cap is given
 WORTH = 0.01  # a smaller loss of agreement is not called a help, even where it is certain
 
 
@@ -39,6 +40,7 @@ class Audit:
     privacy: Mapping[tuple[str, str], Pair] = field(default_factory=dict)  # (privacy attack, defense)
     marked: Mapping[tuple[str, str], Pair] = field(default_factory=dict)  # (attack, ownership mark)
     records: Sequence[Mapping[str, Any]] = ()
+    cap: float = CAP
 
     @cached_property
     def measure(self) -> str:
@@ -122,11 +124,20 @@ class Audit:
         return self._worst.get(defense)
 
     @cached_property
-    def _worst(self) -> dict[str, Thief | None]:
-        return {defense: self._worst_behind(defense) for defense in self._thieves}
+    def _worst(self) -> dict[str, Thief]:
+        return {defense: self._worst_of(thieves, defense) for defense, thieves in self._thieves.items()}
 
-    def _worst_behind(self, defense: str) -> Thief | None:
-        thieves = self._thieves[defense]
+    def naive(self, defense: str) -> Thief | None:
+        """The same of those who were not told the guard; None where nobody else left a copy."""
+        thieves = [thief for thief in self._thieves.get(defense, []) if not thief.told]
+        return self._worst_of(thieves, defense) if thieves else None
+
+    def knowing(self, defense: str) -> Thief | None:
+        """The worst attacker, where somebody was told the guard or there is nothing to know but the labels."""
+        told = any(thief.told for thief in self._thieves.get(defense, []))
+        return self.worst(defense) if told or self.keeps_labels(defense) else None
+
+    def _worst_of(self, thieves: Sequence[Thief], defense: str) -> Thief:
         if defense != LABEL_ONLY and self.keeps_labels(defense):
             # A label that is seen among scores is worth what it is worth alone, whatever halves the rows fell into.
             thieves = [*thieves, *(replace(t, how=_labels(t.how)) for t in self._thieves.get(LABEL_ONLY, []))]
@@ -221,6 +232,24 @@ class Audit:
         low, high = max(full.value - kept.high, -cap), min(full.value - kept.low, cap)
         return Estimate(loss, min(low, loss), max(high, loss), kept.n, level=kept.level, unit=kept.unit)
 
+    def most_lost(self, defense: str) -> float | None:
+        """What honest clients may lose at most behind this defense, the upper end of the interval, as a fraction.
+
+        Accuracy, or where that was not measured the labels changed; or the rows refused, where those are more. 0 where
+        a defense cannot change a label; None where nothing was measured.
+        """
+        if self.keeps_labels(defense):
+            return 0.0
+        pair, cost = self.honest.get(defense), self.cost(defense)
+        measures = pair.measures if pair else {}
+        found = [cost or measures.get("labels_changed"), measures.get("refused")]
+        return max((e.high for e in found if e), default=None)
+
+    def spares(self, defense: str) -> bool:
+        """Whether what honest clients may lose behind this defense is within the cap, or was not measured."""
+        lost = self.most_lost(defense)
+        return lost is None or lost <= self.cap
+
     @cached_property
     def twins(self) -> set[str]:
         """Defenses trained on the thief's own source that also stand here trained on another: those are judged."""
@@ -229,19 +258,26 @@ class Audit:
 
     @cached_property
     def best(self) -> str | None:
-        """The defense to recommend, of those that clearly hold their worst attacker back if there are any.
+        """The most promising defense, of those that clearly hold their worst attacker back if there are any.
 
-        It takes more from the thief than from honest clients, if any does. Of those it has the lowest worst case, or is
-        the cheapest of those within the interval of the lowest.
+        It is worth its price, if any is. Of those it has the lowest worst case, or is the cheapest of those within the
+        interval of the lowest. Whether it is to be recommended is said by `recommended`.
         """
         held = {d: e for d in self.defenses if d != NONE and d not in self.twins and (e := self.worst_copy(d))}
         helpful = {d: e for d, e in held.items() if self.helps_with(d)}
-        held = {d: e for d, e in helpful.items() if self.pays(d)} or helpful or held
+        worth = {d: e for d, e in helpful.items() if self.worth(d)}
+        held = worth or {d: e for d, e in helpful.items() if self.pays(d)} or helpful or held
         if not held:
             return None
         lowest = min(held.values(), key=lambda e: e.value)
         equal = [d for d in held if held[d].value <= lowest.high]
         return min(equal, key=lambda d: (round(_value(self.cost(d), 1.0), 3), held[d].value))
+
+    @property
+    def recommended(self) -> str | None:
+        """The best defense where something is stolen, it clearly holds that back, and it is worth its price."""
+        stolen = self.strongest is not None and self.steals(self.strongest.attack)
+        return self.best if stolen and self.helps and self.best and self.worth(self.best) else None
 
     @property
     def helps(self) -> bool:
@@ -260,6 +296,10 @@ class Audit:
         held, free, cost = self.worst_copy(defense), self._free_of(defense), self.cost(defense)
         return held is not None and free is not None and _value(cost, 0.0) < free.value - held.value
 
+    def worth(self, defense: str) -> bool:
+        """Whether it takes more from the thief than from honest clients, and from those no more than the cap."""
+        return self.pays(defense) and self.spares(defense)
+
     def judged(self, defense: str) -> bool:
         """Whether somebody left a copy behind this defense who does not fail without it."""
         able = [self.thief(thief.attack, NONE) for thief in self._thieves.get(defense, [])]
@@ -276,7 +316,7 @@ class Audit:
         return default if e is None else e.value
 
 
-def read(records: Iterable[Mapping[str, Any]]) -> Audit:
+def read(records: Iterable[Mapping[str, Any]], cap: float = CAP) -> Audit:
     """Sort the records into pairs of attack and defense, controls and honest clients."""
     records = list(records)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
@@ -293,6 +333,7 @@ def read(records: Iterable[Mapping[str, Any]]) -> Audit:
         controls=[p for key, p in pairs.items() if key[0] == "control" and key not in less],
         honest={d: p for (role, _, d), p in pairs.items() if role == "honest"},
         records=records,
+        cap=cap,
     )
 
 

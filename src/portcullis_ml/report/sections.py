@@ -15,10 +15,10 @@ from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.thieves import Thief
 from portcullis_ml.report.verdict import CONTROLS, listed, measure_word
 
-__all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "recovery", "speed"]
+__all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "named", "recovery", "speed"]
 
 Section = Html | None
-FAMILIES = {"boosted": "boosted trees"}  # the others are called what they are
+FAMILIES = {"boosted": "boosted trees", "constant": "one answer for every row"}  # the others are called what they are
 
 
 def glance(audit: Audit, deployed: str | None = None) -> Section:
@@ -28,11 +28,11 @@ def glance(audit: Audit, deployed: str | None = None) -> Section:
     for defense in audit.defenses:
         worst, loss = audit.worst(defense), audit.cost(defense)
         first = figures.alarm_words(worst.pair) if worst and defense != NONE else ""
-        tags = [("best", defense == audit.best and audit.helps), ("deployed", defense == deployed)]
+        tags = [("best", defense == audit.recommended), ("deployed", defense == deployed)]
         mark = join([el("span", word, class_=f"tag {word}") for word, true in tags if true], " ")
         price = "nothing" if defense == NONE else points(loss) if loss else "not measured"
         rows.append([
-            join([_defense(defense), mark], " "),
+            join([named(defense), mark], " "),
             _attacker(worst) if worst else "nobody left a copy",
             _bar(worst.copy) if worst else "none",
             price,
@@ -47,7 +47,7 @@ def speed(audit: Audit) -> Section:
         return None
     panels = []
     for n, defense in enumerate(audit.defenses):
-        title = el("figcaption", _defense(defense))
+        title = el("figcaption", named(defense))
         panels.append(el("figure", title, figures.curves(audit, defense, f"curves-{n}")))
     points_ = [
         [f"{a}, {_words(d)}", f"{q:,}", *_number(e)] for (a, d), p in _ordered(audit) for q, e in p.curve(audit.measure)
@@ -70,7 +70,7 @@ def matrix(audit: Audit) -> Section:
     for defense in audit.defenses:
         worst = audit.worst(defense)
         cells = [_cell(audit, a, defense, worst) for a in audit.columns]
-        rows.append([_defense(defense), *cells])
+        rows.append([named(defense), *cells])
     notes = [el("li", el("b", where), f": {what}") for where, what in _notes(audit)]
     return join([
         el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}. "
@@ -89,7 +89,7 @@ def detection(audit: Audit) -> Section:
     if not watched:
         return None
     panels = [
-        el("figure", el("figcaption", _defense(d), el("small", _false(audit, d))),
+        el("figure", el("figcaption", named(d), el("small", _false(audit, d))),
            figures.timeline(audit, d, f"alarms-{n}"))
         for n, d in enumerate(watched)
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def detection(audit: Audit) -> Section:
          ", ".join("none" if r is None else f"{r:,}" for r in p.alarms), f"{p.queries:,}"]
         for (a, d), p in _ordered(audit) if d in watched
     ]  # fmt: skip
-    honest = [[_defense(d), *_number(_honest(audit, d, "false_alarm"))] for d in watched]
+    honest = [[named(d), *_number(_honest(audit, d, "false_alarm"))] for d in watched]
     return join([
         el("p", "Each mark is the first alarm of one run, at the query that set it off; the gray track ends with the "
            "last query. An alarm that never comes is a thief who leaves unseen."),
@@ -117,7 +117,7 @@ def cost(audit: Audit) -> Section:
     drawing, letters = plotted
     names = dict((d, letter) for letter, d in letters)
     rows = [
-        [join([el("b", names.get(d, ""), class_="letter"), _defense(d)], "\N{NO-BREAK SPACE}"),
+        [join([el("b", names.get(d, ""), class_="letter"), named(d)], "\N{NO-BREAK SPACE}"),
          points(loss) if (loss := audit.cost(d)) else "not measured",
          _maybe(_honest(audit, d, "labels_changed")), _maybe(_honest(audit, d, "tv")),
          _maybe(_honest(audit, d, "refused")),
@@ -342,7 +342,7 @@ def _over(audit: Audit) -> str:
     return f"Figures are means over {count(len(audit.seeds), 'seed')} with 95% intervals."
 
 
-def _defense(defense: str) -> Html:
+def named(defense: str) -> Html:
     """The guard's name, which may be broken behind a bracket, a comma or a plus."""
     if defense == NONE:
         return el("em", "no defense")

@@ -80,6 +80,11 @@ class Thief:
     failed: bool = False
 
     @property
+    def told(self) -> bool:
+        """Whether they know the guard's settings, all but its key."""
+        return bool(self.pair.records[0]["cell"].get("knows_defense"))
+
+    @property
     def words(self) -> str:
         """The attack and how it is used."""
         return f"{self.attack}, {self.how}" if self.how else self.attack

@@ -12,7 +12,7 @@ from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import GRADES, NOISE, NONE, STRANGER, Audit
 from portcullis_ml.report.thieves import Thief
 
-__all__ = ["CONTROLS", "Verdict", "listed", "measure_word", "threat", "verdict_of"]
+__all__ = ["CONTROLS", "Verdict", "beyond", "listed", "measure_word", "points_of", "threat", "verdict_of"]
 
 MEASURES = {
     "agreement": "agreement",
@@ -117,9 +117,25 @@ def _defended(audit: Audit) -> str:
     cost = audit.cost(best)
     price = f"costs honest clients {_price(cost)} and" if cost else "(what it costs honest clients was not measured)"
     unasked = ", no more than someone has who never asks" if left.failed else ""
-    if audit.pays(best):
+    if audit.worth(best):
         return f"The best defense here, {best}, {price} holds them at {percent(left.copy)}{unasked}."
+    if not audit.spares(best):
+        price = f"{price.removesuffix(' and')}, {beyond(audit, best)}, and"
     return f"No defense here is worth its price: {best} {price} holds them at {percent(left.copy)}{unasked}."
+
+
+def beyond(audit: Audit, defense: str) -> str:
+    """ "which may be up to 3.6 points, where 1 point is the most that a recommendation may cost"."""
+    lost = audit.most_lost(defense)
+    assert lost is not None  # or it would spare them
+    most = f"{100 * lost:.1f} points"
+    return f"which may be up to {most}, where {points_of(audit.cap)} is the most that a recommendation may cost"
+
+
+def points_of(share: float) -> str:
+    """ "1 point", "0.5 points"."""
+    value = f"{100 * share:.4g}"
+    return f"{value} point{'s' * (value != '1')}"
 
 
 def _price(cost: Estimate) -> str:

@@ -11,6 +11,12 @@ __all__ = ["PROTOCOLS"]
 PROTOCOLS = Catalog(
     "bench",
     {
+        "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
+        "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
+        "mad": "portcullis_ml.bench.protocols.defended:mad",
+        "misinformation": "portcullis_ml.bench.protocols.defended:misinformation",
+        "monitor": "portcullis_ml.bench.protocols.monitor:monitor",
+        "ood-filter": "portcullis_ml.bench.protocols.defended:ood_filter",
         "prada-gtsrb": "portcullis_ml.bench.protocols.prada:gtsrb",
         "prada-mnist": "portcullis_ml.bench.protocols.prada:mnist",
         "tramer-ensembles": "portcullis_ml.bench.protocols.tramer:ensembles",

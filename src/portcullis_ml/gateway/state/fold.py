@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from portcullis_ml.core.artifacts import identity
+from portcullis_ml.catalog import identity
 from portcullis_ml.core.errors import PortcullisError, Refused
 from portcullis_ml.core.guard import Alarm, Defense, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack

@@ -1,0 +1,168 @@
+"""ActiveThief: ask the pool rows that teach the copy most, a few at a time.
+
+Pal, Gupta, Shukla, Kanade, Shevade, Ganapathy. "ActiveThief: Model Extraction Using Active Learning and Unannotated
+Public Data", AAAI 2020, sections 4 and 5.
+
+Threat model   answers: any; labels are enough.  data: a pool of natural inputs from anywhere, unlabelled.
+Query cost     the whole budget, `validation` of it for rows that are never trained on.
+
+Rows asked at random first, then rounds of equal size: a copy is trained from scratch on what has been answered, looks
+at the rest of the pool, and its owner asks what it says least about. `uncertainty` takes the rows of the greatest
+entropy, `k_centre` those whose predictions lie farthest from the ones of rows asked already, `dfal` those that DeepFool
+moves to another class in the shortest way, and `dfal_k_centre` spreads its choice among the nearest.
+
+The copies of the rounds only choose rows, so a learner that has a rougher version of itself trains that for them; the
+last copy is trained by the learner itself. DeepFool needs gradients: for a copy that has none, and for tables with
+categories, the lead of its most probable class stands in for the distance, and the notes say so. The authors set 20%
+of the budget aside to stop training by; our learners set rows of theirs aside by themselves, so by default none are
+asked for that. With `validation` the copy of the best round is returned, by its macro F1 on those rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portcullis_ml.core.attack import Harvest, Knowledge, Needs
+from portcullis_ml.core.extraction import ExtractionAttack
+from portcullis_ml.core.settings import check
+from portcullis_ml.core.types import Array, Differentiable, Interface, Labels, Learner, Model
+from portcullis_ml.extraction._selection import deepfool_distance, entropy, k_centre, margin
+
+__all__ = ["ActiveThief"]
+
+STRATEGIES = ("uncertainty", "k_centre", "dfal", "dfal_k_centre")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActiveThief(ExtractionAttack):
+    strategy: Literal["uncertainty", "k_centre", "dfal", "dfal_k_centre"] = "k_centre"  # which rows are asked next
+    rounds: int = 10  # after the first, random one
+    first: float = 0.125  # share of the budget, less validation, that the random start takes (the authors' 10 of 80)
+    validation: float = 0.0  # share of the budget for rows that only compare the copies of the rounds (theirs: 0.2)
+    candidates: int | None = None  # rows among which dfal_k_centre spreads its choice; None: as many as the budget
+    look: int = 2000  # rows at most that DeepFool is run on in a round: those where the copy's lead is smallest
+
+    name: ClassVar[str] = "active_thief"
+    needs: ClassVar[Needs] = Needs(pool=True, learner=True)
+
+    def __post_init__(self) -> None:
+        check(self, "strategy", f"one of {', '.join(STRATEGIES)}", lambda v: v in STRATEGIES)
+        check(self, "rounds", "an int, at least 1", lambda v: isinstance(v, int) and v >= 1)
+        check(self, "first", "in (0, 1)", lambda v: 0 < v < 1)
+        check(self, "validation", "in [0, 1)", lambda v: 0 <= v < 1)
+        check(self, "candidates", "an int, at least 1, or None", lambda v: v is None or (isinstance(v, int) and v >= 1))
+        check(self, "look", "an int, at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
+        assert knowledge.pool is not None
+        assert knowledge.learner is not None  # `needs` says so
+        thief = _Thief(self, harvest, interface, knowledge.pool, knowledge.learner, rng)
+        budget = min(harvest.left, len(knowledge.pool))
+        thief.ask_aside(round(self.validation * budget))
+        budget -= thief.aside
+        ends = np.linspace(self.first * budget, budget, self.rounds + 1).round().astype(int)
+        thief.ask(thief.waiting[: max(ends[0], 1)])
+        for end in ends[1:]:
+            if harvest.open and len(thief.waiting) and end > thief.trained_on:
+                copy = thief.copy(rough=True)
+                thief.ask(thief.choose(copy, min(end - thief.trained_on, len(thief.waiting))))
+        return thief.best()
+
+
+class _Thief:
+    """The pool rows that wait in random order, the rows asked, and the copies made of them."""
+
+    def __init__(
+        self,
+        plan: ActiveThief,
+        harvest: Harvest,
+        interface: Interface,
+        pool: Array,
+        learner: Learner,
+        rng: np.random.Generator,
+    ) -> None:
+        self._plan, self._harvest, self._interface = plan, harvest, interface
+        self._pool, self._learner, self._rng = pool, learner, rng
+        self._copies: list[Model] = []
+        self.waiting: NDArray[np.int64] = rng.permutation(len(pool))
+        self.aside = 0  # rows answered first, which no copy is trained on
+        harvest.notes["strategy"] = plan.strategy
+
+    @property
+    def trained_on(self) -> int:
+        return len(self._harvest) - self.aside
+
+    def ask(self, rows: NDArray[np.int64]) -> None:
+        """Ask about these rows of the pool, which are then no longer waiting."""
+        self._harvest.ask(self._pool[rows])
+        self.waiting = self.waiting[~np.isin(self.waiting, rows)]
+
+    def ask_aside(self, n: int) -> None:
+        if n:
+            self.ask(self.waiting[:n])
+            self.aside = len(self._harvest)
+
+    def copy(self, *, rough: bool) -> Model:
+        """A model trained from scratch on all rows but those for validation."""
+        learner = getattr(self._learner, "rough", lambda: self._learner)() if rough else self._learner
+        x, targets = self._harvest.x[self.aside :], self._harvest.targets()[self.aside :]
+        copy: Model = learner.fit(x, targets, rng=self._rng)
+        self._copies.append(copy)
+        return self._harvest.keep(copy)
+
+    def best(self) -> Model:
+        """The copy of all rows, or that of an earlier round where it does better on the rows for validation."""
+        last = self.copy(rough=False)
+        if not self.aside:
+            return last
+        x, truth = self._harvest.x[: self.aside], self._harvest.targets()[: self.aside].argmax(axis=1)
+        found = [_macro_f(truth, copy.scores(x).argmax(axis=1)) for copy in self._copies]
+        self._harvest.notes["validation_macro_f"] = [round(f, 4) for f in found]
+        return self._harvest.keep(self._copies[max(range(len(found)), key=lambda i: (found[i], i))])
+
+    def choose(self, copy: Model, k: int) -> NDArray[np.int64]:
+        """k of the waiting rows."""
+        p = copy.scores(self._pool[self.waiting])
+        if self._plan.strategy == "uncertainty":
+            return self.waiting[_largest(entropy(p), k)]
+        if self._plan.strategy == "k_centre":
+            return self.waiting[k_centre(p, copy.scores(self._harvest.x), k)]
+        near = _largest(-self._distance(copy, p, k), k if self._plan.strategy == "dfal" else self._spread_over(k))
+        if self._plan.strategy == "dfal":
+            return self.waiting[near]
+        return self.waiting[near[k_centre(p[near], copy.scores(self._harvest.x), k)]]
+
+    def _spread_over(self, k: int) -> int:
+        """Rows from which k-centre picks k."""
+        return max(k, self._plan.candidates or len(self._harvest) + self._harvest.left)
+
+    def _distance(self, copy: Model, p: Array, k: int) -> Array:
+        """(waiting,) how near each row is to another class, the nearest lowest; rows not looked at come last."""
+        lead = margin(p)
+        words = any(f.categorical for f in self._interface.features or ())
+        if words or not isinstance(copy, Differentiable):
+            self._harvest.notes["distance"] = "the lead of the most probable class: no gradients"
+            return lead
+        looked = _largest(-lead, max(k, self._plan.look))
+        shape = self._interface.input_shape
+        low, high = self._interface.low.reshape(shape), self._interface.high.reshape(shape)
+        found = 1e9 + lead
+        found[looked] = deepfool_distance(copy, self._pool[self.waiting[looked]], low, high)
+        return found
+
+
+def _largest(values: Array, k: int) -> NDArray[np.int64]:
+    """Indices of the k largest, the largest first; ties by place."""
+    return np.argsort(-values, kind="stable")[:k]
+
+
+def _macro_f(truth: Labels, given: Labels) -> float:
+    """The mean F1 of the classes that occur."""
+    classes = np.union1d(truth, given)
+    hits = np.array([((truth == c) & (given == c)).sum() for c in classes])
+    sizes = np.array([(truth == c).sum() + (given == c).sum() for c in classes])
+    return float((2 * hits / sizes).mean())

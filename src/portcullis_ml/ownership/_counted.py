@@ -1,0 +1,136 @@
+"""From counted matches to evidence: the null, its p-value, and how many answers would suffice.
+
+A scheme that asks marked questions and counts answers inherits `Counted`. The null says with which chance an innocent
+model answers a marked question as marked: the scheme's theory (1 of c classes where answers were drawn uniformly), or
+the upper bound of what the innocent model answered that matches most, where that is more. Each innocent model is put
+to the same examination, judged by the others.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from portcullis_ml.core.ownership import Evidence, K, Scheme
+from portcullis_ml.core.settings import check
+from portcullis_ml.core.types import Answer, Labels
+
+__all__ = ["Counted", "at_most", "chance_of", "suffices"]
+
+SURE = 0.95  # confidence of the upper bound of a share of matches
+MOST = 20_000  # answers beyond which nobody asks
+
+
+def chance_of(matches: int, n: int, chance: float) -> float:
+    """The probability of so many matches or more in n answers that match with this chance each; 1 for no answers."""
+    from scipy.stats import binom
+
+    return float(binom.sf(matches - 1, n, chance)) if n else 1.0
+
+
+def at_most(matches: int, n: int) -> float:
+    """The one-sided 95% upper bound (Clopper and Pearson) of the share that `matches` of n estimates."""
+    from scipy.special import betaincinv
+
+    return float(betaincinv(matches + 1, n - matches, SURE)) if matches < n else 1.0
+
+
+@lru_cache(maxsize=1024)
+def suffices(chance: float, share: float, level: float) -> int | None:
+    """The least number of answers of which `share` matches would have a p-value below `level`; None if none has."""
+    from scipy.stats import binom
+
+    for n in (np.arange(1, 129), np.arange(129, MOST + 1)) if share > chance else ():
+        found = np.flatnonzero(binom.sf(np.ceil(share * n - 1e-9) - 1, n, chance) < level)
+        if len(found):
+            return int(n[found[0]])
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Scheme[K]):
+    kept: float = 0.8  # share of the marked questions that a copy is taken to answer as marked: how many suffice
+
+    least: ClassVar[int] = 0  # innocent models without which nothing is claimed
+    assumed: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        check(self, "kept", "in (0, 1]", lambda v: 0 < v <= 1)
+
+    @abstractmethod
+    def chance(self, n_classes: int) -> float:
+        """The chance, by theory, that an innocent model answers a marked question as marked; 0 where none is known."""
+
+    def counted(self, labels: Labels, answer: Answer, n_classes: int) -> Evidence:
+        """The evidence in these answers to the marked questions at the head of `labels` (n,), by theory alone."""
+        given = answer.labels if answer.labels is not None else np.empty(0, np.int64)
+        matches, chance = int((given == labels[: len(given)]).sum()), self.chance(n_classes)
+        found = Evidence(matches, len(given), "", 1.0, level=self.level, assumed=self.assumed, notes={"chance": chance})
+        return self._under(found, chance, "by theory", 0)
+
+    def weigh(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
+        """The evidence under the greater of both nulls, and how many innocent models the others would convict."""
+        asked = [e for e in innocent if e.n]
+        if not asked:
+            return found
+        bounds = [at_most(e.matches, e.n) for e in asked]
+        theory, order = found.notes["chance"], np.argsort(bounds)
+        highest, second = bounds[order[-1]], bounds[order[-2]] if len(bounds) > 1 else 0.0
+        others = [max(theory, second if i == order[-1] else highest) for i in range(len(asked))]
+        accused = sum(chance_of(e.matches, e.n, q) < self.level for e, q in zip(asked, others, strict=True))
+        said = "by theory"
+        if highest > theory:
+            said = f"the 95% upper bound of the one that matches most of {len(asked)} innocent models"
+        notes = {
+            "innocent_shares": [e.matches / e.n for e in asked],
+            "estimated_chance": highest,
+            "false_claims_at_most": at_most(accused, len(asked)),
+        }
+        found = replace(found, accused=accused, tried=len(asked), notes={**found.notes, **notes})
+        resembles = "The innocent models answer the marked questions as any other would."
+        found = replace(found, assumed=(*self.assumed, resembles))
+        return self._under(found, max(theory, highest), said, len(asked))
+
+    def _under(self, found: Evidence, chance: float, said: str, tried: int) -> Evidence:
+        """The evidence under one null."""
+        null = f"an innocent model answers a marked question as marked with chance {chance:.3g} ({said})"
+        if tried < self.least:
+            lacking = f"{self.name} needs {self.least} innocent models to compare with, and {tried} were given."
+            return replace(found, null="unknown without innocent models", p_value=1.0, lacking=lacking)
+        p_value, enough = chance_of(found.matches, found.n, chance), suffices(chance, self.kept, self.level)
+        lacking = ""
+        if p_value < self.level:
+            pass
+        elif enough is None:
+            lacking = (
+                f"An innocent model may match {chance:.0%} and a copy {self.kept:.0%}: no number of answers tells."
+            )
+        elif found.n < enough:
+            lacking = (
+                f"{found.n} answers are too few for p < {self.level:g}: {enough} would suffice for a copy that answers "
+                f"{self.kept:.0%} of them as marked."
+            )
+        notes = {**found.notes, "null_chance": chance, "answers_that_suffice": enough, "bits": bits(p_value)}
+        return replace(found, null=null, p_value=p_value, lacking=lacking, notes=notes)
+
+    def _lacking(self, n: int, chance: float, enough: int | None) -> str:
+        """Why n answers cannot tell, or ""."""
+        if enough is None:
+            return f"An innocent model may match {chance:.0%} and a copy {self.kept:.0%}: no number of answers tells."
+        if n >= enough:
+            return ""
+        return (
+            f"{n} answers are too few for p < {self.level:g}: {enough} would suffice for a copy that answers "
+            f"{self.kept:.0%} of them as marked."
+        )
+
+
+def bits(p_value: float) -> float:
+    """-log2 of a p-value, as schemes state their confidence; at most 1,074 for one that underflows."""
+    return round(-math.log2(max(p_value, 5e-324)), 1)

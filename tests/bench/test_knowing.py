@@ -1,0 +1,74 @@
+"""Every unit of a guard has an attacker who knows it, or a reason why not; an audit runs each beside its defenses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from portcullis_ml.bench.knowing import ATTACKERS, NONE_NEEDED, attackers_of
+from portcullis_ml.bench.named import attack_named, by_name, guard_named
+from portcullis_ml.defenses import CATALOG as DEFENSES
+from portcullis_ml.detectors import CATALOG as DETECTORS
+from portcullis_ml.extraction import CATALOG as ATTACKS
+from portcullis_ml.hardening import CATALOG as HARDENING
+
+from .test_grid import PLAN
+
+UNITS = sorted({*DEFENSES, *HARDENING})
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_unit_of_a_guard_has_an_attacker_or_a_reason(unit: str) -> None:
+    assert (unit in ATTACKERS) != (unit in NONE_NEEDED), (
+        f"Say in bench/knowing.py which attack knows {unit}, or why it needs none"
+    )
+    assert NONE_NEEDED.get(unit, "x.").endswith(".")
+
+
+def test_the_tables_name_nothing_else() -> None:
+    assert {*ATTACKERS, *NONE_NEEDED} <= set(UNITS)
+
+
+@pytest.mark.parametrize("unit", sorted(ATTACKERS))
+def test_the_attacks_named_are_told_of_that_unit(unit: str) -> None:
+    for word in ATTACKERS[unit]:
+        needs = ATTACKS.load(attack_named(word)["unit"]).needs
+        holder = {"unit": "watch", "detector": {"unit": unit}} if unit in DETECTORS else {"unit": unit}
+        assert needs.defense, f"{word} cannot be told of a guard"
+        assert needs.knows([holder]), f"{word} is not made for {unit}"
+
+
+def test_no_attack_that_is_made_for_a_defense_is_forgotten() -> None:
+    for name in ATTACKS:
+        for unit in set(ATTACKS.load(name).needs.defense) - {"any"}:
+            assert name in {attack_named(word)["unit"] for word in ATTACKERS[unit]}, f"{name} knows {unit}"
+
+
+def told(*guards: str, **changes: object) -> set[tuple[str, str]]:
+    plan = replace(PLAN, defenses=by_name(guards, guard_named), **changes)
+    return {(c.attack_name, c.defense_name) for c in plan.cells() if c.knows_defense}
+
+
+def test_an_audit_runs_them_beside_the_defenses_that_they_know_and_no_others() -> None:
+    poisoned, noise = "prediction_poisoning(surrogate=random_surrogate)", "rounding + noise"
+    hard = "diverse_ensemble + rounding"
+    assert told(poisoned, noise, hard, "rounding") == {
+        ("d_dae (told the guard)", poisoned),
+        ("d_dae (told the guard)", noise),
+        ("averaging (told the guard)", noise),
+        ("averaging (told the guard)", hard),
+    }
+
+
+def test_units_within_units_are_known_too() -> None:
+    watch = "watch(detector=prada, then=noise)"
+    assert {"averaging", "d_dae"} <= set(attackers_of(guard_named(watch)))
+    assert attackers_of(guard_named("none")) == []
+
+
+def test_one_that_was_asked_for_with_other_settings_runs_so_and_not_twice() -> None:
+    attacks = by_name(["knockoff", "d_dae(way=subtract)"], attack_named)
+    found = told("random_vertex", attacks=attacks)
+    assert ("d_dae(way=subtract) (told the guard)", "random_vertex") in found
+    assert not any(name.startswith("d_dae (") for name, _ in found)
