@@ -140,6 +140,20 @@ def test_a_marked_victims_copy_is_examined(here, tmp_path, word):
     assert honest.measures["labels_changed"].value > 0  # beside the plain victim, where the marked one was trained anew
 
 
+def test_a_scheme_without_its_innocent_models_is_inconclusive_in_records_and_report(here, tmp_path):
+    """The thief's pool has no labels here, so that no innocent model can be trained."""
+    names = {"attack": "knockoff", "defense": "known_errors"}
+    mark = mark_named("known_errors")
+    cell = cell_for(here, attack_named("knockoff"), budget=100, learner=TREE, mark=mark, names=names)
+    record = run(here, tmp_path, cell)
+    on_copy, on_victim = record.then
+    assert on_victim["measures"]["matches"].value == 1
+    assert {link["notes"]["verdict"] for link in (on_copy, on_victim)} == {"inconclusive"}
+    assert "needs 20 innocent models to compare with, and 0 were given" in on_copy["notes"]["lacking"]
+    lines = sentences(read([json.loads(json.dumps(record.to_json()))]))
+    assert any("p-value 1 (inconclusive)" in line for line in lines)
+
+
 def test_a_plan_crosses_marks_and_privacy_with_the_rest():
     privacy = by_name(["loss_threshold"], privacy_named)
     plan = replace(PLAN, marks=SERVED, privacy=privacy, then=list(privacy.values()), seeds=[0])

@@ -88,7 +88,8 @@ def court(
     measures = {"matches": clopper_pearson(found.matches, found.n, unit="marked questions")}
     if found.tried:
         measures["false_claims"] = clopper_pearson(found.accused, found.tried, unit="innocent models")
-    notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, **found.notes}
+    notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, "verdict": found.verdict}
+    notes |= {"lacking": found.lacking, "assumed": list(found.assumed), **found.notes}
     return _link(_name(mark.scheme.name) + of, "ownership", measures, notes)
 
 

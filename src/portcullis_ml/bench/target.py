@@ -115,7 +115,7 @@ def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     )
     return Knowledge(
         pool=experiment.pool,
-        pool_groups=experiment.pool_labels,
+        pool_groups=experiment.pool_groups,
         seeds=seeds,
         learner=learner,
         defense=identity(GuardSpec(cell.defense, cell.hardening).known) if cell.knows_defense else None,

@@ -155,9 +155,10 @@ def _links(pair: Pair) -> list[_Link]:
 
 
 def _p_value(link: _Link) -> str:
-    """The largest of all seeds."""
-    values = [found["notes"]["p_value"] for found in link.found if "p_value" in found["notes"]]
-    return f"{max(values):.2g}" if values else "?"
+    """The largest of all seeds, and whether it says anything."""
+    notes = [found["notes"] for found in link.found if "p_value" in found["notes"]]
+    unsaid = any(note.get("verdict") == "inconclusive" for note in notes)
+    return f"{max(note['p_value'] for note in notes):.2g}{' (inconclusive)' * unsaid}" if notes else "?"
 
 
 def _measures(measures: Mapping[str, Estimate]) -> list[Html]:
