@@ -364,9 +364,7 @@ def test_a_pool_of_pictures_is_grouped_by_its_folders(tmp_path, named) -> None:
     (tmp_path / "pool" / "broken.png").write_bytes(b"no")
     x = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "test.npz", x=x, y=np.arange(30) % 3)
-    bright = FunctionModel(
-        lambda x: np.eye(3)[(x[:, 0, 0] * 2.99).astype(int)], input_shape=(8, 8), n_classes=3
-    )
+    bright = FunctionModel(lambda x: np.eye(3)[(x[:, 0, 0] * 2.99).astype(int)], input_shape=(8, 8), n_classes=3)
     experiment = ExperimentSpec(
         victim=named(bright), test=str(tmp_path / "test.npz"), pool=str(tmp_path / "pool")
     ).load()

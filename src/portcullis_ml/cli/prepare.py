@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -164,23 +164,35 @@ def _as_victim(out: Path, artifact: Any) -> dict[str, str]:
 
 
 def _as_setting(recipe: str, artifact: str) -> dict[str, str]:
-    """How a trained artifact is used by what takes it: a defense, or a detector in a watch."""
+    """How a trained artifact is used, by each defense or detector (in a watch) that takes it."""
+    audits, policies = [], []
+    for name, settings, detects in _takers(recipe, artifact):
+        written = {setting: json.dumps(value) for setting, value in settings.items()}
+        word = f"{name}({', '.join(f'{s}={v}' for s, v in written.items())})"
+        lines = [f"{s} = {v}" for s, v in written.items()]
+        if detects:
+            word = f"watch(detector={word}, then=block)"
+            lines = [f'detector = {{unit = "{name}", {", ".join(lines)}}}']
+        audits.append(f"--defenses '{word}'")
+        policies.append("\n".join(["[[guard]]", f'unit = "{"watch" if detects else name}"', *lines]))
+    if not audits:
+        return {"audit": json.dumps(artifact), "policy": json.dumps(artifact)}
+    return {"audit": "\n".join(audits), "policy": "\n\n# or\n".join(policies)}
+
+
+def _takers(recipe: str, artifact: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """(name, settings, whether it is a detector) of what takes a recipe's artifact. A setting that takes several names
+    one in its metadata, and of the others what else must be set."""
     from portcullis_ml.defenses import CATALOG as DEFENSES
     from portcullis_ml.detectors import CATALOG as DETECTORS
 
-    written = json.dumps(artifact)
     for catalog in (DEFENSES, DETECTORS):
         for name in catalog:
             for setting in fields(catalog.load(name)):
-                if setting.metadata.get("recipe") != recipe:
-                    continue
-                word = f"{name}({setting.name}={written})"
-                if catalog is DEFENSES:
-                    policy = f'[[guard]]\nunit = "{name}"\n{setting.name} = {written}'
-                    return {"audit": f"--defenses '{word}'", "policy": policy}
-                policy = f'[[guard]]\nunit = "watch"\ndetector = {{unit = "{name}", {setting.name} = {written}}}'
-                return {"audit": f"--defenses 'watch(detector={word}, then=block)'", "policy": policy}
-    return {"audit": written, "policy": written}
+                if setting.metadata.get("recipe") == recipe:
+                    yield name, {setting.name: artifact}, catalog is DETECTORS
+                elif recipe in setting.metadata:
+                    yield name, {**setting.metadata[recipe], setting.name: artifact}, catalog is DETECTORS
 
 
 def _show(found: dict[str, Any]) -> None:
