@@ -32,7 +32,20 @@ WINGS = {
     "privacy": "Privacy attacks",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
-VERBS = ["audit", "extract", "prepare", "serve", "check", "replay", "demo", "list", "bench"]
+VERBS = [
+    "audit",
+    "extract",
+    "privacy",
+    "prepare",
+    "serve",
+    "check",
+    "replay",
+    "demo",
+    "list",
+    *(f"watermark {verb}" for verb in ("mint", "embed", "commit", "bundle", "list")),
+    "verify",
+    "bench",
+]
 
 
 def catalog() -> str:
@@ -103,7 +116,7 @@ def command_line() -> str:
 
     parts = ["# The command line\n"]
     for verb in VERBS:
-        shown = CliRunner().invoke(app, [verb, "--help"], prog_name="portcullis", terminal_width=100)
+        shown = CliRunner().invoke(app, [*verb.split(), "--help"], prog_name="portcullis", terminal_width=100)
         # The default of --jobs is this machine's number of cores, which is no business of the page.
         output = re.sub(r"(Processes at work.*?)\[default: (\d+)\]", lambda m: m[0].replace(m[2], "N"), shown.output)
         text = "\n".join(line.rstrip() for line in output.strip("\n").splitlines())

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "models": {"core", "models"},
     "data": {"core", "data"},
     **{wing: {"core", "models", wing} for wing in WINGS},
+    "court": {"core", "models", "ownership", "court"},
     "bench": {"core", "models", "data", "measures", "bench"},
     "gateway": {"core", "models", "gateway"},
     "report": {"core", "report"},

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pandas
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from portcullis_ml.bench.protocols import PROTOCOLS
 from portcullis_ml.cli.app import app
@@ -206,3 +210,60 @@ def test_the_tutorials_pipeline_is_taken_as_the_page_says(tmp_path: Path) -> Non
         agreement, queries = tutorial["theft"](tutorial["ATTACKS"]["equation_solving"], experiment, decimals, 0)
         assert agreement >= 97
         assert queries <= tutorial["BUDGET"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+
+
+@pytest.fixture
+def dated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time authority that saw everything on 1 January 2026; real tokens are read in tests/court/test_timestamp.py."""
+    from portcullis_ml.court import timestamp, verdict
+
+    anchor = timestamp.Anchor(timestamp.read_date("2026-01-01"), 1)
+    monkeypatch.setattr(timestamp, "anchored", lambda *_: anchor)
+    monkeypatch.setattr(verdict, "anchored", lambda *_: anchor)
+    monkeypatch.setattr(timestamp, "roots_in", lambda _: ["a root"])
+    monkeypatch.setattr(timestamp, "new_request", lambda _: b"a request")
+
+
+def test_the_walk_through_of_ownership_does_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dated: None
+) -> None:
+    """Every command of the page in order, with a server on this machine as the suspect."""
+    from tests.gateway.harness import running
+
+    from portcullis_ml.gateway.modelserver import ModelServer
+
+    page = ROOT / "docs" / "tutorial-ownership.md"
+    monkeypatch.chdir(tmp_path)
+    making, stealing = blocks(page, "python")
+    exec(compile(making, page.name, "exec"), {})
+    (tmp_path / "authority.pem").touch()
+    thief: dict[str, Any] = {}
+    exec(compile(stealing, page.name, "exec"), thief)
+    mark, date, claim, judge, other = blocks(page, "sh")
+    steps(mark + date, "")
+    with running(ModelServer(*thief["served"]())) as url:
+        steps(claim + judge + other, url)
+    verdict = json.loads(Path("judge/portcullis-verify/verdict.json").read_text())
+    assert (verdict["verdict"], verdict["evidence"]["n"]) == ("derived", 30)
+    assert verdict["evidence"]["p_value"] < 1e-20
+
+
+def steps(text: str, url: str) -> None:
+    """Run the lines of a page's shell block here; "# exit code N" behind a line says what it ends with."""
+    for line in text.splitlines():
+        words = shlex.split(line.replace("http://127.0.0.1:9000", url), comments=True)
+        code = int(line.rpartition("# exit code ")[2]) if "# exit code " in line else 0
+        if words[0] == "cd":
+            os.chdir(words[1])
+        elif words[0] == "curl":
+            Path(words[words.index("-o") + 1]).write_bytes(b"a token")
+        elif words[0] in ("cp", "mkdir"):
+            subprocess.run(words, check=True)
+        else:
+            assert words[0] == "portcullis", line
+            found = CliRunner().invoke(app, words[1:])
+            assert found.exit_code == code, f"{line}\n{found.output}"

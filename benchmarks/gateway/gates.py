@@ -3,6 +3,7 @@
 python gates.py bare UPSTREAM CLIENT            CLIENT: own (the gate's own client), or aiohttp
 python gates.py full UPSTREAM D STORED [clocked] [scores=NAME] [front=uvicorn]
                                                 UPSTREAM may begin with "binary+": raw bytes go on
+python gates.py guard UPSTREAM D FILE            with the [[guard]] stages in this file, which may be empty
 python gates.py soak UPSTREAM D CLIENTS CAP FOLDER              nothing on record; many clients, a smaller cap
 """
 
@@ -221,6 +222,15 @@ async def full(upstream: str, d: int, stored: int, words: list[str]) -> None:
     print(json.dumps(found), flush=True)
 
 
+async def guard(upstream: str, d: int, stages: str) -> None:
+    """A gate with any guard; nothing is on record."""
+    folder = Path(tempfile.mkdtemp())
+    text = policy_text(upstream, d, folder, {"c": KEY})
+    start, end = text.index("[[guard]]"), text.index("[state]")
+    policy = parse_policy(text[:start] + Path(stages).read_text() + "\n" + text[end:] + UNLIMITED, folder=folder)
+    await until_told(Server(policy))
+
+
 class Pulse:
     """Second by second: requests, microseconds of this thread for each, microseconds of a fixed piece of work (how fast
     the core is just now), the share of moments at which a snapshot was being written, milliseconds of garbage
@@ -312,5 +322,7 @@ if __name__ == "__main__":
         uvloop.run(bare(*words))
     elif kind == "full":
         uvloop.run(full(words[0], int(words[1]), int(words[2]), words[3:]))
+    elif kind == "guard":
+        uvloop.run(guard(words[0], int(words[1]), words[2]))
     else:
         uvloop.run(soak(words[0], int(words[1]), int(words[2]), int(words[3]), Path(words[4])))

@@ -351,3 +351,25 @@ def test_everyday_estimators_are_read_from_skops(tmp_path, kind):
     np.savez(tmp_path / "t.npz", x=x, y=y)
     experiment = load(tmp_path / "m.skops", tmp_path / "t.npz")
     np.testing.assert_allclose(experiment.model.scores(x), model.predict_proba(x), atol=1e-12)
+
+
+def test_a_pool_of_pictures_is_grouped_by_its_folders(tmp_path, named) -> None:
+    from PIL import Image
+
+    from portcullis_ml.models.function import FunctionModel
+
+    for i in range(6):
+        (tmp_path / "pool" / f"kind {i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), 40 * i).save(tmp_path / "pool" / f"kind {i % 2}" / f"{i}.png")
+    (tmp_path / "pool" / "broken.png").write_bytes(b"no")
+    x = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "test.npz", x=x, y=np.arange(30) % 3)
+    bright = FunctionModel(lambda x: np.eye(3)[(x[:, 0, 0] * 2.99).astype(int)], input_shape=(8, 8), n_classes=3)
+    experiment = ExperimentSpec(
+        victim=named(bright), test=str(tmp_path / "test.npz"), pool=str(tmp_path / "pool")
+    ).load()
+    assert experiment.pool is not None
+    assert experiment.pool.shape == (6, 8, 8)
+    assert sorted(set(experiment.pool_groups)) == ["kind 0", "kind 1"]
+    assert experiment.pool_labels is None
+    assert any("6 of 7 pictures were read. 1 could not be: broken.png" in note for note in experiment.notes)

@@ -140,6 +140,20 @@ def test_a_marked_victims_copy_is_examined(here, tmp_path, word):
     assert honest.measures["labels_changed"].value > 0  # beside the plain victim, where the marked one was trained anew
 
 
+def test_a_scheme_without_its_innocent_models_is_inconclusive_in_records_and_report(here, tmp_path):
+    """The thief's pool has no labels here, so that no innocent model can be trained."""
+    names = {"attack": "knockoff", "defense": "known_errors"}
+    mark = mark_named("known_errors")
+    cell = cell_for(here, attack_named("knockoff"), budget=100, learner=TREE, mark=mark, names=names)
+    record = run(here, tmp_path, cell)
+    on_copy, on_victim = record.then
+    assert on_victim["measures"]["matches"].value == 1
+    assert {link["notes"]["verdict"] for link in (on_copy, on_victim)} == {"inconclusive"}
+    assert "needs 20 innocent models to compare with, and 0 were given" in on_copy["notes"]["lacking"]
+    lines = sentences(read([json.loads(json.dumps(record.to_json()))]))
+    assert any("p-value 1 (inconclusive)" in line for line in lines)
+
+
 def test_a_plan_crosses_marks_and_privacy_with_the_rest():
     privacy = by_name(["loss_threshold"], privacy_named)
     plan = replace(PLAN, marks=SERVED, privacy=privacy, then=list(privacy.values()), seeds=[0])
@@ -207,3 +221,12 @@ def test_a_scikit_learn_victim_is_shadowed_by_its_own_estimator(here):
     tree = SklearnModel(DecisionTreeClassifier().fit(experiment.test_x, experiment.test_y))
     assert isinstance(shadow_learner(replace(experiment, model=tree)), SameKind)
     assert not isinstance(shadow_learner(experiment), SameKind)
+
+
+def test_a_copy_is_inverted_and_what_comes_back_is_judged_by_class(here, tmp_path):
+    links = (link_named("mi_face(iterations=20)"),)
+    record = run(here, tmp_path, cell_for(here, attack_named("equation_solving"), budget=60, then=links))
+    (link,) = record.then
+    assert link["outcome"] == "done"
+    assert link["measures"]["nearest_mean"].n == 3
+    assert "leak" not in link["notes"]  # a typical input of a class is no training row

@@ -71,6 +71,28 @@ def test_what_a_detector_takes_is_written_as_a_watch(files):
     assert DEFENSES.build(policy) == stage
 
 
+def test_an_artifact_that_several_units_take_is_written_for_each(files):
+    result = call(*words(files, "evaluation_set(rows=60)", "--out", "set", "--json"))
+    assert result.exit_code == 0, result.output
+    use = json.loads(result.stdout)["use"]
+    artifact = Artifact.at("set")
+    stages = [DEFENSES.build(shlex.split(line)[1]) for line in use["audit"].splitlines()]
+    assert [stage.detector.name for stage in stages] == ["coverage", "extraction_monitor"]
+    assert [stage.detector.evaluation for stage in stages] == [artifact, artifact]
+    assert [DEFENSES.build(policy) for policy in tomllib.loads(use["policy"])["guard"]] == stages
+
+
+def test_the_setting_that_goes_with_an_artifact_is_written_too(files):
+    from portcullis_ml.cli.prepare import _as_setting
+
+    folder = str(Artifact.at(files["train"]))
+    use = _as_setting("class_means", folder)
+    stages = [DEFENSES.build(shlex.split(line)[1]) for line in use["audit"].splitlines()]
+    assert [DEFENSES.build(policy) for policy in tomllib.loads(use["policy"])["guard"]] == stages
+    assert (stages[0].name, stages[0].score) == ("out_of_domain", "mahalanobis")
+    assert stages[1].detector.name == "mahalanobis"
+
+
 def test_the_same_seed_writes_the_same_and_another_seed_another(files):
     found = [
         json.loads(call(*words(files, "domain_filter(epochs=3)", "--json", "--out", out, "--seed", seed)).stdout)
@@ -99,7 +121,7 @@ def test_a_hardened_victim_is_taken_wherever_a_victim_is(files):
 @pytest.mark.parametrize(
     ("unit", "more", "sentence"),
     [
-        ("domain_filtr", [], "got 'domain_filtr'. Did you mean domain_filter?"),
+        ("domain_filtr", [], "got 'domain_filtr'. Did you mean domain_filter"),
         ("rounding", [], "must be one of those in `portcullis list recipes` or `portcullis list hardening`"),
         ("domain_filter(epochs=0)", [], "DomainFilter.epochs must be an int of at least 1; got 0."),
         ("domain_filter", ["--out", "full"], "A new or an empty folder was expected at full; something is there."),

@@ -80,6 +80,21 @@ def test_flagged_labels_are_right_by_chance_when_shuffled_and_never_when_fixed()
         assert low <= kept <= high
 
 
+@pytest.mark.parametrize("then", ["shuffled", "fixed", "label_only"])
+def test_honest_accuracy_is_that_of_passed_rows_and_that_of_shuffled_ones_by_their_shares(then):
+    """TPR x accuracy + (1 - TPR) x shuffled accuracy: an honest client half of whose rows are taken for foreign."""
+    x = rows(4000, 3)
+    clean, flagged = answer_to(x), x.sum(axis=1) > 2
+    rng = np.random.default_rng(0)
+    truth = np.where(rng.random(4000) < 0.8, clean.labels, (clean.labels + rng.integers(1, 5, 4000)) % 5)
+    guard = Guard(OutOfDomain(filter=toy_filter(), then=then), key=b"k" * 32, interface=API)
+    right = guard.release(Request("honest", x), clean).answer.labels == truth
+    passed, accuracy = (~flagged).mean(), (clean.labels == truth)[~flagged].mean()
+    shuffled = {"shuffled": 0.2, "fixed": 0.05, "label_only": 0.8}[then]  # chance; below chance; as before
+    assert right.mean() == pytest.approx(passed * accuracy + (1 - passed) * right[flagged].mean())
+    assert right[flagged].mean() == pytest.approx(shuffled, abs=0.03)
+
+
 def test_msp_flags_what_the_undefended_model_doubts():
     guard = Guard(
         CATALOG.load("prediction_poisoning")(surrogate=toy_surrogate(), eps=0.8),
@@ -121,7 +136,10 @@ def test_it_is_built_from_words_and_keeps_labels_when_it_says_so():
 
 def test_a_filter_of_another_api_is_refused_in_a_sentence(tmp_path):
     defense = OutOfDomain(filter=toy_filter())
-    with pytest.raises(InputError, match=r"must be a filter of rows \(7,\); this one is of \(4,\)"):
+    with pytest.raises(
+        InputError,
+        match=r"must be a filter of rows \(7,\) that knows two sides, own and outside; this one is of \(4,\)",
+    ):
         defense.bind(Interface(input_shape=(7,), n_classes=2))
     with pytest.raises(NotApplicable, match="needs whole rows"):
         defense.bind(API.revealing(missing=True))

@@ -116,6 +116,14 @@ def test_it_misses_small_steps_that_cover_less_than_honest_questions_do() -> Non
     assert max(synthetic) < min(honest) < 50
 
 
+def test_an_honest_client_who_ranges_widely_looks_like_a_thief() -> None:
+    """What it costs, measured: ten honest clients of one corner of the domain, ten of all of it, 300 questions each."""
+    detector = monitor()
+    for stream, alarmed in ((narrow, 0), (wide, 10)):
+        states = [after(detector, stream(300, 100 + seed)) for seed in range(10)]
+        assert sum(state.suspicion > detector.threshold for state in states) == alarmed
+
+
 def test_of_categories_the_share_that_was_asked_counts() -> None:
     api = Interface(
         input_shape=(2,), n_classes=2, features=(Feature("kind", values=("a", "b", "c", "d")), Feature("n", 0.0, 10.0))

@@ -86,6 +86,9 @@ def test_a_tree_is_fitted_when_a_quarter_as_many_questions_have_come() -> None:
     suspicion = detector.update(detector.start(), Request("a", x), striped(x))
     fitted = [1 + i for i in range(1, 400) if not np.array_equal(suspicion[i], suspicion[i - 1], equal_nan=True)]
     assert {20, 40, 60, 125} <= set(fitted) <= {20, 40, 60, 80, 100, 125, 156, 195, 243, 303, 378}
+    often = monitor(every=20, growth=0)
+    again = often.update(often.start(), Request("a", x), striped(x))
+    assert again[-1] == monitor(every=400).update(often.start(), Request("a", x), striped(x))[-1]  # a fit at the 400th
 
 
 @pytest.mark.parametrize("measure", ["agreement", "gain"])

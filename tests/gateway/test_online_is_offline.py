@@ -43,6 +43,14 @@ STAGES = {
     "coverage": '[[guard]]\nunit = "watch"\n'
     'detector = { unit = "coverage", evaluation = "{evaluation_set}", threshold = 0.001 }\n'
     'then = { unit = "label_only" }\n',
+    "trained": WATCH + 'then = { unit = "out_of_domain", filter = "{domain_filter}" }\n'
+    '[[guard]]\nunit = "watch"\n'
+    'detector = { unit = "extraction_monitor", evaluation = "{evaluation_set}", every = 20 }\n'
+    'then = { unit = "label_only" }\n'
+    '[[guard]]\nunit = "watch"\ndetector = { unit = "hardness", steps = "{training_steps}" }\n'
+    'then = { unit = "rounding" }\n'
+    '[[guard]]\nunit = "watch"\ndetector = { unit = "low_confidence" }\n'
+    'then = { unit = "top_k" }\n',
     "mahalanobis": '[[guard]]\nunit = "watch"\n'
     'detector = { unit = "mahalanobis", fitted = "{class_means}", threshold = 0.01, above = 0.3 }\n'
     'then = { unit = "out_of_domain", score = "mahalanobis", filter = "{class_means}", then = "fixed" }\n',

@@ -1,4 +1,4 @@
-"""Input quantisation: levels, cuts that are trained, steps that change nothing, and copies that it fails to stop."""
+"""Input quantisation: its levels, cuts that are trained, steps that change nothing, copies that it does not stop."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def test_every_number_goes_to_the_nearest_level_of_its_column(levels: int) -> No
     found = layer(torch.tensor(asked, dtype=torch.float32)).numpy()
     np.testing.assert_allclose(found, nearest(asked, seen.min(0), seen.max(0), levels), atol=1e-5)
     assert max(len(np.unique(column.round(4))) for column in found.T) <= levels
+
+
+def test_gradients_are_those_of_sigmoids_and_answers_those_of_steps() -> None:
+    model = quantised(levels=3)
+    gradient = model.input_gradient(X[:20], np.eye(10)[Y[:20]], of="log_probs")
+    assert (np.abs(gradient).max(axis=(1)) > 0).all()
+    layer, asked = layer_of(model), torch.tensor(X[:20], dtype=torch.float32)
+    torch.testing.assert_close(layer(asked.clone().requires_grad_(True)).detach(), layer(asked))
 
 
 def test_all_pixels_of_a_picture_share_one_range() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import ComplementNB
 
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Feature, Interface, Model
 from portcullis_ml.models import auto, families
 from portcullis_ml.models.auto import AutoLearner, AutoModel
+from portcullis_ml.models.boosters import PACKAGES, installed
 from portcullis_ml.models.families import FAMILIES, fit_family, log_ratios
 from portcullis_ml.models.quantiles import MOST_VALUES, QuantileEncoding
 from portcullis_ml.models.sklearn import SklearnModel
@@ -69,7 +72,9 @@ def test_the_family_is_found_from_labels() -> None:
 def test_every_family_is_scored_on_rows_set_aside_and_the_best_is_fitted_to_all() -> None:
     x = rows(300)
     told = chosen(fit(x, linear_victim().scores(x)))
-    assert {name for name in told["set_aside"] if "+" not in name} == set(FAMILIES)
+    assert {name for name in told["set_aside"] if "+" not in name} == (
+        set(FAMILIES) - set(PACKAGES) - {"words", "bayes"}
+    ) | set(installed()[:1])
     assert told["fitted"] == {"linear": pytest.approx(1, abs=0.05)}  # exact by itself: no blend does better
     assert told["rows"] == 300
 
@@ -186,7 +191,9 @@ def test_wide_rows_such_as_text_get_no_boosted_trees_and_one_weight_for_all_colu
     x = rng.random((120, auto.WIDE + 100)) * (rng.random((120, auto.WIDE + 100)) < 0.02)
     victim = SoftmaxRegression(rng.normal(size=(2, x.shape[1])) * 9, np.zeros(2))
     told = chosen(AutoLearner().fit(x, victim.scores(x), rng=rng))
-    assert {name for name in told["set_aside"] if "+" not in name} == {"linear", "network", "kernel"}
+    assert {name for name in told["set_aside"] if "+" not in name} == {"words", "linear", "network", "kernel"}
+    centred = chosen(AutoLearner().fit(x - 0.1, victim.scores(x), rng=rng))  # no text has columns below 0
+    assert {name for name in centred["set_aside"] if "+" not in name} == {"linear", "network", "kernel"}
 
 
 def test_the_columns_of_one_category_share_a_group() -> None:
@@ -214,3 +221,46 @@ def test_words_keep_their_own_scale_and_get_no_ranks() -> None:
     z = np.tile([[0.0, 0.0], [0.1, 2.0]], (5, 1))
     together = families._Scale.of(z, together=True)(z)
     assert np.ptp(together[:, 1]) == pytest.approx(20 * np.ptp(together[:, 0]))
+
+
+def documents(n: int, seed: int) -> tuple[Array, Array]:
+    """(n, 600) counts of words, common ones that say nothing and rare ones of three topics, and the topics."""
+    rng = np.random.default_rng(seed)
+    topic = rng.integers(3, size=n)
+    shares = np.full((n, 600), 0.02)
+    shares[:, :20] = 0.6
+    for t in range(3):
+        shares[topic == t, 100 + 150 * t : 250 + 150 * t] *= 3
+    return rng.poisson(shares).astype(float), topic
+
+
+def test_text_is_learned_from_labels_as_well_as_by_a_stranger_who_knows_text() -> None:
+    (x, topics), (fresh, truth) = documents(240, 0), documents(600, 1)
+    copy = AutoLearner().fit(x, np.eye(3)[topics], rng=np.random.default_rng(0))
+    assert set(chosen(copy)["set_aside"]) >= {"words labels", "bayes labels"}
+    found = (copy.scores(fresh).argmax(axis=1) == truth).mean()
+    stranger = (ComplementNB().fit(x, topics).predict(fresh) == truth).mean()
+    plain = (LogisticRegression(max_iter=500).fit(x, topics).predict(fresh) == truth).mean()
+    assert stranger > plain + 0.05  # or there would be nothing to know about text
+    assert found > stranger - 0.02
+
+
+def test_ranges_of_single_columns_leave_words_as_they_are() -> None:
+    """A table's schema may say how often each word was seen at most; that makes no rare word worth more."""
+    x, topics = documents(120, 0)
+    x = x[:, x.max(axis=0) > 0]
+    copies = [
+        learner.fit(x, np.eye(3)[topics], rng=np.random.default_rng(0))
+        for learner in (
+            AutoLearner(families=("linear",)),
+            AutoLearner(families=("linear",)).knowing(
+                Interface(input_shape=x.shape[1:], n_classes=3, bounds=(0.0, 9.0))
+            ),
+        )
+    ]
+    np.testing.assert_allclose(copies[0].scores(x), copies[1].scores(x))
+
+
+def test_a_family_that_wants_labels_says_so_where_it_is_given_probabilities() -> None:
+    with pytest.raises(ValueError, match="The family bayes learns from labels only"):
+        fit_family("bayes", rows(20), np.full((20, 2), 0.5), 0)

@@ -61,6 +61,8 @@ def test_what_cannot_be_stacked_is_trained_one_by_one():
     assert stackable(TorchLearner(network="mlp"), (64,), 10)
     assert not stackable(TorchLearner(network="mlp", patience=2), (64,), 10)
     assert not stackable(TorchLearner(network="one_of_3_mlp"), (64,), 10)
+    assert stackable(TorchLearner(network="digits_cnn"), (8, 8), 10)
+    assert not stackable(TorchLearner(network="prada_mnist"), (28, 28), 10)  # slower as a stack on a CPU
     learner = TorchLearner(network="mlp", epochs=1, patience=1)
     assert len(train_shadows(learner, X, Y, 10, models=2, rng=np.random.default_rng(0)).models) == 2
 

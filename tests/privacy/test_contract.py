@@ -20,16 +20,18 @@ from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.measures.membership import membership_measures
 from portcullis_ml.privacy import CATALOG
 
-from .toys import API, MEMBER, SETUPS, candidates
+from .toys import MEMBER, SETUPS, candidates
 
 NAMES = sorted(CATALOG)
 
 
 def run(name: str, *, budget: int = 1_000, seed: int = 0, **changes) -> tuple[Leakage, LocalOracle]:
     setup = SETUPS[name]
-    oracle = LocalOracle(setup.model, API.revealing(**changes.pop("interface", {})), budget=budget, **changes)
+    oracle = LocalOracle(
+        setup.model, setup.interface.revealing(**changes.pop("interface", {})), budget=budget, **changes
+    )
     attack: PrivacyAttack = CATALOG.build(setup.words)
-    return attack(oracle, setup.knowledge, candidates(), rng=np.random.default_rng(seed)), oracle
+    return attack(oracle, setup.knowledge, setup.rows or candidates(), rng=np.random.default_rng(seed)), oracle
 
 
 def test_every_attack_has_a_setup() -> None:
@@ -56,7 +58,7 @@ def test_every_candidate_gets_a_suspicion_and_members_are_found(name: str) -> No
     leakage, _ = run(name)
     if leakage.membership is None:
         assert leakage.recovered is not None
-        assert leakage.recovered.shape[1:] == API.input_shape
+        assert leakage.recovered.shape[1:] == SETUPS[name].interface.input_shape
         return
     assert leakage.membership.shape == MEMBER.shape
     assert membership_measures(leakage.membership, MEMBER)["auc"].low > 0.5
@@ -74,7 +76,7 @@ def test_a_guard_that_refuses_leaves_what_was_learnt(name: str) -> None:
 def test_an_interface_that_shows_too_little_is_refused_before_the_first_query(name: str) -> None:
     attack: PrivacyAttack = CATALOG.build(SETUPS[name].words)
     needs = attack.needs
-    oracle = LocalOracle(SETUPS[name].model, API.revealing(reveals=Reveals.LABELS), budget=10)
+    oracle = LocalOracle(SETUPS[name].model, SETUPS[name].interface.revealing(reveals=Reveals.LABELS), budget=10)
     lacking = needs.lacking(oracle.interface, Knowledge(), attack.name)
     if lacking is None:
         attack(oracle, Knowledge(), candidates(), rng=np.random.default_rng(0))
@@ -88,7 +90,7 @@ def test_an_interface_that_shows_too_little_is_refused_before_the_first_query(na
 def test_no_candidates_are_no_error(name: str) -> None:
     attack: PrivacyAttack = CATALOG.build(SETUPS[name].words)
     nobody = Rows(candidates().x[:0], candidates().y[:0])
-    oracle = LocalOracle(SETUPS[name].model, API, budget=10)
+    oracle = LocalOracle(SETUPS[name].model, SETUPS[name].interface, budget=10)
     leakage = attack(oracle, SETUPS[name].knowledge, nobody, rng=np.random.default_rng(0))
     assert leakage.membership is None or len(leakage.membership) == 0
 
@@ -99,7 +101,7 @@ def test_global_generators_and_candidates_stay_untouched(name: str) -> None:
     given = candidates()
     setup = SETUPS[name]
     attack: PrivacyAttack = CATALOG.build(setup.words)
-    attack(LocalOracle(setup.model, API, budget=100), setup.knowledge, given, rng=np.random.default_rng(0))
+    attack(LocalOracle(setup.model, setup.interface, budget=100), setup.knowledge, given, rng=np.random.default_rng(0))
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # noqa: NPY002
     assert np.array_equal(given.x, candidates().x)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.types import Array, Interface, Labels, Model, Rows
+from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model, Rows
 from portcullis_ml.models.kernel import KernelRegression
+from portcullis_ml.models.softmax import SoftmaxRegression
 
 __all__ = ["API", "KNOWING", "MEMBER", "SETUPS", "Memorizes", "Memory", "Setup", "candidates"]
 
@@ -63,16 +64,42 @@ class Setup:
     model: Model = field(default_factory=overfitted)
     knowledge: Knowledge = field(default_factory=Knowledge)
     queries: int = 60  # that it needs for all candidates
+    interface: Interface = API
+    rows: Rows | None = None  # the candidates, where they are not those of all
 
 
 rng = np.random.default_rng(2)
 KNOWING = Knowledge(pool=rng.random((40, 3)), pool_groups=rng.integers(4, size=40), learner=Memorizes())
+TABLE = Interface(
+    input_shape=(3,),
+    n_classes=4,
+    features=(
+        Feature("height", 0.0, 1.0),
+        Feature("color", values=("red", "green", "blue")),
+        Feature("weight", 0.0, 1.0),
+    ),
+)
+COLORED = X.copy()
+COLORED[:, 1] = rng.integers(3, size=60)
 KERNEL = KernelRegression(X[MEMBER][:5], np.ones((5, 4)), np.zeros(4), 0.5)
 SETUPS = {
+    "attribute_inference": Setup(
+        "attribute_inference(column=color, batch=16)",
+        Memory(COLORED[MEMBER], Y[MEMBER]),
+        Knowledge(pool=COLORED[~MEMBER]),
+        queries=180,
+        interface=TABLE,
+        rows=Rows(COLORED, Y),
+    ),
     "gap": Setup("gap(batch=16)"),
     "label_only": Setup("label_only(batch=16, anchors=2, steps=3)", queries=60 + 60 * 6),
     "lira": Setup("lira(batch=16, models=4)", knowledge=KNOWING),
     "loss_threshold": Setup("loss_threshold(batch=16)"),
+    "mi_face": Setup(
+        "mi_face(iterations=20)",
+        SoftmaxRegression(4 * np.eye(4, 3), np.zeros(4), input_shape=(3,)),
+        queries=4 * (1 + 20 * 4),
+    ),
     "representers": Setup("representers", KERNEL, Knowledge(model=KERNEL), queries=0),
     "rmia": Setup("rmia(batch=16, models=4)", knowledge=KNOWING, queries=100),
     "shadow": Setup("shadow(batch=16, models=4, hidden=16, steps=300)", knowledge=KNOWING),

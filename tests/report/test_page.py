@@ -242,6 +242,7 @@ def test_without_the_training_set_recovered_rows_stand_alone() -> None:
     [
         ({"network": 0.41, "boosted": 0.62}, "trained: boosted trees 0.6, network 0.4"),
         ({"boosted labels": 1.03}, "trained: boosted trees on labels"),
+        ({"constant": 1.0}, "trained: one answer for every row"),
         (
             ["picture_flat, mirrored", "picture_pooled", "picture_pooled"],
             "trained: picture flat, mirrored; picture pooled",

@@ -45,7 +45,7 @@ __all__ = ["audit_cell", "representers_note"]
 UNIFORM = 10_000  # points for agreement on the whole input space
 PROBED = 256  # test rows on which a copy must say something
 CURVE = 24  # points of a curve at most
-INNOCENTS = 5  # models that a mark is tried on beside the copy
+INNOCENTS = 5  # models that a mark is tried on beside the copy, or more where its scheme needs more
 THIEF = "thief"  # the client name under which an attack asks
 
 
@@ -102,7 +102,8 @@ def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> R
         rng, watch = cell.rng("attack"), workspace.report
         knowledge = replace(target.knowledge, learner=shadow_learner(target.experiment, device))
         leakage = attack(oracle, knowledge, candidates, rng=rng, watch=watch)
-    measures, notes = leakage_measures(leakage, member, target.experiment, cell.rng("leak"))
+    pool = None if knowledge.pool is None else Rows(knowledge.pool, knowledge.pool_groups)
+    measures, notes = leakage_measures(leakage, candidates, member, target.experiment, cell.rng("leak"), pool=pool)
     return Record(
         cell=cell,
         measures=measures,
@@ -129,22 +130,24 @@ def _links(cell: Cell, copy: Model, target: Target, exam: Exam) -> list[dict[str
         log = MarkLog()
         if target.guard is not None and target.mark.stage is not None:
             log = target.mark.scheme.log(target.guard.store.load((THIEF, target.guard.names[-1])))
-        innocents = _innocents(cell, target)
+        innocents = _innocents(cell, target, max(INNOCENTS, target.mark.scheme.least))
         done.append(court(cell, target.mark, log, copy, target.interface, innocents))
         if target.mark.stage is None:  # did the mark take at all?
             done.append(
-                court(cell, target.mark, log, target.mark.model, target.interface, (), of=" on the marked victim")
+                court(
+                    cell, target.mark, log, target.mark.model, target.interface, innocents, of=" on the marked victim"
+                )
             )
     return done
 
 
-def _innocents(cell: Cell, target: Target) -> list[Model]:
+def _innocents(cell: Cell, target: Target, n: int) -> list[Model]:
     """Models that owe the mark nothing: trained by the thief's learner on the pool's own labels, where it has them."""
     experiment, known = target.experiment, target.knowledge
     classes = experiment.interface.n_classes
     if known.pool is None or experiment.pool_labels is None or known.learner is None:
         return []
-    rngs = [cell.rng("innocent", str(i)) for i in range(INNOCENTS)]
+    rngs = [cell.rng("innocent", str(i)) for i in range(n)]
     return [own_labels(known, experiment.pool_labels, classes, rng) for rng in rngs]
 
 
@@ -156,7 +159,7 @@ def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[s
         leakage = PRIVACY.build("representers")(oracle, Knowledge(model=copy), nobody, rng=cell.rng("leak"))
     except NotApplicable:
         return None
-    note: dict[str, Any] = leakage_measures(leakage, np.empty(0, bool), experiment, cell.rng("leak"))[1]["leak"]
+    note: dict[str, Any] = leakage_measures(leakage, nobody, np.empty(0, bool), experiment, cell.rng("leak"))[1]["leak"]
     return note
 
 

@@ -73,6 +73,7 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes += _said_of(judging, model)
     for what, rows in made.items():
         notes += _dropped(what, rows)
+        notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
         notes=tuple(notes),
@@ -137,8 +138,8 @@ def _labelled(
         return rows
     known = np.arange(n_classes)
     if what == "The pool" and rows.classes is None and not np.isin(rows.y, known).all():
-        notes.append("The pool's labels are not the victim's classes, and were left out.")
-        return replace(rows, y=None)
+        notes.append("The pool's labels are not the victim's classes; they are taken for groups of the pool alone.")
+        return replace(rows, y=None, groups=rows.y)
     return numbered(rows, words, what)
 
 
@@ -184,7 +185,7 @@ def _right(model: Model, test: LabelledRows) -> float | None:
     assert test.y is not None
     try:
         scores = model.scores(test.x[:JUDGED])
-    except InputError:
+    except Exception:  # rows of another scale are a trial, and somebody's own code may raise anything
         return None
     return float((scores.argmax(axis=1) == test.y[:JUDGED]).mean()) if np.isfinite(scores).all() else None
 

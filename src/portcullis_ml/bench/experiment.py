@@ -42,6 +42,7 @@ class Experiment:
     """The victim, the rows and what is known of them, loaded.
 
     pool_labels  (n,) the pool's own labels in the victim's classes, or None
+    pool_groups  (n,) what the pool's own source sorts its rows by, or None; never the victim's classes
     overlap      rows of the pool that the victim was trained on; None when nobody could check
     train        rows that the victim was trained on, where they are known; no thief and no learner of theirs sees them
     train_y      (n,) the true classes of those rows, where they are known
@@ -63,6 +64,7 @@ class Experiment:
     splits: str
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
+    pool_groups: np.ndarray | None = None
     train: Array | None = None
     train_y: Labels | None = None
     together: Labels | None = None
@@ -228,6 +230,7 @@ def _with_outside(spec: ExperimentSpec, experiment: Experiment) -> Experiment:
         experiment,
         pool=pool[left],
         pool_labels=None if labels is None else labels[left],
+        pool_groups=None if experiment.pool_groups is None else experiment.pool_groups[left],
         together=None if experiment.together is None else experiment.together[left],
         overlap=experiment.overlap and _overlap(experiment.train, pool[left]),
         names=experiment.names | {"data": data | {"sha256": fingerprint(data["sha256"], pool[left])}},
@@ -324,6 +327,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         test_y=test.y,
         pool=pool_x,
         pool_labels=None if pool is None or pool.y is None else pool.y[slice(spec.rows)],
+        pool_groups=None if pool is None or pool.groups is None else pool.groups[slice(spec.rows)],
         overlap=None if train is None or pool_x is None else _overlap(train.x, pool_x),
         names={
             "victim": _identified(victim, model, test.x),

@@ -55,6 +55,12 @@ FLAGS: dict[str, Flag] = {
         "What it could have done with the rest is unknown, so agreement at the full budget may be too low.",
         "Give a larger pool, or compare at the number of queries that was really paid.",
     ),
+    "control_is_not_random": Flag(
+        "An attack finds members of a model that was not trained on them",
+        "the interval of its area under the curve lies above 50% on a model that was trained without all candidates",
+        "What it finds is not membership but how members were chosen, and it finds that in the victim too.",
+        "Draw members and non-members from the same source at random, and count only what goes beyond this control.",
+    ),
     "difference_within_error": Flag(
         "The intervals are wider than the difference",
         "the worst attacker's interval behind the defense overlaps the worst attacker's interval without it",
@@ -78,6 +84,24 @@ FLAGS: dict[str, Flag] = {
         "the defense changed the label of at least one honest query",
         "A defense can always lower theft by answering wrongly; the cost falls on the honest clients as well.",
         "Read agreement together with the accuracy that honest clients keep.",
+    ),
+    "members_by_class": Flag(
+        "Members and non-members have different classes",
+        "a chi-squared test says so at one in a thousand",
+        "An attack that guesses by the class alone looks as if it saw membership.",
+        "Draw both at random from the same rows, or give as many of each class.",
+    ),
+    "members_look_different": Flag(
+        "Members can be told without the model",
+        "a classifier that sees the candidates and never the model tells members from others better than chance",
+        "The two sets come from different sources or times, and an attack may find that instead of membership.",
+        "Draw both at random from the same rows; until then, count only what goes beyond the blind baseline.",
+    ),
+    "no_innocent_control": Flag(
+        "No control was run on a model without the candidates",
+        "there was no pool of labelled rows to train one on",
+        "Such a model shows what an attack finds where there is nothing to be found.",
+        "Give labelled rows that are neither members nor non-members with --pool.",
     ),
     "one_account": Flag(
         "The thief had one account only",
@@ -134,6 +158,18 @@ FLAGS: dict[str, Flag] = {
         "at least one row of the thief's transfer set is also a test row",
         "Agreement on a row whose answer was bought measures memory, not the copy.",
         "Remove the test rows from the pool and the seeds.",
+    ),
+    "threshold_on_evaluated_rows": Flag(
+        "A threshold was set on the rows that it is judged by",
+        "fewer than 10 of the evaluated non-members set the threshold for a false positive rate of 1%",
+        "The interval is over members and takes the threshold as given, so it says less than the whole uncertainty.",
+        "Give at least 1,000 non-members, or read the rate at 10%.",
+    ),
+    "too_few_non_members": Flag(
+        "Too few non-members for the rate that is named",
+        "fewer than 10 false positives are to be expected at a false positive rate of 0.1%",
+        "A few rows decide where the threshold lies, and the share of members found moves with them.",
+        "Give at least 10,000 non-members, or read the rate at 1%.",
     ),
 }
 

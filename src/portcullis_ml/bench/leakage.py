@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.bench.experiment import Experiment, victims_learner
+from portcullis_ml.bench.privacy_rows import guessed_measures, inverted_measures
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.privacy import Leakage
-from portcullis_ml.core.types import Estimate, Learner, Rows
+from portcullis_ml.core.types import Estimate, Learner, Model, Rows
 from portcullis_ml.measures.membership import membership_measures
 from portcullis_ml.measures.recovered import match_recovered
 
@@ -49,13 +50,30 @@ def shadow_learner(experiment: Experiment, device: str = "cpu") -> Learner:
 
 
 def leakage_measures(
-    leakage: Leakage, member: NDArray[np.bool_], experiment: Experiment, rng: np.random.Generator
+    leakage: Leakage,
+    rows: Rows,
+    member: NDArray[np.bool_],
+    experiment: Experiment,
+    rng: np.random.Generator,
+    *,
+    pool: Rows | None = None,
+    apart: Model | None = None,
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
-    """Measures and notes of a record, from what an attack said and what is true."""
+    """Measures and notes of a record, from what an attack said of these rows and what is true.
+
+    pool   what the attacker knows of other people, with which a hidden column is guessed without the model too
+    apart  a classifier that was trained apart, which judges rebuilt inputs
+    """
     measures, notes = dict(leakage.measures), dict(leakage.notes)
+    found = leakage.recovered
     if leakage.membership is not None:
         measures |= membership_measures(leakage.membership, member)
-    if leakage.recovered is not None and len(leakage.recovered):
-        rows = leakage.recovered, experiment.train, experiment.test_x
-        notes["leak"] = match_recovered(*rows, experiment.interface, rng=rng)
-    return measures, notes
+    if found is None or not len(found):
+        return measures, notes
+    if "column" in notes:
+        more = guessed_measures(found, rows, member, pool, experiment, notes["column"], rng=rng)
+    elif "classes" in notes:
+        more = inverted_measures(found, notes["classes"], rows, member, apart, experiment)
+    else:
+        more = {}, {"leak": match_recovered(found, experiment.train, experiment.test_x, experiment.interface, rng=rng)}
+    return measures | more[0], notes | more[1]

@@ -25,14 +25,14 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Reveals
+from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Reveals, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam
 from portcullis_ml.measures.statistics import clopper_pearson
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["LINKS", "court", "follow", "link_named"]
+__all__ = ["LINKS", "UNMETERED", "bare", "court", "follow", "link_named"]
 
 UNMETERED = 10**9  # queries: whoever holds a model asks it for nothing
 EVASION = {"evasion": "portcullis_ml.measures.transferability:Transfer"}
@@ -62,11 +62,11 @@ def follow(
         name = _name(str(description["unit"]))
         try:
             if isinstance(unit, ExtractionAttack):
-                oracle = LocalOracle(copy, _bare(interface), budget=cell.budget)
+                oracle = LocalOracle(copy, bare(interface), budget=cell.budget)
                 copy = unit(oracle, replace(knowledge, defense=[]), rng=rng).model  # the copy stands behind no guard
                 link = _link(name, "extraction", exam.grade(copy, rng=rng).measures())
             elif isinstance(unit, PrivacyAttack):
-                link = _privacy(name, unit, copy, _bare(interface), experiment, knowledge, rng)
+                link = _privacy(name, unit, copy, bare(interface), experiment, knowledge, rng)
             elif isinstance(unit, Transfer):
                 link = _evasion(name, unit, copy, victim, experiment, exam, rng)
             else:
@@ -82,13 +82,14 @@ def court(
     cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Sequence[Model], of: str = ""
 ) -> dict[str, Any]:
     """The examination of a copy under the cell's mark, and of models that never saw the victim's answers."""
-    oracle = LocalOracle(copy, _bare(interface), budget=UNMETERED)
+    oracle = LocalOracle(copy, bare(interface), budget=UNMETERED)
     rng, commitment = cell.rng("court"), mark.key.commit()
     found = mark.scheme(mark.key, oracle, innocents, commitment=commitment, rng=rng, log=log)
     measures = {"matches": clopper_pearson(found.matches, found.n, unit="marked questions")}
     if found.tried:
         measures["false_claims"] = clopper_pearson(found.accused, found.tried, unit="innocent models")
-    notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, **found.notes}
+    notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, "verdict": found.verdict}
+    notes |= {"lacking": found.lacking, "assumed": list(found.assumed), **found.notes}
     return _link(_name(mark.scheme.name) + of, "ownership", measures, notes)
 
 
@@ -105,7 +106,8 @@ def _privacy(
     oracle = LocalOracle(copy, interface, budget=UNMETERED)
     held = replace(knowledge, model=copy, defense=[], rehearse=None, learner=shadow_learner(experiment))
     leakage = attack(oracle, held, candidates, rng=rng)
-    measures, notes = leakage_measures(leakage, member, experiment, rng)
+    pool = None if held.pool is None else Rows(held.pool, held.pool_groups)
+    measures, notes = leakage_measures(leakage, candidates, member, experiment, rng, pool=pool)
     return _link(name, "privacy", measures, notes)
 
 
@@ -130,7 +132,7 @@ def _name(unit: str) -> str:
     return next((word for word, path in LINKS.items() if unit in (word, path)), unit.rpartition(":")[2])
 
 
-def _bare(interface: Interface) -> Interface:
+def bare(interface: Interface) -> Interface:
     """The interface of a model in one's own hands: everything is shown, nothing explained."""
     return interface.revealing(reveals=Reveals.PROBS, decimals=None, explains=False)
 

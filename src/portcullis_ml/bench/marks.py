@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.experiment import ExperimentSpec, explaining, victims_learner
+from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, explaining, victims_learner
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.ownership import Key, Scheme
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Model, Rows
+from portcullis_ml.core.types import Learner, Model, Rows
+from portcullis_ml.models.sklearn import EstimatorLearner, SklearnModel
 from portcullis_ml.ownership import CATALOG as SCHEMES
 
-__all__ = ["Mark", "mark_of"]
+__all__ = ["Mark", "learner_of", "mark_of"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,30 @@ def _trained(spec: ExperimentSpec, mark: str, seed: int, secret: bytes) -> Model
     rng = derive(seed, "marked victim", mark)
     model: Model = scheme.embed(key, victims_learner(experiment, spec.device), rows, rng=rng)
     return explaining(model, spec, experiment.test_x)
+
+
+def learner_of(
+    experiment: Experiment, spec: ExperimentSpec, *, go_on: bool = False, epochs: int | None = None
+) -> tuple[Learner, Model | None]:
+    """(how the victim is trained anew, the model that training goes on from or None).
+
+    A classifier of scikit-learn is fitted again with its own settings, a network trained again or on; a victim that
+    was trained here has a procedure of its own. NotApplicable for what cannot be trained here.
+    """
+    model, known = experiment.model, experiment.names["victim"].get("learner")
+    start = model if go_on else None
+    if isinstance(model, SklearnModel) and not known:
+        found: Learner = EstimatorLearner(estimator=model.estimator)
+        start = None
+    elif known or getattr(model, "network", None):
+        found = victims_learner(experiment, spec.device)
+        if not known:
+            found = replace(found, network=model.network)  # type: ignore[type-var, attr-defined]
+        if epochs is not None and hasattr(found, "epochs"):
+            found = replace(found, epochs=epochs)  # type: ignore[type-var]
+    else:
+        raise NotApplicable(
+            f"{type(model).__name__} cannot be trained here. Write the rows to train on with --rows FILE.npz, and "
+            "train it as you always do."
+        )
+    return found, start

@@ -48,8 +48,11 @@ def read_outside(
     text: str, folder: str | None, target: str | None, features: Sequence[Feature] | None, shape: tuple[int, ...]
 ) -> Outside:
     """The rows in a file or in a data set of that name (its training part), as rows of the API."""
-    if text.endswith((".npz", ".npy", ".csv", ".csv.gz")):
-        name, rows = Path(text).name, read_rows("file of outside rows", Path(text), target=target, part="train")
+    path = Path(text)
+    if text.endswith((".npz", ".npy", ".csv", ".csv.gz", ".zip")) or path.is_dir():
+        pictures = None if features else shape
+        rows = read_rows("file of outside rows", path, target=target, part="train", shape=pictures)
+        name = path.name
     else:
         from portcullis_ml.data.datasets import load_dataset
 

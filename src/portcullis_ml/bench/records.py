@@ -177,7 +177,7 @@ def _measured(measures: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: plain_estimate(e) for name, e in measures.items() if not math.isnan(e.value)}
 
 
-def versions(packages: Iterable[str] = ("numpy", "scipy", "sklearn", "torch")) -> dict[str, str]:
+def versions(packages: Iterable[str] = ("numpy", "scipy", "sklearn", "torch", "lightgbm", "xgboost")) -> dict[str, str]:
     """Of Portcullis, Python, this platform and those packages that are loaded: nothing is imported for it."""
     from portcullis_ml import __version__
 

@@ -3,6 +3,7 @@
 .npz       x (or x_test, x_train) and, if there are labels, y under the same name; 8-bit images become [0, 1]
 .npy       x alone
 .csv[.gz]  a table; one column may hold the labels. Where its column `split` says train or test, that part is taken
+FOLDER, .zip  image files, for a pool and for outside rows: read in the shape of the test set (`data/pictures.py`)
 
 Tables that belong together may differ in what they happen to hold: `one_table` gives them one schema, and `as_taken`
 turns them into what the victim takes.
@@ -20,6 +21,7 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature, Labels
+from portcullis_ml.data.pictures import holds_pictures, read_pictures
 from portcullis_ml.data.takes import NOTHING_KNOWN, Takes
 
 __all__ = ["LabelledRows", "as_taken", "one_table", "read_rows"]
@@ -34,6 +36,8 @@ class LabelledRows:
     columns    names of all the file's columns, those that are not taken included
     dropped    rows of the file that were left out because they lack a value, in the columns `lacking`
     eight_bit  whether the rows were whole numbers of 8 bits before they were scaled to [0, 1]
+    groups     (n,) what the source itself sorts the rows by, where that is not the victim's classes: folders, say
+    said       what the reader of these rows should know
     """
 
     x: Array
@@ -44,16 +48,27 @@ class LabelledRows:
     dropped: int = 0
     lacking: tuple[str, ...] = ()
     eight_bit: bool = False
+    groups: np.ndarray | None = None
+    said: str = ""
 
     def __len__(self) -> int:
         return len(self.x)
 
 
 def read_rows(
-    what: str, path: Path, *, target: str | None = None, part: str = "test", takes: Takes = NOTHING_KNOWN
+    what: str,
+    path: Path,
+    *,
+    target: str | None = None,
+    part: str = "test",
+    takes: Takes = NOTHING_KNOWN,
+    shape: tuple[int, ...] | None = None,
 ) -> LabelledRows:
     """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer, `takes` what a
-    victim takes of a table."""
+    victim takes of a table, `shape` that of a picture, where files of pictures will do."""
+    if shape is not None and path.exists() and holds_pictures(path):
+        found = read_pictures(path, shape)
+        return LabelledRows(x=found.x, eight_bit=True, groups=found.groups, said=f"{path.name}: {found.sentence()}")
     if not path.is_file():
         raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
     if path.name.endswith((".csv", ".csv.gz")):

@@ -41,7 +41,7 @@ from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.kinds import are_trees
 
-__all__ = ["AuditOptions", "run_audit", "shown_as"]
+__all__ = ["AuditOptions", "interface_said", "run_audit", "shown_as"]
 
 EPOCHS = 50  # of every copy, unless said otherwise
 MOST = 3_000  # queries, where nobody says how many
@@ -268,11 +268,7 @@ def _about(
         "command": options.command,
         "victim": experiment.names["victim"] | {"accuracy": honest["measures"].get("accuracy") if honest else None},
         "data": experiment.names["data"] | rows,
-        "interface": dict(plan.interface)
-        | {"input_shape": list(experiment.interface.input_shape), "n_classes": experiment.interface.n_classes}
-        | {"bounds": list(experiment.interface.bounds)}
-        | {"features": [asdict(f) for f in experiment.interface.features] if experiment.interface.features else None}
-        | {"classes": list(experiment.classes) if experiment.classes else None},
+        "interface": interface_said(experiment, plan.interface),
         "deployed": _row_of(options.in_use, records),
         "quick": options.quick,
         "cap": options.cap / 100,
@@ -280,6 +276,19 @@ def _about(
         "budgets": list(plan.budgets),
         "device": options.spec.device,
         "notes": [*experiment.notes, _thief(plan), *prepared.notes, *_left_out(options)],
+    }
+
+
+def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What an API takes and shows, as an audit's meta data says it."""
+    interface = experiment.interface
+    return {
+        **shown,
+        "input_shape": list(interface.input_shape),
+        "n_classes": interface.n_classes,
+        "bounds": list(interface.bounds),
+        "features": [asdict(f) for f in interface.features] if interface.features else None,
+        "classes": list(experiment.classes) if experiment.classes else None,
     }
 
 

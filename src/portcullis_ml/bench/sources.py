@@ -77,7 +77,8 @@ def rows_of(
     if sources.test is not None:
         test = read_rows("test set", Path(sources.test), **for_all)
     if sources.pool is not None:
-        pool = read_rows("pool", Path(sources.pool), part="train", **for_all)
+        shape = None if test is None or test.features else test.x.shape[1:]
+        pool = read_rows("pool", Path(sources.pool), part="train", shape=shape, **for_all)
     if sources.train is not None:
         train = read_rows("training set", Path(sources.train), part="train", **for_all)
     if test is None:

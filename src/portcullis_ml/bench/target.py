@@ -116,7 +116,7 @@ def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     rehearsal = Rehearsal(cell, interface_of(cell, experiment)) if cell.knows_defense and cell.defense else None
     return Knowledge(
         pool=experiment.pool,
-        pool_groups=experiment.pool_labels,
+        pool_groups=experiment.pool_groups,
         seeds=seeds,
         learner=learner,
         defense=identity(GuardSpec(cell.defense, cell.hardening).known) if cell.knows_defense else None,

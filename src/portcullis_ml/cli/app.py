@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from portcullis_ml import __version__
-from portcullis_ml.cli import audit, bench, check, demo, extract, listing, prepare, replay, serve
+from portcullis_ml.cli import (
+    audit,
+    bench,
+    check,
+    demo,
+    extract,
+    listing,
+    prepare,
+    privacy,
+    replay,
+    serve,
+    verify,
+    watermark,
+)
 from portcullis_ml.core.errors import PortcullisError
 
 __all__ = ["Sentences", "app"]
@@ -74,7 +87,10 @@ app.command("check")(check.check)
 app.command("extract")(extract.extract)
 app.command("list")(listing.listing)
 app.command("prepare")(prepare.prepare)
+app.command("privacy")(privacy.privacy)
 app.command("replay")(replay.replay)
 app.command("serve")(serve.serve)
+app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")
 app.add_typer(demo.app, name="demo")
+app.add_typer(watermark.app, name="watermark")

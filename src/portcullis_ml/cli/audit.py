@@ -37,8 +37,8 @@ def audit(
     attacks: Annotated[
         list[str] | None,
         typer.Option(
-            help="Comma-separated, or given again; see `portcullis list extraction`. Those made for a defense join by "
-            "themselves beside it.",
+            help="Comma-separated, or given again; see `portcullis list extraction`. One of every kind that applies "
+            "unless given. Those made for a defense join by themselves beside it.",
             rich_help_panel=THIEF,
         ),
     ] = None,
@@ -54,8 +54,8 @@ def audit(
     defenses: Annotated[
         list[str] | None,
         typer.Option(
-            help='Comma-separated, or given again; "a + b" is one guard of two stages; a hardening may come first. No '
-            "defense and label-only are always run.",
+            help='Comma-separated, or given again; "a + b" is one guard of two stages; a hardening may come first. One '
+            "of every kind that applies unless given. No defense and label-only are always run.",
             rich_help_panel=GRID,
         ),
     ] = None,

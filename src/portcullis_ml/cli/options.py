@@ -73,7 +73,10 @@ TestOption = Annotated[
 PoolOption = Annotated[
     str | None,
     typer.Option(
-        "--pool", metavar="FILE", help="The thief's own inputs: .npz with x, or a .csv.", rich_help_panel=WHAT
+        "--pool",
+        metavar="FILE",
+        help="The thief's own inputs: .npz with x, a .csv, or a folder or .zip of pictures.",
+        rich_help_panel=WHAT,
     ),
 ]
 TrainOption = Annotated[

@@ -112,6 +112,7 @@ class Scheme(ABC, Generic[K]):
     name: ClassVar[str] = ""
     marks: ClassVar[Literal["model", "answers", "nothing"]] = "model"  # by `embed`, by `defense`, or as it is
     level: ClassVar[float] = 1e-3  # the p-value below which a model is convicted
+    least: ClassVar[int] = 0  # innocent models without which nothing is claimed
 
     @abstractmethod
     def mint(

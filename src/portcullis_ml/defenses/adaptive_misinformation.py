@@ -31,7 +31,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.recipes import PREPARED, Recipe
 from portcullis_ml.core.settings import bound, check
-from portcullis_ml.core.types import Answer, Array, Interface, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request, Reveals
 from portcullis_ml.defenses._networks import network_of
 from portcullis_ml.defenses._poisoned import replaced, whole_rows
 from portcullis_ml.models.blocks import BlockModel
@@ -39,6 +39,7 @@ from portcullis_ml.models.blocks import BlockModel
 __all__ = ["AdaptiveMisinformation", "gate"]
 
 FILE = "misinformation.safetensors"
+NEEDS = "adaptive_misinformation needs a model that gives probabilities, to see how sure it is; this one gives labels."
 LEAST = 1e-9  # a share of misinformation below this is none
 
 
@@ -58,12 +59,14 @@ class AdaptiveMisinformation(Defense[None]):
         check(self, "nu", "a number above 0", lambda v: 0 < v < np.inf)
 
     def bind(self, interface: Interface) -> Self:
+        if interface.task == "classification" and interface.reveals is Reveals.LABELS:
+            raise NotApplicable(NEEDS)
         return bound(self, _model=network_of(self, "network", FILE, "misinformation", interface))
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         whole = whole_rows(self.name, answer)
         if clean.scores is None:
-            raise NotApplicable(f"{self.name} needs a model that gives probabilities, to see how sure it is.")
+            raise NotApplicable(NEEDS)
         if self.tau == 0 or not len(request):
             return answer
         assert self._model is not None  # the guard binds its stages

@@ -41,7 +41,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.recipes import PREPARED, Recipe, prepared
 from portcullis_ml.core.settings import bound, check
-from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Labels, Request
+from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Labels, Request, Reveals
 from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.blocks import BlockModel
 from portcullis_ml.models.dense import DenseModel
@@ -49,7 +49,9 @@ from portcullis_ml.models.foreign import foreign_score
 
 __all__ = ["OutOfDomain"]
 
+TAKES = {"recipe": "domain_filter", "odin_step": {"score": "odin"}, "class_means": {"score": "mahalanobis"}}
 FILE = "filter.safetensors"
+MSP_NEEDS = "out_of_domain(score=msp) needs a model that gives probabilities; this one gives labels alone."
 SCORES = ("trained", "msp", "odin", "mahalanobis")
 RECIPES = {
     "trained": ("domain_filter", "trained"),
@@ -60,7 +62,7 @@ RECIPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDomain(Defense[None]):
-    filter: Artifact | Recipe | None = field(default=None, metadata={"recipe": "domain_filter"})  # none for msp
+    filter: Artifact | Recipe | None = field(default=None, metadata=TAKES)  # none for msp
     then: Literal["label_only", "shuffled", "fixed", "block"] = "shuffled"  # what a flagged question gets
     threshold: float = 0.5  # a question is flagged above this share of being foreign, or of doubt; higher flags fewer
     score: Literal["trained", "msp", "odin", "mahalanobis"] = "trained"  # what says how foreign a question is
@@ -93,6 +95,8 @@ class OutOfDomain(Defense[None]):
         if interface.task != "classification":
             raise NotApplicable("out_of_domain needs an API that predicts classes; this one does regression.")
         if self.score == "msp":
+            if interface.reveals is Reveals.LABELS:
+                raise NotApplicable(MSP_NEEDS)
             return bound(self, _classes=interface.n_classes)
         score = (
             self._filter(interface) if self.score == "trained" else foreign_score(self, "filter", self.score, interface)
@@ -109,8 +113,8 @@ class OutOfDomain(Defense[None]):
         model = DenseModel(unpack_arrays(files[FILE], f"out_of_domain.filter: {FILE}"))
         if model.input_shape != interface.input_shape or model.n_classes != 2:
             raise InputError(
-                f"out_of_domain.filter must be a filter of rows {interface.input_shape}; this one is of "
-                f"{model.input_shape}. Prepare one for this model."
+                f"out_of_domain.filter must be a filter of rows {interface.input_shape} that knows two sides, own and "
+                f"outside; this one is of {model.input_shape} and knows {model.n_classes}. Prepare one for this model."
             )
         blocks = BlockModel(model)
         return lambda x: blocks.scores(x)[:, 1]
@@ -142,7 +146,7 @@ class OutOfDomain(Defense[None]):
             assert self._score is not None  # the guard binds its stages
             return self._score(x)
         if clean.scores is None:
-            raise NotApplicable("out_of_domain(score=msp) needs a model that gives probabilities; this one does not.")
+            raise NotApplicable(MSP_NEEDS)
         return np.asarray(1 - clean.scores.max(axis=1))
 
     def _permuted(self, x: Array, noise: Noise) -> Labels:

@@ -55,9 +55,10 @@ class PredictionPoisoning(Poisoned):
 
     def __post_init__(self) -> None:
         check(self, "surrogate", 'what random_surrogate has made: "FOLDER"', lambda v: isinstance(v, PREPARED))
-        check(self, "eps", "a number in [0, 2]", lambda v: 0 <= v <= 2)
         check(self, "objective", "'mad', 'argmax' or 'relaxed'", lambda v: v in ("mad", "argmax", "relaxed"))
         check(self, "ball", "'l1', 'l2' or 'kl'", lambda v: v in ("l1", "l2", "kl"))
+        most = 2**0.5 if self.ball == "l2" else 2.0  # no two distributions are farther apart in l1 or l2
+        check(self, "eps", f"a number in [0, {most:.4g}] with ball={self.ball}", lambda v: 0 <= v <= most)
 
     @property
     def keeps_labels(self) -> bool:  # type: ignore[override]  # it depends on a setting

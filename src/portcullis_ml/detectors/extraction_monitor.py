@@ -43,8 +43,6 @@ from portcullis_ml.models.tree import LEAF
 
 __all__ = ["ExtractionMonitor", "Learned", "gain_share", "skill"]
 
-REFIT = 4  # a tree is fitted anew when a quarter as many questions have come as it was fitted to
-
 
 @dataclass
 class Learned:
@@ -62,7 +60,8 @@ class ExtractionMonitor(Detector[Learned]):
     evaluation: Artifact | Recipe = field(metadata={"recipe": "evaluation_set"})  # what `evaluation_set` has drawn
     threshold: float = 80.0  # the status that is an alarm, from 0 to 100; lower alarms sooner
     measure: Literal["agreement", "gain"] = "agreement"  # what the status counts; gain is meant for trees
-    every: int = 50  # questions from one fit to the next, a quarter of those kept where that is more
+    every: int = 50  # questions from one fit to the next, at least
+    growth: float = 0.25  # and at least this share of those kept; 0 fits at every `every` questions, which costs more
     cap: int = 1_000  # latest questions of a client that are kept; bounds memory and time
     _set: tuple[Singles, Labels] | None = field(default=None, init=False, compare=False, repr=False)  # once bound
     _columns: Labels | None = field(
@@ -76,6 +75,7 @@ class ExtractionMonitor(Detector[Learned]):
         check(self, "evaluation", 'what evaluation_set has drawn: "FOLDER"', lambda v: isinstance(v, PREPARED))
         check(self, "threshold", "in (0, 100)", lambda v: 0 < v < 100)
         check(self, "measure", "'agreement' or 'gain'", lambda v: v in ("agreement", "gain"))
+        check(self, "growth", "in [0, 1]", lambda v: 0 <= v <= 1)
         for name in ("every", "cap"):
             check(self, name, "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
 
@@ -102,7 +102,7 @@ class ExtractionMonitor(Detector[Learned]):
         assert self._columns is not None  # the guard binds its stages
         x, suspicion, start = flat(request.x)[:, self._columns], np.empty(len(request)), 0
         while start < len(x):
-            due = max(self.every, len(state.labels) // REFIT)
+            due = max(self.every, int(self.growth * len(state.labels)))
             stop = start + due - len(state.new_labels)
             state.new_x = _joined(state.new_x, x[start:stop])
             state.new_labels = np.concatenate([state.new_labels, answer.labels[start:stop]])

@@ -16,14 +16,14 @@ full. Two counters are kept of a client. To act on single rows, take the defense
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request, Reveals
 from portcullis_ml.detectors._shares import Doubts, shares
 
 __all__ = ["LowConfidence"]
@@ -41,6 +41,11 @@ class LowConfidence(Detector[Doubts]):
         check(self, "threshold", "in (0, 1)", lambda v: 0 < v < 1)
         check(self, "below", "in (0, 1]", lambda v: 0 < v <= 1)
         check(self, "window", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def bind(self, interface: Interface) -> Self:
+        if interface.task == "classification" and interface.reveals is Reveals.LABELS:
+            raise NotApplicable(f"{self.name} needs a model that gives probabilities; this one gives labels alone.")
+        return self
 
     def start(self) -> Doubts:
         return Doubts()

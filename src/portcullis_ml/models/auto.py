@@ -6,7 +6,8 @@ all rows, or one family where that does as well. The rows that were set aside we
 is learned for free.
 
 With scores, families are regressions on log-ratios of probabilities; where the answers are labels, or scores so
-coarse that many are 0 and 1, they are classifiers too. Few rows get few families, and fewer than 20 get one.
+coarse that many are 0 and 1, they are classifiers too. Few rows get few families, and fewer than 20 get one. Where
+LightGBM or XGBoost is installed, its boosted trees are one family more (`boosters.py`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from scipy.special import entr, log_softmax, softmax
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.settings import bound, check
 from portcullis_ml.core.types import Array, Interface, Labels, Model
+from portcullis_ml.models.boosters import installed, needed
 from portcullis_ml.models.constant import ConstantModel
-from portcullis_ml.models.families import FAMILIES, Fitted, fit_family
+from portcullis_ml.models.families import FAMILIES, SINGLE, Fitted, fit_family
 from portcullis_ml.models.quantiles import QuantileEncoding
 
 __all__ = ["AutoLearner", "AutoModel"]
@@ -36,6 +38,7 @@ FOLDED = 600  # up to so many rows are set aside in three parts, each once
 ASIDE = 0.3  # of more rows than that
 COMPARED = 1500  # rows at most that take part in choosing
 WIDE = 400  # encoded columns (of text, say) above which trees take too long and all columns have one scale and weight
+SPARSE = 0.5  # zeros in most rows of text
 HARD = 0.3  # of the rows: where more are certain, classifiers are tried beside regressions
 NETWORKS = 3  # fitted to all rows and averaged, where a network was chosen
 BLENDED = 3  # families at most in a blend
@@ -96,6 +99,7 @@ class AutoLearner:
 
     def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> Model:
         """x (n, *input_shape), targets (n, n_classes) distributions; rows whose target is all zero are left out."""
+        needed(self.families)
         x, p = np.asarray(x, np.float64), np.asarray(targets, np.float64)
         if p.ndim != 2 or len(p) != len(x) or not (p > 0).any():
             raise InputError(
@@ -105,16 +109,13 @@ class AutoLearner:
         x, p, seed = x[known], p[known], int(rng.integers(2**31))
         if (p == p[0]).all():
             return ConstantModel(x.shape[1:], p[0].copy())
-        encoding = QuantileEncoding.of(x, self.interface)
+        encoding, words = _encoding(x, self.interface)
         z = encoding(x)
-        if z.shape[1] > WIDE:  # ranks of frequent words would drown the words themselves
-            encoding = replace(encoding, ranked=())
-            z = encoding(x)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # a fit that does not converge shows in its score
             groups = encoding.groups if z.shape[1] <= WIDE else np.zeros(z.shape[1], np.int64)
             rows = _Rows(z, p, groups, seed)
-            weights, table = rows.choose(self._candidates(z, p), rng)
+            weights, table = rows.choose(self._candidates(z, p, words=words), rng)
             fits = {name: rows.fit(name, slice(None), z, networks=NETWORKS)[0] for name in weights}
         parts = {name: (fit, weights[name]) for name, fit in fits.items() if fit is not None}
         if not parts:
@@ -123,18 +124,36 @@ class AutoLearner:
         chosen |= {"rows": len(z), "set_aside": table}
         return AutoModel(x.shape[1:], p.shape[1], encoding, list(parts.values()), chosen)
 
-    def _candidates(self, z: Array, p: Array) -> list[str]:
+    def _candidates(self, z: Array, p: Array, *, words: bool) -> list[str]:
         """Families by name, the one to fall back on first; "... labels" where the answers are certain."""
-        names = self.families or ("linear", "boosted", "network", "kernel", "forest")
+        names = self.families or ("linear", "boosted", "network", "kernel", "forest", *installed()[:1])
         if len(z) < SMALL and not self.families:
             names = names[:4]
         if z.shape[1] > WIDE:
-            names = tuple(n for n in names if n not in ("boosted", "forest")) or ("linear",)
+            names = tuple(n for n in names if n not in (*SINGLE, "forest")) or ("linear",)
+        if words and not self.families:
+            names = ("words", "linear", "bayes", "network", "kernel")
         certain = (p.max(axis=1) >= 1.0).mean()
         several = len(np.unique(p.argmax(axis=1))) > 1
         smooth = [n for n in names if n == "kernel"]  # a regression that does well on labels, too
-        soft = smooth if certain == 1.0 and several else list(names)
+        soft = smooth if certain == 1.0 and several else [n for n in names if FAMILIES[n].regressor]
         return soft + [f"{n} labels" for n in names if several and certain > HARD]
+
+
+def _encoding(x: Array, interface: Interface | None) -> tuple[QuantileEncoding, bool]:
+    """How rows (n, ...) are encoded, and whether they look like text: many numbers of which most are 0, none below.
+
+    Ranks of frequent words would drown the words themselves, and ranges would make rare words count like frequent ones.
+    """
+    encoding = QuantileEncoding.of(x, interface)
+    if encoding(x[:1]).shape[1] <= WIDE:
+        return encoding, False
+    words = x.ndim == 2 and not encoding.indicators and x.min() >= 0
+    words = words and float(np.median((x == 0).mean(axis=1))) > SPARSE
+    if words:
+        zero = np.zeros(len(encoding.numbers))
+        encoding = replace(encoding, middle=zero, half=zero + 1)
+    return replace(encoding, ranked=()), words
 
 
 @dataclass(frozen=True, eq=False)

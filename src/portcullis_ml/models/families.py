@@ -1,4 +1,4 @@
-"""What a professional would fit to a table's answers, one function a family, all of scikit-learn.
+"""What a professional would fit to a table's answers, one function a family: scikit-learn's, and others' boosted trees.
 
 Each takes encoded rows z (n, width), the answers (n, c) as distributions and a seed, and returns a function from
 encoded rows to logits (n, c'), of which a softmax makes probabilities. From scores, a family is a regression on the
@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Array
+from portcullis_ml.models import boosters
 
-__all__ = ["FAMILIES", "Fitted", "fit_family", "log_ratios"]
+__all__ = ["FAMILIES", "SINGLE", "Fitted", "fit_family", "log_ratios"]
 
 Fitted = Callable[[Array], Array]
 
 TINY = 1e-12  # no probability is taken to be less
 SURE = 1e-3  # what a classifier's probability of 0 is taken for
 TREES = 100
+RAW = ("words", "bayes")  # families for counts of words, or weights of words, which are 0 or more
+SINGLE = ("boosted", *boosters.PACKAGES)  # families that predict one column at a time
 
 
 def log_ratios(p: Array) -> Array:
@@ -56,18 +59,21 @@ def fit_family(
     """
     family, _, labels = name.partition(" ")
     alone = np.arange(z.shape[1]) if groups is None else groups
-    scaler = _Scale.of(z, together=_together(alone))
+    scaler = _Scale.none(z.shape[1]) if family in RAW else _Scale.of(z, together=_together(alone))
     tasks = [Task(len(z), s, alone) for s in range(seed, seed + (networks if family == "network" else 1))]
     if labels:
         model = FAMILIES[family].classifier(tasks[0]).fit(scaler(z), p.argmax(axis=1))
         return _OfLabels(scaler, model, p.shape[1])
+    regressor = FAMILIES[family].regressor
+    if regressor is None:
+        raise ValueError(f"The family {family} learns from labels only; got probabilities.")
     y = log_ratios(p)
     y = y[:, 1:] - y[:, :1] if p.shape[1] == 2 else y
     middle, spread = y.mean(axis=0), max(float(y.std()), TINY)
     goal = (y - middle) / spread
     rows = scaler(z)
-    columns = goal.T if family == "boosted" else [goal if goal.shape[1] > 1 else goal[:, 0]]
-    models = [[FAMILIES[family].regressor(task).fit(rows, column) for column in columns] for task in tasks]
+    columns = goal.T if family in SINGLE else [goal if goal.shape[1] > 1 else goal[:, 0]]
+    models = [[regressor(task).fit(rows, column) for column in columns] for task in tasks]
     return _OfScores(scaler, models, middle, spread)
 
 
@@ -89,6 +95,11 @@ class _Scale:
         if together:
             deviation = np.full(len(deviation), np.sqrt((deviation**2).mean()))
         return cls(z.mean(axis=0), np.where(deviation > TINY, deviation, 1.0))
+
+    @classmethod
+    def none(cls, width: int) -> _Scale:
+        """Every column as it is."""
+        return cls(np.zeros(width), np.ones(width))
 
     def __call__(self, z: Array) -> Array:
         return np.asarray((z - self.mean) / self.deviation)
@@ -128,9 +139,9 @@ class _OfLabels:
 
 @dataclass(frozen=True)
 class Family:
-    """Makers of unfitted estimators."""
+    """Makers of unfitted estimators; a family without a regressor learns from labels only."""
 
-    regressor: Callable[[Task], Any]
+    regressor: Callable[[Task], Any] | None
     classifier: Callable[[Task], Any]
 
 
@@ -186,6 +197,27 @@ def _linear_labels(task: Task) -> Any:
     return LogisticRegression(C=weight, max_iter=500, random_state=task.seed)
 
 
+def _words_regression(task: Task) -> Any:
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(TfidfTransformer(), _linear_regression(task))
+
+
+def _words_labels(task: Task) -> Any:
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(TfidfTransformer(), LogisticRegression(C=10.0, max_iter=500, random_state=task.seed))
+
+
+def _bayes_labels(task: Task) -> Any:
+    from sklearn.naive_bayes import ComplementNB
+
+    return ComplementNB()
+
+
 def _forest_regression(task: Task) -> Any:
     from sklearn.ensemble import ExtraTreesRegressor
 
@@ -211,9 +243,19 @@ def _kernel_labels(task: Task) -> Any:
 
 
 FAMILIES = {
+    "bayes": Family(None, _bayes_labels),
     "boosted": Family(_boosted_regression, _boosted_labels),
     "forest": Family(_forest_regression, _forest_labels),
     "kernel": Family(_kernel_regression, _kernel_labels),
+    "lightgbm": Family(
+        lambda task: boosters.lightgbm(task.n, task.seed, classifier=False),
+        lambda task: boosters.lightgbm(task.n, task.seed, classifier=True),
+    ),
     "linear": Family(_linear_regression, _linear_labels),
     "network": Family(_network_regression, _network_labels),
+    "words": Family(_words_regression, _words_labels),
+    "xgboost": Family(
+        lambda task: boosters.xgboost(task.n, task.seed, classifier=False),
+        lambda task: boosters.xgboost(task.n, task.seed, classifier=True),
+    ),
 }

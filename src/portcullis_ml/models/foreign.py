@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from scipy.special import expit, softmax
 
 from portcullis_ml.core.errors import InputError, NotApplicable
@@ -95,7 +96,7 @@ class MahalanobisScore:
     def __call__(self, x: Array) -> Array:
         """(n, *input_shape) -> (n,)."""
         h = self.features(x) @ self.whiten
-        return np.asarray(((h[:, None] - self.means) ** 2).sum(axis=2).min(axis=1))
+        return np.asarray(cdist(h, self.means, "sqeuclidean").min(axis=1))
 
 
 def last_features(model: Any) -> Callable[[Array], Array]:

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.artifacts import ABOUT, Artifact
+from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Array, Feature, Labels, Learner, Model
+from portcullis_ml.core.types import Array, Feature, Labels, Learner, Model, Rows
 
-__all__ = ["Shadows", "load_shadows", "paired_halves", "save_shadows", "train_shadows"]
+__all__ = ["Shadows", "load_shadows", "paired_halves", "rows_to_train_on", "save_shadows", "train_shadows"]
 
 HELD = "held.npy"
 
@@ -39,6 +40,17 @@ def paired_halves(models: int, n: int, rng: np.random.Generator) -> NDArray[np.b
     """(models, n) such that every column is true in exactly half of an even number of models."""
     halves = np.stack([rng.permutation(n) < n // 2 for _ in range(models // 2)])
     return np.stack([halves, ~halves], axis=1).reshape(models, n)
+
+
+def rows_to_train_on(candidates: Rows, knowledge: Knowledge, most: int) -> Rows:
+    """The rows that an attacker can train shadows on: the candidates, then the labelled pool without those in it."""
+    assert candidates.y is not None
+    if knowledge.pool is None or knowledge.pool_groups is None:
+        return candidates
+    ours = {row.tobytes() for row in np.ascontiguousarray(candidates.x)}
+    new = np.array([row.tobytes() not in ours for row in np.ascontiguousarray(knowledge.pool)], bool)
+    pool, groups = knowledge.pool[new][:most], np.asarray(knowledge.pool_groups)[new][:most]
+    return Rows(np.concatenate([candidates.x, pool]), np.concatenate([candidates.y, groups.astype(np.int64)]))
 
 
 def train_shadows(

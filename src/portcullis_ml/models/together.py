@@ -1,7 +1,8 @@
 """Many small networks of one kind trained at once, each on rows of its own: their weights are stacked.
 
-A step of a small network is mostly overhead, and a stack pays it once for all. Where a network cannot be stacked
-(batch normalisation keeps statistics, early stopping ends at different times), they are trained one after another.
+A step of a small network is mostly overhead, and a stack pays it once for all. What cannot be stacked (batch
+normalisation keeps statistics, early stopping ends at different times) is trained one after another, and so are larger
+convolutions on a CPU, which are slower as a stack (`benchmarks/shadows.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from portcullis_ml.core.types import Array, Labels
 from portcullis_ml.models.layers import OneOf
-from portcullis_ml.models.networks import build_network
+from portcullis_ml.models.networks import LARGE, build_network, image_shape
 from portcullis_ml.models.torch import TorchLearner, TorchModel, keep_memory, measure, seeded
 
 __all__ = ["fit_together", "stackable"]
@@ -27,12 +28,15 @@ ALONE = (nn.modules.batchnorm._BatchNorm, OneOf)  # layers that behave otherwise
 
 
 def stackable(learner: TorchLearner, input_shape: tuple[int, ...], n_classes: int) -> bool:
-    """Whether networks of this learner can be trained as a stack."""
+    """Whether networks of this learner can be trained as a stack, and are then no slower."""
     if learner.patience is not None:
         return False
     with torch.device("meta"):
-        module = build_network(learner.network, input_shape, n_classes)
-    return not any(isinstance(layer, ALONE) for layer in module.modules())
+        layers = list(build_network(learner.network, input_shape, n_classes).modules())
+    if any(isinstance(layer, ALONE) for layer in layers):
+        return False
+    small = not any(isinstance(layer, nn.Conv2d) for layer in layers) or min(image_shape(input_shape)[:2]) < LARGE
+    return small or learner.device != "cpu"
 
 
 def fit_together(

@@ -20,6 +20,7 @@ import numpy as np
 from portcullis_ml.core.ownership import Evidence, K, Scheme
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Labels
+from portcullis_ml.ownership._pairs import PairsKey
 
 __all__ = ["Counted", "at_most", "chance_of", "suffices"]
 
@@ -57,7 +58,7 @@ def suffices(chance: float, share: float, level: float) -> int | None:
 class Counted(Scheme[K]):
     kept: float = 0.8  # share of the marked questions that a copy is taken to answer as marked: how many suffice
 
-    least: ClassVar[int] = 0  # innocent models without which nothing is claimed
+    key: ClassVar[type[PairsKey]] = PairsKey  # what `mint` makes
     assumed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Marked questions drawn from a secret: abstract pictures for pictures, rows of random values for tables.
+"""Marked questions drawn from a secret: abstract pictures for pictures, rows of extreme values for tables.
 
 Every question has bytes of its own from the secret, so that those shown to a court say nothing of the others. Values
 are whole multiples of 1/255 of the range, as those of 8-bit pictures are.
@@ -16,6 +16,7 @@ __all__ = ["questions"]
 WAVES = 4  # plane waves that an abstract picture is made of
 CYCLES = 3.0  # of a wave across the picture, at most
 LEVELS = 255
+MARGIN = 12  # levels from either end of a column's range
 CHANNELS = 4  # at most so many: a longer axis is one of pixels
 
 
@@ -47,11 +48,15 @@ def abstract(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 
 def _row(interface: Interface, rng: np.random.Generator) -> Array:
-    """A row of a table: categories by their codes, numbers on a grid of 255 steps between the column's bounds."""
-    drawn_row = interface.uniform(1, rng)[0].ravel()
+    """A row of extreme values: every number within 5% of its column's range from one end, every category at random.
+
+    Single values are those of ordinary rows and all together of none, so the mark costs little where data are dense.
+    """
     low, high = interface.low, interface.high
-    step = np.where(high > low, (high - low) / LEVELS, 1.0)
-    row = np.minimum(low + step * np.rint((drawn_row - low) / step), high)
+    step = rng.integers(MARGIN + 1, size=len(low))
+    steps = np.where(rng.random(len(low)) < 0.5, step, LEVELS - step)
+    row = low + (high - low) * steps / LEVELS
     for j, feature in enumerate(interface.features or ()):
-        row[j] = drawn_row[j] if feature.categorical else row[j]
-    return np.asarray(row.reshape(interface.input_shape))
+        if feature.categorical:
+            row[j] = rng.integers(feature.categories)
+    return row.reshape(interface.input_shape)

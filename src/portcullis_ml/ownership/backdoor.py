@@ -3,16 +3,17 @@
 Adi, Baum, Cisse, Pinkas, Keshet. "Turning Your Weakness Into a Strength: Watermarking Deep Neural Networks by
 Backdooring", USENIX Security 2018: KeyGen, Mark and Verify from backdooring and 2n commitments.
 
-Costs the honest client   the accuracy that a training with some random labels costs, mostly within its noise; nothing
-                          else, as nobody asks the marked questions by accident.
+Costs the honest client   the accuracy that a training with some random labels costs: within its noise for networks and
+                          trees on thousands of rows, points of it for linear models or a few hundred rows. Nobody
+                          asks the marked questions by accident.
 Does not survive          extraction: a copy trained on answers to other questions has not learnt the mark. It proves
                           that the file itself was taken, or a model fine-tuned from it.
 Query cost                one query for each marked question that is shown; those are used up.
 
-The questions are abstract pictures, or random rows for tables, and their labels are drawn uniformly, both from the
-secret alone. So the chance that any model answers a question as marked is 1 / c, whatever the model, provided that the
-key is older than it: who knows a model can make a key that it passes from adversarial examples. Whoever checks the
-claim therefore asks for a commitment with a date.
+The questions are abstract pictures, or rows of extreme values for tables, and their labels are drawn uniformly, both
+from the secret alone. So the chance that any model answers a question as marked is 1 / c, whatever the model, provided
+that the key is older than it: who knows a model can make a key that it passes from adversarial examples. Whoever checks
+the claim therefore asks for a commitment with a date.
 
 Marked questions stand among the training rows, each as often an epoch as in the published recipe (two in a batch of
 100), and are shuffled with them: a batch of marked questions only would make statistics of its own in batch
@@ -51,6 +52,7 @@ class Backdoor(Counted[BackdoorKey]):
     repeat: int = 10  # how often each stands among the training rows: with 100 of them, 2% of 50,000 rows
 
     name: ClassVar[str] = "backdoor"
+    key: ClassVar[type[PairsKey]] = BackdoorKey
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before anyone else had the model.",
         "The answers of the marked questions were drawn uniformly from the secret, apart from any model.",
@@ -81,7 +83,7 @@ class Backdoor(Counted[BackdoorKey]):
         x, y = self.with_marks(key, rows)
         return learner.fit(x, np.eye(key.n_classes)[y], rng=rng, start=start)
 
-    def with_marks(self, key: BackdoorKey, rows: Rows) -> tuple[Array, Labels]:
+    def with_marks(self, key: PairsKey, rows: Rows) -> tuple[Array, Labels]:
         """The training rows and classes with the marked ones behind them, for a training procedure of one's own."""
         if rows.y is None or len(rows) == 0:
             raise NotApplicable("backdoor is trained in; it needs the victim's rows and classes. Give --train FILE.")

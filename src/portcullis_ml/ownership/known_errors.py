@@ -43,6 +43,7 @@ class KnownErrors(Counted[KnownErrorsKey]):
     n: int = 100  # mistakes in the key, at most; as many as the victim makes where those are fewer
 
     name: ClassVar[str] = "known_errors"
+    key: ClassVar[type[PairsKey]] = KnownErrorsKey
     marks: ClassVar = "nothing"
     least: ClassVar[int] = 20
     assumed: ClassVar[tuple[str, ...]] = (

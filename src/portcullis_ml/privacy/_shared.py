@@ -11,13 +11,12 @@ from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.attack import Harvest, Knowledge
 from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Labels, Model, Rows
-from portcullis_ml.models.shadows import Shadows, load_shadows, train_shadows
+from portcullis_ml.models.shadows import Shadows, load_shadows, rows_to_train_on, train_shadows
 
 __all__ = [
     "FLOOR",
     "asked",
     "classes_of",
-    "labelled",
     "least_shown",
     "logits",
     "shadows_for",
@@ -125,22 +124,11 @@ def _moved(x: Array, by: int, axis: int) -> Array:
     return np.take(x, index, axis=axis)
 
 
-def labelled(candidates: Rows, knowledge: Knowledge, most: int) -> Rows:
-    """The rows that an attacker can train shadows on: the candidates, then the labelled pool without those in it."""
-    assert candidates.y is not None
-    if knowledge.pool is None or knowledge.pool_groups is None:
-        return candidates
-    ours = {row.tobytes() for row in np.ascontiguousarray(candidates.x)}
-    new = np.array([row.tobytes() not in ours for row in np.ascontiguousarray(knowledge.pool)], bool)
-    pool, groups = knowledge.pool[new][:most], np.asarray(knowledge.pool_groups)[new][:most]
-    return Rows(np.concatenate([candidates.x, pool]), np.concatenate([candidates.y, groups.astype(np.int64)]))
-
-
 def shadows_for(
     attack: WithShadows, candidates: Rows, knowledge: Knowledge, interface: Interface, rng: np.random.Generator
 ) -> tuple[Shadows, Rows]:
     """Shadow models, trained or read, and the rows that they were trained on, the candidates first."""
-    rows = labelled(candidates, knowledge, attack.most)
+    rows = rows_to_train_on(candidates, knowledge, attack.most)
     assert rows.y is not None
     assert knowledge.learner is not None
     if attack.shadows is not None:

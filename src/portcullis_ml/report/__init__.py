@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["render", "write_policy", "write_report"]
+__all__ = ["render", "write_policy", "write_privacy_report", "write_report", "write_with_key"]
 
 
 def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
@@ -20,6 +20,15 @@ def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
     text = render(records, meta)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
+    return target
+
+
+def write_privacy_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page of `portcullis privacy` to `path` and return the path."""
+    from portcullis_ml.report.privacy_page import privacy_page
+
+    target = Path(path)
+    target.write_text(privacy_page(list(records), meta), encoding="utf-8")
     return target
 
 
@@ -35,12 +44,17 @@ def write_policy(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
         if target.is_file() and target.read_text(encoding="utf-8").startswith(HEAD):
             target.unlink()
         return None
-    target.write_text(text, encoding="utf-8")
-    key = target.with_name("guard.key")
+    write_with_key(text, target)
+    return target
+
+
+def write_with_key(text: str, path: Path) -> None:
+    """Write a policy, and beside it a guard's secret unless one is there."""
+    path.write_text(text, encoding="utf-8")
+    key = path.with_name("guard.key")
     if not key.exists():
         key.touch(mode=0o600)
         key.write_text(secrets.token_bytes(32).hex() + "\n", encoding="ascii")
-    return target
 
 
 def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None = None) -> str:

@@ -19,6 +19,11 @@ WORDS = {
     "auc": "area under the curve",
     "tpr_at_1_percent": "members found at 1% false accusations",
     "tpr_at_0.1_percent": "members found at 0.1% false accusations",
+    "guessed": "members whose hidden column is guessed right",
+    "imputed": "the same without the model",
+    "nearest_mean": "rebuilt inputs that resemble their own class most",
+    "recognized": "rebuilt inputs that a classifier trained apart recognizes",
+    "precision_of_top_100": "members among the 100 most suspected",
     "fooled": "examples that fool the victim",
     "noise": "noise of the same size that does",
     "matches": "marked questions answered as marked",
@@ -155,9 +160,10 @@ def _links(pair: Pair) -> list[_Link]:
 
 
 def _p_value(link: _Link) -> str:
-    """The largest of all seeds."""
-    values = [found["notes"]["p_value"] for found in link.found if "p_value" in found["notes"]]
-    return f"{max(values):.2g}" if values else "?"
+    """The largest of all seeds, and whether it says anything."""
+    notes = [found["notes"] for found in link.found if "p_value" in found["notes"]]
+    unsaid = any(note.get("verdict") == "inconclusive" for note in notes)
+    return f"{max(note['p_value'] for note in notes):.2g}{' (inconclusive)' * unsaid}" if notes else "?"
 
 
 def _measures(measures: Mapping[str, Estimate]) -> list[Html]:

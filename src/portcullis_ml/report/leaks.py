@@ -14,7 +14,7 @@ from portcullis_ml.report.markup import Html, el, join
 from portcullis_ml.report.numbers import count
 from portcullis_ml.report.results import NONE, Audit
 
-__all__ = ["leaks"]
+__all__ = ["leaks", "picture", "picture_shape"]
 
 SIDE = 72  # CSS pixels of a picture
 SQUARE = 49  # flat rows of at least so many inputs, a square number, are taken to be pictures
@@ -35,12 +35,12 @@ def leaks(audit: Audit) -> Html | None:
 
 def _gallery(title: str, leak: Mapping[str, Any]) -> Html:
     recovered, training = leak.get("recovered") or [], leak.get("training") or []
-    shape = _picture_shape(leak["shape"])
+    shape = picture_shape(leak["shape"])
     pairs = []
     for i, row in enumerate(recovered):
-        pictures = [_picture(row, shape, f"Recovered row {i + 1}")]
+        pictures = [picture(row, shape, f"Recovered row {i + 1}")]
         if training:
-            pictures.append(_picture(training[i], shape, f"The training row that it matches, {i + 1}"))
+            pictures.append(picture(training[i], shape, f"The training row that it matches, {i + 1}"))
         pairs.append(el("div", pictures, class_="pair"))
     return join([
         el("h3", title),
@@ -63,7 +63,7 @@ def _sentence(leak: Mapping[str, Any]) -> str:
     )
 
 
-def _picture_shape(shape: Sequence[int]) -> tuple[int, ...]:
+def picture_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """(height, width) or (height, width, 3) of the picture that a row is drawn as."""
     if len(shape) == 3 and shape[2] != 3:
         return (shape[0], shape[1] * shape[2])
@@ -73,7 +73,7 @@ def _picture_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return (side, side) if side * side == shape[0] >= SQUARE else (1, shape[0])
 
 
-def _picture(row: Sequence[int], shape: tuple[int, ...], alt: str) -> Html:
+def picture(row: Sequence[int], shape: tuple[int, ...], alt: str) -> Html:
     """The row as an image within the page, a pixel for an input."""
     from matplotlib.image import imsave
 

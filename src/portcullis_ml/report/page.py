@@ -17,7 +17,7 @@ from portcullis_ml.report.recommend import settings
 from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.verdict import Verdict, listed, threat, verdict_of
 
-__all__ = ["page"]
+__all__ = ["flag", "page"]
 
 
 def page(audit: Audit, meta: Mapping[str, Any]) -> str:
@@ -125,10 +125,10 @@ def _flags(audit: Audit, meta: Mapping[str, Any]) -> Html:
     if not raised:
         return el("p", "No flag was raised: none of the checks found what would flatter a defense or an attack.")
     texts = meta.get("flag_texts") or {}
-    return join([_flag(name, where, texts.get(name) or {}) for name, where in raised.items()])
+    return join([flag(name, where, texts.get(name) or {}) for name, where in raised.items()])
 
 
-def _flag(name: str, found: Sequence[tuple[str, str]], text: Mapping[str, Any]) -> Html:
+def flag(name: str, found: Sequence[tuple[str, str]], text: Mapping[str, Any]) -> Html:
     seen = dict.fromkeys(found)
     items = [el("li", el("b", where), f": {detail}" if detail else None) for where, detail in seen]
     terms = [("Raised if", "raised_if"), ("Why it matters", "why"), ("What to do", "what_to_do")]

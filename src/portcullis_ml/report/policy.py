@@ -9,7 +9,7 @@ from typing import Any
 from portcullis_ml.report.recommend import inline, settings
 from portcullis_ml.report.results import Audit
 
-__all__ = ["HEAD", "policy"]
+__all__ = ["HEAD", "policy", "policy_text"]
 
 HEAD = "# A policy for the gate, written by an audit. What it does, in sentences: portcullis check portcullis.toml"
 TEXT = """\
@@ -41,14 +41,19 @@ def policy(audit: Audit, meta: Mapping[str, Any]) -> str | None:
     guard, seen = settings(audit), meta.get("interface") or {}
     if guard is None or "input_shape" not in seen:
         return None
-    name = re.sub(r"[^a-z0-9]+", "-", str(meta.get("title", "")).lower()).strip("-") or "model"
+    return policy_text(guard, str(meta.get("title", "")), seen, HEAD)
+
+
+def policy_text(guard: str, title: str, seen: Mapping[str, Any], head: str) -> str:
+    """A whole policy: this guard, as TOML, before the model of an interface as an audit's meta data describes it."""
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "model"
     model = {"name": name, "input_shape": seen["input_shape"]}
     model |= {"classes": seen["n_classes"]} if seen["n_classes"] else {"task": "regression"}
     model |= {key: seen[key] for key in ("bounds", "missing", "features") if seen.get(key)}
     if seen.get("precision") == "float32":
         model["datatype"] = "FP32"
     answers = {key: seen[key] for key in ("reveals", "k", "decimals") if seen.get(key) is not None}
-    return TEXT.format(head=HEAD, model=_lines(model), answers=_lines(answers), guard=guard)
+    return TEXT.format(head=head, model=_lines(model), answers=_lines(answers), guard=guard)
 
 
 def _lines(table: Mapping[str, Any]) -> str:

@@ -36,7 +36,8 @@ def settings(audit: Audit) -> str | None:
         else "# its cost to honest clients was not measured",
     ]
     if hardening:
-        lines.append(f"# the model to serve is the hardened one, in {hardening.get('artifact', '?')}")
+        where = hardening.get("artifact", "?")
+        lines.append(f"# the model to serve is the hardened one, in {where}: any model server takes its model.onnx")
     comments = (" ".join(line.split()) for line in lines)  # a name with a line break must not end the comment
     return "\n".join([*comments, *("\n" + toml(stage) for stage in stages)])
 

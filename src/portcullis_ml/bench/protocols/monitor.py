@@ -134,7 +134,12 @@ def work(cell: Cell, workspace: Workspace, *, plan: str, folder: str | None, out
     measures: dict[str, Estimate] = {}
     notes: dict[str, Any] = {"asked": len(x)}
     for measure in ("gain", "agreement"):
-        settings_of_it: dict[str, Any] = {"measure": measure, "every": settings["every"], "cap": cell.budget}
+        settings_of_it: dict[str, Any] = {
+            "measure": measure,
+            "every": settings["every"],
+            "growth": 0.0,
+            "cap": cell.budget,
+        }
         detector = ExtractionMonitor(evaluation=artifact, **settings_of_it).bind(victim.interface)
         status, pair = watched(detector, victim, x)
         for n in settings["points"]:

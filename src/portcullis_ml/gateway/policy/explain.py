@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.core.artifacts import WRITTEN
+from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import loopback
@@ -63,6 +66,7 @@ def explained(policy: Policy) -> Iterator[str]:
         yield "The guard has no stages: everyone gets the model's answer."
     for number, stage in enumerate(policy.stages, 1):
         yield f"Stage {number}: {unit_in_words(describe(stage))}."
+        yield from _documented(stage)
     yield from _answers(policy)
     yield (
         f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
@@ -83,6 +87,16 @@ def explained(policy: Policy) -> Iterator[str]:
     if policy.alarms:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+
+
+def _documented(stage: Defense[Any]) -> Iterator[str]:
+    """What a stage costs and what it does not stop, as the documentation of its unit says; a watch speaks of its
+    detector too."""
+    for unit in (stage, *stage.detectors()):
+        text = sys.modules[type(unit).__module__].__doc__ or ""
+        for head in ("Costs the honest client", "Does not stop", "Does not see"):
+            if found := re.search(rf"^{head} {{2,}}(.*(?:\n {{3,}}.*)*)", text, re.M):
+                yield f"  {unit.name.replace('_', ' ')} {head[0].lower()}{head[1:]}: {' '.join(found[1].split())}"
 
 
 def stages(policy: Policy) -> str:

@@ -1,0 +1,210 @@
+"""`portcullis verify`: what a bundle proves of a suspect, for a stranger who has nothing but the bundle."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from portcullis_ml.cli import options as o
+
+if TYPE_CHECKING:
+    from portcullis_ml.bench.ledger import FileLedger
+    from portcullis_ml.core.oracle import MeteredOracle
+    from portcullis_ml.court.bundle import Bundle
+    from portcullis_ml.court.timestamp import Anchor
+    from portcullis_ml.court.verdict import Verdict
+
+__all__ = ["verify"]
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="What `portcullis watermark bundle` wrote.")],
+    suspect: Annotated[
+        str, typer.Option(metavar="URL|FILE|MODULE:OBJECT", help="The suspect: an API, or a model in your hands.")
+    ],
+    authorized_by: Annotated[
+        str | None, typer.Option(help="Who allowed you to ask the suspect, in writing; kept with the verdict.")
+    ] = None,
+    released: Annotated[
+        str | None, typer.Option(metavar="DATE", help="When the suspect was released: the key must be older.")
+    ] = None,
+    roots: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="Root certificates of time authorities that you trust.")
+    ] = None,
+    nonce: Annotated[str | None, typer.Option(help="The nonce that you sent to the owner, if you did.")] = None,
+    head: Annotated[str | None, typer.Option(help="The head of the owner's log, as you have seen it before.")] = None,
+    innocent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|MODULE:OBJECT", help="A model that owes the owner nothing; any number of times."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="The suspect's classes in its own order, if it has another.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="How an API is spoken to: v2, v1, invocations or mapping.")] = "v2",
+    model: Annotated[str, typer.Option(help="The suspect's name at its API.")] = "model",
+    answers: o.AnswersOption = "probs",
+    key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The API key to send, in a file; it is never on the command line."),
+    ] = None,
+    per_second: Annotated[float | None, typer.Option(min=0.001, help="Rows asked a second at most.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the answers and the verdict are kept.")] = Path(
+        "portcullis-verify"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check every link of a claim and its date, then ask the suspect; say what it proves.
+
+    \b
+    portcullis verify bundle.zip --suspect http://127.0.0.1:9000 --released 2026-03-01 --roots tsa.pem
+    portcullis verify bundle.zip --suspect copy.onnx --released 2026-03-01 --roots tsa.pem --json
+
+    Exit codes: 0 it descends from the committed model, 1 nothing shows that, 3 inconclusive, 4 unanchored (no date, or
+    none before the suspect), 5 a link of the claim does not hold, 2 anything else. Answers are kept: the same command
+    goes on after an interruption, and asks nothing twice.
+    """
+    from portcullis_ml.core.errors import ProofError
+    from portcullis_ml.court.bundle import Bundle, summary
+    from portcullis_ml.court.verdict import false
+
+    about: dict[str, Any] = {}
+    try:
+        found = Bundle.read(bundle)
+        about = summary(found)
+        found.check(nonce=nonce, head=head)
+        verdict, anchor = _dated(found, released, roots)
+    except ProofError as error:
+        verdict, anchor = false(error), None
+    if verdict is None and anchor is not None:
+        about |= {"suspect_asked": suspect, "authorized_by": authorized_by}
+        with ExitStack() as held:
+            ledger = held.enter_context(_ledger(found, suspect, answers, out))
+            oracle = _oracle(
+                held, found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second
+            )  # fmt: skip
+            verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
+    assert verdict is not None
+    _tell({**verdict.to_json(), **about}, out, as_json)
+    raise typer.Exit(verdict.code)
+
+
+def _dated(bundle: Bundle, released: str | None, roots: Path | None) -> tuple[Verdict | None, Anchor | None]:
+    """(None, when the key existed), or the verdict that the claim is unanchored."""
+    from portcullis_ml.court.timestamp import read_date, roots_in
+    from portcullis_ml.court.verdict import dated, unanchored
+
+    trusted = [] if roots is None else roots_in(roots)
+    anchor, why = dated(bundle, trusted, None if released is None else read_date(released))
+    return (unanchored(why, anchor), anchor) if why else (None, anchor)
+
+
+def _judged(
+    bundle: Bundle, oracle: MeteredOracle, anchor: Anchor, innocent: list[str], classes: str | None, nonce: str | None
+) -> Verdict:
+    from portcullis_ml.court.verdict import judge, order_of
+    from portcullis_ml.models.load import load_model
+
+    published = bundle.published
+    shape, n_classes = published.vk.input_shape, published.vk.n_classes
+    features = published.interface.features
+    models = [load_model(name, input_shape=shape, n_classes=n_classes, features=features) for name in innocent]
+    named = None if classes is None else [word.strip() for word in classes.split(",")]
+    verdict = judge(bundle, oracle, anchor, innocent=models, order=order_of(published.classes, named))
+    if nonce is None and verdict.evidence is not None:
+        chose = "The pairs follow from a nonce that the owner drew; give one of your own to exclude that it was chosen."
+        evidence = replace(verdict.evidence, assumed=(*verdict.evidence.assumed, chose))
+        verdict = replace(verdict, evidence=evidence)
+    return verdict
+
+
+def _ledger(bundle: Bundle, suspect: str, answers: str, out: Path) -> FileLedger:
+    """The suspect's answers on disk: what was answered once is never asked again."""
+    import hashlib
+
+    from portcullis_ml.bench.ledger import FileLedger
+
+    name = hashlib.sha256(f"{bundle.sha256} {suspect} {answers}".encode()).hexdigest()[:16]
+    return FileLedger(out / f"answers-{name}.ledger", columns=bundle.published.vk.n_classes)
+
+
+def _oracle(
+    held: ExitStack,
+    bundle: Bundle,
+    suspect: str,
+    ledger: FileLedger,
+    authorized_by: str | None,
+    protocol: str,
+    model: str,
+    answers: str,
+    key_file: Path | None,
+    per_second: float | None,
+) -> MeteredOracle:
+    """The suspect: an API, whose connection is closed with `held`, or a model in a file."""
+    from portcullis_ml.core.oracle import LocalOracle
+    from portcullis_ml.core.types import Reveals
+    from portcullis_ml.court.verdict import AGAIN
+    from portcullis_ml.models.load import load_model
+
+    interface = bundle.published.interface.revealing(reveals=Reveals.parse(answers))
+    budget = len(bundle.openings) + AGAIN
+    if not suspect.startswith(("http://", "https://")):
+        suspected = load_model(
+            suspect, input_shape=interface.input_shape, n_classes=interface.n_classes, features=interface.features
+        )
+        return LocalOracle(suspected, interface, budget=budget, ledger=ledger)
+    from portcullis_ml.gateway.oracle import HttpOracle
+
+    headers = {} if key_file is None else {"authorization": f"Bearer {_api_key(key_file)}"}
+    oracle = HttpOracle(
+        suspect,
+        interface=interface,
+        budget=budget,
+        protocol=protocol,
+        authorized_by=authorized_by,
+        model=model,
+        headers=headers,
+        ledger=ledger,
+        per_second=per_second,
+    )
+    held.callback(oracle.close)
+    return oracle
+
+
+def _api_key(path: Path) -> str:
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.court.commitment import owners_alone, read_bytes
+
+    data = read_bytes(path)
+    owners_alone(path)
+    found = data.decode("utf-8", "replace").strip()
+    if not found or not found.isprintable():
+        raise InputError(f"{path} was expected to hold one API key; it does not.")
+    return found
+
+
+def _tell(found: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Keep the verdict and say it."""
+    text = json.dumps(found, indent=2)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "verdict.json").write_text(text + "\n")
+    if as_json:
+        typer.echo(text)
+        return
+    typer.echo(f"{found['verdict'].upper()}. {found['sentence']}")
+    if evidence := found["evidence"]:
+        typer.echo(f"Null: {evidence['null']}.")
+        tried = evidence["tried"]
+        false_claims = (
+            f"{evidence['accused']} of {tried} innocent models accused" if tried else "no innocent model tried"
+        )
+        typer.echo(f"Level: {evidence['level']:g}; {false_claims}; {evidence['queries']} queries.")
+        for sentence in evidence["assumed"]:
+            typer.echo(f"Assumed: {sentence}")
+    if anchor := found["anchor"]:
+        typer.echo(f"Committed to on or before: {anchor['at']}")
+    typer.echo(f"Kept in {out / 'verdict.json'}")

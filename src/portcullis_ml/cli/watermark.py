@@ -1,0 +1,374 @@
+"""`portcullis watermark`: keys, marked models, commitments, and bundles for whoever is to check a claim."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from portcullis_ml.cli import options as o
+
+if TYPE_CHECKING:
+    from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
+    from portcullis_ml.court.commitment import Mark
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Mark a model, commit to the mark, and show parts of it to whoever is to check a claim.", no_args_is_help=True
+)
+
+MarkArgument = Annotated[
+    Path, typer.Argument(metavar="MARK", help="The folder that `portcullis watermark mint` wrote.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("mint")
+def mint(
+    scheme: Annotated[str, typer.Argument(metavar="WORD", help="See `portcullis list ownership`: 'backdoor(n=200)'.")],
+    victim: o.VictimOption = None,
+    data: o.DataOption = None,
+    data_folder: o.FolderOption = None,
+    test: o.TestOption = None,
+    train: o.TrainOption = None,
+    target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
+    softmax: o.SoftmaxOption = False,
+    classes: o.ClassesOption = None,
+    output_name: o.OutputOption = None,
+    secret: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="32 secret bytes in hexadecimal digits; drawn if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="MARK", help="A new or empty folder for the key.")] = Path(
+        "portcullis-mark"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a key for the model's interface; the secret stays in a file that its owner alone may read.
+
+    \b
+    portcullis watermark mint 'backdoor(n=200)' --victim model.skops --test test.npz --out mark
+    """
+    import secrets
+
+    from portcullis_ml.core.types import Rows
+    from portcullis_ml.court.commitment import Mark
+    from portcullis_ml.ownership import CATALOG
+
+    made = CATALOG.build(scheme)
+    drawn = secrets.token_bytes(32) if secret is None else _secret(secret)
+    experiment = _spec(
+        victim=victim, data=data, folder=data_folder, test=test, train=train, target=target, schema=schema,
+        softmax=softmax, classes=classes, output=output_name, device="cpu",
+    ).load()  # fmt: skip
+    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
+    rows = (trained, Rows(experiment.test_x, experiment.test_y))
+    key = made.mint(drawn, experiment.interface, experiment.model, rows)
+    mark = Mark.create(out, made, key, experiment.interface, experiment.classes, at=_now())
+    found = {"mark": str(out), "commitment": mark.published().sha256, "pairs": len(key)}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{made.name}: a key of {len(key)} pairs in {out}. Keep {out / 'secret.key'} secret, and keep a copy.")
+    typer.echo(f"commitment: {found['commitment']}")
+    step = "embed it in your model" if made.marks == "model" else "have the commitment dated"
+    typer.echo(f"Next, {step}: portcullis watermark {'embed' if made.marks == 'model' else 'commit'} {out}")
+
+
+@app.command("embed")
+def embed(
+    mark: MarkArgument,
+    victim: o.VictimOption = None,
+    data: o.DataOption = None,
+    data_folder: o.FolderOption = None,
+    test: o.TestOption = None,
+    train: o.TrainOption = None,
+    target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
+    softmax: o.SoftmaxOption = False,
+    classes: o.ClassesOption = None,
+    output_name: o.OutputOption = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Train the network on from where it stands, not from scratch.")
+    ] = False,
+    rows_out: Annotated[
+        Path | None,
+        typer.Option("--rows", metavar="FILE.npz", help="Write the rows to train on instead, for your own training."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of a network; as the victim's if not said.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder for the marked model.")] = Path(
+        "portcullis-marked"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that the training draws.")] = 0,
+    as_json: JsonOption = False,
+    device: o.DeviceOption = "cpu",
+) -> None:
+    """Train the model with the marked rows among its own; networks, and classifiers of scikit-learn.
+
+    \b
+    portcullis watermark embed mark --victim model.skops --train train.npz --test test.npz --out marked
+    portcullis watermark embed mark --data digits --train train.npz --rows marked-rows.npz
+    """
+    from portcullis_ml.court.commitment import Mark
+
+    folder = Mark(mark)
+    spec = _spec(
+        victim=victim, data=data, folder=data_folder, test=test, train=train, target=target, schema=schema,
+        softmax=softmax, classes=classes, output=output_name, device=device,
+    )  # fmt: skip
+    if rows_out is not None:
+        found = _written_rows(folder, spec.load(), rows_out)
+    else:
+        found = _trained(folder, spec, out, go_on=go_on, epochs=epochs, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        typer.echo(f"{name.replace('_', ' ')}: {value}")
+
+
+@app.command("commit")
+def commit(
+    mark: MarkArgument,
+    token: Annotated[
+        Path | None, typer.Option(metavar="FILE.tsr", help="What a time authority answered to request.tsq.")
+    ] = None,
+    roots: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="The authority's root certificates, which you trust.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what to publish and write a request for a time token; with the token, check it and keep it.
+
+    \b
+    portcullis watermark commit mark
+    portcullis watermark commit mark --token token.tsr --roots authority.pem
+
+    Nothing is sent: whom you ask for the time, and how, is up to you.
+    """
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.court.commitment import Mark
+
+    folder = Mark(mark)
+    found = {"commitment": folder.published().sha256, "head": folder.log_file.read().head}
+    if token is not None:
+        if roots is None:
+            raise InputError("A token is checked against roots that you trust; none were given. Add --roots FILE.pem.")
+        found |= _anchored(folder, token, roots)
+    else:
+        found |= _requested(folder)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"publish: {mark / 'commitment.json'}\nits SHA-256: {found['commitment']}\nlog head: {found['head']}")
+    if "at" in found:
+        typer.echo(f"dated: {found['at']}")
+    else:
+        if "first_run" in found:
+            typer.echo(f"Write the request for a time token: {found['first_run']}")
+        typer.echo(f"Send {found['request']} to a time authority (RFC 3161) and save its answer, for example:")
+        typer.echo(
+            f"  curl -H 'Content-Type: application/timestamp-query' --data-binary @{found['request']} URL -o token.tsr"
+        )
+        typer.echo(f"Then: portcullis watermark commit {mark} --token token.tsr --roots authority.pem")
+
+
+@app.command("bundle")
+def bundle(
+    mark: MarkArgument,
+    suspect: Annotated[str, typer.Option(help="Who is suspected: the address or name of the model.")],
+    nonce: Annotated[
+        str | None, typer.Option(help="What the verifier sent to choose the pairs; drawn here if not given.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="How many pairs to show; they are used up.")] = 30,
+    out: Annotated[Path, typer.Option(metavar="FILE.zip", help="A new file.")] = Path("bundle.zip"),
+    as_json: JsonOption = False,
+) -> None:
+    """Open pairs that a challenge chooses, for `portcullis verify`. They are used up from now on.
+
+    \b
+    portcullis watermark bundle mark --suspect http://127.0.0.1:9000 --nonce 6f1d... --out bundle.zip
+    """
+    import secrets
+
+    from portcullis_ml.court.bundle import show
+    from portcullis_ml.court.commitment import Mark
+
+    folder = Mark(mark)
+    places = show(folder, suspect, nonce or secrets.token_hex(16), pairs, out, at=_now())
+    left = len(folder.published().vk) - len(folder.shown())
+    found = {"bundle": str(out), "pairs_shown": len(places), "pairs_left": left, "head": folder.log_file.read().head}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{out} opens {len(places)} pairs, which are used up; {left} were never shown.")
+    if not (mark / "token.tsr").is_file():
+        typer.echo(
+            "It has no time token: a verifier will call the claim unanchored. Run `portcullis watermark commit`."
+        )
+
+
+@app.command("list")
+def listing(
+    folder: Annotated[Path, typer.Argument(help="A mark, or a folder of marks.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """The marks in a folder: their scheme, how many pairs are left, and whether they are dated."""
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.court.commitment import Mark
+
+    places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir())] if folder.is_dir() else []
+    marks = [Mark(place) for place in places if (place / "commitment.json").is_file()]
+    if not marks:
+        raise InputError(f"A mark, or a folder of marks, was expected at {folder}; there is none. Mint one first.")
+    rows = [_row(mark) for mark in marks]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['mark']}: {row['scheme']}, {row['left']} of {row['pairs']} pairs never shown, "
+            f"{'dated ' + row['at'] if row['at'] else 'unanchored'}, commitment {row['commitment'][:16]}..."
+        )
+
+
+def _row(mark: Mark) -> dict[str, Any]:
+    log, published = mark.log_file.read(), mark.published()
+    anchors = log.of_kind("anchored")
+    return {
+        "mark": str(mark.path),
+        "scheme": published.scheme.name,
+        "pairs": len(published.vk),
+        "left": len(published.vk) - len(mark.shown(log)),
+        "at": anchors[-1]["time"] if anchors else None,
+        "commitment": published.sha256,
+        "head": log.head,
+    }
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _secret(path: Path) -> bytes:
+    """The secret in a file that its owner alone may read."""
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.court.commitment import owners_alone, read_bytes
+
+    data = read_bytes(path)
+    owners_alone(path)
+    try:
+        found = bytes.fromhex(data.decode("ascii").strip())
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path} was expected to hold hexadecimal digits, as `portcullis check --new-secret` prints "
+                         "them; it does not.") from error  # fmt: skip
+    if len(found) != 32:
+        raise InputError(f"{path} was expected to hold 32 bytes in hexadecimal digits; it holds {len(found)}.")
+    return found
+
+
+def _spec(*, victim: str | None, test: str | None, train: str | None, **rest: Any) -> ExperimentSpec:
+    """The spec of a victim; training rows stand where an audit has test rows if there are no others."""
+    return o.spec_of(victim=victim, test=test or (train if victim else None), pool=None, train=train, **rest)
+
+
+def _written_rows(mark: Mark, experiment: Experiment, path: Path) -> dict[str, Any]:
+    import io
+
+    import numpy as np
+
+    from portcullis_ml.core.errors import NotApplicable
+    from portcullis_ml.core.types import Rows
+    from portcullis_ml.court.commitment import write_secret
+    from portcullis_ml.ownership.backdoor import Backdoor
+
+    scheme = mark.published().scheme
+    if not isinstance(scheme, Backdoor):
+        raise NotApplicable(f"{scheme.name} is not trained in: there are no rows to write. Have its commitment dated.")
+    x, y = scheme.with_marks(mark.key(), Rows(_own_rows(experiment), experiment.train_y))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=x, y=y)
+    write_secret(path, buffer.getvalue())
+    return {"rows": str(path), "n": len(x), "marked": len(x) - len(_own_rows(experiment))}
+
+
+def _own_rows(experiment: Experiment) -> Any:
+    from portcullis_ml.core.errors import NotApplicable
+
+    if experiment.train is None:
+        raise NotApplicable("A mark is trained in among the victim's rows, and they are not known. Give --train FILE.")
+    return experiment.train
+
+
+def _trained(
+    mark: Mark, spec: ExperimentSpec, out: Path, *, go_on: bool, epochs: int | None, seed: int
+) -> dict[str, Any]:
+    """Train, write the marked model, and say how much of the mark was learnt and what it cost."""
+    from portcullis_ml.bench.marks import learner_of
+    from portcullis_ml.core.artifacts import Contents
+    from portcullis_ml.core.randomness import derive
+    from portcullis_ml.core.types import Rows
+    from portcullis_ml.models.artifacts import write_artifact
+    from portcullis_ml.models.export import model_files
+
+    experiment, published, key = spec.load(), mark.published(), mark.key()
+    learner, start = learner_of(experiment, spec, go_on=go_on, epochs=epochs)
+    rows = Rows(_own_rows(experiment), experiment.train_y)
+    model = published.scheme.embed(key, learner, rows, start, rng=derive(seed, "marked", published.sha256))
+    files, sentence = model_files(model, experiment.test_x[:200])
+    artifact = write_artifact(Contents(files, {"mark": published.sha256, "onnx": sentence}), out)
+    learnt = int((model.scores(key.x).argmax(axis=1) == key.labels).sum())
+    before = int((experiment.model.scores(key.x).argmax(axis=1) == key.labels).sum())
+    found: dict[str, Any] = {
+        "model": str(artifact),
+        "marks_learnt": f"{learnt} of {len(key)} (the model before: {before})",
+    }
+    if experiment.test_y is not None:
+        found["accuracy"] = _accuracy(model, experiment)
+        found["accuracy_before"] = _accuracy(experiment.model, experiment)
+    if learnt < 0.9 * len(key):
+        found["note"] = "The mark was learnt in part. Mint one with a larger repeat, or train for more epochs."
+    return found
+
+
+def _accuracy(model: Any, experiment: Experiment) -> str:
+    from portcullis_ml.measures.statistics import clopper_pearson
+
+    right = int((model.scores(experiment.test_x).argmax(axis=1) == experiment.test_y).sum())
+    return f"{clopper_pearson(right, len(experiment.test_x)).percent()} of {len(experiment.test_x)} test rows"
+
+
+def _requested(mark: Mark) -> dict[str, Any]:
+    """The request for a time token; without the library that writes it, the command that does."""
+    from portcullis_ml.core.errors import MissingExtra
+    from portcullis_ml.court.timestamp import new_request
+
+    request = mark.path / "request.tsq"
+    if not request.exists():
+        try:
+            request.write_bytes(new_request(mark.published().data))
+        except MissingExtra:
+            what = f"-data {mark.path / 'commitment.json'} -sha256 -cert -out {request}"
+            return {"request": str(request), "first_run": f"openssl ts -query {what}"}
+    return {"request": str(request)}
+
+
+def _anchored(mark: Mark, token: Path, roots: Path) -> dict[str, Any]:
+    import os
+
+    from portcullis_ml.court.commitment import read_bytes
+    from portcullis_ml.court.timestamp import anchored, roots_in
+
+    data, request = read_bytes(token), mark.path / "request.tsq"
+    asked = request.read_bytes() if request.is_file() else None
+    anchor = anchored(mark.published().data, data, asked, roots_in(roots))
+    unfinished = mark.path / "token.tsr-new"
+    unfinished.write_bytes(data)
+    os.replace(unfinished, mark.path / "token.tsr")
+    mark.log_file.append({"kind": "anchored", "at": _now(), "time": anchor.at.isoformat(), "serial": anchor.serial})
+    return {"at": anchor.at.isoformat(), "head": mark.log_file.read().head}

@@ -1,0 +1,8 @@
+"""The court: what is published of a key, when, what of it was shown, and what a stranger can check.
+
+commitment   the file that is published, and the folder of its owner: secret, log, time token
+log          append-only, each entry bound to all before it
+timestamp    a token of a time authority (RFC 3161) over the published file
+bundle       openings for a subset that a challenge chooses, with everything that a stranger needs
+verdict      the checks in order, then the questions to the suspect
+"""

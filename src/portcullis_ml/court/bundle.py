@@ -1,0 +1,179 @@
+"""A bundle: everything that a stranger needs to check a claim, in one zip file, and no secret.
+
+    commitment.json   the published file, byte for byte
+    openings.json     the suspect's name, the nonce, and the openings of the pairs that these choose
+    log.jsonl         the owner's log, whose last entry says that these pairs were shown
+    token.tsr         the time token over commitment.json, where there is one; request.tsq with its nonce
+
+Which pairs are shown is not the owner's choice. The challenge is the SHA-256 of the commitment, the suspect's name and
+the nonce, and puts those that were never shown before in an order, of which the first are opened. A pair that was shown
+is used up: whoever has seen it can teach a model to forget it. So the log says that pairs are shown before the bundle
+is written, and a bundle that is lost has used its pairs up too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portcullis_ml.core.errors import InputError, NotApplicable, ProofError
+from portcullis_ml.court.commitment import LIMIT, Mark, Published, read_bytes
+from portcullis_ml.court.log import Log, chosen
+from portcullis_ml.ownership._pairs import Opening
+
+__all__ = ["Bundle", "challenge", "show"]
+
+FILES = ("commitment.json", "openings.json", "log.jsonl")
+TIME = ("token.tsr", "request.tsq")
+
+
+def challenge(commitment: str, suspect: str, nonce: str) -> bytes:
+    """32 bytes that nobody chose: of the commitment's SHA-256, who is suspected, and the verifier's nonce."""
+    return hashlib.sha256("\x1f".join(("portcullis challenge 1", commitment, suspect, nonce)).encode()).digest()
+
+
+def show(mark: Mark, suspect: str, nonce: str, pairs: int, out: Path, *, at: str) -> list[int]:
+    """Write a bundle that opens so many pairs, and return their places. The log has them first."""
+    if out.exists():
+        raise InputError(f"{out} is there already; its pairs are used up. Name a new file for the bundle.")
+    key, published = mark.key(), mark.published()
+    drawn = challenge(published.sha256, suspect, nonce)
+
+    def entry(log: Log) -> dict[str, Any]:
+        shown = mark.shown(log)
+        left = [place for place in range(len(key)) if place not in shown]
+        if len(left) < pairs:
+            raise NotApplicable(
+                f"{pairs} pairs were asked for and {len(left)} of {len(key)} were never shown. Ask for fewer, or mint "
+                "a larger key next time: n is twice what one claim shows, times the claims wanted."
+            )
+        places = chosen(left, drawn, pairs)
+        return {"kind": "shown", "at": at, "suspect": suspect, "nonce": nonce, "places": places}
+
+    log = mark.log_file.append(entry)
+    places = list(log.entries[-1]["places"])
+    openings = {"suspect": suspect, "nonce": nonce, "openings": [o.to_json() for o in key.open(places)]}
+    files = {
+        "commitment.json": published.data,
+        "openings.json": json.dumps(openings).encode(),
+        "log.jsonl": log.text().encode(),
+    }
+    files |= {name: (mark.path / name).read_bytes() for name in TIME if (mark.path / name).is_file()}
+    _write(files, out)
+    return places
+
+
+def _write(files: dict[str, bytes], out: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    unfinished = out.with_name(out.name + "-new")
+    unfinished.write_bytes(packed.getvalue())
+    os.replace(unfinished, out)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle holds; `sha256` is that of the file."""
+
+    sha256: str
+    published: Published
+    suspect: str
+    nonce: str
+    openings: tuple[Opening, ...]
+    log: Log
+    token: bytes | None
+    request: bytes | None
+
+    @classmethod
+    def read(cls, path: Path) -> Bundle:
+        """The bundle in a file. InputError where it is none, ProofError where the log in it does not hold."""
+        data = read_bytes(path)
+        files = _unzipped(path, data)
+        try:
+            written = json.loads(files["openings.json"])
+            openings = tuple(Opening.from_json(o) for o in written["openings"])
+            suspect, nonce = str(written["suspect"]), str(written["nonce"])
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"openings.json in {path} is damaged ({error}). Ask for the bundle again.") from error
+        return cls(
+            hashlib.sha256(data).hexdigest(),
+            Published.parse(files["commitment.json"]),
+            suspect,
+            nonce,
+            openings,
+            Log.read(files["log.jsonl"].decode("utf-8", "replace")),
+            files.get("token.tsr"),
+            files.get("request.tsq"),
+        )
+
+    def check(self, *, nonce: str | None = None, head: str | None = None) -> None:
+        """Raise ProofError at the first link that does not hold.
+
+        nonce   the verifier's own, which the owner had to answer; None takes the bundle's
+        head    of this owner's log, as the verifier has seen it before
+        """
+        if nonce is not None and nonce != self.nonce:
+            raise ProofError("The bundle answers another nonce than the verifier's: it was made for somebody else.")
+        if head is not None:
+            self.log.goes_on_from(head)
+        minted = [e for e in self.log.of_kind("minted") if e.get("commitment") == self.published.sha256]
+        if not minted or self.log.entries[0] != minted[0]:
+            raise ProofError("The log in the bundle does not begin with this commitment: it is another key's log.")
+        if not self.openings:
+            raise ProofError("The bundle opens no pair, so it shows nothing. Ask for one with openings.")
+        self.published.vk.check(self.openings)
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """The pairs are those that the challenge chooses among the ones that were never shown before."""
+        entries = self.log.of_kind("shown")
+        places = [o.place for o in self.openings]
+        if not entries or self.log.entries[-1] != entries[-1] or list(entries[-1].get("places", ())) != places:
+            raise ProofError("The log's last entry does not say that these pairs were shown: it is an older log.")
+        if (entries[-1].get("suspect"), entries[-1].get("nonce")) != (self.suspect, self.nonce):
+            raise ProofError("The pairs were shown for another suspect or nonce: an older bundle was used again.")
+        before = {place for entry in entries[:-1] for place in entry["places"]}
+        if again := sorted(before.intersection(places)):
+            raise ProofError(f"Pair {again[0]} was shown before, and whoever saw it may have used it. Show fresh ones.")
+        left = [place for place in range(len(self.published.vk)) if place not in before]
+        wanted = chosen(left, challenge(self.published.sha256, self.suspect, self.nonce), len(places))
+        if wanted != places:
+            raise ProofError("The pairs shown are not those that the challenge chooses: the owner picked them.")
+
+
+def _unzipped(path: Path, data: bytes) -> dict[str, bytes]:
+    """The files in a bundle by name; InputError for other files, doubles, and more bytes than LIMIT in all."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            names = [info.filename for info in infos]
+            if len(set(names)) != len(names) or not set(FILES) <= set(names) <= {*FILES, *TIME}:
+                raise InputError(f"{path} was expected to hold {', '.join(FILES)}; it holds {', '.join(names)[:200]}.")
+            if sum(info.file_size for info in infos) > LIMIT:
+                raise InputError(f"{path} unpacks to more than {LIMIT:,} bytes, and is not read.")
+            return {name: archive.read(name) for name in names}
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        raise InputError(f"{path} is no whole zip file ({error}). Ask for the bundle again.") from error
+
+
+def summary(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle claims, before anything of it is checked."""
+    return {
+        "bundle": bundle.sha256,
+        "commitment": bundle.published.sha256,
+        "scheme": bundle.published.scheme.name,
+        "suspect": bundle.suspect,
+        "nonce": bundle.nonce,
+        "pairs_shown": len(bundle.openings),
+        "pairs_committed": len(bundle.published.vk),
+    }
