@@ -40,6 +40,7 @@ NONE_NEEDED: dict[str, str] = {
     "log": "It changes nothing.",
     "other_class": "It is served after an alarm; who stays below the alarm never meets it.",
     "outlier_exposure": "It trains a victim that is unsure elsewhere; every attack meets that victim's own answers.",
+    "private_training": "It hides who was trained on, not what was learned; every attack copies that as it is.",
     "quota": "It counts rows, and every attacker here has one account; the flag one_account says so.",
     "rounding": "equation_solving and retraining read rounded answers as intervals without being told.",
     "top_k": "It hides what cannot be guessed back; attacks on labels are tried everywhere.",
