@@ -13,7 +13,8 @@ Does not stop             whoever reads labels, or the order of the first classe
 The misdirection model of a question starts from the victim's weights and makes the gradients of the predicted class's
 logit orthogonal to the victim's, below and above the layer that is explained; hinges keep both orders. Of the layers'
 gradients only those are turned that have `sensitivity` per cent of all sensitivity together. The talk gives none of the
-weights, steps and rates: those here were chosen on scikit-learn's digits.
+weights, steps and rates: those here were chosen by how far gradients turn on scikit-learn's digits and on 16 flowers of
+no test set, before any thief was run.
 
 Its answer is a function of the canonical question, and is remembered. Put it first: it takes the place of what stages
 before it made of the scores. Where `explanation` is "none" explanations are withheld, and scores alone are misdirected.
@@ -51,7 +52,7 @@ class DeepDefense(Defense[None]):
     k: int = 3  # the most likely classes, whose order is kept
     alpha: float = 0.5  # the weight of the gradient below the explained layer; that above has the rest
     class_weight: float = 1.0  # of the order of classes in the loss
-    map_weight: float = 10.0  # of the order of an explanation's places in the loss
+    map_weight: float = 3.0  # of the order of an explanation's places in the loss
     steps: int = 20  # of gradient descent for a question, at most
     lr: float = 0.05  # the length of a step, as a share of the weights'
     _model: Misdirecting | None = field(default=None, init=False, compare=False, repr=False)  # once bound

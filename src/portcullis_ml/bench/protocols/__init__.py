@@ -11,6 +11,7 @@ __all__ = ["PROTOCOLS"]
 PROTOCOLS = Catalog(
     "bench",
     {
+        "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
         "prada-gtsrb": "portcullis_ml.bench.protocols.prada:gtsrb",
         "prada-mnist": "portcullis_ml.bench.protocols.prada:mnist",
         "tramer-ensembles": "portcullis_ml.bench.protocols.tramer:ensembles",
