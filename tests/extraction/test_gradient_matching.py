@@ -118,8 +118,9 @@ def test_the_loss_of_maps_is_that_of_one_row_at_a_time() -> None:
         (slopes,) = torch.autograd.grad(logits[0, c], maps)
         own = torch.relu(sum(slopes[0, k].mean() * maps[0, k] for k in range(maps.shape[1])))
         error = ((own / own.norm().clamp(min=1e-12) - map_ / map_.norm()) ** 2).sum()
-        plain += float(-(goal * torch.log_softmax(logits[0], 0)).sum() + weight * error).detach() / 4
-    assert float(found) == pytest.approx(plain, rel=1e-5)
+        cross = -(goal * torch.log_softmax(logits[0], 0)).sum()
+        plain += float((cross + weight * error).detach()) / 4
+    assert float(found.detach()) == pytest.approx(plain, rel=1e-5)
 
 
 def test_a_network_without_convolutions_gives_way_where_maps_are_shown() -> None:

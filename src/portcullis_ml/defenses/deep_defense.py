@@ -114,7 +114,8 @@ class DeepDefense(Defense[None]):
         assert self._model is not None  # the guard binds its stages
         said = self._model(request.x[rows], noise.quantum)
         self._agrees(said, clean.take(rows))
-        same = said.scores.argmax(axis=1) == clean.labels[rows]  # a tie may fall otherwise at the canonical question
+        finite = np.isfinite(said.scores).all(axis=1)  # a row of NaN or of huge numbers may have no answer
+        same = finite & (said.scores.argmax(axis=1) == clean.labels[rows])  # a tie may fall otherwise when rounded
         rows[rows] = same
         said = Answers(said.own[same], said.scores[same], said.explanation[same])
         shown = replaced(answer, whole & rows, said.scores[whole[rows]]) if (whole & rows).any() else answer
