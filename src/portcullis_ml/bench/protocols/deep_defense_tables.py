@@ -29,7 +29,12 @@ def document(plan: Mapping[str, Any], records: Sequence[Mapping[str, Any]], *, q
         f"trained on. Chance is {100 / 17:.1f}%."
     )
     title = f"# {plan['protocol']} v{plan['version']}\n\n`portcullis bench run {plan['protocol']}{flag}`\n\n"
-    return title + warning + "\n\n".join([intro, _thieves(plan, done), _drops(plan, done), *failed]) + "\n"
+    return (
+        title
+        + warning
+        + "\n\n".join([intro, _thieves(plan, done), _pairs(plan, done), _drops(plan, done), *failed])
+        + "\n"
+    )
 
 
 def _thieves(plan: Mapping[str, Any], done: Sequence[Mapping[str, Any]]) -> str:
@@ -44,6 +49,39 @@ def _thieves(plan: Mapping[str, Any], done: Sequence[Mapping[str, Any]]) -> str:
         cost = sum(r["notes"]["cpu_seconds_a_question"] for r in own) / len(own)
         lines.append(_line([row["name"], str(len(own)), published, *cells, f"{cost:.3f}"]))
     return "\n".join(lines)
+
+
+def _pairs(plan: Mapping[str, Any], done: Sequence[Mapping[str, Any]]) -> str:
+    """What explanations add for a thief, and what a defense takes, each within one seed."""
+    both = ("answers", "answers and explanations")
+    found = {
+        (r["defense"], r["cell"]["seed"]): [100 * r["measures"][name]["value"] for name in both]
+        for r in done
+        if all(name in r["measures"] for name in both)
+    }
+    head = ["defense", "n", "explanations add", "taken from answers", "taken from answers and explanations"]
+    lines = [
+        "Points of test accuracy, within one seed: mean [95% interval over seeds].",
+        "",
+        _line(head),
+        _rule(len(head)),
+    ]
+    first = plan["row"][0]["name"]
+    for row in plan["row"]:
+        own = {seed: pair for (name, seed), pair in found.items() if name == row["name"] and (first, seed) in found}
+        if not own:
+            continue
+        cells = [_points([b - a for a, b in own.values()])]
+        cells += [
+            "" if row["name"] == first else _points([found[first, s][i] - own[s][i] for s in own]) for i in (0, 1)
+        ]
+        lines.append(_line([row["name"], str(len(own)), *cells]))
+    return "\n".join(lines)
+
+
+def _points(values: Sequence[float]) -> str:
+    found = mean_over_seeds(values, within=(-100.0, 100.0))
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
 def _drops(plan: Mapping[str, Any], done: Sequence[Mapping[str, Any]]) -> str:
