@@ -5,8 +5,9 @@ Nets", IJCAI 2022, after its author's talk: the sections on gradient misdirectio
 and on sparse layer selection.
 
 Costs the honest client   probabilities far from the model's own, with the most likely `k` classes in their order;
-                          explanations whose order is kept nearly, not their values; a search by gradient descent for
-                          every new question. Labels never change.
+                          explanations whose order is kept nearly, not their values, and of Gradient x Input on large
+                          pictures not even that; a search by gradient descent for every new question. Labels never
+                          change.
 Does not stop             whoever reads labels, or the order of the first classes. One who has this defense and the
                           victim's weights has the misdirection models as well.
 
