@@ -15,7 +15,8 @@ from portcullis_ml.core.types import Array, Interface, Labels, Model, Reveals
 from portcullis_ml.extraction.gradient_matching import GradientMatching
 from portcullis_ml.extraction.retraining import Retraining
 from portcullis_ml.models.explain import ExplainedModel, explainer_named
-from portcullis_ml.models.gradient_matching import _loss, fit_matching
+from portcullis_ml.models.gradient_matching import _loss, _map_loss, fit_matching
+from portcullis_ml.models.networks import build_network
 from portcullis_ml.models.torch import TorchLearner, TorchModel
 
 from .toys import toy_victim
@@ -79,7 +80,62 @@ def test_explanations_that_mislead_are_found_out_and_left_aside() -> None:
 def test_explanations_of_another_shape_are_not_used() -> None:
     victim = Misleading(network_victim(0), (3,))
     found = GradientMatching(epochs=50)(LocalOracle(victim, API, budget=100), Knowledge(), rng=np.random.default_rng(0))
-    assert found.notes["explanations"] == "have another shape than a row, and were not used"
+    assert found.notes["explanations"] == "are neither in the shape of a row nor maps of a picture, and were not used"
+
+
+def pictures(n: int, seed: int) -> Array:
+    return np.random.default_rng(seed).random((n, 8, 8))
+
+
+def test_the_copy_learns_where_the_victim_looks_from_maps() -> None:
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        victim = TorchModel(build_network("digits_cnn", (8, 8), 3), (8, 8), 3, network="digits_cnn")
+    explain, x = explainer_named("grad_cam").prepare(victim), pictures(150, 0)
+    labels, targets = victim.scores(x).argmax(axis=1), victim.scores(x)
+    shown, far = explain(x, labels), []
+    for weight in (3.0, 0.0):
+        rng = np.random.default_rng(1)
+        copy = fit_matching(x, targets, shown, labels, network="digits_cnn", epochs=40, weight=weight, rng=rng)
+        own = explainer_named("grad_cam").prepare(copy)(x, labels)
+        lengths = [np.linalg.norm(m.reshape(len(m), -1), axis=1)[:, None, None] + 1e-9 for m in (own, shown)]
+        far.append(np.abs(own / lengths[0] - shown / lengths[1]).mean())
+    assert far[0] < 0.7 * far[1], far
+
+
+def test_the_loss_of_maps_is_that_of_one_row_at_a_time() -> None:
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        module = build_network("digits_cnn", (8, 8), 3).eval()
+    x, classes = torch.tensor(pictures(4, 0), dtype=torch.float32), torch.tensor([0, 1, 2, 1])
+    goals, wanted = torch.softmax(torch.randn(4, 3), 1), torch.rand(4, 3, 3)
+    each = torch.tensor([1.0, 0.0, 2.0, 0.5])
+    found = _map_loss(module, module[1], x, goals, wanted, classes, each)
+    plain = 0.0
+    for row, goal, map_, c, weight in zip(x, goals, wanted, classes, each, strict=True):
+        maps = module[1](module[0](row[None])).detach().requires_grad_()
+        logits = module[2:](maps)
+        (slopes,) = torch.autograd.grad(logits[0, c], maps)
+        own = torch.relu(sum(slopes[0, k].mean() * maps[0, k] for k in range(maps.shape[1])))
+        error = ((own / own.norm().clamp(min=1e-12) - map_ / map_.norm()) ** 2).sum()
+        cross = -(goal * torch.log_softmax(logits[0], 0)).sum()
+        plain += float((cross + weight * error).detach()) / 4
+    assert float(found.detach()) == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_network_without_convolutions_gives_way_where_maps_are_shown() -> None:
+    victim, rng = network_of_pictures(), np.random.default_rng(0)
+    api = Interface(input_shape=(8, 8), n_classes=3, explains=True)
+    found = GradientMatching(epochs=2)(LocalOracle(victim, api, budget=30), Knowledge(), rng=rng)
+    assert set(found.notes["cross_entropy"]) == {"with", "without"}
+    assert found.model.network == "digits_cnn"  # type: ignore[attr-defined]
+
+
+def network_of_pictures() -> ExplainedModel:
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        module = build_network("digits_cnn", (8, 8), 3)
+    return explainer_named("grad_cam")(TorchModel(module, (8, 8), 3), like=pictures(16, 1))
 
 
 def test_an_api_that_explains_nothing_is_no_place_for_it() -> None:

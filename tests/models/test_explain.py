@@ -76,6 +76,49 @@ def test_grad_cam_of_one_convolution():
     np.testing.assert_array_equal(found, [[[1, 2], [3, 0]], [[0, 0], [0, 3]]])
 
 
+def test_relevance_cam_of_one_convolution():
+    """Class 0 of two: relevance 1 at it, -1/2 at the other, handed down by the positive weights w+ as A w+ / (A . w+).
+
+    A = (1, 2, 3, 0 | -2, -4, -6, 0), whose scores are 10 and -21. A . w+ is 14 - 4 = 10 for class 0, so that the R of
+    map 1 sums to 14/10 and that of map 2 to -4/10; for class 1 it is -12, and they sum to 0 and 12/12, times -1/2.
+    The map is ReLU(1.4/4 A1 - 0.9/4 A2), A2 being -2 A1.
+    """
+    image = np.array([[[1.0, 2.0], [3.0, 0.0]]])
+    found = explainer_named("relevance_cam(layer='1')").prepare(one_convolution())(image, np.array([0]))
+    np.testing.assert_allclose(found, (1.4 / 4 + 2 * 0.9 / 4) * image, rtol=1e-5)
+
+
+def relevance_down(module, x, relevance):
+    """The z+ rule through a linear layer, an input and an output at a time."""
+    weight, handed = module.weight.detach().clamp(min=0), torch.zeros_like(x)
+    for j in range(len(weight)):
+        total = sum(float(x[i] * weight[j, i]) for i in range(len(x)))
+        for i in range(len(x)):
+            handed[i] += relevance[j] * x[i] * weight[j, i] / total
+    return handed
+
+
+def test_relevance_goes_down_layer_by_layer_by_the_plain_rule():
+    model, x = network(), np.random.default_rng(3).random((2, 8, 8))
+    found = explainer_named("relevance_cam").prepare(model)(x, np.array([1, 2]))
+    for row, c, shown in zip(torch.tensor(x, dtype=torch.float32), (1, 2), found, strict=True):
+        maps = model.module[1](model.module[0](row[None]))
+        hidden = torch.relu(model.module[4](model.module[2](maps)))[0].detach()
+        start = torch.full((4,), -1 / 4)
+        start[c] = 1.0
+        below = relevance_down(model.module[4], maps.flatten(), relevance_down(model.module[7], hidden, start))
+        weights = below.reshape(maps.shape[1:]).mean((1, 2))
+        plain = torch.relu(sum(w * m for w, m in zip(weights, maps[0], strict=True)))
+        np.testing.assert_allclose(shown, plain.detach().numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_relevance_cam_says_what_it_cannot_explain():
+    with pytest.raises(InputError, match="relevance_cam explains a convolutional network in PyTorch"):
+        explainer_named("relevance_cam").prepare(LINEAR)
+    with pytest.raises(InputError, match="relevance_cam explains a network with convolutions; this one runs none"):
+        explainer_named("relevance_cam").prepare(network("table_mlp", (4,)))
+
+
 def test_upsampling_is_bilinear_to_the_size_of_the_image():
     """A pair (a, b) becomes a, 3/4 a + 1/4 b, 1/4 a + 3/4 b, b, along either axis."""
     module = nn.Sequential(Channels(), nn.Conv2d(1, 1, 2, stride=2, bias=False), nn.Flatten(), nn.Linear(4, 2))

@@ -1,16 +1,20 @@
-"""Gradient matching: train on the explanations beside the answers, where an API explains by gradient x input.
+"""Gradient matching: train on the explanations beside the answers, where an API explains by gradients or by maps.
 
 Milli, Schmidt, Dragan, Hardt. "Model Reconstruction from Model Explanations", FAT* 2019 (arXiv 1807.05185), the section
 on heuristics that learn from gradient explanations.
 
-Threat model   answers: labels or more, and explanations in the shape of a row, which the thief takes to be the row
-               times the gradient of the served class's logit.  data: a pool where there is one, else uniform questions.
+Threat model   answers: labels or more, and explanations: in the shape of a row, which the thief takes to be the row
+               times the gradient of the served class's logit; or, for a picture, in two dimensions, which they take to
+               be a class activation map.  data: a pool where there is one, else uniform questions.
 Query cost     the budget, one per row; or that of the attack that it wraps.
 
 An answer says what the model gives at a row, an explanation how that changes in every direction: as many numbers again
 as a row has inputs. A network is trained so that its own products of row and gradient come near those that were shown.
 Whether that helps is seen before it is trusted: a network trained with and one trained without explanations are
 compared on answers set aside, and the better kind is trained on all. An input that is 0 hides its gradient.
+
+Maps are ours: a network's own Grad-CAM is brought near the map that was shown, whichever kind of map that is. They
+need a network with convolutions; where the one asked for has none, the published one for such pictures takes its place.
 """
 
 from __future__ import annotations
@@ -51,8 +55,8 @@ class GradientMatching(ExtractionAttack):
         collect(self.of, harvest, interface, knowledge, rng)
         x, answer, weight = harvest.x, harvest.answer, self.weight
         targets = answer.soft(interface.n_classes)
-        if answer.explanation is None or answer.explanation.shape[1:] != interface.input_shape:
-            harvest.notes["explanations"] = "have another shape than a row, and were not used"
+        if answer.explanation is None or not self._understood(answer.explanation.shape[1:], interface.input_shape):
+            harvest.notes["explanations"] = "are neither in the shape of a row nor maps of a picture, and were not used"
             return self._fit(x, targets, answer, 0.0, rng)
         order = rng.permutation(len(x))
         aside, kept = np.split(order, [int(ASIDE * len(x))])
@@ -69,9 +73,24 @@ class GradientMatching(ExtractionAttack):
         from portcullis_ml.models.gradient_matching import fit_matching
 
         assert answer.labels is not None  # classes are predicted
-        products = answer.explanation if weight and answer.explanation is not None else np.full_like(x, np.nan)
-        settings = {"network": self.network, "epochs": self.epochs, "weight": weight}
-        return fit_matching(x, targets, products, answer.labels, **settings, rng=rng)  # type: ignore[arg-type]
+        shown, network = answer.explanation, self.network
+        if shown is not None and shown.shape != x.shape and shown.ndim == 3:
+            network = _with_convolutions(network, tuple(x.shape[1:]))
+        if shown is None or not weight:
+            shown = np.full_like(x, np.nan)
+        settings = {"network": network, "epochs": self.epochs, "weight": weight}
+        return fit_matching(x, targets, shown, answer.labels, **settings, rng=rng)  # type: ignore[arg-type]
+
+    def _understood(self, shown: tuple[int, ...], row: tuple[int, ...]) -> bool:
+        return shown == row or (len(shown) == 2 and len(row) in (2, 3))
+
+
+def _with_convolutions(network: str, shape: tuple[int, ...]) -> str:
+    """This network, or the published one for pictures of this shape where it has no convolutions."""
+    from portcullis_ml.models.gradient_matching import has_maps
+    from portcullis_ml.models.networks import plain_network
+
+    return network if has_maps(network, shape) else plain_network(shape)
 
 
 def _cross_entropy(scores: Array, targets: Array) -> float:

@@ -49,7 +49,7 @@ class Descent:
     k: int = 3
     alpha: float = 0.5
     class_weight: float = 1.0
-    map_weight: float = 10.0
+    map_weight: float = 3.0
     steps: int = 20
     lr: float = 0.05
 
@@ -201,8 +201,9 @@ def _copies(network: RowNetwork, layers: Sequence[str], n: int, start: float = 0
 
 def _length(parameters: Sequence[Tensor]) -> Tensor:
     """(n,) the Euclidean length of all of a row's parameters together; never 0."""
-    lengths = torch.stack([p.detach().flatten(1).norm(dim=1) for p in parameters])
-    return torch.clamp(lengths.norm(dim=0), min=TINY)
+    each: list[Tensor] = [p.detach().flatten(1).norm(dim=1) for p in parameters]
+    whole: Tensor = torch.stack(each).norm(dim=0)
+    return whole.clamp(min=TINY)
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -57,9 +57,8 @@ picture_pooled_wide: Network = partial(picture, width=32, flat=False)
 def picture_residual(
     input_shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.0, width: int = 16
 ) -> nn.Module:
-    """A small residual network (He et al., CVPR 2016): a convolution of stride 2, then three blocks named 4, 5 and 6.
-
-    They have `width`, twice and four times as many maps; the second and third halve the picture again.
+    """A small residual network (He et al., CVPR 2016): a convolution and a pooling that each halve the picture, then
+    blocks named 4, 5 and 6 of `width`, twice and four times as many maps; the second and third halve it again.
     """
     from torch import nn
 
@@ -70,7 +69,7 @@ def picture_residual(
         Channels(first=channels_first(input_shape)),
         nn.BatchNorm2d(maps, affine=False),
         nn.Conv2d(maps, width, 3, 2, padding=1, bias=False),
-        nn.Sequential(nn.BatchNorm2d(width), nn.ReLU()),
+        nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)),
         Residual(width, width),
         Residual(width, 2 * width, 2),
         Residual(2 * width, 4 * width, 2),

@@ -134,8 +134,9 @@ class RowNetwork:
         if not self._relevance:
             return z
         plus = x if isinstance(layer, nn.BatchNorm2d) else _output(layer, x, (own[0].clamp(min=0),), each)
-        safe = torch.where(plus.abs() > SMALL, plus, torch.ones_like(plus))
-        return plus * torch.where(plus.abs() > SMALL, z / safe, torch.zeros_like(z)).detach()
+        large = plus.abs() > SMALL
+        safe = torch.where(large, plus, torch.ones_like(plus))
+        return torch.where(large, plus * (z / safe).detach(), z.detach())
 
 
 def _takes_rows(layer: nn.Module) -> bool:

@@ -11,6 +11,7 @@ __all__ = ["PROTOCOLS"]
 PROTOCOLS = Catalog(
     "bench",
     {
+        "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
         "mad": "portcullis_ml.bench.protocols.defended:mad",
