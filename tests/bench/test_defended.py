@@ -180,7 +180,7 @@ def test_what_is_trained_is_trained_once_for_every_repetition_it_serves(monkeypa
     for trainings, seeds in ((1, [0]), (2, [0, 1])):
         asked.clear()
         plan = {**PLAN, "trainings": trainings, "row": [PLAN["row"][2]]}
-        defended.trained(list(defended.cells_of(plan)), plan, {"digits": Scene(plan="")}, Path("nowhere"))
+        defended.trained(list(defended.cells_of(plan)), {"digits": Scene(plan="")}, Path("nowhere"))
         assert asked == seeds
 
 

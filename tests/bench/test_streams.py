@@ -63,7 +63,7 @@ class TestHardness:
     def test_a_users_window_is_judged_as_the_detector_judges_it(self, folder: Path, tmp_path: Path) -> None:
         scene = defended.scene_of(HODA, "digits", str(folder), tmp_path, "cpu")
         cells = list(hoda.cells_of(HODA))[:1]
-        steps = defended.trained(cells, HODA, {"digits": scene}, tmp_path)[cells[0].id].defense[0]["detector"]["steps"]
+        steps = defended.trained(cells, {"digits": scene}, tmp_path)[cells[0].id].defense[0]["detector"]["steps"]
         arrays = unpack_arrays(Artifact.at(steps).read().files["steps.safetensors"], "steps")
         experiment = scene.load()
         x = experiment.test_x[:40]

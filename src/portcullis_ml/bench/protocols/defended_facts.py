@@ -82,8 +82,9 @@ def ensemble(cell: Cell, scene: Scene) -> Found:
     members, chosen = _members(model, experiment.test_x)
     accuracy = [(members[:, i].argmax(axis=1) == experiment.test_y).mean() for i in range(members.shape[1])]
     notes["accuracy_of_members"] = [round(float(a), 3) for a in accuracy]
-    moved = experiment.test_x + cell.rng("noise").uniform(-NOISE, NOISE, experiment.test_x.shape)
-    again = model.scores(np.clip(moved, *experiment.interface.bounds))
+    noise = cell.rng("noise").uniform(-NOISE, NOISE, experiment.test_x.shape)
+    moved = np.clip(experiment.test_x + noise, *experiment.interface.bounds)
+    again = model.scores(moved)
     measures["steady"] = agreement(model.scores(experiment.test_x).argmax(axis=1), again.argmax(axis=1))
     measures["same_member"] = _share(chosen == _members(model, moved)[1])
     return measures, notes

@@ -65,7 +65,7 @@ def play(
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
     scenes = {name: scene_of(plan, name, data, out, device) for name in plan["scene"]}
     cells = list(cells_of(plan))
-    ready = trained(cells, plan, scenes, out)
+    ready = trained(cells, scenes, out, progress)
     records = run_cells(
         cells, partial(work, plan=plan, scenes=scenes, ready=ready), out=out, jobs=jobs, progress=progress
     )
