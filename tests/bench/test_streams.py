@@ -106,7 +106,8 @@ class TestMonitor:
         found = {(row[0], row[1]): row for row in rows}
         search = found["path finding", "gain"]
         assert float(search[4].split()[0]) > float(search[3].split()[0])
-        assert search[4] == search[5]  # two accounts that share the questions show together what one shows
+        covers = found["path finding", "coverage"]
+        assert covers[4] == covers[5]  # two accounts that share the questions cover together what one covers
         assert search[-1].startswith("100.0")
         assert found["JbDA", "agreement"][2] == "1"
         assert monitor.play(TREES, out=tmp_path, data=str(folder), jobs=0) == text
