@@ -117,8 +117,8 @@ FLAGS: dict[str, Flag] = {
     ),
     "regimes_differ": Flag(
         "The defense knew where the thief's rows come from",
-        "behind a defense trained with rows from the source of the thief's pool (matched) an attack's agreement differs "
-        "by more than 10 points from that behind the same defense trained with rows from elsewhere (held out)",
+        "behind a defense trained with rows from the source of the thief's pool (matched) an attack's agreement is "
+        "more than 10 points away from that behind the same defense trained with rows from elsewhere (held out)",
         "An owner seldom has rows from the thief's own source, so the matched figure promises what few will get.",
         "Read the row [held out], and try other sources with --outside before you count on either.",
     ),

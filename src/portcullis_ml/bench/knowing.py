@@ -6,10 +6,8 @@ one of two tables: `ATTACKERS` names the attacks, `NONE_NEEDED` says why a unit 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from portcullis_ml.bench.named import GuardSpec
+from portcullis_ml.core.attack import Knowledge
 
 __all__ = ["ATTACKERS", "NONE_NEEDED", "attackers_of"]
 
@@ -44,16 +42,6 @@ NONE_NEEDED: dict[str, str] = {
 
 
 def attackers_of(guard: GuardSpec) -> list[str]:
-    """The attacks that know some unit of this guard, as people write them, each once."""
-    found = [word for unit in _units(guard.known) for word in ATTACKERS.get(unit, ())]
-    return list(dict.fromkeys(found))
-
-
-def _units(description: Any) -> Iterator[str]:
-    """The names of all units in a description, those within others included."""
-    if isinstance(description, Mapping):
-        if "unit" in description:
-            yield str(description["unit"])
-        description = list(description.values())
-    for part in description if isinstance(description, list | tuple) else ():
-        yield from _units(part)
+    """The attacks that know some unit of this guard, those within others included, as people write them, each once."""
+    known = Knowledge(defense=guard.known).stages(*ATTACKERS)
+    return list(dict.fromkeys(word for stage in known for word in ATTACKERS[stage["unit"]]))
