@@ -63,6 +63,16 @@ def test_labels_that_beat_scores():
     assert ids(*rows) == {("labels_beat_scores", "a | noise")}
 
 
+def test_a_defense_that_does_otherwise_where_it_knew_the_thiefs_source():
+    def both(matched: float, held_out: float) -> list[dict]:
+        return [row("a", "none", 0.95), row("a", "d [matched]", matched), row("a", "d [held out]", held_out), CONTROL]
+
+    assert ids(*both(0.3, 0.45)) == ids(*both(0.45, 0.3)) == {("regimes_differ", "d")}
+    assert ids(*both(0.3, 0.39)) == ids(row("a", "none", 0.95), row("a", "d [matched]", 0.3), CONTROL) == set()
+    (flag,) = (f for f in of_run([*both(0.3, 0.45), row("b", "d [matched]", 0.2)]) if f["id"] == "regimes_differ")
+    assert flag["detail"] == "a: 30.0% matched, 45.0% held out"
+
+
 def test_own_labels_as_good_as_the_api():
     rows = [row("a", "none", 0.9), row("own_labels", "none", 0.89, role="control"), CONTROL]
     assert ids(*rows) == {("own_labels_as_good", "audit")}

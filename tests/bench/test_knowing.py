@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from portcullis_ml.bench.knowing import ATTACKERS, NONE_NEEDED, attackers_of
 from portcullis_ml.bench.named import attack_named, by_name, guard_named
+from portcullis_ml.bench.prepare import prepare_cells, prepared_cell
+from portcullis_ml.bench.run_audit import AuditOptions, plan_of
+from portcullis_ml.core.settings import describe
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.detectors import CATALOG as DETECTORS
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.hardening import CATALOG as HARDENING
+from portcullis_ml.models.sklearn import SklearnLearner
 
+from .experiments import spec, truth, workspace
 from .test_grid import PLAN
 
-UNITS = sorted({*DEFENSES, *HARDENING})
+UNITS = sorted({*DEFENSES, *DETECTORS, *HARDENING})
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -72,3 +78,31 @@ def test_one_that_was_asked_for_with_other_settings_runs_so_and_not_twice() -> N
     found = told("random_vertex", attacks=attacks)
     assert ("d_dae(way=subtract) (told the guard)", "random_vertex") in found
     assert not any(name.startswith("d_dae (") for name, _ in found)
+
+
+GUARDS = (
+    "prediction_poisoning(surrogate=random_surrogate, eps=0.9)",
+    "adaptive_misinformation(network=misinformation, tau=0.9)",
+    "watch(detector=hardness(steps=training_steps(window=20, epochs=20)), then=block)",
+)
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_in_an_audit_they_run_with_what_they_are_told(tmp_path, guard: str) -> None:
+    x = np.random.default_rng(3).uniform(size=(300, 4))
+    here = spec(tmp_path, train_x=x, train_y=truth(x))
+    options = AuditOptions(spec=here, attacks=("knockoff",), defenses=(guard,), budgets=(80,), seeds=1)
+    cells = [cell for cell in plan_of(options, here.load()).cells() if cell.knows_defense]
+    made = prepare_cells(cells, here, regimes=("matched",), out=tmp_path / "out", watch=lambda *_: None)
+    (cell,) = made.cells
+    pairs = {"pairs": 1000} if "pairs" in cell.attack else {}
+    cell = replace(cell, attack={**cell.attack, **pairs}, learner=describe(SklearnLearner()))
+    record = prepared_cell(cell, workspace(tmp_path / "cell"), spec=here, lacking=made.lacking)
+    notes = record.notes
+    said = {
+        "d_dae": lambda: notes["ways"][0] == "subtract" and notes["distance_left"][0] < 0.2,
+        "least_likely": lambda: notes["certainly_misinformed"] > 0,
+        "in_distribution": lambda: notes["rehearsed"],
+    }
+    assert said[cell.attack["unit"]](), notes
+    assert record.threat_model["knows_defense"]

@@ -20,14 +20,16 @@ from portcullis_ml.bench.named import guard_named
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.extraction import ExtractionAttack
-from portcullis_ml.core.guard import Defense
+from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Answer, Array, Explaining, Interface, Model, Request, Reveals, Rows
+from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction.averaging import Averaging
 from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.d_dae import DDae
 from portcullis_ml.extraction.equation_solving import EquationSolving
 from portcullis_ml.extraction.feature_extraction import FeatureExtraction
 from portcullis_ml.extraction.gradient_matching import GradientMatching
+from portcullis_ml.extraction.in_distribution import InDistribution
 from portcullis_ml.extraction.jacobian import Jacobian
 from portcullis_ml.extraction.kernel import Kernel
 from portcullis_ml.extraction.knockoff import Knockoff
@@ -258,6 +260,14 @@ class Setup:
         return self.interface or plain.revealing(reveals=max(self.attack.needs.answers, Reveals.LABELS))
 
 
+DOUBT = "watch(detector=low_confidence(window=10), then=label_only)"
+
+
+def doubting(copy: Model, own: Array, outside: Array) -> Guard:
+    """A thief's own guard of that kind; nothing in it is trained."""
+    return Guard(*(DEFENSES.build(stage) for stage in guard_named(DOUBT).stages), key=b"t" * 16)
+
+
 SETUPS: dict[str, Callable[[], Setup]] = {
     "averaging": lambda: Setup(
         attack=Averaging(),
@@ -288,6 +298,18 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
         defense="reverse_sigmoid",
+    ),
+    "in_distribution": lambda: Setup(
+        attack=InDistribution(first=20, batch=20),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner(), train=doubting),
+        defense=DOUBT,
+    ),
+    "in_distribution-wrapping": lambda: Setup(
+        attack=InDistribution(of=Knockoff(batch=16), first=20, batch=20),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), seeds=inputs(8, 2), learner=ToyLearner(), train=doubting),
+        defense=DOUBT,
     ),
     "least_likely": lambda: Setup(
         attack=LeastLikely(),

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec
+from portcullis_ml.bench.outside import SHOWN
 from portcullis_ml.measures.statistics import mean_of
 
 __all__ = ["FLAGS", "Flag", "of_run", "raised"]
 
 
 STRANGER, LABEL_ONLY, NO_API = "plain_stranger", "label_only", "no_api"
+APART = 0.1  # by which a defense's two regimes may differ unflagged
 ASKING = (STRANGER, "random_queries")  # controls that ask like attacks and, where they stand behind defenses, are some
 
 
@@ -113,6 +115,13 @@ FLAGS: dict[str, Flag] = {
         "A thief averages repeats and undoes the noise; an attack that asks once makes it look stronger than it is.",
         "Key the noise by the question (as Portcullis' own defenses do), or attack with averaged repeats.",
     ),
+    "regimes_differ": Flag(
+        "The defense knew where the thief's rows come from",
+        "behind a defense trained with rows from the source of the thief's pool (matched) an attack's agreement is "
+        "more than 10 points away from that behind the same defense trained with rows from elsewhere (held out)",
+        "An owner seldom has rows from the thief's own source, so the matched figure promises what few will get.",
+        "Read the row [held out], and try other sources with --outside before you count on either.",
+    ),
     "stranger_is_better": Flag(
         "A plain stranger steals more than the attacks",
         "on the same test rows, a stock model fitted to the pool's rows and to uniform questions agrees with the "
@@ -147,7 +156,7 @@ def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     tried = {key: e for key, e in groups.items() if key[1] in able}
     shut_out = {(r["attack"], r["defense"]) for r in records if r.get("stopped", "done") not in ("done", "budget")}
     unasked = groups.get(("control", NO_API, NONE))
-    across = (*_stranger(records, able, kept), *_defenses(tried, unasked, kept, shut_out))
+    across = (*_stranger(records, able, kept), *_defenses(tried, unasked, kept, shut_out), *_regimes(tried))
     for flag in (*_seeds(records), *_theft(groups), *across):
         found.setdefault((flag["id"], flag["where"]), flag)
     return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
@@ -273,6 +282,21 @@ def _defenses(
                 detail = f"{e[0]:.1%}, and {unasked[0]:.1%} without asking"
                 yield {**raised("attack_failed", detail), "where": f"{attack} | {defense}"}
         yield from _beaten_by_labels(attacks, bare, defense)
+
+
+def _regimes(tried: Groups) -> Iterable[dict[str, str]]:
+    """Defenses that do otherwise where their outside rows come from the thief's own source."""
+    for defense in dict.fromkeys(d.removesuffix(SHOWN["matched"]) for _, _, d in tried if d.endswith(SHOWN["matched"])):
+        found = {}
+        for role, attack, d in tried:
+            held_out = tried.get((role, attack, defense + SHOWN["held_out"]))
+            if d == defense + SHOWN["matched"] and held_out:
+                found[attack] = tried[role, attack, d][0], held_out[0]
+        if found:
+            attack, (matched, held) = max(found.items(), key=lambda item: abs(item[1][0] - item[1][1]))
+            if abs(matched - held) > APART:
+                detail = f"{attack}: {matched:.1%} matched, {held:.1%} held out"
+                yield {**raised("regimes_differ", detail), "where": defense}
 
 
 def _beaten_by_labels(

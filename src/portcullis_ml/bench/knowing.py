@@ -6,10 +6,8 @@ one of two tables: `ATTACKERS` names the attacks, `NONE_NEEDED` says why a unit 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from portcullis_ml.bench.named import GuardSpec
+from portcullis_ml.core.attack import Knowledge
 
 __all__ = ["ATTACKERS", "NONE_NEEDED", "attackers_of"]
 
@@ -17,12 +15,18 @@ __all__ = ["ATTACKERS", "NONE_NEEDED", "attackers_of"]
 ATTACKERS: dict[str, tuple[str, ...]] = {
     "adaptive_misinformation": ("least_likely",),
     "diverse_ensemble": ("averaging",),
+    "extraction_monitor": ("in_distribution",),
+    "hardness": ("in_distribution",),
+    "low_confidence": ("in_distribution",),
     "noise": ("averaging", "d_dae"),
-    "out_of_domain": ("averaging",),
+    "out_of_domain": ("averaging", "in_distribution"),
+    "prada": ("in_distribution",),
+    "prada_normality": ("in_distribution",),
     "prediction_poisoning": ("d_dae",),
     "private_answers": ("averaging", "d_dae"),
     "random_vertex": ("averaging", "d_dae"),
     "reverse_sigmoid": ("d_dae",),
+    "watch": ("in_distribution",),  # whatever detector it holds
 }
 
 NONE_NEEDED: dict[str, str] = {
@@ -34,21 +38,10 @@ NONE_NEEDED: dict[str, str] = {
     "quota": "It counts rows, and every attacker here has one account; the flag one_account says so.",
     "rounding": "equation_solving and retraining read rounded answers as intervals without being told.",
     "top_k": "It hides what cannot be guessed back; attacks on labels are tried everywhere.",
-    "watch": "What it holds has attackers of its own.",
 }
 
 
 def attackers_of(guard: GuardSpec) -> list[str]:
-    """The attacks that know some unit of this guard, as people write them, each once."""
-    found = [word for unit in _units(guard.known) for word in ATTACKERS.get(unit, ())]
-    return list(dict.fromkeys(found))
-
-
-def _units(description: Any) -> Iterator[str]:
-    """The names of all units in a description, those within others included."""
-    if isinstance(description, Mapping):
-        if "unit" in description:
-            yield str(description["unit"])
-        description = list(description.values())
-    for part in description if isinstance(description, list | tuple) else ():
-        yield from _units(part)
+    """The attacks that know some unit of this guard, those within others included, as people write them, each once."""
+    known = Knowledge(defense=guard.known).stages(*ATTACKERS)
+    return list(dict.fromkeys(word for stage in known for word in ATTACKERS[stage["unit"]]))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.ledger import FileLedger
 from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.named import GuardSpec
+from portcullis_ml.bench.rehearsal import Rehearsal
 from portcullis_ml.core.artifacts import identity
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle, checked_answer
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Answer, Array, Interface, Model, Request, Reveals
+from portcullis_ml.core.types import Interface, Model, Reveals
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.auto import AutoLearner
@@ -113,22 +113,16 @@ def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     seeds = experiment.draw_seeds(
         int(cell.extra.get("seeds", 10 * experiment.interface.n_classes)), derive(cell.seed, "seeds")
     )
+    rehearsal = Rehearsal(cell, interface_of(cell, experiment)) if cell.knows_defense and cell.defense else None
     return Knowledge(
         pool=experiment.pool,
         pool_groups=experiment.pool_labels,
         seeds=seeds,
         learner=learner,
         defense=identity(GuardSpec(cell.defense, cell.hardening).known) if cell.knows_defense else None,
-        rehearse=partial(_rehearsed, cell, experiment) if cell.knows_defense and cell.defense else None,
+        rehearse=rehearsal,
+        train=None if rehearsal is None else rehearsal.train,
     )
-
-
-def _rehearsed(cell: Cell, experiment: Experiment, x: Array, scores: Array) -> Answer:
-    """What the cell's guard, meeting a new client under another key, makes of these true answers."""
-    interface = interface_of(cell, experiment)
-    key = derive(cell.seed, "a thief's own key").bytes(32)
-    guard = Guard(*(DEFENSES.build(stage) for stage in cell.defense), key=key, interface=interface)
-    return guard.release(Request("rehearsal", x), Answer.of(scores, interface)).answer
 
 
 def interface_of(cell: Cell, experiment: Experiment) -> Interface:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from portcullis_ml.core.errors import AttackFailed, BudgetExhausted, NotApplicable, Refused
+from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import Oracle
 from portcullis_ml.core.types import Answer, Array, Interface, Learner, Model, Reveals
 
@@ -27,6 +28,7 @@ class Knowledge:
     learner      the thief's training procedure
     defense      the guard's stages as descriptions, without its key; [] for no guard, None where nobody told
     rehearse     rows and true scores (n, c) -> what the known guard makes of them, under a key of the thief's own
+    train        copy, own rows, foreign rows -> the known guard with all that it has trained, trained on these
     model        the model itself, for who holds it: a copy in the thief's own hands, or an examiner's model
     """
 
@@ -36,6 +38,7 @@ class Knowledge:
     learner: Learner | None = None
     defense: Sequence[Mapping[str, Any]] | None = None
     rehearse: Callable[[Array, Array], Answer] | None = None
+    train: Callable[[Model, Array, Array], Guard] | None = None
     model: Model | None = None
 
     def stages(self, *units: str) -> list[Mapping[str, Any]]:
@@ -109,14 +112,12 @@ class Harvest:
     """
 
     def __init__(self, oracle: Oracle, watch: Watch | None = None) -> None:
-        self._oracle = oracle
-        self._watch = watch
+        self._oracle, self._watch = oracle, watch or (lambda paid, budget: None)
         self._x: list[Array] = []
         self._answers: list[Answer] = []
-        self.stopped = "done"
+        self.stopped, self.paid = "done", 0
         self.history: list[tuple[int, Model]] = []
         self.notes: dict[str, Any] = {}
-        self.paid = 0
 
     @property
     def open(self) -> bool:
@@ -135,8 +136,7 @@ class Harvest:
     def ask(self, x: Array) -> Answer:
         """Query as many rows at the head of x as can be paid for; the answer to those that were answered."""
         answer = self._ask(x[: self.left])
-        if self._watch is not None:
-            self._watch(self.paid, self.paid + self.left)
+        self._watch(self.paid, self.paid + self.left)
         return answer
 
     def _ask(self, x: Array) -> Answer:

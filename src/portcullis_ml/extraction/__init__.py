@@ -13,6 +13,7 @@ CATALOG = Catalog(
         "equation_solving": "portcullis_ml.extraction.equation_solving:EquationSolving",
         "feature_extraction": "portcullis_ml.extraction.feature_extraction:FeatureExtraction",
         "gradient_matching": "portcullis_ml.extraction.gradient_matching:GradientMatching",
+        "in_distribution": "portcullis_ml.extraction.in_distribution:InDistribution",
         "jacobian": "portcullis_ml.extraction.jacobian:Jacobian",
         "kernel": "portcullis_ml.extraction.kernel:Kernel",
         "knockoff": "portcullis_ml.extraction.knockoff:Knockoff",
