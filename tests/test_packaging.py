@@ -170,7 +170,9 @@ def test_the_wheel_declares_the_extras_and_every_requirement_has_a_pin(archives:
     found = metadata(archives["wheel"])
     assert found["Name"] == "portcullis-ml"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(found.get_all("Provides-Extra", [])) == set(extras) == {"audit", "gateway", "fast", "dev", "all"}
+    assert (
+        set(found.get_all("Provides-Extra", [])) == set(extras) == {"audit", "gateway", "private", "fast", "dev", "all"}
+    )
     lines = found.get_all("Requires-Dist", [])
     of = {extra: required([line for line in lines if f"extra == '{extra}'" in line]) for extra in extras}
     assert set(OPTIONAL) <= of["audit"], "messages send users to this extra for these packages"

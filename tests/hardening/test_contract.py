@@ -33,8 +33,13 @@ def toy_of(name: str) -> Hardening:
     return HARDENINGS[name]()
 
 
+EXTRAS = {"private_training": "opacus"}  # what some need that not every installation for development has
+
+
 @pytest.fixture
 def toy(name: str) -> Hardening:
+    if name in EXTRAS:
+        pytest.importorskip(EXTRAS[name])
     return toy_of(name)
 
 

@@ -1,4 +1,4 @@
-"""Input quantisation: its levels, cuts that are trained, steps that change nothing, and copies that it does not stop."""
+"""Input quantisation: its levels, cuts that are trained, steps that change nothing, copies that it does not stop."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from portcullis_ml.detectors.hardness import Hardness
 from portcullis_ml.hardening.diverse_ensemble import DiverseEnsemble
 from portcullis_ml.hardening.input_quantisation import InputQuantisation
 from portcullis_ml.hardening.outlier_exposure import OutlierExposure
+from portcullis_ml.hardening.private_training import PrivateTraining
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner, TorchModel
 from portcullis_ml.recipes.class_means import ClassMeans
@@ -90,4 +91,5 @@ HARDENINGS: dict[str, Callable[[], Hardening]] = {
     "diverse_ensemble": lambda: DiverseEnsemble(members=3, weight=0.3),
     "input_quantisation": lambda: InputQuantisation(levels=8, trained=True),
     "outlier_exposure": lambda: OutlierExposure(weight=0.5),
+    "private_training": lambda: PrivateTraining(epsilon=100.0),
 }

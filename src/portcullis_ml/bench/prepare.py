@@ -88,7 +88,7 @@ class Training:
 
         assert self.rows is not None  # it has been trained on them
         files, sentence = model_files(model, self.rows.x[:200])
-        return Contents(files, {"onnx": sentence})
+        return Contents(files, {**getattr(model, "notes", {}), "onnx": sentence})
 
 
 @dataclass(frozen=True)
