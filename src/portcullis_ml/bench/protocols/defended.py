@@ -156,6 +156,8 @@ def _of_row(plan: Plan, row: Plan, scene: str, seed: int) -> Iterator[Cell]:
             if row.get("facts"):
                 yield _named(replace(base, attack={"unit": "facts", "of": row["facts"]}, role="control"), "facts")
         for word in row["attackers"]:
+            if regime not in plan["attackers"][word].get("regimes", [regime]):
+                continue
             yield _attacker(base, plan, word)
 
 

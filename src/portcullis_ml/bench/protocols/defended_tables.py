@@ -55,7 +55,7 @@ def _scene(plan: Plan, scene: str, records: Sequence[Record]) -> Iterator[str]:
     yield _copies(plan, scene, done, "accuracy", published=True)
     yield "Agreement of the copy with the model that is served:"
     yield _copies(plan, scene, done, "agreement")
-    if any(r["measures"].get("altered", {}).get("value") for r in done):
+    if any(r["measures"]["altered"]["value"] for r in done if r["attack"] in plan["attackers"]):
         yield "Questions of each attacker that were answered otherwise than without the defense, in percent:"
         yield _copies(plan, scene, done, "altered")
     yield (
