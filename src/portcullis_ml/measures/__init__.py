@@ -4,5 +4,6 @@ agreement         how much of the victim the copy is (Exam, Closeness)
 transferability   whether what fools the copy fools the victim (Transfer)
 detection         how soon a detector raises an alarm, and how often a false one
 utility           what a guard costs honest clients (honest_cost)
+coherence         whether two members of an ensemble agree on a row
 statistics        the intervals themselves
 """

@@ -17,8 +17,8 @@ from portcullis_ml.bench.protocols.defended_scene import Scene
 from portcullis_ml.bench.target import guard_of, hardened_folder, interface_of
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.types import Answer, Array, Estimate, Model, Request
-from portcullis_ml.hardening.diverse_ensemble import coherence
 from portcullis_ml.measures.agreement import agreement
+from portcullis_ml.measures.coherence import coherence
 from portcullis_ml.measures.statistics import clopper_pearson, mean_of
 from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.dense import DenseModel

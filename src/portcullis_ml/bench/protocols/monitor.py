@@ -37,14 +37,13 @@ from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Model, Request, Rows
-from portcullis_ml.detectors.coverage import Coverage
-from portcullis_ml.detectors.extraction_monitor import ExtractionMonitor
+from portcullis_ml.detectors import CATALOG as DETECTORS
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import agreement
 from portcullis_ml.measures.detection import first_alarm
 from portcullis_ml.measures.statistics import median_iqr
 from portcullis_ml.models.artifacts import write_artifact
-from portcullis_ml.recipes.evaluation_set import EvaluationSet
+from portcullis_ml.recipes import CATALOG as RECIPES
 
 __all__ = ["monitor", "play"]
 
@@ -92,9 +91,9 @@ def shortened(plan: Plan) -> dict[str, Any]:
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:
-    """A cell for every repetition, scene and client."""
-    for seed in range(plan["repetitions"]):
-        for scene, settings in plan["scene"].items():
+    """A cell for every scene, repetition and client; trees come first, since networks take longest."""
+    for scene, settings in plan["scene"].items():
+        for seed in range(plan["repetitions"]):
             for client in settings["clients"]:
                 yield Cell(
                     victim={"name": scene, "settings": settings},
@@ -126,23 +125,19 @@ def work(cell: Cell, workspace: Workspace, *, plan: str, folder: str | None, out
     """The client's status after each number of questions, alone and where two share the questions."""
     name, settings = cell.names["scene"], cell.victim["settings"]
     victim = _victim(plan, name, folder, out, device)
-    contents = EvaluationSet(rows=settings["evaluation"])(
-        victim.model, Rows(victim.train), None, rng=cell.rng("evaluation")
-    )
+    recipe = RECIPES.build({"unit": "evaluation_set", "rows": settings["evaluation"]})
+    contents = recipe(victim.model, Rows(victim.train), None, rng=cell.rng("evaluation"))
     place = workspace.folder / "evaluation"
     shutil.rmtree(place, ignore_errors=True)  # of a run that was cut short
     artifact = write_artifact(contents, place)
     x, copied = asked(cell, victim)
     measures: dict[str, Estimate] = {}
     notes: dict[str, Any] = {"asked": len(x)}
-    often: dict[str, Any] = {"every": settings["every"], "cap": cell.budget}
-    detectors: dict[str, ExtractionMonitor | Coverage] = {
-        "gain": ExtractionMonitor(evaluation=artifact, measure="gain", **often),
-        "agreement": ExtractionMonitor(evaluation=artifact, measure="agreement", **often),
-        "coverage": Coverage(evaluation=artifact),
-    }
-    for measure, detector in detectors.items():
-        status, pair = watched(detector.bind(victim.interface), victim, x)
+    often = {"unit": "extraction_monitor", "every": settings["every"], "cap": cell.budget}
+    detectors = {"gain": {**often, "measure": "gain"}, "agreement": often, "coverage": {"unit": "coverage"}}
+    for measure, spec in detectors.items():
+        detector = DETECTORS.build({**spec, "evaluation": str(artifact)}).bind(victim.interface)
+        status, pair = watched(detector, victim, x)
         for n in settings["points"]:
             measures[f"{measure}_{n}"] = _figure(status[min(n, len(x)) - 1] if len(x) else math.nan)
         measures[f"{measure}_pair"] = _figure(pair)
