@@ -15,7 +15,7 @@ FEW = 3  # repetitions below which a row's own 95% interval is shown
 ABOUT = """# Measured: fidelity by queries
 
 Agreement in percent with the victim on held-out rows and on uniform points, by what was paid: median [quartiles] over n
-repetitions, below three the first one's 95% interval. Made from the records in
+repetitions, below three the first one's 95% interval. No defense stands in between. Made from the records in
 [benchmarks/results](../../benchmarks/results); the pages in [results](../results) have the settings, the published
 figures and what they mean. Agreement on uniform points says little where the victim gives nearly all of them one class.
 """
@@ -28,7 +28,8 @@ def measured() -> str:
     for protocol, record in _records():
         cell = record["cell"]
         attack, _, victim = record["attack"].partition(" on ")
-        title = cell["extra"].get("victim", {}).get("title") or victim or "the protocol's victim"
+        title = cell["extra"].get("victim", {}).get("title") or victim or cell["names"].get("scene")
+        title = title or "the protocol's victim"
         found[cell["attack"]["unit"]][protocol, title, attack, cell["budget"]].append(record)
     parts = [ABOUT]
     for unit in sorted(found):
@@ -42,7 +43,13 @@ def _records() -> Iterator[tuple[str, dict[str, Any]]]:
     for file in sorted(RESULTS.glob("*/records.jsonl")):
         for line in file.read_text().splitlines():
             record = json.loads(line)
-            if record["outcome"] == "done" and record["role"] == "attack" and "agreement" in record["measures"]:
+            bare = not (record["cell"].get("defense") or record["cell"].get("hardening"))
+            if (
+                bare
+                and record["outcome"] == "done"
+                and record["role"] == "attack"
+                and "agreement" in record["measures"]
+            ):
                 yield file.parent.name, record
 
 

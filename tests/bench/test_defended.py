@@ -180,7 +180,7 @@ def test_what_is_trained_is_trained_once_for_every_repetition_it_serves(monkeypa
     for trainings, seeds in ((1, [0]), (2, [0, 1])):
         asked.clear()
         plan = {**PLAN, "trainings": trainings, "row": [PLAN["row"][2]]}
-        defended.trained(list(defended.cells_of(plan)), plan, {"digits": Scene(plan="")}, Path("nowhere"))
+        defended.trained(list(defended.cells_of(plan)), {"digits": Scene(plan="")}, Path("nowhere"))
         assert asked == seeds
 
 
@@ -196,7 +196,7 @@ def test_a_defense_that_hangs_on_its_outside_rows_is_flagged() -> None:
         records += [record("held out", held_out + s / 100, s) for s in range(2)]
         return defended_tables._gap(PLAN, records, "filter [held out]")
 
-    assert shown(0.5).startswith("20.0 [20.0, 20.0] n=2, **flag")
+    assert shown(0.5).startswith("20.0 [20.0, 20.0] (Knockoff, n=2), **flag")
     assert "flag" not in shown(0.35)
 
 

@@ -63,7 +63,7 @@ class TestHardness:
     def test_a_users_window_is_judged_as_the_detector_judges_it(self, folder: Path, tmp_path: Path) -> None:
         scene = defended.scene_of(HODA, "digits", str(folder), tmp_path, "cpu")
         cells = list(hoda.cells_of(HODA))[:1]
-        steps = defended.trained(cells, HODA, {"digits": scene}, tmp_path)[cells[0].id].defense[0]["detector"]["steps"]
+        steps = defended.trained(cells, {"digits": scene}, tmp_path)[cells[0].id].defense[0]["detector"]["steps"]
         arrays = unpack_arrays(Artifact.at(steps).read().files["steps.safetensors"], "steps")
         experiment = scene.load()
         x = experiment.test_x[:40]
@@ -106,7 +106,8 @@ class TestMonitor:
         found = {(row[0], row[1]): row for row in rows}
         search = found["path finding", "gain"]
         assert float(search[4].split()[0]) > float(search[3].split()[0])
-        assert search[4] == search[5]  # two accounts that share the questions show together what one shows
+        covers = found["path finding", "coverage"]
+        assert covers[4] == covers[5]  # two accounts that share the questions cover together what one covers
         assert search[-1].startswith("100.0")
         assert found["JbDA", "agreement"][2] == "1"
         assert monitor.play(TREES, out=tmp_path, data=str(folder), jobs=0) == text

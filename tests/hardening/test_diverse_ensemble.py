@@ -12,7 +12,8 @@ import torch
 
 from portcullis_ml.core.errors import NotApplicable, ParameterError
 from portcullis_ml.core.types import Array
-from portcullis_ml.hardening.diverse_ensemble import DiverseEnsemble, coherence, diversity_loss
+from portcullis_ml.hardening.diverse_ensemble import DiverseEnsemble, diversity_loss
+from portcullis_ml.measures.coherence import coherence
 from portcullis_ml.models.sklearn import SklearnLearner
 from portcullis_ml.models.torch import TorchLearner
 from recipes.toys import LEARNER, foreign, own

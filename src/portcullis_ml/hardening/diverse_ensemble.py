@@ -32,7 +32,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Learner, Model, Rows
 from portcullis_ml.models.own_loss import fit_own_loss
 
-__all__ = ["DiverseEnsemble", "coherence", "diversity_loss"]
+__all__ = ["DiverseEnsemble", "diversity_loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +108,6 @@ def diversity_loss(p: Any) -> Any:
     unit = p / p.norm(dim=2, keepdim=True)
     first, second = torch.triu_indices(p.shape[1], p.shape[1], 1)
     return torch.logsumexp((unit[:, first] * unit[:, second]).sum(2), 1)
-
-
-def coherence(p: Array) -> Array:
-    """(n,) the greatest cosine similarity of two members' probabilities p (n, members, classes): 1 where two agree."""
-    unit = p / np.linalg.norm(p, axis=2, keepdims=True)
-    first, second = np.triu_indices(p.shape[1], 1)
-    return np.asarray((unit[:, first] * unit[:, second]).sum(axis=2).max(axis=1))
 
 
 def _measure(model: Any, own: Array, outside: Array, rng: np.random.Generator) -> None:

@@ -91,7 +91,7 @@ def play(
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
     scenes = {name: scene_of(plan, name, data, out, device) for name in plan["scene"]}
     cells = list(cells_of(plan))
-    ready = trained(cells, plan, scenes, out)
+    ready = trained(cells, scenes, out, progress)
     records = run_cells(cells, partial(work, scenes=scenes, ready=ready), out=out, jobs=jobs, progress=progress)
     return document(plan, records, quick=quick)
 
@@ -156,6 +156,8 @@ def _of_row(plan: Plan, row: Plan, scene: str, seed: int) -> Iterator[Cell]:
             if row.get("facts"):
                 yield _named(replace(base, attack={"unit": "facts", "of": row["facts"]}, role="control"), "facts")
         for word in row["attackers"]:
+            if regime not in plan["attackers"][word].get("regimes", [regime]):
+                continue
             yield _attacker(base, plan, word)
 
 
@@ -188,17 +190,24 @@ def _attacker(base: Cell, plan: Plan, word: str) -> Cell:
 # Training, and work
 
 
-def trained(cells: Sequence[Cell], plan: Plan, scenes: Mapping[str, Scene], out: Path) -> dict[str, Cell]:
+def trained(
+    cells: Sequence[Cell],
+    scenes: Mapping[str, Scene],
+    out: Path,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Cell]:
     """By id, every cell that is still to be run, with what its defense needs trained in place."""
-    file = RecordFile(out / "records.jsonl")
+    finished = RecordFile(out / "records.jsonl").finished
     made: dict[str, Cell] = {}
     ready = {}
     for cell in cells:
-        if cell.id in file.finished:
+        if cell.id in finished:
             continue
         scene, training = cell.names["scene"], cell.extra["training"]
         key = json.dumps([scene, cell.defense, cell.hardening, cell.regime, training], sort_keys=True)
         if key not in made:
+            if progress:  # the cell for which something is trained
+                progress(Progress("started", cell, 0, len(finished), len(cells), None))
             asked, regimes = replace(cell, seed=training), (cell.regime,)
             (made[key],) = prepare_cells(
                 [asked], scenes[scene], regimes=regimes, out=out, watch=lambda what, done, steps: None

@@ -17,8 +17,8 @@ from portcullis_ml.bench.protocols.defended_scene import Scene
 from portcullis_ml.bench.target import guard_of, hardened_folder, interface_of
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.types import Answer, Array, Estimate, Model, Request
-from portcullis_ml.hardening.diverse_ensemble import coherence
 from portcullis_ml.measures.agreement import agreement
+from portcullis_ml.measures.coherence import coherence
 from portcullis_ml.measures.statistics import clopper_pearson, mean_of
 from portcullis_ml.models.artifacts import unpack_arrays
 from portcullis_ml.models.dense import DenseModel
@@ -82,8 +82,9 @@ def ensemble(cell: Cell, scene: Scene) -> Found:
     members, chosen = _members(model, experiment.test_x)
     accuracy = [(members[:, i].argmax(axis=1) == experiment.test_y).mean() for i in range(members.shape[1])]
     notes["accuracy_of_members"] = [round(float(a), 3) for a in accuracy]
-    moved = experiment.test_x + cell.rng("noise").uniform(-NOISE, NOISE, experiment.test_x.shape)
-    again = model.scores(np.clip(moved, *experiment.interface.bounds))
+    noise = cell.rng("noise").uniform(-NOISE, NOISE, experiment.test_x.shape)
+    moved = np.clip(experiment.test_x + noise, *experiment.interface.bounds)
+    again = model.scores(moved)
     measures["steady"] = agreement(model.scores(experiment.test_x).argmax(axis=1), again.argmax(axis=1))
     measures["same_member"] = _share(chosen == _members(model, moved)[1])
     return measures, notes

@@ -55,7 +55,7 @@ def _scene(plan: Plan, scene: str, records: Sequence[Record]) -> Iterator[str]:
     yield _copies(plan, scene, done, "accuracy", published=True)
     yield "Agreement of the copy with the model that is served:"
     yield _copies(plan, scene, done, "agreement")
-    if any(r["measures"].get("altered", {}).get("value") for r in done):
+    if any(r["measures"]["altered"]["value"] for r in done if r["attack"] in plan["attackers"]):
         yield "Questions of each attacker that were answered otherwise than without the defense, in percent:"
         yield _copies(plan, scene, done, "altered")
     yield (
@@ -130,7 +130,7 @@ def _summary(plan: Plan, done: Sequence[Record]) -> str:
         "honest accuracy lost",
         "best naive copy",
         "best knowing copy",
-        "best copy, held out less matched",
+        "held out less matched, greatest of the naive",
     ]
     return markdown(head, rows)
 
@@ -144,26 +144,25 @@ def _best(done: Sequence[Record], defense: str, attackers: Sequence[str]) -> str
 
 
 def _gap(plan: Plan, done: Sequence[Record], defense: str) -> str:
-    """Points of accuracy by which a naive thief with a pool gains where the outside rows are not of its source."""
+    """Points of accuracy that a naive attacker gains where the outside rows are of another source: the most of any."""
     if not defense.endswith(HELD_OUT):
         return ""
-    matched, gaps = defense.removesuffix(HELD_OUT) + MATCHED, []
-    for seed in range(plan["repetitions"]):
-        best = []
-        for name in (defense, matched):
-            own = [r for r in done if r["defense"] == name and r["cell"]["seed"] == seed]
-            values = [r["measures"]["accuracy"]["value"] for r in own if _naive(plan, r["attack"])]
-            best.append(max(values, default=None))
-        if best[0] is not None and best[1] is not None:
-            gaps.append(best[0] - best[1])
-    if not gaps:
+    found: dict[str, Estimate] = {}
+    for attacker in (a for a, how in plan["attackers"].items() if how["kind"] == "naive"):
+        held_out = _by_seed(done, defense, attacker)
+        matched = _by_seed(done, defense.removesuffix(HELD_OUT) + MATCHED, attacker)
+        if both := sorted(held_out.keys() & matched.keys()):
+            found[attacker] = mean_over_seeds([held_out[s] - matched[s] for s in both], within=(-1.0, 1.0))
+    if not found:
         return ""
-    mean = mean_over_seeds(gaps, within=(-1.0, 1.0))
-    return f"{_percent(mean)} n={len(gaps)}" + (", **flag: depends on its outside rows**" * (abs(mean.value) > FLAG))
+    name = max(found, key=lambda a: abs(found[a].value))
+    flag = ", **flag: depends on its outside rows**" * (abs(found[name].value) > FLAG)
+    return f"{_percent(found[name])} ({name}, n={found[name].n}){flag}"
 
 
-def _naive(plan: Plan, attack: str) -> bool:
-    return bool(plan["attackers"].get(attack, {}).get("kind") == "naive")
+def _by_seed(done: Sequence[Record], defense: str, attacker: str) -> dict[int, float]:
+    own = [r for r in done if r["defense"] == defense and r["attack"] == attacker]
+    return {r["cell"]["seed"]: r["measures"]["accuracy"]["value"] for r in own}
 
 
 def _values(done: Sequence[Record], defense: str, attacker: str, measure: str) -> list[float]:

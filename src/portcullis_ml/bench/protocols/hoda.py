@@ -14,9 +14,10 @@ noted. The threshold comes from the owner's rows alone.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
+from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array
 from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.extraction import CATALOG as ATTACKS
@@ -65,7 +67,7 @@ def play(
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
     scenes = {name: scene_of(plan, name, data, out, device) for name in plan["scene"]}
     cells = list(cells_of(plan))
-    ready = trained(cells, plan, scenes, out)
+    ready = trained(cells, scenes, out, progress)
     records = run_cells(
         cells, partial(work, plan=plan, scenes=scenes, ready=ready), out=out, jobs=jobs, progress=progress
     )
@@ -84,9 +86,9 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
     """A cell for every training, scene, window and source."""
     for seed in range(plan["repetitions"]):
         for scene, settings in plan["scene"].items():
-            for window in plan["windows"]:
-                recipe = f"training_steps(window={window}, epochs={plan['epochs']})"
-                for source in settings["sources"]:
+            for source in settings["sources"]:
+                for window in plan["windows"]:
+                    recipe = f"training_steps(window={window}, epochs={plan['epochs']})"
                     yield Cell(
                         victim={"name": scene, "settings": plan["victim"]},
                         data={"name": scene, "settings": settings},
@@ -145,18 +147,19 @@ def questions(cell: Cell, plan: Plan, scene: Scene) -> Array:
         n = min(len(own), len(foreign))
         honest = rng.random(n) < float(name)
         return np.where(honest.reshape(-1, *[1] * len(shape)), own[:n], foreign[:n])
-    return synthetic(cell, plan, scene, name)
+    return synthetic(scene, name, cell.seed, cell.budget, plan["seeds_per_class"], json.dumps(plan["learner"]))
 
 
-def synthetic(cell: Cell, plan: Plan, scene: Scene, attack: str) -> Array:
-    """The questions that an attack asks the undefended victim, its seeds left out."""
+@lru_cache(maxsize=4)
+def synthetic(scene: Scene, attack: str, seed: int, budget: int, per_class: int, learner: str) -> Array:
+    """The questions that an attack asks the undefended victim, its seeds left out: the same for every window."""
     from portcullis_ml.models.torch import TorchLearner
 
     experiment, (x, y) = scene.load(), scene.own()
-    seeds = np.concatenate([np.flatnonzero(y == c)[: plan["seeds_per_class"]] for c in np.unique(y)])
-    oracle = LocalOracle(experiment.model, experiment.interface, budget=cell.budget)
-    knowledge = Knowledge(seeds=x[seeds], learner=TorchLearner(**plan["learner"]))
-    asked = ATTACKS.build(attack_named(attack))(oracle, knowledge, rng=cell.rng("attack")).x
+    seeds = np.concatenate([np.flatnonzero(y == c)[:per_class] for c in np.unique(y)])
+    oracle = LocalOracle(experiment.model, experiment.interface, budget=budget)
+    knowledge = Knowledge(seeds=x[seeds], learner=TorchLearner(**json.loads(learner)))
+    asked = ATTACKS.build(attack_named(attack))(oracle, knowledge, rng=derive(seed, "stream", attack)).x
     return np.asarray(asked[len(seeds) :])
 
 

@@ -37,12 +37,13 @@ from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Model, Request, Rows
-from portcullis_ml.detectors.extraction_monitor import ExtractionMonitor, Learned
+from portcullis_ml.detectors import CATALOG as DETECTORS
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import agreement
+from portcullis_ml.measures.detection import first_alarm
 from portcullis_ml.measures.statistics import median_iqr
 from portcullis_ml.models.artifacts import write_artifact
-from portcullis_ml.recipes.evaluation_set import EvaluationSet
+from portcullis_ml.recipes import CATALOG as RECIPES
 
 __all__ = ["monitor", "play"]
 
@@ -90,9 +91,9 @@ def shortened(plan: Plan) -> dict[str, Any]:
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:
-    """A cell for every repetition, scene and client."""
-    for seed in range(plan["repetitions"]):
-        for scene, settings in plan["scene"].items():
+    """A cell for every scene, repetition and client; trees come first, since networks take longest."""
+    for scene, settings in plan["scene"].items():
+        for seed in range(plan["repetitions"]):
             for client in settings["clients"]:
                 yield Cell(
                     victim={"name": scene, "settings": settings},
@@ -124,28 +125,23 @@ def work(cell: Cell, workspace: Workspace, *, plan: str, folder: str | None, out
     """The client's status after each number of questions, alone and where two share the questions."""
     name, settings = cell.names["scene"], cell.victim["settings"]
     victim = _victim(plan, name, folder, out, device)
-    contents = EvaluationSet(rows=settings["evaluation"])(
-        victim.model, Rows(victim.train), None, rng=cell.rng("evaluation")
-    )
+    recipe = RECIPES.build({"unit": "evaluation_set", "rows": settings["evaluation"]})
+    contents = recipe(victim.model, Rows(victim.train), None, rng=cell.rng("evaluation"))
     place = workspace.folder / "evaluation"
     shutil.rmtree(place, ignore_errors=True)  # of a run that was cut short
     artifact = write_artifact(contents, place)
     x, copied = asked(cell, victim)
     measures: dict[str, Estimate] = {}
     notes: dict[str, Any] = {"asked": len(x)}
-    for measure in ("gain", "agreement"):
-        settings_of_it: dict[str, Any] = {
-            "measure": measure,
-            "every": settings["every"],
-            "growth": 0.0,
-            "cap": cell.budget,
-        }
-        detector = ExtractionMonitor(evaluation=artifact, **settings_of_it).bind(victim.interface)
+    often = {"unit": "extraction_monitor", "every": settings["every"], "growth": 0.0, "cap": cell.budget}
+    detectors = {"gain": {**often, "measure": "gain"}, "agreement": often, "coverage": {"unit": "coverage"}}
+    for measure, spec in detectors.items():
+        detector = DETECTORS.build({**spec, "evaluation": str(artifact)}).bind(victim.interface)
         status, pair = watched(detector, victim, x)
         for n in settings["points"]:
             measures[f"{measure}_{n}"] = _figure(status[min(n, len(x)) - 1] if len(x) else math.nan)
         measures[f"{measure}_pair"] = _figure(pair)
-        notes[f"{measure}_alarm"] = int(np.argmax(status > 80)) + 1 if (status > 80).any() else None
+        notes[f"{measure}_alarm"] = first_alarm(detector.alarms(status))
     if copied is not None:
         rows = victim.honest
         given, said = (m.scores(rows).argmax(axis=1) for m in (victim.model, copied))
@@ -177,11 +173,11 @@ def asked(cell: Cell, victim: Victim) -> tuple[Array, Model | None]:
     return extraction.x, extraction.model
 
 
-def watched(detector: ExtractionMonitor, victim: Victim, x: Array) -> tuple[Array, float]:
+def watched(detector: Any, victim: Victim, x: Array) -> tuple[Array, float]:
     """(n,) the status after every question, and that of two accounts together who take turns asking."""
     answer = Answer.of(victim.model.scores(x), victim.interface)
     status = detector.update(detector.start(), Request("one", x), answer)
-    states: dict[str, Learned] = {}
+    states: dict[str, Any] = {}
     for i in range(2):
         states[f"half {i}"] = detector.start()
         half = slice(i, None, 2)
@@ -196,7 +192,7 @@ def _section(plan: Plan, scene: str, records: Sequence[Mapping[str, Any]]) -> st
         own = [r for r in done if r["attack"] == client]
         if not own:
             continue
-        for measure in ("gain", "agreement"):
+        for measure in ("gain", "agreement", "coverage"):
             named = [f"{measure}_{n}" for n in settings["points"]] + [f"{measure}_pair"]
             cells = [_status(own, name) for name in named]
             rows.append([client, measure, str(len(own)), *cells, _alarm(own, measure), _copy(own)])
@@ -204,7 +200,7 @@ def _section(plan: Plan, scene: str, records: Sequence[Mapping[str, Any]]) -> st
     return (
         f"## {settings['title']}\n\nEvaluation set: {settings['evaluation']:,} rows; a fit every {settings['every']} "
         f"questions, {settings['budget']:,} at most. Status from 0 to 100, median [quartiles] over n repetitions; a "
-        "client who asked less has the last status. An alarm is a status above 80.\n\n"
+        "client who asked less has the last status. An alarm is a gain or agreement above 80, a coverage above 50.\n\n"
         + markdown([*head, "first alarm at", "copy agrees, %"], rows)
     )
 
