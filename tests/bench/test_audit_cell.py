@@ -149,7 +149,8 @@ def test_honest_clients_pay_what_the_guard_costs(here, tmp_path):
     )
     assert watched.measures["false_alarm"].n > 0
     taken = watched.notes["guard_seconds"]
-    assert 0 < taken["low"] <= taken["value"] <= taken["high"]
+    assert 0 <= taken["low"] <= taken["value"] <= taken["high"]  # one slow question widens it to 0
+    assert taken["value"] > 0
     assert (taken["n"], taken["unit"]) == (len(here.load().test_x), "questions")
 
 
