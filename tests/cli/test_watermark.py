@@ -77,13 +77,20 @@ def test_from_a_trained_model_to_a_verdict(files, dated) -> None:
     assert found["authorized_by"] == "the owner of the machine"
     assert found["anchor"]["at"] == DAY.isoformat()
     assert json.loads(Path("portcullis-verify/verdict.json").read_text()) == found
+    page = Path("portcullis-verify/certificate.html").read_text()
+    assert "<h1>The suspect descends from the committed model.</h1>" in page
+    assert found["bundle"] in page
+    assert "the owner of the machine" in page
     spared = verify(suspect="model.skops", code=1)
     assert spared["verdict"] == "not shown"
     assert any("nonce that the owner drew" in sentence for sentence in spared["evidence"]["assumed"])
 
 
 def test_the_marked_model_answers_as_well_as_the_plain_one(files) -> None:
-    answer("watermark", "mint", "backdoor(n=60)", *VICTIM, "--out", "mark")
+    """With one secret: what a mark costs 200 rows differs by points from key to key."""
+    Path("secret.hex").write_text("5c" * 32)
+    Path("secret.hex").chmod(0o600)
+    answer("watermark", "mint", "backdoor(n=60)", *VICTIM, "--secret", "secret.hex", "--out", "mark")
     found = answer("watermark", "embed", "mark", *VICTIM, "--out", "marked")
     assert found["marks_learnt"].startswith("60 of 60")
     before, after = (float(found[name].partition("%")[0]) for name in ("accuracy_before", "accuracy"))
@@ -140,7 +147,7 @@ def test_answers_are_kept_and_nothing_is_asked_twice(files, dated, monkeypatch) 
         raise AssertionError("asked again")
 
     monkeypatch.setattr(oracle.LocalOracle, "_ask", nobody)
-    assert verify() == first
+    assert {**verify(), "checked_at": first["checked_at"]} == first
 
 
 def test_rows_for_a_training_of_ones_own_are_a_secret(files) -> None:

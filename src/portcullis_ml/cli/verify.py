@@ -53,7 +53,7 @@ def verify(
         typer.Option(metavar="FILE", help="The API key to send, in a file; it is never on the command line."),
     ] = None,
     per_second: Annotated[float | None, typer.Option(min=0.001, help="Rows asked a second at most.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the answers and the verdict are kept.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers, verdict and certificate are kept.")] = Path(
         "portcullis-verify"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -89,7 +89,7 @@ def verify(
             )  # fmt: skip
             verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
     assert verdict is not None
-    _tell({**verdict.to_json(), **about}, out, as_json)
+    _tell({**verdict.to_json(), **about, **_program()}, out, as_json)
     raise typer.Exit(verdict.code)
 
 
@@ -187,11 +187,23 @@ def _api_key(path: Path) -> str:
     return found
 
 
+def _program() -> dict[str, str]:
+    """When the claim was checked, and by what."""
+    from datetime import UTC, datetime
+
+    from portcullis_ml import __version__
+
+    return {"checked_at": datetime.now(UTC).isoformat(timespec="seconds"), "program": f"portcullis {__version__}"}
+
+
 def _tell(found: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Keep the verdict and say it."""
+    """Keep the verdict, for programs and as a page, and say it."""
+    from portcullis_ml.report import write_certificate
+
     text = json.dumps(found, indent=2)
     out.mkdir(parents=True, exist_ok=True)
     (out / "verdict.json").write_text(text + "\n")
+    write_certificate(found, out / "certificate.html")
     if as_json:
         typer.echo(text)
         return
@@ -207,4 +219,4 @@ def _tell(found: dict[str, Any], out: Path, as_json: bool) -> None:
             typer.echo(f"Assumed: {sentence}")
     if anchor := found["anchor"]:
         typer.echo(f"Committed to on or before: {anchor['at']}")
-    typer.echo(f"Kept in {out / 'verdict.json'}")
+    typer.echo(f"Kept in {out / 'verdict.json'} and {out / 'certificate.html'}")
