@@ -150,6 +150,27 @@ def test_answers_are_kept_and_nothing_is_asked_twice(files, dated, monkeypatch) 
     assert {**verify(), "checked_at": first["checked_at"]} == first
 
 
+def test_a_signed_claim_holds_for_whoever_has_the_owners_key_and_no_other_claim_does(files, dated) -> None:
+    owner = answer("watermark", "keygen", "--out", "owner.key")
+    answer("watermark", "keygen", "--out", "other.key")
+    marked()
+    assert verify()["signature"] is None
+    unsigned = verify("--owner", "owner.pub", code=5)
+    assert "The bundle has no signature" in unsigned["sentence"]
+    signed = answer("watermark", "commit", "mark", "--sign", "owner.key")
+    assert signed["signed_by"] == owner["fingerprint"]
+    Path("b.zip").unlink()
+    answer("watermark", "bundle", "mark", "--suspect", "them", "--pairs", "20", "--sign", "owner.key", "--out", "b.zip")
+    assert verify("--owner", "owner.pub")["signature"] == {"key": owner["fingerprint"], "named": True}
+    assert verify()["signature"]["named"] is False
+    wrong = verify("--owner", "other.pub", code=5)
+    assert "not by the key that the verifier expects" in wrong["sentence"]
+    assert not wrong["evidence"]
+    other = call("watermark", "bundle", "mark", "--suspect", "them", "--sign", "other.key", "--out", "c.zip")
+    assert "is of another key" in other.stderr
+    assert answer("watermark", "list", "mark")[0]["left"] == 20  # a bundle that was not written used no pairs up
+
+
 def test_rows_for_a_training_of_ones_own_are_a_secret(files) -> None:
     answer("watermark", "mint", "backdoor(n=60)", *VICTIM, "--out", "mark")
     found = answer("watermark", "embed", "mark", *VICTIM, "--rows", "rows.npz")

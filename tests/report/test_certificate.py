@@ -23,7 +23,8 @@ VERDICT: dict[str, Any] = {
     },
     "bundle": "b" * 64, "commitment": "c" * 64, "scheme": "backdoor", "suspect": "http://127.0.0.1:9000",
     "nonce": "9f2c61d4", "pairs_shown": 20, "pairs_committed": 90, "suspect_asked": "http://127.0.0.1:9000",
-    "authorized_by": "the court", "checked_at": "2026-03-01T10:00:00+00:00", "program": "portcullis 0.2",
+    "authorized_by": "the court",
+    "signature": {"key": "5" * 64, "named": True}, "checked_at": "2026-03-01T10:00:00+00:00", "program": "portcullis 0.2",
 }  # fmt: skip
 
 
@@ -53,7 +54,10 @@ def test_a_conviction_shows_what_it_rests_on() -> None:
     assert not balance.open
     assert "<h1>The suspect descends from the committed model.</h1>" in page
     assert "19 of 20 marked questions are answered as marked" in page
-    assert page.count("holds</td>") == 2
+    assert page.count("holds</td>") == 3
+    assert f"by the key that the verifier named, {'5' * 64}" in page
+    assert "a key that the verifier did not name" in certificate(changed(signature={"key": "5" * 64, "named": False}))
+    assert "the bundle does not say whose it is" in certificate(changed(signature=None))
     assert "--share:95.0%" in page
     assert f"--share:{100 * fewest(20, 0.1, 1e-3) / 20:.1f}%" in page
     assert "0 of 3 innocent models accused" in page

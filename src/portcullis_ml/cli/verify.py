@@ -38,6 +38,9 @@ def verify(
     ] = None,
     nonce: Annotated[str | None, typer.Option(help="The nonce that you sent to the owner, if you did.")] = None,
     head: Annotated[str | None, typer.Option(help="The head of the owner's log, as you have seen it before.")] = None,
+    owner: Annotated[
+        Path | None, typer.Option(metavar="FILE.pub", help="The owner's public key: the bundle must be signed by it.")
+    ] = None,
     innocent: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE|MODULE:OBJECT", help="A model that owes the owner nothing; any number of times."),
@@ -77,6 +80,7 @@ def verify(
         found = Bundle.read(bundle)
         about = summary(found)
         found.check(nonce=nonce, head=head)
+        about["signature"] = _signature(found, owner)
         verdict, anchor = _dated(found, released, roots)
     except ProofError as error:
         verdict, anchor = false(error), None
@@ -91,6 +95,14 @@ def verify(
     assert verdict is not None
     _tell({**verdict.to_json(), **about, **_program()}, out, as_json)
     raise typer.Exit(verdict.code)
+
+
+def _signature(bundle: Bundle, owner: Path | None) -> dict[str, Any] | None:
+    """Whose signature the bundle carries, and whether it is the key that the verifier named."""
+    from portcullis_ml.court.signature import PublicKey
+
+    signed_by = bundle.signed_by(None if owner is None else PublicKey.read(owner))
+    return None if signed_by is None else {"key": signed_by.fingerprint, "named": owner is not None}
 
 
 def _dated(bundle: Bundle, released: str | None, roots: Path | None) -> tuple[Verdict | None, Anchor | None]:
@@ -217,6 +229,9 @@ def _tell(found: dict[str, Any], out: Path, as_json: bool) -> None:
         typer.echo(f"Level: {evidence['level']:g}; {false_claims}; {evidence['queries']} queries.")
         for sentence in evidence["assumed"]:
             typer.echo(f"Assumed: {sentence}")
+    if signature := found.get("signature"):
+        known = "the key that you named" if signature["named"] else "a key that you did not name; see --owner"
+        typer.echo(f"Signed by: {signature['key']}, {known}")
     if anchor := found["anchor"]:
         typer.echo(f"Committed to on or before: {anchor['at']}")
     typer.echo(f"Kept in {out / 'verdict.json'} and {out / 'certificate.html'}")

@@ -24,6 +24,32 @@ MarkArgument = Annotated[
     Path, typer.Argument(metavar="MARK", help="The folder that `portcullis watermark mint` wrote.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SignOption = Annotated[
+    Path | None, typer.Option("--sign", metavar="FILE", help="Sign with this private key, as `keygen` writes it.")
+]
+
+
+@app.command("keygen")
+def keygen(
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A new file; the public key goes beside it as .pub.")
+    ] = Path("owner.key"),
+    as_json: JsonOption = False,
+) -> None:
+    """Make the key that signs commitments and bundles: an EC key (P-256), readable by its owner alone.
+
+    \b
+    portcullis watermark keygen --out owner.key
+    """
+    from portcullis_ml.court.signature import new_key
+
+    public = new_key(out)
+    found = {"key": str(out), "public_key": str(out.with_suffix(".pub")), "fingerprint": public.fingerprint}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{out}: keep it secret, best on a machine without a network. Give {found['public_key']} to verifiers.")
+    typer.echo(f"fingerprint: {found['fingerprint']}")
 
 
 @app.command("mint")
@@ -139,21 +165,26 @@ def commit(
     roots: Annotated[
         Path | None, typer.Option(metavar="FILE.pem", help="The authority's root certificates, which you trust.")
     ] = None,
+    sign_with: SignOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what to publish and write a request for a time token; with the token, check it and keep it.
 
     \b
-    portcullis watermark commit mark
+    portcullis watermark commit mark --sign owner.key
     portcullis watermark commit mark --token token.tsr --roots authority.pem
 
     Nothing is sent: whom you ask for the time, and how, is up to you.
     """
     from portcullis_ml.core.errors import InputError
+    from portcullis_ml.court.bundle import sign
     from portcullis_ml.court.commitment import Mark
+    from portcullis_ml.court.signature import Signer
 
     folder = Mark(mark)
     found = {"commitment": folder.published().sha256, "head": folder.log_file.read().head}
+    if sign_with is not None:
+        found["signed_by"] = sign(folder, Signer.read(sign_with)).public.fingerprint
     if token is not None:
         if roots is None:
             raise InputError("A token is checked against roots that you trust; none were given. Add --roots FILE.pem.")
@@ -164,6 +195,8 @@ def commit(
         typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"publish: {mark / 'commitment.json'}\nits SHA-256: {found['commitment']}\nlog head: {found['head']}")
+    if "signed_by" in found:
+        typer.echo(f"signed by: {found['signed_by']} ({mark / 'signature.json'})")
     if "at" in found:
         typer.echo(f"dated: {found['at']}")
     else:
@@ -185,6 +218,7 @@ def bundle(
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs to show; they are used up.")] = 30,
     out: Annotated[Path, typer.Option(metavar="FILE.zip", help="A new file.")] = Path("bundle.zip"),
+    sign_with: SignOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Open pairs that a challenge chooses, for `portcullis verify`. They are used up from now on.
@@ -196,9 +230,11 @@ def bundle(
 
     from portcullis_ml.court.bundle import show
     from portcullis_ml.court.commitment import Mark
+    from portcullis_ml.court.signature import Signer
 
     folder = Mark(mark)
-    places = show(folder, suspect, nonce or secrets.token_hex(16), pairs, out, at=_now())
+    signer = None if sign_with is None else Signer.read(sign_with)
+    places = show(folder, suspect, nonce or secrets.token_hex(16), pairs, out, at=_now(), signer=signer)
     left = len(folder.published().vk) - len(folder.shown())
     found = {"bundle": str(out), "pairs_shown": len(places), "pairs_left": left, "head": folder.log_file.read().head}
     if as_json:

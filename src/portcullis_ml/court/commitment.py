@@ -5,6 +5,7 @@
     log.jsonl        what was done with the key, append-only; log.head beside it
     request.tsq      what a time authority was asked, and
     token.tsr        what it answered
+    signature.json   the owner's signature over commitment.json, where there is one
 
 The exact bytes of commitment.json are what a time token is over; its SHA-256 is the commitment's name.
 """

@@ -83,10 +83,16 @@ def _checked(verdict: Mapping[str, Any]) -> Html:
     """Every check in order. None is made after one that does not hold."""
     word, anchor, found = verdict["verdict"], verdict.get("anchor"), verdict.get("evidence")
     if word == "false":
-        rows: list[list[Child]] = [["Links and time token", "one does not hold", _said(verdict)[1]]]
+        rows: list[list[Child]] = [["Links, signature, time token", "one does not hold", _said(verdict)[1]]]
         rows.append(["Answers of the suspect", SKIPPED, ""])
         return table(["Check", "Result", "Details"], rows, "What was checked, in order", class_="stack")
     rows = [["Commitment, openings, log", HELD, _links(verdict)]]
+    signature = verdict.get("signature")
+    if signature:
+        known = "the key that the verifier named" if signature["named"] else "a key that the verifier did not name"
+        rows.append(["Signature", HELD, f"by {known}, {signature['key']}"])
+    else:
+        rows.append(["Signature", "none", "the bundle does not say whose it is"])
     date = "not before the suspect" if word == "unanchored" else HELD
     rows.append(["Date", date, f"committed to on or before {_moment(anchor['at'])}" if anchor else ""])
     asked = ""
