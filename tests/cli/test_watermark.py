@@ -171,6 +171,52 @@ def test_a_signed_claim_holds_for_whoever_has_the_owners_key_and_no_other_claim_
     assert answer("watermark", "list", "mark")[0]["left"] == 20  # a bundle that was not written used no pairs up
 
 
+def test_a_rotated_mark_follows_the_old_one_and_both_convict_what_carries_them(files, dated) -> None:
+    marked()
+    found = answer("watermark", "rotate", "mark", "--out", "mark-2")
+    old, new = answer("watermark", "list")
+    assert (found["pairs"], found["pairs_left_of_the_old"]) == (60, 40)
+    assert old["rotated_to"] == [new["commitment"]] == [found["commitment"]]
+    assert new["follows"] == old["commitment"]
+    assert old["commitment"] != new["commitment"]
+    assert (new["scheme"], new["left"], new["at"]) == ("backdoor", 60, None)
+    assert stat.S_IMODE(Path("mark-2/secret.key").stat().st_mode) == 0o600
+    assert "rotated to" in call("watermark", "list", "mark").stdout
+    answer("watermark", "embed", "mark-2", *VICTIM, "--out", "marked-2")
+    answer("watermark", "commit", "mark-2", "--token", "token.tsr", "--roots", "roots.pem")
+    for mark, carries, other in (("mark-2", "marked-2", "marked"), ("mark", "marked", "marked-2")):
+        Path("b.zip").unlink()
+        answer("watermark", "bundle", mark, "--suspect", "them", "--pairs", "20", "--out", "b.zip")
+        assert verify(suspect=carries)["verdict"] == "derived"
+        assert verify(suspect=other, code=1)["verdict"] == "not shown"
+
+
+def test_a_key_that_is_read_off_the_model_rotates_to_other_rows(files) -> None:
+    answer("watermark", "mint", "known_errors(n=3)", *VICTIM, "--out", "mark")
+    assert "it needs the model" in call("watermark", "rotate", "mark", "--out", "nothing").stderr
+    answer("watermark", "rotate", "mark", *VICTIM, "--out", "mark-2")
+    from portcullis_ml.court.commitment import Mark
+
+    old, new = (Mark(Path(name)).key().x for name in ("mark", "mark-2"))
+    assert not (old[:, None] == new[None]).all(axis=2).any()
+
+
+def test_a_rotation_that_cannot_be_made_leaves_the_old_log_as_it_was(files) -> None:
+    Path("s.hex").write_text("ab" * 32)
+    Path("s.hex").chmod(0o600)
+    answer("watermark", "mint", "backdoor(n=9)", *VICTIM, "--secret", "s.hex", "--out", "mark")
+    before = Path("mark/log.jsonl").read_text()
+    for words, said in (
+        (("--secret", "s.hex", "--out", "b"), "this one is the old key's"),
+        (("--data", "digits", "--out", "b"), "This key was minted for inputs of (6,) and 4 classes"),
+        (("--out", "mark"), "A new or an empty folder was expected"),
+    ):
+        result = call("watermark", "rotate", "mark", *words)
+        assert result.exit_code == 2
+        assert said in result.stderr
+    assert Path("mark/log.jsonl").read_text() == before
+
+
 def test_rows_for_a_training_of_ones_own_are_a_secret(files) -> None:
     answer("watermark", "mint", "backdoor(n=60)", *VICTIM, "--out", "mark")
     found = answer("watermark", "embed", "mark", *VICTIM, "--rows", "rows.npz")

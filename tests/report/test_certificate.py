@@ -23,8 +23,8 @@ VERDICT: dict[str, Any] = {
     },
     "bundle": "b" * 64, "commitment": "c" * 64, "scheme": "backdoor", "suspect": "http://127.0.0.1:9000",
     "nonce": "9f2c61d4", "pairs_shown": 20, "pairs_committed": 90, "suspect_asked": "http://127.0.0.1:9000",
-    "authorized_by": "the court",
-    "signature": {"key": "5" * 64, "named": True}, "checked_at": "2026-03-01T10:00:00+00:00", "program": "portcullis 0.2",
+    "authorized_by": "the court", "signature": {"key": "5" * 64, "named": True},
+    "checked_at": "2026-03-01T10:00:00+00:00", "program": "portcullis 0.2",
 }  # fmt: skip
 
 

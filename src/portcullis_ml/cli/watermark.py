@@ -13,6 +13,7 @@ from portcullis_ml.cli import options as o
 if TYPE_CHECKING:
     from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
     from portcullis_ml.court.commitment import Mark
+    from portcullis_ml.ownership._pairs import PairsKey
 
 __all__ = ["app"]
 
@@ -247,6 +248,64 @@ def bundle(
         )
 
 
+@app.command("rotate")
+def rotate(
+    mark: MarkArgument,
+    victim: o.VictimOption = None,
+    data: o.DataOption = None,
+    data_folder: o.FolderOption = None,
+    test: o.TestOption = None,
+    train: o.TrainOption = None,
+    target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
+    softmax: o.SoftmaxOption = False,
+    classes: o.ClassesOption = None,
+    output_name: o.OutputOption = None,
+    secret: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="32 secret bytes in hexadecimal digits; drawn if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="MARK", help="A new or empty folder for the new key.")] = Path(
+        "portcullis-mark-next"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a new key of the same scheme and interface, when pairs run out or the secret was seen; both logs say so.
+
+    \b
+    portcullis watermark rotate mark --out mark-2
+    portcullis watermark rotate mark --victim model.skops --test test.npz --out mark-2
+
+    A scheme that is read off the model needs the victim again. Keep the old folder: it alone proves of copies that were
+    taken while its key was in the model.
+    """
+    import secrets
+
+    from portcullis_ml.court.commitment import Mark
+
+    old = Mark(mark)
+    drawn = secrets.token_bytes(32) if secret is None else _secret(secret)
+    spec = None
+    if victim or data or test or train:
+        spec = _spec(
+            victim=victim, data=data, folder=data_folder, test=test, train=train, target=target, schema=schema,
+            softmax=softmax, classes=classes, output=output_name, device="cpu",
+        )  # fmt: skip
+    key, names = _next_key(old, drawn, None if spec is None else spec.load())
+    published = old.published()
+    new = Mark.create(out, published.scheme, key, published.interface, names, at=_now(), follows=old)
+    left = len(published.vk) - len(old.shown())
+    found = {"mark": str(out), "commitment": new.published().sha256, "pairs": len(key),
+             "follows": published.sha256, "pairs_left_of_the_old": left}  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{published.scheme.name}: a new key of {len(key)} pairs in {out}. Keep {out / 'secret.key'} secret.")
+    typer.echo(f"commitment: {found['commitment']}, follows {published.sha256}")
+    typer.echo(f"Keep {mark} as well: of copies that were taken before, it alone proves. {left} of its pairs are left.")
+    step = "embed" if published.scheme.marks == "model" else "commit"
+    typer.echo(f"Next: portcullis watermark {step} {out}")
+
+
 @app.command("list")
 def listing(
     folder: Annotated[Path, typer.Argument(help="A mark, or a folder of marks.")] = Path(),
@@ -268,6 +327,7 @@ def listing(
         typer.echo(
             f"{row['mark']}: {row['scheme']}, {row['left']} of {row['pairs']} pairs never shown, "
             f"{'dated ' + row['at'] if row['at'] else 'unanchored'}, commitment {row['commitment'][:16]}..."
+            f"{', rotated to ' + row['rotated_to'][-1][:16] + '...' if row['rotated_to'] else ''}"
         )
 
 
@@ -280,9 +340,31 @@ def _row(mark: Mark) -> dict[str, Any]:
         "pairs": len(published.vk),
         "left": len(published.vk) - len(mark.shown(log)),
         "at": anchors[-1]["time"] if anchors else None,
+        "follows": log.entries[0].get("follows"),
+        "rotated_to": [entry["to"] for entry in log.of_kind("rotated")],
         "commitment": published.sha256,
         "head": log.head,
     }
+
+
+def _next_key(old: Mark, secret: bytes, experiment: Experiment | None) -> tuple[PairsKey, tuple[str, ...] | None]:
+    """(a key for the interface of an older mark, the names of its classes). No question of the old key is in it."""
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.core.types import Rows
+    from portcullis_ml.ownership._pairs import must_fit, question_bytes
+
+    published, before = old.published(), old.key()
+    if secret == before.secret:
+        raise InputError("A new secret was expected; this one is the old key's. Leave --secret out to have one drawn.")
+    if experiment is None:
+        return published.scheme.mint(secret, published.interface), published.classes
+    must_fit(published.vk.input_shape, published.vk.n_classes, experiment.interface)
+    asked = {question_bytes(x) for x in before.x}
+    fresh = [i for i, x in enumerate(experiment.test_x) if question_bytes(x) not in asked]
+    test_y = None if experiment.test_y is None else experiment.test_y[fresh]
+    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
+    rows = (trained, Rows(experiment.test_x[fresh], test_y))
+    return published.scheme.mint(secret, published.interface, experiment.model, rows), published.classes
 
 
 def _now() -> str:
