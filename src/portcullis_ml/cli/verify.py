@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,22 @@ from portcullis_ml.cli import options as o
 
 if TYPE_CHECKING:
     from portcullis_ml.bench.ledger import FileLedger
+    from portcullis_ml.core.errors import PortcullisError
     from portcullis_ml.core.oracle import MeteredOracle
+    from portcullis_ml.core.types import Interface, Model
     from portcullis_ml.court.bundle import Bundle
     from portcullis_ml.court.timestamp import Anchor
     from portcullis_ml.court.verdict import Verdict
 
 __all__ = ["verify"]
+
+UNFIT = (
+    200,
+    400,
+    413,
+    415,
+    422,
+)  # answers of another kind, and refusals of the question: not of the client or its rate
 
 
 def verify(
@@ -71,7 +82,7 @@ def verify(
     none before the suspect), 5 a link of the claim does not hold, 2 anything else. Answers are kept: the same command
     goes on after an interruption, and asks nothing twice.
     """
-    from portcullis_ml.core.errors import ProofError
+    from portcullis_ml.core.errors import NotApplicable, ProofError, Unreachable
     from portcullis_ml.court.bundle import Bundle, summary
     from portcullis_ml.court.verdict import false
 
@@ -86,12 +97,17 @@ def verify(
         verdict, anchor = false(error), None
     if verdict is None and anchor is not None:
         about |= {"suspect_asked": suspect, "authorized_by": authorized_by}
-        with ExitStack() as held:
+        for name in ("verdict.json", "certificate.html"):
+            (out / name).unlink(missing_ok=True)  # if this run breaks off, nobody takes an older verdict for its own
+        with ExitStack() as held, _said_how_it_goes_on():
             ledger = held.enter_context(_ledger(found, suspect, answers, out))
-            oracle = _oracle(
-                held, found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second
-            )  # fmt: skip
-            verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
+            try:
+                oracle = _oracle(
+                    held, found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second
+                )  # fmt: skip
+                verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
+            except (NotApplicable, Unreachable) as error:
+                verdict = _unfit(error, anchor)
     assert verdict is not None
     _tell({**verdict.to_json(), **about, **_program()}, out, as_json)
     raise typer.Exit(verdict.code)
@@ -127,11 +143,39 @@ def _judged(
     models = [load_model(name, input_shape=shape, n_classes=n_classes, features=features) for name in innocent]
     named = None if classes is None else [word.strip() for word in classes.split(",")]
     verdict = judge(bundle, oracle, anchor, innocent=models, order=order_of(published.classes, named))
+    if named is None and verdict.evidence is not None:
+        order = "The suspect's classes stand in the key's order; --classes names another."
+        evidence = replace(verdict.evidence, assumed=(*verdict.evidence.assumed, order))
+        verdict = replace(verdict, evidence=evidence)
     if nonce is None and verdict.evidence is not None:
         chose = "The pairs follow from a nonce that the owner drew; give one of your own to exclude that it was chosen."
         evidence = replace(verdict.evidence, assumed=(*verdict.evidence.assumed, chose))
         verdict = replace(verdict, evidence=evidence)
     return verdict
+
+
+def _unfit(error: PortcullisError, anchor: Anchor) -> Verdict:
+    """The verdict on a suspect that answers, but not the key's questions; what is no answer is raised again."""
+    from portcullis_ml.core.errors import Unreachable
+    from portcullis_ml.court.verdict import unfit
+
+    if not isinstance(error, Unreachable):
+        return unfit(error, anchor)
+    if error.status not in UNFIT:
+        raise error
+    return unfit(type(error)(f"The suspect does not answer as a model of the key's interface. {error}"), anchor)
+
+
+@contextmanager
+def _said_how_it_goes_on() -> Iterator[None]:
+    """A suspect that cannot be reached any more is said so with what to do."""
+    from portcullis_ml.core.errors import Unreachable
+
+    try:
+        yield
+    except Unreachable as error:
+        rest = "Answers so far are kept and not asked for again. Run the same command, perhaps with --per-second."
+        raise Unreachable(f"{error} {rest}", status=error.status) from error
 
 
 def _ledger(bundle: Bundle, suspect: str, answers: str, out: Path) -> FileLedger:
@@ -160,15 +204,11 @@ def _oracle(
     from portcullis_ml.core.oracle import LocalOracle
     from portcullis_ml.core.types import Reveals
     from portcullis_ml.court.verdict import AGAIN
-    from portcullis_ml.models.load import load_model
 
     interface = bundle.published.interface.revealing(reveals=Reveals.parse(answers))
     budget = len(bundle.openings) + AGAIN
     if not suspect.startswith(("http://", "https://")):
-        suspected = load_model(
-            suspect, input_shape=interface.input_shape, n_classes=interface.n_classes, features=interface.features
-        )
-        return LocalOracle(suspected, interface, budget=budget, ledger=ledger)
+        return LocalOracle(_in_hand(suspect, interface), interface, budget=budget, ledger=ledger)
     from portcullis_ml.gateway.oracle import HttpOracle
 
     headers = {} if key_file is None else {"authorization": f"Bearer {_api_key(key_file)}"}
@@ -185,6 +225,24 @@ def _oracle(
     )
     held.callback(oracle.close)
     return oracle
+
+
+def _in_hand(suspect: str, interface: Interface) -> Model:
+    """A suspect in a file. NotApplicable where it is a model, of another interface than the key's."""
+    from portcullis_ml.core.errors import InputError, NotApplicable, PortcullisError
+    from portcullis_ml.models.load import load_model
+
+    try:
+        return load_model(
+            suspect, input_shape=interface.input_shape, n_classes=interface.n_classes, features=interface.features
+        )
+    except InputError as error:
+        try:
+            load_model(suspect)
+        except PortcullisError:
+            raise error from None
+        what = f"inputs of {interface.input_shape} and {interface.n_classes} classes"
+        raise NotApplicable(f"This key was minted for {what}; the suspect has others. {error}") from error
 
 
 def _api_key(path: Path) -> str:
