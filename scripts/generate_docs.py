@@ -42,7 +42,7 @@ VERBS = [
     "replay",
     "demo",
     "list",
-    *(f"watermark {verb}" for verb in ("mint", "embed", "commit", "bundle", "list")),
+    *(f"watermark {verb}" for verb in ("keygen", "mint", "embed", "commit", "bundle", "rotate", "list")),
     "verify",
     "bench",
 ]

@@ -131,6 +131,7 @@ def test_a_marked_victims_copy_is_examined(here, tmp_path, word):
     on_copy, *on_victim = record.then
     assert on_copy["kind"] == "ownership"
     assert on_copy["measures"]["matches"].n > 0
+    assert on_copy["notes"]["level"] == 1e-3
     assert len(on_victim) == (word.endswith("Trained"))  # whether a mark that is trained in took at all
     if on_victim:
         assert on_victim[0]["notes"]["p_value"] < 0.05  # sixty epochs of a small network learn some of the triggers

@@ -77,13 +77,20 @@ def test_from_a_trained_model_to_a_verdict(files, dated) -> None:
     assert found["authorized_by"] == "the owner of the machine"
     assert found["anchor"]["at"] == DAY.isoformat()
     assert json.loads(Path("portcullis-verify/verdict.json").read_text()) == found
+    page = Path("portcullis-verify/certificate.html").read_text()
+    assert "<h1>The suspect descends from the committed model.</h1>" in page
+    assert found["bundle"] in page
+    assert "the owner of the machine" in page
     spared = verify(suspect="model.skops", code=1)
     assert spared["verdict"] == "not shown"
     assert any("nonce that the owner drew" in sentence for sentence in spared["evidence"]["assumed"])
 
 
 def test_the_marked_model_answers_as_well_as_the_plain_one(files) -> None:
-    answer("watermark", "mint", "backdoor(n=60)", *VICTIM, "--out", "mark")
+    """With one secret: what a mark costs 200 rows differs by points from key to key."""
+    Path("secret.hex").write_text("5c" * 32)
+    Path("secret.hex").chmod(0o600)
+    answer("watermark", "mint", "backdoor(n=60)", *VICTIM, "--secret", "secret.hex", "--out", "mark")
     found = answer("watermark", "embed", "mark", *VICTIM, "--out", "marked")
     assert found["marks_learnt"].startswith("60 of 60")
     before, after = (float(found[name].partition("%")[0]) for name in ("accuracy_before", "accuracy"))
@@ -140,7 +147,74 @@ def test_answers_are_kept_and_nothing_is_asked_twice(files, dated, monkeypatch) 
         raise AssertionError("asked again")
 
     monkeypatch.setattr(oracle.LocalOracle, "_ask", nobody)
-    assert verify() == first
+    assert {**verify(), "checked_at": first["checked_at"]} == first
+
+
+def test_a_signed_claim_holds_for_whoever_has_the_owners_key_and_no_other_claim_does(files, dated) -> None:
+    owner = answer("watermark", "keygen", "--out", "owner.key")
+    answer("watermark", "keygen", "--out", "other.key")
+    marked()
+    assert verify()["signature"] is None
+    unsigned = verify("--owner", "owner.pub", code=5)
+    assert "The bundle has no signature" in unsigned["sentence"]
+    signed = answer("watermark", "commit", "mark", "--sign", "owner.key")
+    assert signed["signed_by"] == owner["fingerprint"]
+    Path("b.zip").unlink()
+    answer("watermark", "bundle", "mark", "--suspect", "them", "--pairs", "20", "--sign", "owner.key", "--out", "b.zip")
+    assert verify("--owner", "owner.pub")["signature"] == {"key": owner["fingerprint"], "named": True}
+    assert verify()["signature"]["named"] is False
+    wrong = verify("--owner", "other.pub", code=5)
+    assert "not by the key that the verifier expects" in wrong["sentence"]
+    assert not wrong["evidence"]
+    other = call("watermark", "bundle", "mark", "--suspect", "them", "--sign", "other.key", "--out", "c.zip")
+    assert "is of another key" in other.stderr
+    assert answer("watermark", "list", "mark")[0]["left"] == 20  # a bundle that was not written used no pairs up
+
+
+def test_a_rotated_mark_follows_the_old_one_and_both_convict_what_carries_them(files, dated) -> None:
+    marked()
+    found = answer("watermark", "rotate", "mark", "--out", "mark-2")
+    old, new = answer("watermark", "list")
+    assert (found["pairs"], found["pairs_left_of_the_old"]) == (60, 40)
+    assert old["rotated_to"] == [new["commitment"]] == [found["commitment"]]
+    assert new["follows"] == old["commitment"]
+    assert old["commitment"] != new["commitment"]
+    assert (new["scheme"], new["left"], new["at"]) == ("backdoor", 60, None)
+    assert stat.S_IMODE(Path("mark-2/secret.key").stat().st_mode) == 0o600
+    assert "rotated to" in call("watermark", "list", "mark").stdout
+    answer("watermark", "embed", "mark-2", *VICTIM, "--out", "marked-2")
+    answer("watermark", "commit", "mark-2", "--token", "token.tsr", "--roots", "roots.pem")
+    for mark, carries, other in (("mark-2", "marked-2", "marked"), ("mark", "marked", "marked-2")):
+        Path("b.zip").unlink()
+        answer("watermark", "bundle", mark, "--suspect", "them", "--pairs", "20", "--out", "b.zip")
+        assert verify(suspect=carries)["verdict"] == "derived"
+        assert verify(suspect=other, code=1)["verdict"] == "not shown"
+
+
+def test_a_key_that_is_read_off_the_model_rotates_to_other_rows(files) -> None:
+    answer("watermark", "mint", "known_errors(n=3)", *VICTIM, "--out", "mark")
+    assert "it needs the model" in call("watermark", "rotate", "mark", "--out", "nothing").stderr
+    answer("watermark", "rotate", "mark", *VICTIM, "--out", "mark-2")
+    from portcullis_ml.court.commitment import Mark
+
+    old, new = (Mark(Path(name)).key().x for name in ("mark", "mark-2"))
+    assert not (old[:, None] == new[None]).all(axis=2).any()
+
+
+def test_a_rotation_that_cannot_be_made_leaves_the_old_log_as_it_was(files) -> None:
+    Path("s.hex").write_text("ab" * 32)
+    Path("s.hex").chmod(0o600)
+    answer("watermark", "mint", "backdoor(n=9)", *VICTIM, "--secret", "s.hex", "--out", "mark")
+    before = Path("mark/log.jsonl").read_text()
+    for words, said in (
+        (("--secret", "s.hex", "--out", "b"), "this one is the old key's"),
+        (("--data", "digits", "--out", "b"), "This key was minted for inputs of (6,) and 4 classes"),
+        (("--out", "mark"), "A new or an empty folder was expected"),
+    ):
+        result = call("watermark", "rotate", "mark", *words)
+        assert result.exit_code == 2
+        assert said in result.stderr
+    assert Path("mark/log.jsonl").read_text() == before
 
 
 def test_rows_for_a_training_of_ones_own_are_a_secret(files) -> None:

@@ -114,6 +114,12 @@ def test_a_claim_with_a_real_token_is_judged_by_its_date(authority: Authority, t
     tomorrow, yesterday = (datetime.now(UTC) + timedelta(days=d) for d in (1, -1))
     assert "DERIVED" in run(*words, "--released", tomorrow.isoformat())
     assert "UNANCHORED" in run(*words, "--released", yesterday.isoformat(), code=4)
+    (tmp_path / "of another file").mkdir()
+    token_file, (elsewhere, _) = mark.path / "token.tsr", token_for(authority, b"x", tmp_path / "of another file")
+    token_file.write_bytes(elsewhere)
+    run("watermark", "bundle", "mark", "--suspect", "them", "--nonce", "n", "--pairs", 20, "--out", "c.zip")
+    said = run("verify", "c.zip", *words[2:], "--released", tomorrow.isoformat(), code=5)
+    assert "FALSE. The claim does not hold: The time token does not hold for this commitment" in said
     other = Authority(tmp_path / "other", "somebody")
     untrusted = (*words[:4], "--roots", other.roots, "--released", tomorrow.isoformat())
     assert "FALSE" in run(*untrusted, code=5)

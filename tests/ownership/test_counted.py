@@ -12,7 +12,7 @@ from scipy.stats import binom
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.ownership import Evidence
 from portcullis_ml.core.types import Answer
-from portcullis_ml.ownership._counted import Counted, at_most, chance_of, suffices
+from portcullis_ml.ownership._counted import Counted, at_least, at_most, chance_of, suffices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,22 @@ def test_the_number_that_suffices_is_the_least() -> None:
         assert binom.sf(np.ceil(share * n) - 1, n, chance) < 1e-3
         assert all(binom.sf(np.ceil(share * k) - 1, k, chance) >= 1e-3 for k in range(1, n))
     assert suffices(0.8, 0.8, 1e-3) is None
+
+
+def test_it_is_said_after_how_many_questions_such_a_suspect_is_convicted() -> None:
+    notes = evidence(40, 100).notes
+    about, most = notes["queries_to_convict"], notes["queries_to_convict_at_most"]
+    assert (
+        binom.sf(np.ceil(0.4 * about) - 1, about, 0.1)
+        < 1e-3
+        <= binom.sf(np.ceil(0.4 * (about - 1)) - 1, about - 1, 0.1)
+    )
+    assert most == suffices(0.1, at_least(40, 100), 1e-3) > about
+    assert binom.sf(39, 100, at_least(40, 100)) == pytest.approx(0.05)
+    unclear = evidence(13, 100).notes  # more than one in ten, and not clearly
+    assert unclear["queries_to_convict"] > 100
+    assert unclear["queries_to_convict_at_most"] is None
+    assert "queries_to_convict" not in evidence(0, 0).notes
 
 
 def test_no_answers_prove_nothing() -> None:

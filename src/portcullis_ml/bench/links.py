@@ -89,7 +89,7 @@ def court(
     if found.tried:
         measures["false_claims"] = clopper_pearson(found.accused, found.tried, unit="innocent models")
     notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, "verdict": found.verdict}
-    notes |= {"lacking": found.lacking, "assumed": list(found.assumed), **found.notes}
+    notes |= {"level": found.level, "lacking": found.lacking, "assumed": list(found.assumed), **found.notes}
     return _link(_name(mark.scheme.name) + of, "ownership", measures, notes)
 
 

@@ -36,7 +36,9 @@ A record:
                   copy agrees there; "right_on_the_way": the same for every point of the curve but the last; of honest
                   clients "guard_seconds": an estimate, how long the guard took for an answer
     then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",
-                  "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]
+                  "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]; of an
+                  examination "queries_to_convict" and "queries_to_convict_at_most", by the share of matches and by its
+                  95% lower bound (null where no number would do)
     final         False when another run may fare better (a crash, an unreachable host): such a cell is run again
 
 A measure without a value (NaN) is left out, an infinite bound is null: every line is strict JSON.

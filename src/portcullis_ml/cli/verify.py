@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,22 @@ from portcullis_ml.cli import options as o
 
 if TYPE_CHECKING:
     from portcullis_ml.bench.ledger import FileLedger
+    from portcullis_ml.core.errors import PortcullisError
     from portcullis_ml.core.oracle import MeteredOracle
+    from portcullis_ml.core.types import Interface, Model
     from portcullis_ml.court.bundle import Bundle
     from portcullis_ml.court.timestamp import Anchor
     from portcullis_ml.court.verdict import Verdict
 
 __all__ = ["verify"]
+
+UNFIT = (
+    200,
+    400,
+    413,
+    415,
+    422,
+)  # answers of another kind, and refusals of the question: not of the client or its rate
 
 
 def verify(
@@ -38,6 +49,9 @@ def verify(
     ] = None,
     nonce: Annotated[str | None, typer.Option(help="The nonce that you sent to the owner, if you did.")] = None,
     head: Annotated[str | None, typer.Option(help="The head of the owner's log, as you have seen it before.")] = None,
+    owner: Annotated[
+        Path | None, typer.Option(metavar="FILE.pub", help="The owner's public key: the bundle must be signed by it.")
+    ] = None,
     innocent: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE|MODULE:OBJECT", help="A model that owes the owner nothing; any number of times."),
@@ -53,7 +67,7 @@ def verify(
         typer.Option(metavar="FILE", help="The API key to send, in a file; it is never on the command line."),
     ] = None,
     per_second: Annotated[float | None, typer.Option(min=0.001, help="Rows asked a second at most.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the answers and the verdict are kept.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers, verdict and certificate are kept.")] = Path(
         "portcullis-verify"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -68,7 +82,7 @@ def verify(
     none before the suspect), 5 a link of the claim does not hold, 2 anything else. Answers are kept: the same command
     goes on after an interruption, and asks nothing twice.
     """
-    from portcullis_ml.core.errors import ProofError
+    from portcullis_ml.core.errors import NotApplicable, ProofError, Unreachable
     from portcullis_ml.court.bundle import Bundle, summary
     from portcullis_ml.court.verdict import false
 
@@ -77,20 +91,34 @@ def verify(
         found = Bundle.read(bundle)
         about = summary(found)
         found.check(nonce=nonce, head=head)
+        about["signature"] = _signature(found, owner)
         verdict, anchor = _dated(found, released, roots)
     except ProofError as error:
         verdict, anchor = false(error), None
     if verdict is None and anchor is not None:
         about |= {"suspect_asked": suspect, "authorized_by": authorized_by}
-        with ExitStack() as held:
+        for name in ("verdict.json", "certificate.html"):
+            (out / name).unlink(missing_ok=True)  # if this run breaks off, nobody takes an older verdict for its own
+        with ExitStack() as held, _said_how_it_goes_on():
             ledger = held.enter_context(_ledger(found, suspect, answers, out))
-            oracle = _oracle(
-                held, found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second
-            )  # fmt: skip
-            verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
+            try:
+                oracle = _oracle(
+                    held, found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second
+                )  # fmt: skip
+                verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
+            except (NotApplicable, Unreachable) as error:
+                verdict = _unfit(error, anchor)
     assert verdict is not None
-    _tell({**verdict.to_json(), **about}, out, as_json)
+    _tell({**verdict.to_json(), **about, **_program()}, out, as_json)
     raise typer.Exit(verdict.code)
+
+
+def _signature(bundle: Bundle, owner: Path | None) -> dict[str, Any] | None:
+    """Whose signature the bundle carries, and whether it is the key that the verifier named."""
+    from portcullis_ml.court.signature import PublicKey
+
+    signed_by = bundle.signed_by(None if owner is None else PublicKey.read(owner))
+    return None if signed_by is None else {"key": signed_by.fingerprint, "named": owner is not None}
 
 
 def _dated(bundle: Bundle, released: str | None, roots: Path | None) -> tuple[Verdict | None, Anchor | None]:
@@ -115,11 +143,39 @@ def _judged(
     models = [load_model(name, input_shape=shape, n_classes=n_classes, features=features) for name in innocent]
     named = None if classes is None else [word.strip() for word in classes.split(",")]
     verdict = judge(bundle, oracle, anchor, innocent=models, order=order_of(published.classes, named))
+    if named is None and verdict.evidence is not None:
+        order = "The suspect's classes stand in the key's order; --classes names another."
+        evidence = replace(verdict.evidence, assumed=(*verdict.evidence.assumed, order))
+        verdict = replace(verdict, evidence=evidence)
     if nonce is None and verdict.evidence is not None:
         chose = "The pairs follow from a nonce that the owner drew; give one of your own to exclude that it was chosen."
         evidence = replace(verdict.evidence, assumed=(*verdict.evidence.assumed, chose))
         verdict = replace(verdict, evidence=evidence)
     return verdict
+
+
+def _unfit(error: PortcullisError, anchor: Anchor) -> Verdict:
+    """The verdict on a suspect that answers, but not the key's questions; what is no answer is raised again."""
+    from portcullis_ml.core.errors import Unreachable
+    from portcullis_ml.court.verdict import unfit
+
+    if not isinstance(error, Unreachable):
+        return unfit(error, anchor)
+    if error.status not in UNFIT:
+        raise error
+    return unfit(type(error)(f"The suspect does not answer as a model of the key's interface. {error}"), anchor)
+
+
+@contextmanager
+def _said_how_it_goes_on() -> Iterator[None]:
+    """A suspect that cannot be reached any more is said so with what to do."""
+    from portcullis_ml.core.errors import Unreachable
+
+    try:
+        yield
+    except Unreachable as error:
+        rest = "Answers so far are kept and not asked for again. Run the same command, perhaps with --per-second."
+        raise Unreachable(f"{error} {rest}", status=error.status) from error
 
 
 def _ledger(bundle: Bundle, suspect: str, answers: str, out: Path) -> FileLedger:
@@ -148,15 +204,11 @@ def _oracle(
     from portcullis_ml.core.oracle import LocalOracle
     from portcullis_ml.core.types import Reveals
     from portcullis_ml.court.verdict import AGAIN
-    from portcullis_ml.models.load import load_model
 
     interface = bundle.published.interface.revealing(reveals=Reveals.parse(answers))
     budget = len(bundle.openings) + AGAIN
     if not suspect.startswith(("http://", "https://")):
-        suspected = load_model(
-            suspect, input_shape=interface.input_shape, n_classes=interface.n_classes, features=interface.features
-        )
-        return LocalOracle(suspected, interface, budget=budget, ledger=ledger)
+        return LocalOracle(_in_hand(suspect, interface), interface, budget=budget, ledger=ledger)
     from portcullis_ml.gateway.oracle import HttpOracle
 
     headers = {} if key_file is None else {"authorization": f"Bearer {_api_key(key_file)}"}
@@ -175,6 +227,24 @@ def _oracle(
     return oracle
 
 
+def _in_hand(suspect: str, interface: Interface) -> Model:
+    """A suspect in a file. NotApplicable where it is a model, of another interface than the key's."""
+    from portcullis_ml.core.errors import InputError, NotApplicable, PortcullisError
+    from portcullis_ml.models.load import load_model
+
+    try:
+        return load_model(
+            suspect, input_shape=interface.input_shape, n_classes=interface.n_classes, features=interface.features
+        )
+    except InputError as error:
+        try:
+            load_model(suspect)
+        except PortcullisError:
+            raise error from None
+        what = f"inputs of {interface.input_shape} and {interface.n_classes} classes"
+        raise NotApplicable(f"This key was minted for {what}; the suspect has others. {error}") from error
+
+
 def _api_key(path: Path) -> str:
     from portcullis_ml.core.errors import InputError
     from portcullis_ml.court.commitment import owners_alone, read_bytes
@@ -187,11 +257,23 @@ def _api_key(path: Path) -> str:
     return found
 
 
+def _program() -> dict[str, str]:
+    """When the claim was checked, and by what."""
+    from datetime import UTC, datetime
+
+    from portcullis_ml import __version__
+
+    return {"checked_at": datetime.now(UTC).isoformat(timespec="seconds"), "program": f"portcullis {__version__}"}
+
+
 def _tell(found: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Keep the verdict and say it."""
+    """Keep the verdict, for programs and as a page, and say it."""
+    from portcullis_ml.report import write_certificate
+
     text = json.dumps(found, indent=2)
     out.mkdir(parents=True, exist_ok=True)
     (out / "verdict.json").write_text(text + "\n")
+    write_certificate(found, out / "certificate.html")
     if as_json:
         typer.echo(text)
         return
@@ -205,6 +287,9 @@ def _tell(found: dict[str, Any], out: Path, as_json: bool) -> None:
         typer.echo(f"Level: {evidence['level']:g}; {false_claims}; {evidence['queries']} queries.")
         for sentence in evidence["assumed"]:
             typer.echo(f"Assumed: {sentence}")
+    if signature := found.get("signature"):
+        known = "the key that you named" if signature["named"] else "a key that you did not name; see --owner"
+        typer.echo(f"Signed by: {signature['key']}, {known}")
     if anchor := found["anchor"]:
         typer.echo(f"Committed to on or before: {anchor['at']}")
-    typer.echo(f"Kept in {out / 'verdict.json'}")
+    typer.echo(f"Kept in {out / 'verdict.json'} and {out / 'certificate.html'}")

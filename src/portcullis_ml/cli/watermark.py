@@ -13,6 +13,7 @@ from portcullis_ml.cli import options as o
 if TYPE_CHECKING:
     from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
     from portcullis_ml.court.commitment import Mark
+    from portcullis_ml.ownership._pairs import PairsKey
 
 __all__ = ["app"]
 
@@ -24,6 +25,32 @@ MarkArgument = Annotated[
     Path, typer.Argument(metavar="MARK", help="The folder that `portcullis watermark mint` wrote.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SignOption = Annotated[
+    Path | None, typer.Option("--sign", metavar="FILE", help="Sign with this private key, as `keygen` writes it.")
+]
+
+
+@app.command("keygen")
+def keygen(
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A new file; the public key goes beside it as .pub.")
+    ] = Path("owner.key"),
+    as_json: JsonOption = False,
+) -> None:
+    """Make the key that signs commitments and bundles: an EC key (P-256), readable by its owner alone.
+
+    \b
+    portcullis watermark keygen --out owner.key
+    """
+    from portcullis_ml.court.signature import new_key
+
+    public = new_key(out)
+    found = {"key": str(out), "public_key": str(out.with_suffix(".pub")), "fingerprint": public.fingerprint}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{out}: keep it secret, best on a machine without a network. Give {found['public_key']} to verifiers.")
+    typer.echo(f"fingerprint: {found['fingerprint']}")
 
 
 @app.command("mint")
@@ -139,21 +166,26 @@ def commit(
     roots: Annotated[
         Path | None, typer.Option(metavar="FILE.pem", help="The authority's root certificates, which you trust.")
     ] = None,
+    sign_with: SignOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what to publish and write a request for a time token; with the token, check it and keep it.
 
     \b
-    portcullis watermark commit mark
+    portcullis watermark commit mark --sign owner.key
     portcullis watermark commit mark --token token.tsr --roots authority.pem
 
     Nothing is sent: whom you ask for the time, and how, is up to you.
     """
     from portcullis_ml.core.errors import InputError
+    from portcullis_ml.court.bundle import sign
     from portcullis_ml.court.commitment import Mark
+    from portcullis_ml.court.signature import Signer
 
     folder = Mark(mark)
     found = {"commitment": folder.published().sha256, "head": folder.log_file.read().head}
+    if sign_with is not None:
+        found["signed_by"] = sign(folder, Signer.read(sign_with)).public.fingerprint
     if token is not None:
         if roots is None:
             raise InputError("A token is checked against roots that you trust; none were given. Add --roots FILE.pem.")
@@ -164,6 +196,8 @@ def commit(
         typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"publish: {mark / 'commitment.json'}\nits SHA-256: {found['commitment']}\nlog head: {found['head']}")
+    if "signed_by" in found:
+        typer.echo(f"signed by: {found['signed_by']} ({mark / 'signature.json'})")
     if "at" in found:
         typer.echo(f"dated: {found['at']}")
     else:
@@ -185,6 +219,7 @@ def bundle(
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs to show; they are used up.")] = 30,
     out: Annotated[Path, typer.Option(metavar="FILE.zip", help="A new file.")] = Path("bundle.zip"),
+    sign_with: SignOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Open pairs that a challenge chooses, for `portcullis verify`. They are used up from now on.
@@ -196,9 +231,11 @@ def bundle(
 
     from portcullis_ml.court.bundle import show
     from portcullis_ml.court.commitment import Mark
+    from portcullis_ml.court.signature import Signer
 
     folder = Mark(mark)
-    places = show(folder, suspect, nonce or secrets.token_hex(16), pairs, out, at=_now())
+    signer = None if sign_with is None else Signer.read(sign_with)
+    places = show(folder, suspect, nonce or secrets.token_hex(16), pairs, out, at=_now(), signer=signer)
     left = len(folder.published().vk) - len(folder.shown())
     found = {"bundle": str(out), "pairs_shown": len(places), "pairs_left": left, "head": folder.log_file.read().head}
     if as_json:
@@ -209,6 +246,64 @@ def bundle(
         typer.echo(
             "It has no time token: a verifier will call the claim unanchored. Run `portcullis watermark commit`."
         )
+
+
+@app.command("rotate")
+def rotate(
+    mark: MarkArgument,
+    victim: o.VictimOption = None,
+    data: o.DataOption = None,
+    data_folder: o.FolderOption = None,
+    test: o.TestOption = None,
+    train: o.TrainOption = None,
+    target: o.TargetOption = None,
+    schema: o.SchemaOption = None,
+    softmax: o.SoftmaxOption = False,
+    classes: o.ClassesOption = None,
+    output_name: o.OutputOption = None,
+    secret: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="32 secret bytes in hexadecimal digits; drawn if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="MARK", help="A new or empty folder for the new key.")] = Path(
+        "portcullis-mark-next"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a new key of the same scheme and interface, when pairs run out or the secret was seen; both logs say so.
+
+    \b
+    portcullis watermark rotate mark --out mark-2
+    portcullis watermark rotate mark --victim model.skops --test test.npz --out mark-2
+
+    A scheme that is read off the model needs the victim again. Keep the old folder: it alone proves of copies that were
+    taken while its key was in the model.
+    """
+    import secrets
+
+    from portcullis_ml.court.commitment import Mark
+
+    old = Mark(mark)
+    drawn = secrets.token_bytes(32) if secret is None else _secret(secret)
+    spec = None
+    if victim or data or test or train:
+        spec = _spec(
+            victim=victim, data=data, folder=data_folder, test=test, train=train, target=target, schema=schema,
+            softmax=softmax, classes=classes, output=output_name, device="cpu",
+        )  # fmt: skip
+    key, names = _next_key(old, drawn, None if spec is None else spec.load())
+    published = old.published()
+    new = Mark.create(out, published.scheme, key, published.interface, names, at=_now(), follows=old)
+    left = len(published.vk) - len(old.shown())
+    found = {"mark": str(out), "commitment": new.published().sha256, "pairs": len(key),
+             "follows": published.sha256, "pairs_left_of_the_old": left}  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{published.scheme.name}: a new key of {len(key)} pairs in {out}. Keep {out / 'secret.key'} secret.")
+    typer.echo(f"commitment: {found['commitment']}, follows {published.sha256}")
+    typer.echo(f"Keep {mark} as well: of copies that were taken before, it alone proves. {left} of its pairs are left.")
+    step = "embed" if published.scheme.marks == "model" else "commit"
+    typer.echo(f"Next: portcullis watermark {step} {out}")
 
 
 @app.command("list")
@@ -232,6 +327,7 @@ def listing(
         typer.echo(
             f"{row['mark']}: {row['scheme']}, {row['left']} of {row['pairs']} pairs never shown, "
             f"{'dated ' + row['at'] if row['at'] else 'unanchored'}, commitment {row['commitment'][:16]}..."
+            f"{', rotated to ' + row['rotated_to'][-1][:16] + '...' if row['rotated_to'] else ''}"
         )
 
 
@@ -244,9 +340,31 @@ def _row(mark: Mark) -> dict[str, Any]:
         "pairs": len(published.vk),
         "left": len(published.vk) - len(mark.shown(log)),
         "at": anchors[-1]["time"] if anchors else None,
+        "follows": log.entries[0].get("follows"),
+        "rotated_to": [entry["to"] for entry in log.of_kind("rotated")],
         "commitment": published.sha256,
         "head": log.head,
     }
+
+
+def _next_key(old: Mark, secret: bytes, experiment: Experiment | None) -> tuple[PairsKey, tuple[str, ...] | None]:
+    """(a key for the interface of an older mark, the names of its classes). No question of the old key is in it."""
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.core.types import Rows
+    from portcullis_ml.ownership._pairs import must_fit, question_bytes
+
+    published, before = old.published(), old.key()
+    if secret == before.secret:
+        raise InputError("A new secret was expected; this one is the old key's. Leave --secret out to have one drawn.")
+    if experiment is None:
+        return published.scheme.mint(secret, published.interface), published.classes
+    must_fit(published.vk.input_shape, published.vk.n_classes, experiment.interface)
+    asked = {question_bytes(x) for x in before.x}
+    fresh = [i for i, x in enumerate(experiment.test_x) if question_bytes(x) not in asked]
+    test_y = None if experiment.test_y is None else experiment.test_y[fresh]
+    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
+    rows = (trained, Rows(experiment.test_x[fresh], test_y))
+    return published.scheme.mint(secret, published.interface, experiment.model, rows), published.classes
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 commitment   the file that is published, and the folder of its owner: secret, log, time token
 log          append-only, each entry bound to all before it
+signature    the owner's EC key: over the published file, and over a bundle
 timestamp    a token of a time authority (RFC 3161) over the published file
 bundle       openings for a subset that a challenge chooses, with everything that a stranger needs
 verdict      the checks in order, then the questions to the suspect

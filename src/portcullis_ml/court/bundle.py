@@ -4,6 +4,7 @@
     openings.json     the suspect's name, the nonce, and the openings of the pairs that these choose
     log.jsonl         the owner's log, whose last entry says that these pairs were shown
     token.tsr         the time token over commitment.json, where there is one; request.tsq with its nonce
+    signature.json    the owner's signatures over commitment.json and all other files, where there are any
 
 Which pairs are shown is not the owner's choice. The challenge is the SHA-256 of the commitment, the suspect's name and
 the nonce, and puts those that were never shown before in an order, of which the first are opened. A pair that was shown
@@ -25,9 +26,11 @@ from typing import Any
 from portcullis_ml.core.errors import InputError, NotApplicable, ProofError
 from portcullis_ml.court.commitment import LIMIT, Mark, Published, read_bytes
 from portcullis_ml.court.log import Log, chosen
+from portcullis_ml.court.signature import FILE as SIGNATURE
+from portcullis_ml.court.signature import PublicKey, Signed, Signer, manifest
 from portcullis_ml.ownership._pairs import Opening
 
-__all__ = ["Bundle", "challenge", "show"]
+__all__ = ["Bundle", "challenge", "show", "sign", "summary"]
 
 FILES = ("commitment.json", "openings.json", "log.jsonl")
 TIME = ("token.tsr", "request.tsq")
@@ -38,10 +41,28 @@ def challenge(commitment: str, suspect: str, nonce: str) -> bytes:
     return hashlib.sha256("\x1f".join(("portcullis challenge 1", commitment, suspect, nonce)).encode()).digest()
 
 
-def show(mark: Mark, suspect: str, nonce: str, pairs: int, out: Path, *, at: str) -> list[int]:
+def sign(mark: Mark, signer: Signer) -> Signed:
+    """Sign a mark's commitment, once. InputError where another key has signed it."""
+    path, published = mark.path / SIGNATURE, mark.published()
+    if path.is_file():
+        signed = Signed.parse(read_bytes(path))
+        if signed.public != signer.public:
+            raise InputError(f"{path} is of another key, {signed.public.fingerprint[:16]}.... Sign with that one.")
+        signed.check(published.data)
+        return signed
+    signed = Signed.by(signer, published.data)
+    path.write_bytes(signed.data())
+    return signed
+
+
+def show(
+    mark: Mark, suspect: str, nonce: str, pairs: int, out: Path, *, at: str, signer: Signer | None = None
+) -> list[int]:
     """Write a bundle that opens so many pairs, and return their places. The log has them first."""
     if out.exists():
         raise InputError(f"{out} is there already; its pairs are used up. Name a new file for the bundle.")
+    if signer is not None:
+        sign(mark, signer)
     key, published = mark.key(), mark.published()
     drawn = challenge(published.sha256, suspect, nonce)
 
@@ -65,6 +86,10 @@ def show(mark: Mark, suspect: str, nonce: str, pairs: int, out: Path, *, at: str
         "log.jsonl": log.text().encode(),
     }
     files |= {name: (mark.path / name).read_bytes() for name in TIME if (mark.path / name).is_file()}
+    if signer is not None:
+        files[SIGNATURE] = Signed.by(signer, published.data, files).data()
+    elif (mark.path / SIGNATURE).is_file():
+        files[SIGNATURE] = (mark.path / SIGNATURE).read_bytes()
     _write(files, out)
     return places
 
@@ -91,6 +116,8 @@ class Bundle:
     log: Log
     token: bytes | None
     request: bytes | None
+    signature: bytes | None = None
+    manifest: bytes = b""  # what a signature over the bundle covers
 
     @classmethod
     def read(cls, path: Path) -> Bundle:
@@ -114,6 +141,8 @@ class Bundle:
             Log.read(files["log.jsonl"].decode("utf-8", "replace")),
             files.get("token.tsr"),
             files.get("request.tsq"),
+            files.get(SIGNATURE),
+            manifest(files),
         )
 
     def check(self, *, nonce: str | None = None, head: str | None = None) -> None:
@@ -133,6 +162,25 @@ class Bundle:
             raise ProofError("The bundle opens no pair, so it shows nothing. Ask for one with openings.")
         self.published.vk.check(self.openings)
         self._check_places()
+
+    def signed_by(self, owner: PublicKey | None = None) -> PublicKey | None:
+        """Whose signatures the bundle carries, or None for no one's. ProofError where one does not hold or, for a
+        verifier who expects an owner's key, where one is missing or of another key."""
+        if self.signature is None:
+            if owner is not None:
+                raise ProofError("The bundle has no signature, so it may be anybody's. Ask its owner to sign it.")
+            return None
+        signed = Signed.parse(self.signature)
+        signed.check(self.published.data, self.manifest)
+        if owner is not None:
+            if signed.public != owner:
+                raise ProofError(
+                    f"The bundle is signed by key {signed.public.fingerprint[:16]}..., not by the key that the "
+                    f"verifier expects, {owner.fingerprint[:16]}...."
+                )
+            if signed.bundle is None:
+                raise ProofError("The commitment is signed and the bundle is not: anybody may have put it together.")
+        return signed.public
 
     def _check_places(self) -> None:
         """The pairs are those that the challenge chooses among the ones that were never shown before."""
@@ -157,7 +205,7 @@ def _unzipped(path: Path, data: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             names = [info.filename for info in infos]
-            if len(set(names)) != len(names) or not set(FILES) <= set(names) <= {*FILES, *TIME}:
+            if len(set(names)) != len(names) or not set(FILES) <= set(names) <= {*FILES, *TIME, SIGNATURE}:
                 raise InputError(f"{path} was expected to hold {', '.join(FILES)}; it holds {', '.join(names)[:200]}.")
             if sum(info.file_size for info in infos) > LIMIT:
                 raise InputError(f"{path} unpacks to more than {LIMIT:,} bytes, and is not read.")

@@ -5,6 +5,7 @@
     log.jsonl        what was done with the key, append-only; log.head beside it
     request.tsq      what a time authority was asked, and
     token.tsr        what it answered
+    signature.json   the owner's signature over commitment.json, where there is one
 
 The exact bytes of commitment.json are what a time token is over; its SHA-256 is the commitment's name.
 """
@@ -118,8 +119,10 @@ class Mark:
         classes: tuple[str, ...] | None,
         *,
         at: str,
+        follows: Mark | None = None,
     ) -> Mark:
-        """Write a new folder; InputError where something is there."""
+        """Write a new folder; InputError where something is there. Where the mark follows another, both logs say so:
+        the older key stays good for copies of the models that carry it."""
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise InputError(f"A new or an empty folder was expected at {path}; something is there. Choose another.")
         path.mkdir(parents=True, exist_ok=True)
@@ -127,7 +130,10 @@ class Mark:
         head = json.dumps({"format": "portcullis key 1", "scheme": describe(scheme)}).encode()
         write_secret(path / "secret.key", head + b"\n" + pack(key))
         (path / "commitment.json").write_bytes(published.data)
-        mark.log_file.append({"kind": "minted", "at": at, "commitment": published.sha256, "pairs": len(key)})
+        entry = {"kind": "minted", "at": at, "commitment": published.sha256, "pairs": len(key)}
+        mark.log_file.append(entry if follows is None else {**entry, "follows": follows.published().sha256})
+        if follows is not None:
+            follows.log_file.append({"kind": "rotated", "at": at, "to": published.sha256})
         return mark
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from portcullis_ml.core.attack import Harvest
-from portcullis_ml.core.errors import InputError, ProofError
+from portcullis_ml.core.errors import InputError, NotApplicable, PortcullisError, ProofError
 from portcullis_ml.core.oracle import LocalOracle, Oracle
 from portcullis_ml.core.ownership import Evidence
 from portcullis_ml.core.types import Answer, Array, Labels, Model
@@ -22,7 +22,7 @@ from portcullis_ml.court.bundle import Bundle
 from portcullis_ml.court.timestamp import Anchor, anchored
 from portcullis_ml.ownership._pairs import must_fit
 
-__all__ = ["Verdict", "dated", "earliest", "false", "judge", "order_of", "unanchored"]
+__all__ = ["Verdict", "dated", "earliest", "false", "judge", "order_of", "unanchored", "unfit"]
 
 AGAIN = 5  # questions that are asked a second time, to see whether the suspect changes its answers
 AT_ONCE = 16  # questions in a batch
@@ -78,7 +78,7 @@ def order_of(classes: Sequence[str] | None, suspect: Sequence[str] | None) -> La
         return None
     if sorted(suspect) != sorted(classes):
         other = sorted(set(suspect) ^ set(classes))[:4]
-        raise InputError(f"The suspect was expected to have the key's classes; they differ in {', '.join(other)}.")
+        raise NotApplicable(f"The suspect was expected to have the key's classes; they differ in {', '.join(other)}.")
     return np.array([list(classes).index(name) for name in suspect], np.int64)
 
 
@@ -145,6 +145,11 @@ def _sentence(found: Evidence, asked: int, changed: int, stopped: str) -> str:
 def false(error: ProofError) -> Verdict:
     """The verdict on a claim of which a link does not hold."""
     return Verdict("false", f"The claim does not hold: {error}")
+
+
+def unfit(error: PortcullisError, anchor: Anchor | None) -> Verdict:
+    """The verdict where a suspect does not take the key's questions, or does not give answers of the key's kind."""
+    return Verdict("inconclusive", f"Nothing can be said: {error}", anchor=anchor)
 
 
 def unanchored(why: str, anchor: Anchor | None) -> Verdict:

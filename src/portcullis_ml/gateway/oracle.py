@@ -147,7 +147,7 @@ class HttpOracle(MeteredOracle):
                     raise Unreachable(f"{self.url} did not answer {attempt} times ({error}).") from error
             else:
                 if status == 200:
-                    return self._wire.understand(self._served, len(x), headers, body)
+                    return self._understood(len(x), headers, body)
                 if status == 403 or (status == 429 and _is_refusal(body)):
                     raise Refused(_reason(body), retry_after=_seconds(headers), room=_room(headers))
                 if status not in (429, 502, 503, 504) or attempt == self._attempts:
@@ -156,6 +156,13 @@ class HttpOracle(MeteredOracle):
             self._sleep(wait)
             wait *= 2
         raise Unreachable(f"{self.url} did not answer.")  # attempts < 1
+
+    def _understood(self, n: int, headers: Mapping[str, str], body: bytes) -> Answer:
+        """The answer in a response of status 200. Unreachable, with that status, where it is not of this interface."""
+        try:
+            return self._wire.understand(self._served, n, headers, body)
+        except Unreachable as error:
+            raise Unreachable(str(error), status=200) from error
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         if self._connection is None:

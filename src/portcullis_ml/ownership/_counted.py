@@ -22,7 +22,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Labels
 from portcullis_ml.ownership._pairs import PairsKey
 
-__all__ = ["Counted", "at_most", "chance_of", "suffices"]
+__all__ = ["Counted", "at_least", "at_most", "chance_of", "suffices"]
 
 SURE = 0.95  # confidence of the upper bound of a share of matches
 MOST = 20_000  # answers beyond which nobody asks
@@ -40,6 +40,11 @@ def at_most(matches: int, n: int) -> float:
     from scipy.special import betaincinv
 
     return float(betaincinv(matches + 1, n - matches, SURE)) if matches < n else 1.0
+
+
+def at_least(matches: int, n: int) -> float:
+    """The one-sided 95% lower bound of the share that `matches` of n estimates."""
+    return 1.0 - at_most(n - matches, n)
 
 
 @lru_cache(maxsize=1024)
@@ -118,18 +123,17 @@ class Counted(Scheme[K]):
                 f"{self.kept:.0%} of them as marked."
             )
         notes = {**found.notes, "null_chance": chance, "answers_that_suffice": enough, "bits": bits(p_value)}
+        if found.n:
+            notes |= self._to_convict(found, chance)
         return replace(found, null=null, p_value=p_value, lacking=lacking, notes=notes)
 
-    def _lacking(self, n: int, chance: float, enough: int | None) -> str:
-        """Why n answers cannot tell, or ""."""
-        if enough is None:
-            return f"An innocent model may match {chance:.0%} and a copy {self.kept:.0%}: no number of answers tells."
-        if n >= enough:
-            return ""
-        return (
-            f"{n} answers are too few for p < {self.level:g}: {enough} would suffice for a copy that answers "
-            f"{self.kept:.0%} of them as marked."
-        )
+    def _to_convict(self, found: Evidence, chance: float) -> dict[str, int | None]:
+        """After how many questions a suspect that matches as often as this one is convicted: by its share of matches,
+        and by the lower bound of that share. None where no number would do."""
+        return {
+            "queries_to_convict": suffices(chance, found.matches / found.n, self.level),
+            "queries_to_convict_at_most": suffices(chance, at_least(found.matches, found.n), self.level),
+        }
 
 
 def bits(p_value: float) -> float:

@@ -8,11 +8,14 @@ from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.markup import Child, Html, el, join, table
-from portcullis_ml.report.numbers import across, percent
+from portcullis_ml.report.numbers import across, count, percent
 from portcullis_ml.report.pairs import Pair, estimate
 from portcullis_ml.report.results import NONE, Audit
 
-__all__ = ["copies", "marks", "privacy", "sentences", "then_of"]
+__all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of"]
+
+NOT_RECORDED = "after how many questions is not recorded"
+ITSELF = " on the marked victim"  # behind a mark's name: the model that carries it was examined, not a copy
 
 WORDS = {
     "agreement": "agrees with the victim",
@@ -44,6 +47,21 @@ class _Link:
         names = dict.fromkeys(name for link in self.found for name in link["measures"])
         lists = {n: [e for link in self.found if (e := estimate(link["measures"].get(n)))] for n in names}
         return {n: across(es) for n, es in lists.items() if es}
+
+    @property
+    def notes(self) -> list[Mapping[str, Any]]:
+        """What an examination left, of every seed."""
+        return [found["notes"] for found in self.found if "p_value" in found["notes"]]
+
+    @property
+    def to_convict(self) -> tuple[int, int] | None:
+        """(about, at most) after how many questions such a suspect is convicted, the most of all seeds; None where no
+        number is shown to suffice, or none was recorded."""
+        found = [(n.get("queries_to_convict"), n.get("queries_to_convict_at_most")) for n in self.notes]
+        whole = [(about, most) for about, most in found if about is not None and most is not None]
+        if not whole or len(whole) < len(found):
+            return None
+        return max(about for about, _ in whole), max(most for _, most in whole)
 
     @property
     def reason(self) -> str:
@@ -95,18 +113,80 @@ def marks(audit: Audit) -> Html | None:
         agrees = percent(copy, 1) if copy else _why(pair.outcome, pair.reason)
         lost = "?" if cost is None else f"{100 * cost.value:.1f} points"
         if not pair.done:
-            rows.append([attack, mark, agrees, "", "", ""])
-        for link in _links(pair):
-            if link.kind == "ownership":
-                rows.append([attack, link.name, agrees, _measures(link.measures), _p_value(link), lost])
+            rows.append([attack, mark, agrees, "", "", "", ""])
+        for link in _examined(pair):
+            measured = _measures(link.measures)
+            rows.append([attack, link.name, agrees, measured, _p_value(link), _questions(link), lost])
     if not rows:
         return None
     sentence = (
         "A copy is examined by its answers alone. The p-value is the chance that a model that owes the mark nothing "
-        "answers as many marked questions as marked; of several seeds the largest is shown."
+        "answers as many marked questions as marked; of several seeds the largest is shown. Questions are those after "
+        f"which such a suspect is convicted{_level(audit)}: by the share of matches measured here, and at most by its "
+        "95% lower bound."
     )
-    head = ["Theft", "Mark", "Copy", "Measured", "p-value", "Honest clients lose"]
-    return join([el("p", sentence), table(head, rows, "What the marks prove", class_="stack")])
+    head = ["Theft", "Mark", "Copy", "Measured", "p-value", "Questions", "Honest clients lose"]
+    said = [el("p", el("b", line)) for line in proofs(audit)]
+    return join([*said, el("p", sentence), table(head, rows, "What the marks prove", class_="stack")])
+
+
+def proofs(audit: Audit) -> list[str]:
+    """For every mark a sentence: of what it would prove that it is stolen, after how many questions."""
+    found: dict[str, list[_Link]] = {}
+    for (_, mark), pair in audit.marked.items():
+        found.setdefault(mark, []).extend(link for link in _examined(pair) if link.notes)
+    return [_proof(mark, links) for mark, links in found.items() if links]
+
+
+def _level(audit: Audit) -> str:
+    """The p-value below which these records convict, where all say the same."""
+    notes = [note for pair in audit.marked.values() for link in _examined(pair) for note in link.notes]
+    found = {note.get("level") for note in notes}
+    level = next(iter(found)) if len(found) == 1 else None
+    return "" if level is None else f" (p < {level:g})"
+
+
+def _proof(mark: str, links: Sequence[_Link]) -> str:
+    if not any("queries_to_convict" in note for link in links for note in link.notes):
+        why = _questions(links[0])
+        return (why if why.startswith(mark) else f"{mark}: {why}").removesuffix(".") + "."
+    copies = [link for link in links if not link.name.endswith(ITSELF)]
+    proven = [link.to_convict for link in copies if link.to_convict]
+    copied = "copy" if len(copies) == 1 else "copies"
+    said = f"{mark} would prove the theft of {len(proven)} of {len(copies)} stolen {copied}"
+    if proven:
+        said += f", after {_about(*_worst(proven))}"
+    whole = [link for link in links if link.name.endswith(ITSELF)]
+    itself = [link.to_convict for link in whole if link.to_convict]
+    if whole and len(itself) == len(whole):
+        said += f"; of the model itself, taken as it is, after {_about(*_worst(itself))}"
+    elif whole:
+        said += "; it is not shown to prove even the model itself, taken as it is"
+    return f"{said}."
+
+
+def _worst(found: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return max(about for about, _ in found), max(most for _, most in found)
+
+
+def _about(about: int, most: int) -> str:
+    return f"about {count(about, 'question')} ({most:,} at most)"
+
+
+def _examined(pair: Pair) -> list[_Link]:
+    return [link for link in _links(pair) if link.kind == "ownership"]
+
+
+def _questions(link: _Link) -> str:
+    """After how many questions such a suspect is convicted, in words."""
+    if link.to_convict:
+        about, most = link.to_convict
+        counted = [found["measures"]["matches"] for found in link.found if "matches" in found["measures"]]
+        asked = max((int(e["n"]) for e in counted), default=most)
+        return f"about {about:,}, {most:,} at most" + (f"; {asked:,} were asked here" if most > asked else "")
+    if any("queries_to_convict" in note for note in link.notes):
+        return "no number is shown to suffice"
+    return next((str(note["lacking"]) for note in link.notes if note.get("lacking")), NOT_RECORDED)
 
 
 def sentences(audit: Audit) -> list[str]:
@@ -123,9 +203,9 @@ def sentences(audit: Audit) -> list[str]:
     for (attack, defense), pair in (*audit.pairs.items(), *audit.marked.items()):
         for link in _links(pair):
             said = _line(link.measures) or _why(link.found[0]["outcome"], link.reason)
-            proof = f", p-value {_p_value(link)}" if link.kind == "ownership" else ""
+            proof = f", p-value {_p_value(link)}; questions: {_questions(link)}" if link.kind == "ownership" else ""
             found.append(f"Copy of {attack}, {_words(defense)}, then {link.name}: {said}{proof}")
-    return found
+    return found + [f"If it is stolen anyway: {line}" for line in proofs(audit)]
 
 
 def then_of(pair: Pair) -> list[dict[str, Any]]:
@@ -137,6 +217,7 @@ def then_of(pair: Pair) -> list[dict[str, Any]]:
             "reason": link.reason,
             "measures": {name: [e.value, e.low, e.high] for name, e in link.measures.items()},
             "p_value": _p_value(link) if link.kind == "ownership" else None,
+            "questions_to_convict": link.to_convict,
         }
         for link in _links(pair)
     ]
@@ -161,7 +242,7 @@ def _links(pair: Pair) -> list[_Link]:
 
 def _p_value(link: _Link) -> str:
     """The largest of all seeds, and whether it says anything."""
-    notes = [found["notes"] for found in link.found if "p_value" in found["notes"]]
+    notes = link.notes
     unsaid = any(note.get("verdict") == "inconclusive" for note in notes)
     return f"{max(note['p_value'] for note in notes):.2g}{' (inconclusive)' * unsaid}" if notes else "?"
 

@@ -33,7 +33,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
         ("leaks", "Training data that leaked", leaks(audit)),
         ("privacy", "What the API gives away of its data", aftermath.privacy(audit)),
         ("copies", "What the copy is good for", aftermath.copies(audit)),
-        ("marks", "Proof of ownership", aftermath.marks(audit)),
+        ("marks", "If it is stolen anyway", aftermath.marks(audit)),
         ("controls", "Controls", sections.controls(audit)),
         ("flags", "Flags", _flags(audit, meta)),
         ("ran", "What was run", _ran(audit, meta)),
