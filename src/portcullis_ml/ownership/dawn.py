@@ -111,6 +111,9 @@ class Dawn(Counted[DawnKey]):
             x, labels = key.x, key.labels
         else:
             x, labels = _pairs(log, interface)
+        if not len(x):
+            lacking = "Nothing is marked of what this client was answered: they have asked too little, or elsewhere."
+            return Evidence(0, 0, "unknown without marks", 1.0, level=self.level, lacking=lacking)
         return self.counted(labels, suspect.ask(x), interface.n_classes)
 
 
