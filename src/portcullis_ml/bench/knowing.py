@@ -16,6 +16,7 @@ __all__ = ["ATTACKERS", "NONE_NEEDED", "attackers_of"]
 # a unit of a guard (a defense, a detector, a hardening) -> attacks as people write them
 ATTACKERS: dict[str, tuple[str, ...]] = {
     "adaptive_misinformation": ("least_likely",),
+    "dawn": ("averaging",),
     "diverse_ensemble": ("averaging",),
     "noise": ("averaging", "d_dae"),
     "out_of_domain": ("averaging",),
