@@ -90,6 +90,9 @@ def test_a_kill_loses_no_mark_and_each_client_gets_a_key(tmp_path: Path) -> None
     found = CliRunner().invoke(app, [*mint, "alice"])
     assert json.loads(found.stdout)["pairs"] == len(states["alice"].labels)
     assert stat.S_IMODE((tmp_path / "mark" / "secret.key").stat().st_mode) == 0o600
+    bundle = ["watermark", "bundle", str(tmp_path / "mark"), "--suspect", "them", "--pairs", "4", "--json", "--out"]
+    shown = json.loads(CliRunner().invoke(app, [*bundle, str(tmp_path / "b.zip")]).stdout)
+    assert shown["pairs_left"] == len(states["alice"].labels) - 4
     assert json.loads((tmp_path / "mark" / "commitment.json").read_text())["scheme"]["unit"] == "dawn"
 
 
