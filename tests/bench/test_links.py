@@ -155,6 +155,15 @@ def test_a_scheme_without_its_innocent_models_is_inconclusive_in_records_and_rep
     assert any("p-value 1 (inconclusive)" in line for line in lines)
 
 
+def test_marks_of_dawn_are_in_a_copy_and_say_nothing_without_innocent_models(here, tmp_path):
+    mark = mark_named("dawn(rate=0.2, planes=24)")
+    record = run(here, tmp_path, cell_for(here, attack_named("knockoff"), budget=150, learner=TREE, mark=mark))
+    (on_copy,) = record.then
+    assert on_copy["measures"]["matches"].n > 10
+    assert on_copy["measures"]["matches"].value > 0.8
+    assert "dawn needs 20 innocent models" in on_copy["notes"]["lacking"]
+
+
 def test_a_plan_crosses_marks_and_privacy_with_the_rest():
     privacy = by_name(["loss_threshold"], privacy_named)
     plan = replace(PLAN, marks=SERVED, privacy=privacy, then=list(privacy.values()), seeds=[0])

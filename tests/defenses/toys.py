@@ -168,6 +168,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 # "name-what": further settings under which the suite runs a defense, beside its defaults.
 VARIANTS: dict[str, dict[str, Any]] = {
     "adaptive_misinformation-soft": {"network": toy_misinformation(), "tau": 0.7, "nu": 10.0},
+    "dawn-often": {"rate": 0.3, "planes": 2},
     "out_of_domain-block": {"filter": toy_filter(), "then": "block"},
     "out_of_domain-label_only": {"filter": toy_filter(), "then": "label_only"},
     "out_of_domain-fixed": {"filter": toy_filter(), "then": "fixed"},

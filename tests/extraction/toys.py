@@ -261,7 +261,7 @@ class Setup:
         return self.interface or plain.revealing(reveals=max(self.attack.needs.answers, Reveals.LABELS))
 
 
-DOUBT = "watch(detector=prada(threshold=0.9), then=label_only)"  # one that needs no probabilities
+DOUBT = "watch(detector=prada, then=label_only)"  # one that needs no probabilities
 
 
 def doubting(copy: Model, own: Array, outside: Array) -> Guard:

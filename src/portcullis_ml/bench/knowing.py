@@ -15,6 +15,7 @@ __all__ = ["ATTACKERS", "NONE_NEEDED", "attackers_of"]
 ATTACKERS: dict[str, tuple[str, ...]] = {
     "adaptive_misinformation": ("least_likely",),
     "coverage": ("in_distribution",),
+    "dawn": ("averaging",),
     "diverse_ensemble": ("averaging",),
     "extraction_monitor": ("in_distribution",),
     "hardness": ("in_distribution",),

@@ -12,6 +12,7 @@ from portcullis_ml.cli import options as o
 
 if TYPE_CHECKING:
     from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
+    from portcullis_ml.core.ownership import MarkLog
     from portcullis_ml.court.commitment import Mark
     from portcullis_ml.ownership._pairs import PairsKey
 
@@ -23,6 +24,10 @@ app = typer.Typer(
 
 MarkArgument = Annotated[
     Path, typer.Argument(metavar="MARK", help="The folder that `portcullis watermark mint` wrote.")
+]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.toml", help="The policy of a gate that has stopped: marks as it served them."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SignOption = Annotated[
@@ -69,6 +74,8 @@ def mint(
     secret: Annotated[
         Path | None, typer.Option(metavar="FILE", help="32 secret bytes in hexadecimal digits; drawn if not given.")
     ] = None,
+    policy: PolicyOption = None,
+    client: Annotated[str | None, typer.Option(help="Whose marks, where answers are marked; with --policy.")] = None,
     out: Annotated[Path, typer.Option(metavar="MARK", help="A new or empty folder for the key.")] = Path(
         "portcullis-mark"
     ),
@@ -78,6 +85,7 @@ def mint(
 
     \b
     portcullis watermark mint 'backdoor(n=200)' --victim model.skops --test test.npz --out mark
+    portcullis watermark mint dawn --policy gate.toml --client alice --out mark
     """
     import secrets
 
@@ -87,14 +95,18 @@ def mint(
 
     made = CATALOG.build(scheme)
     drawn = secrets.token_bytes(32) if secret is None else _secret(secret)
-    experiment = _spec(
-        victim=victim, data=data, folder=data_folder, test=test, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, device="cpu",
-    ).load()  # fmt: skip
-    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
-    rows = (trained, Rows(experiment.test_x, experiment.test_y))
-    key = made.mint(drawn, experiment.interface, experiment.model, rows)
-    mark = Mark.create(out, made, key, experiment.interface, experiment.classes, at=_now())
+    if made.marks == "answers":
+        key, interface, names = _registered(made, drawn, policy, client)
+    else:
+        experiment = _spec(
+            victim=victim, data=data, folder=data_folder, test=test, train=train, target=target, schema=schema,
+            softmax=softmax, classes=classes, output=output_name, device="cpu",
+        ).load()  # fmt: skip
+        trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
+        rows = (trained, Rows(experiment.test_x, experiment.test_y))
+        interface, names = experiment.interface, experiment.classes
+        key = made.mint(drawn, interface, experiment.model, rows)
+    mark = Mark.create(out, made, key, interface, names, at=_now())
     found = {"mark": str(out), "commitment": mark.published().sha256, "pairs": len(key)}
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -309,12 +321,19 @@ def rotate(
 @app.command("list")
 def listing(
     folder: Annotated[Path, typer.Argument(help="A mark, or a folder of marks.")] = Path(),
+    policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The marks in a folder: their scheme, how many pairs are left, and whether they are dated."""
+    """The marks in a folder: their scheme, how many pairs are left, and whether they are dated; or each client's."""
     from portcullis_ml.core.errors import InputError
     from portcullis_ml.court.commitment import Mark
 
+    if policy is not None:
+        clients = {name: len(log.entries) for name, log in _served(policy).items()}
+        typer.echo(
+            json.dumps(clients, indent=2) if as_json else "\n".join(f"{c}: {n} marks" for c, n in clients.items())
+        )
+        return
     places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir())] if folder.is_dir() else []
     marks = [Mark(place) for place in places if (place / "commitment.json").is_file()]
     if not marks:
@@ -329,6 +348,34 @@ def listing(
             f"{'dated ' + row['at'] if row['at'] else 'unanchored'}, commitment {row['commitment'][:16]}..."
             f"{', rotated to ' + row['rotated_to'][-1][:16] + '...' if row['rotated_to'] else ''}"
         )
+
+
+def _served(policy: Path, scheme: Any = None) -> dict[str, MarkLog]:
+    """Client -> what a gate under this policy has marked of their answers."""
+    from portcullis_ml.gateway.policy.policy import read_policy
+    from portcullis_ml.gateway.remembered import remembered
+    from portcullis_ml.ownership import CATALOG
+
+    scheme = CATALOG.build("dawn") if scheme is None else scheme
+    return {client: scheme.log(state) for client, state in remembered(read_policy(policy), scheme.name).items()}
+
+
+def _registered(scheme: Any, secret: bytes, policy: Path | None, client: str | None) -> tuple[Any, Any, Any]:
+    """(key, interface, names of the classes) of what one client was served."""
+    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.gateway.policy.policy import read_policy
+
+    if policy is None or client is None:
+        raise InputError(
+            f"{scheme.name} marks answers as they are served. Serve with it, stop the gate, and give --policy FILE "
+            "and --client NAME."
+        )
+    logs = _served(policy, scheme)
+    if client not in logs:
+        raise InputError(f"A client of this gate was expected: {', '.join(logs) or 'there is none'}; got {client!r}.")
+    served = read_policy(policy).served
+    names = tuple(map(str, served.class_names)) or None
+    return scheme.registered(secret, logs[client], served.interface), served.interface, names
 
 
 def _row(mark: Mark) -> dict[str, Any]:

@@ -9,6 +9,7 @@ CATALOG = Catalog(
     {
         "adaptive_misinformation": "portcullis_ml.defenses.adaptive_misinformation:AdaptiveMisinformation",
         "block": "portcullis_ml.defenses.block:Block",
+        "dawn": "portcullis_ml.defenses.dawn:Dawn",
         "deep_defense": "portcullis_ml.defenses.deep_defense:DeepDefense",
         "label_only": "portcullis_ml.defenses.label_only:LabelOnly",
         "log": "portcullis_ml.defenses.log:Log",

@@ -32,7 +32,7 @@ from portcullis_ml.extraction._wrapped import collect
 
 __all__ = ["Averaging"]
 
-UNITS = ("diverse_ensemble", "noise", "out_of_domain", "private_answers", "random_vertex")
+UNITS = ("dawn", "diverse_ensemble", "noise", "out_of_domain", "private_answers", "random_vertex")
 
 
 @dataclass(frozen=True, kw_only=True)
