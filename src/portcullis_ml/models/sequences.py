@@ -70,6 +70,12 @@ class Characters:
         """The text of these codes; the end of a document is an empty line."""
         return "".join("\n\n" if code == 0 else self.alphabet[code - 1] for code in tokens.tolist())
 
+    def lower(self, tokens: Tokens) -> Tokens:
+        """The codes of the same text in lower case; characters whose lower case is not known stay."""
+        small = [self.alphabet.find(c.lower()) for c in self.alphabet]
+        codes = np.array([0, *(i + 1 if found < 0 else found + 1 for i, found in enumerate(small))], np.int64)
+        return codes[tokens]
+
 
 @runtime_checkable
 class SequenceModel(Protocol):

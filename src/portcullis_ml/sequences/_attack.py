@@ -45,13 +45,16 @@ class SequenceAttack(ABC):
         model: Any,
         candidates: Sequence[str] = (),
         *,
-        knowledge: SequenceKnowledge | None = None,
+        references: Mapping[str, SequenceModel] | None = None,
+        prompts: Sequence[str] = (),
         rng: np.random.Generator,
     ) -> Leakage:
-        """Run the attack. Its `queries` are next-token distributions; references are the attacker's own and free.
+        """Run the attack; see `SequenceKnowledge` for what it may be given.
 
-        InputError where the model gives no log-probabilities.
+        Its `queries` are next-token distributions; references are the attacker's own and free. InputError where the
+        model gives no log-probabilities.
         """
         counted = Counted(model)
-        leakage = self.infer(counted, candidates, knowledge or SequenceKnowledge(), rng)
+        knowledge = SequenceKnowledge(references=references or {}, prompts=prompts)
+        leakage = self.infer(counted, candidates, knowledge, rng)
         return replace(leakage, queries=counted.queries)

@@ -124,8 +124,8 @@ def exposure_by_extrapolation(costs: Array, references: Array) -> Array:
     from scipy.stats import skewnorm
 
     spread = references.std()
-    if spread == 0:  # a model that prefers no secret; costs beyond are told by the sign alone
-        return np.where(costs < references[0], np.inf, 0.0)
+    if spread == 0:  # a model that prefers no secret: there is nothing to fit
+        return exposure_by_sampling(costs, references)
     middle = references.mean()  # fitted in units of its own, where the search converges
     shape, place, scale = skewnorm.fit((references - middle) / spread)
     z = ((costs - middle) / spread - place) / scale

@@ -30,7 +30,15 @@ from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.privacy import Leakage
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array
-from portcullis_ml.models.sequences import Counted, SequenceModel, Tokenizer, Tokens, sample, token_log_probs
+from portcullis_ml.models.sequences import (
+    Characters,
+    Counted,
+    SequenceModel,
+    Tokenizer,
+    Tokens,
+    sample,
+    token_log_probs,
+)
 from portcullis_ml.sequences._attack import SequenceAttack, SequenceKnowledge
 
 __all__ = ["RANKINGS", "Memorization", "distinct", "least_window"]
@@ -108,7 +116,7 @@ class Memorization(SequenceAttack):
             if name in knowledge.references:
                 found[name] = self._of(knowledge.references[name], whole, prompts.shape[1], name) / own
         found["zlib"] = np.array([len(zlib.compress(text.encode())) for text in texts]) / own
-        found["lowercase"] = self._lower(model, prompts, texts) / own
+        found["lowercase"] = self._lower(model, prompts, drawn) / own
         found["window"] = -least_window(costs, self.window)
         return found
 
@@ -119,10 +127,10 @@ class Memorization(SequenceAttack):
         return np.asarray(-token_log_probs(reference, whole, given).mean(axis=1))
 
     @staticmethod
-    def _lower(model: Counted, prompts: Tokens, texts: Sequence[str]) -> Array:
+    def _lower(model: Counted, prompts: Tokens, drawn: Tokens) -> Array:
         """(n,) mean log-perplexity of each sample in lower case behind its prompt, which stays as it is."""
-        found = np.empty(len(texts))
-        rows = [model.tokenizer.encode(_lowered(model.tokenizer, text)) for text in texts]
+        found = np.empty(len(drawn))
+        rows = [_lowered(model.tokenizer, row) for row in drawn]
         lengths = np.array([len(row) for row in rows])
         for length in np.unique(lengths):
             chosen = np.flatnonzero(lengths == length)
@@ -131,12 +139,11 @@ class Memorization(SequenceAttack):
         return found
 
 
-def _lowered(tokenizer: Tokenizer, text: str) -> str:
-    """The text in lower case, but for characters whose lower case the model does not know."""
-    alphabet = getattr(tokenizer, "alphabet", None)
-    if alphabet is None:
-        return text.lower()
-    return "".join(c.lower() if c.lower() in alphabet else c for c in text.replace("\n\n", "\n"))
+def _lowered(tokenizer: Tokenizer, tokens: Tokens) -> Tokens:
+    """The same text in lower case."""
+    if isinstance(tokenizer, Characters):
+        return tokenizer.lower(tokens)
+    return tokenizer.encode(tokenizer.decode(tokens).lower())
 
 
 def least_window(costs: Array, width: int) -> Array:
