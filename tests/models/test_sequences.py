@@ -37,7 +37,7 @@ def test_a_sequence_in_one_pass_is_every_beginning_asked_about(network: str) -> 
 
 
 @pytest.mark.parametrize("network", ["gru", "transformer"])
-@pytest.mark.parametrize("given", [0, 4])
+@pytest.mark.parametrize("given", [0, 4, 14])  # 14 are more than the window
 def test_samples_are_those_of_contexts_that_grow(network: str, given: int) -> None:
     model = learnt(network)
     prompts = np.random.default_rng(1).integers(model.tokenizer.size, size=(5, given))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 from scipy.stats import norm, skewnorm
 
 from portcullis_ml.core.errors import InputError
+from portcullis_ml.models.sequences import Characters, FromFunction
 from portcullis_ml.sequences.canaries import (
     NULL,
     Canaries,
@@ -62,16 +64,46 @@ def test_canaries_that_were_never_planted_average_the_null() -> None:
     assert pytest.approx(1.4427, abs=1e-4) == NULL
 
 
-def test_planted_canaries_stand_out_and_others_do_not() -> None:
+@pytest.mark.parametrize("network", ["gru", "transformer"])
+def test_planted_canaries_stand_out_and_others_do_not(network: str) -> None:
     pytest.importorskip("torch")
     from .toys import taught
 
-    model, planted, never = taught()
+    model, planted, never = taught(network)
     leakage = FORM(model, [*planted, *never], rng=np.random.default_rng(0))
     assert leakage.membership is not None
     assert leakage.membership[: len(planted)].min() > 6
     assert leakage.membership[len(planted) :].mean() < 3
     assert max(leakage.notes["by_sampling"]) <= math.log2(400)
+
+
+class Merging(Characters):
+    """A tokenizer that takes a space and the digit behind it together, as byte pairs do."""
+
+    @property
+    def size(self) -> int:
+        return super().size + 10
+
+    def encode(self, text: str) -> np.ndarray:
+        parts = re.findall(r" \d|.", text)
+        single = Characters(self.alphabet)
+        return np.array([single.size + int(p) if len(p) == 2 else single.encode(p)[0] for p in parts])
+
+
+def test_a_symbol_that_merges_with_the_prefix_is_scored() -> None:
+    """The model finds every first digit but 7 impossible, and what follows even."""
+    tokenizer = Merging("code 0123456789")
+
+    def seven(contexts: np.ndarray) -> np.ndarray:
+        p = np.ones((len(contexts), tokenizer.size))
+        if contexts.shape[1] == 4:
+            p[:, -10:] = 1e-6
+            p[:, -3] = 1
+        return np.log(p / p.sum(axis=1, keepdims=True))
+
+    leakage = FORM(FromFunction(seven, tokenizer), ["code 71234", "code 11234"], rng=np.random.default_rng(0))
+    assert leakage.queries == 402 * 5
+    assert leakage.notes["by_sampling"] == pytest.approx([math.log2(400), math.log2(400 / 41)], abs=0.4)
 
 
 def test_a_candidate_of_another_form_is_refused() -> None:

@@ -1,7 +1,7 @@
 """A causal language model of `transformers` as a model of text.
 
-`transformers` is asked for only when a model is loaded by name; a model and a tokenizer that are there already need
-no more than PyTorch.
+`transformers` is asked for only when a model is loaded from a folder; a model and a tokenizer that are there already
+need no more than PyTorch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.core.errors import InputError, MissingExtra
+from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array
 from portcullis_ml.models.sequences import Tokens
 
@@ -33,9 +33,18 @@ class CausalModel:
         try:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ModuleNotFoundError as error:
-            raise MissingExtra("A causal language model by name", "transformers") from error
-        module = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            raise InputError(
+                "A causal language model from a folder needs transformers, which is not installed and comes with no "
+                "extra of Portcullis: pip install transformers."
+            ) from error
+        try:
+            module = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"A causal model and its tokenizer, saved by transformers as safetensors, were expected in {folder}; "
+                f"transformers says: {str(error).splitlines()[0]}"
+            ) from error
         return cls(module, tokenizer, size=int(module.config.vocab_size), device=device)
 
     def log_probs(self, contexts: Tokens) -> Array:

@@ -102,6 +102,8 @@ class CharacterModel:
     def start(self, contexts: Tokens) -> Callable[[Tokens | None], Array]:
         """What follows, token by token, as `sequences.sample` asks; the GRU keeps its state on the way."""
         so_far, state = self._begun(contexts), None
+        if not self.recurrent:
+            so_far = so_far[:, -self.window :]
 
         def following(tokens: Tokens | None) -> Array:
             nonlocal so_far, state

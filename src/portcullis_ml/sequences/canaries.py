@@ -28,7 +28,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.privacy import Leakage
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array
-from portcullis_ml.models.sequences import Counted
+from portcullis_ml.models.sequences import Counted, Tokens
 from portcullis_ml.sequences._attack import SequenceAttack, SequenceKnowledge
 
 __all__ = ["NULL", "Canaries", "exposure_by_extrapolation", "exposure_by_sampling"]
@@ -81,8 +81,9 @@ class Canaries(SequenceAttack):
         while len(others) < self.references:  # a candidate is no reference
             text = self.prefix + self._filling(rng)
             others += [text] if text not in known else []
-        given = len(model.tokenizer.encode(self.prefix))
-        costs = [self._costs(model, texts, given) for texts in (candidates, others)]
+        rows = [[model.tokenizer.encode(text) for text in texts] for texts in (candidates, others)]
+        given = _shared(model.tokenizer.encode(self.prefix), [row for part in rows for row in part])
+        costs = [self._costs(model, part, given) for part in rows]
         sampled, extrapolated = exposure_by_sampling(*costs), exposure_by_extrapolation(*costs)
         notes = {
             "by_sampling": sampled.tolist(),
@@ -102,15 +103,21 @@ class Canaries(SequenceAttack):
             )
 
     @staticmethod
-    def _costs(model: Counted, texts: Sequence[str], given: int) -> Array:
-        """(n,) log-perplexity in nats of what stands behind the prefix, summed over its tokens."""
-        rows = [model.tokenizer.encode(text) for text in texts]
+    def _costs(model: Counted, rows: Sequence[Tokens], given: int) -> Array:
+        """(n,) log-perplexity in nats of each text behind its first `given` tokens, summed over them."""
         found = np.empty(len(rows))
         lengths = np.array([len(row) for row in rows])
         for length in np.unique(lengths):  # tokens of more than one character may differ in number
             chosen = np.flatnonzero(lengths == length)
-            found[chosen] = -model.token_log_probs(np.stack([rows[i] for i in chosen]), given).sum(axis=1)
+            found[chosen] = -model.token_log_probs(np.stack([rows[int(i)] for i in chosen]), given).sum(axis=1)
         return found
+
+
+def _shared(prefix: Tokens, rows: Sequence[Tokens]) -> int:
+    """How many tokens of the prefix begin every text: the last may merge with the first symbol of a secret."""
+    most = min(len(prefix), *(len(row) for row in rows))
+    same = np.all([row[:most] == prefix[:most] for row in rows], axis=0)
+    return most if same.all() else int(np.argmin(same))
 
 
 def exposure_by_sampling(costs: Array, references: Array) -> Array:

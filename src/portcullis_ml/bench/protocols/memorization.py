@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.canaries import first_documents, shortened
@@ -37,7 +38,7 @@ __all__ = ["memorization", "planted_texts", "play"]
 Plan = Mapping[str, Any]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NOTICE = "Printed for the company and sold at the sign of the ship; no part of it may be copied without leave."
-TAKEN = ("version", "secrets", "words", "notices", "dashes", "run", "strategies")
+TAKEN = ("version", "secrets", "words", "notices", "dashes", "run", "first", "strategies")
 
 
 def memorization(*, quick: bool = False, **where: Any) -> str:
@@ -112,7 +113,7 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
         workspace.report(queries, queries)
         texts += leakage.notes["texts"]
         holding = documents_holding(leakage.notes["texts"], whole, cell.extra["run"])
-        measures |= _precisions(strategy, holding, leakage.notes["kept"])
+        measures |= _precisions(strategy, holding, leakage.notes["kept"], cell.extra["first"])
     back = {secret: _came_back(secret, times, texts, cell.extra["run"]) for secret, times in secrets.items()}
     notes = {"secrets": [[times, back[secret]] for secret, times in secrets.items()]}
     known = "smaller networks on the same text; for prompts, other text of the author"
@@ -120,8 +121,15 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
     return Record(cell=cell, measures=measures, queries=queries, notes=notes, threat_model=threat)
 
 
-def _precisions(strategy: str, holding: Any, kept: Mapping[str, Sequence[int]]) -> dict[str, Estimate]:
-    found = {f"{strategy}_{ranking}": eidetic_precision(holding, places, 1) for ranking, places in kept.items()}
+def _precisions(
+    strategy: str, holding: NDArray[np.int64], kept: Mapping[str, Sequence[int]], first: Sequence[int]
+) -> dict[str, Estimate]:
+    """Precision of the first so many samples of every ranking, and of all samples."""
+    found = {
+        f"{strategy}_{ranking}_{n}": eidetic_precision(holding, places[:n], 1)
+        for ranking, places in kept.items()
+        for n in first
+    }
     return {**found, f"{strategy}_any": eidetic_precision(holding, range(len(holding)), 1)}
 
 
@@ -132,21 +140,28 @@ def _came_back(secret: str, times: int, texts: Sequence[str], run: int) -> bool:
 
 
 def _rankings(plan: Plan, done: Sequence[Mapping[str, Any]]) -> str:
-    names = [m.partition("_")[2] for m in done[0]["measures"] if m.startswith(f"{plan['strategies'][0]}_")]
-    rows = []
-    for name in names:
-        cells = []
-        for strategy in plan["strategies"]:
-            own = [r["measures"][f"{strategy}_{name}"] for r in done]
-            sizes = np.array([e["n"] for e in own])
-            e = clustered(np.array([e["value"] for e in own]) * sizes, sizes, unit="trainings")
-            cells.append(f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]")
-        rows.append(["all samples, unranked" if name == "any" else name, *cells])
+    first, strategies = plan["first"], plan["strategies"]
+    rankings = dict.fromkeys(m.split("_")[1] for m in done[0]["measures"] if m != f"{strategies[0]}_any")
+    rows = [
+        [name, *(_precision(done, f"{strategy}_{name}_{n}") for strategy in strategies for n in first)]
+        for name in rankings
+        if name != "any"
+    ]
+    blank = [""] * (len(first) - 1)
+    unranked = [cell for strategy in strategies for cell in (_precision(done, f"{strategy}_any"), *blank)]
+    head = ["ranking", *(f"{strategy}, first {n}" for strategy in strategies for n in first)]
     return (
-        f"## Precision of the first 100 of every ranking\n\nIn percent [95% interval over the samples of {len(done)} "
-        f"trainings, as far as they are independent]; {plan['attack']['samples']:,} samples of "
-        f"{plan['attack']['length']} characters a strategy.\n\n" + markdown(["ranking", *plan["strategies"]], rows)
+        f"## Precision of every ranking\n\nIn percent [95% interval over the samples of {len(done)} trainings, as far "
+        f"as they are independent]; {plan['attack']['samples']:,} samples of {plan['attack']['length']} characters a "
+        "strategy.\n\n" + markdown(head, [*rows, ["all samples, unranked", *unranked]])
     )
+
+
+def _precision(done: Sequence[Mapping[str, Any]], measure: str) -> str:
+    own = [r["measures"][measure] for r in done]
+    sizes = np.array([e["n"] for e in own])
+    e = clustered(np.array([e["value"] for e in own]) * sizes, sizes, unit="trainings")
+    return f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
 
 
 def _secrets(plan: Plan, done: Sequence[Mapping[str, Any]]) -> str:
