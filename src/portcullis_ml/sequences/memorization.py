@@ -76,10 +76,12 @@ class Memorization(SequenceAttack):
         drawn = self._drawn(model, prompts, rng)
         texts = [model.tokenizer.decode(row) for row in drawn]
         scores = self._scores(model, prompts, drawn, texts, knowledge)
-        kept = {name: distinct(texts, np.argsort(-score, kind="stable"), self.keep) for name, score in scores.items()}
+        ranked = {name: np.argsort(-score, kind="stable") for name, score in scores.items()}
+        kept = {name: distinct(texts, order, self.keep) for name, order in ranked.items()}
         notes: dict[str, Any] = {
             "texts": texts,
             "kept": {name: places.tolist() for name, places in kept.items()},
+            "ranked": {name: order[: self.keep].tolist() for name, order in ranked.items()},  # near repeats too
             "left_out": [name for name in RANKINGS if name not in scores],
         }
         return Leakage(recovered=drawn.astype(np.float64), notes=notes)

@@ -113,7 +113,7 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
         workspace.report(queries, queries)
         texts += leakage.notes["texts"]
         holding = documents_holding(leakage.notes["texts"], whole, cell.extra["run"])
-        measures |= _precisions(strategy, holding, leakage.notes["kept"], cell.extra["first"])
+        measures |= _precisions(strategy, holding, leakage.notes, cell.extra["first"])
     back = {secret: _came_back(secret, times, texts, cell.extra["run"]) for secret, times in secrets.items()}
     notes = {"secrets": [[times, back[secret]] for secret, times in secrets.items()]}
     known = "smaller networks on the same text; for prompts, other text of the author"
@@ -122,15 +122,16 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
 
 
 def _precisions(
-    strategy: str, holding: NDArray[np.int64], kept: Mapping[str, Sequence[int]], first: Sequence[int]
+    strategy: str, holding: NDArray[np.int64], notes: Mapping[str, Any], first: Sequence[int]
 ) -> dict[str, Estimate]:
-    """Precision of the first so many samples of every ranking, and of all samples."""
-    found = {
-        f"{strategy}_{ranking}_{n}": eidetic_precision(holding, places[:n], 1)
-        for ranking, places in kept.items()
-        for n in first
-    }
-    return {**found, f"{strategy}_any": eidetic_precision(holding, range(len(holding)), 1)}
+    """Precision of the first so many samples of every ranking, of the fewest with near repeats, and of all samples."""
+    found = {f"{strategy}_any": eidetic_precision(holding, range(len(holding)), 1)}
+    for ranking, places in notes["kept"].items():
+        for n in first:
+            found[f"{strategy}_{ranking}_{n}"] = eidetic_precision(holding, places[:n], 1)
+        with_repeats = notes["ranked"][ranking][: first[0]]
+        found[f"{strategy}_{ranking}_repeats"] = eidetic_precision(holding, with_repeats, 1)
+    return found
 
 
 def _came_back(secret: str, times: int, texts: Sequence[str], run: int) -> bool:
@@ -140,7 +141,7 @@ def _came_back(secret: str, times: int, texts: Sequence[str], run: int) -> bool:
 
 
 def _rankings(plan: Plan, done: Sequence[Mapping[str, Any]]) -> str:
-    first, strategies = plan["first"], plan["strategies"]
+    first, strategies = [*map(str, plan["first"]), "repeats"], plan["strategies"]
     rankings = dict.fromkeys(m.split("_")[1] for m in done[0]["measures"] if m != f"{strategies[0]}_any")
     rows = [
         [name, *(_precision(done, f"{strategy}_{name}_{n}") for strategy in strategies for n in first)]
@@ -149,7 +150,8 @@ def _rankings(plan: Plan, done: Sequence[Mapping[str, Any]]) -> str:
     ]
     blank = [""] * (len(first) - 1)
     unranked = [cell for strategy in strategies for cell in (_precision(done, f"{strategy}_any"), *blank)]
-    head = ["ranking", *(f"{strategy}, first {n}" for strategy in strategies for n in first)]
+    titles = [*(f"first {n}" for n in plan["first"]), f"first {plan['first'][0]}, near repeats kept"]
+    head = ["ranking", *(f"{strategy}, {title}" for strategy in strategies for title in titles)]
     return (
         f"## Precision of every ranking\n\nIn percent [95% interval over the samples of {len(done)} trainings, as far "
         f"as they are independent]; {plan['attack']['samples']:,} samples of {plan['attack']['length']} characters a "
