@@ -30,6 +30,7 @@ WINGS = {
     "hardening": "Hardening",
     "ownership": "Ownership",
     "privacy": "Privacy attacks",
+    "sequences": "Attacks on models of text",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
 VERBS = [

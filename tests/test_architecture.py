@@ -16,7 +16,7 @@ import portcullis_ml
 from portcullis_ml.catalog import Catalog, resolve
 
 SRC = Path(portcullis_ml.__file__).parent
-WINGS = {"extraction", "defenses", "detectors", "recipes", "hardening", "ownership", "privacy", "measures"}
+WINGS = {"extraction", "defenses", "detectors", "recipes", "hardening", "ownership", "privacy", "sequences", "measures"}
 MAY_IMPORT = {
     "core": {"core"},
     "models": {"core", "models"},

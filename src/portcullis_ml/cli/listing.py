@@ -20,6 +20,7 @@ WINGS = {
     "hardening": "portcullis_ml.hardening:CATALOG",
     "ownership": "portcullis_ml.ownership:CATALOG",
     "privacy": "portcullis_ml.privacy:CATALOG",
+    "sequences": "portcullis_ml.sequences:CATALOG",
     "explainers": "portcullis_ml.models.explain:EXPLAINERS",
     "networks": "portcullis_ml.models.networks:NETWORKS",
     "bench": "portcullis_ml.bench.protocols:PROTOCOLS",

@@ -11,10 +11,12 @@ __all__ = ["PROTOCOLS"]
 PROTOCOLS = Catalog(
     "bench",
     {
+        "canaries": "portcullis_ml.bench.protocols.canaries:canaries",
         "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
         "mad": "portcullis_ml.bench.protocols.defended:mad",
+        "memorization": "portcullis_ml.bench.protocols.memorization:memorization",
         "misinformation": "portcullis_ml.bench.protocols.defended:misinformation",
         "monitor": "portcullis_ml.bench.protocols.monitor:monitor",
         "ood-filter": "portcullis_ml.bench.protocols.defended:ood_filter",
