@@ -72,7 +72,7 @@ def theft(attack: ExtractionAttack, *stages: Defense[Any], pool: Array = POOL, b
 
     knowledge = Knowledge(pool=pool, seeds=SEEDS, learner=ToyLearner(), defense=TOLD, train=train)
     found = attack(LocalOracle(VICTIM, BOX, budget=budget, guard=guard), knowledge, rng=np.random.default_rng(3))
-    found.notes |= {"trainings": own, "learner": knowledge.learner}
+    found.notes.update(trainings=own, learner=knowledge.learner)
     return found
 
 

@@ -21,6 +21,8 @@ SHAPE = (2, 3)
 VICTIM = toy_victim(SHAPE, n_classes=5)
 LABELS = Interface(input_shape=SHAPE, n_classes=5, reveals=Reveals.LABELS)
 
+PRESETS = sorted(name for name, words in CATALOG.presets.items() if words.startswith("jacobian"))
+
 
 def thieve(attack: Jacobian, *, seeds: Array, budget: int = 10_000, door: Interface = LABELS, **how: Any) -> Extraction:
     """The theft, with the batches of each round in notes["batches"] and the learner's fits in notes["fits"]."""
@@ -90,7 +92,7 @@ class TestSizes:
 
 
 class TestWhereThePointsLie:
-    @pytest.mark.parametrize("preset", sorted(CATALOG.presets))
+    @pytest.mark.parametrize("preset", sorted(PRESETS))
     def test_within_eps_of_a_parent_and_in_the_box_with_the_originals_intact(self, preset: str) -> None:
         attack = dataclasses.replace(CATALOG.build(preset), rounds=2, steps=3 if preset.startswith("jb") else 1)
         seeds = inputs(9, 1)
@@ -257,7 +259,7 @@ class TestSettings:
             "jb_self": {**towards, "direction": "own_class", "sigma": None},
         }
         common = {"step": None, "of": "log_probs", "kappa": 400, "rounds": None, "warm_start": False}
-        assert {name: describe(CATALOG.build(name)) for name in CATALOG.presets} == {
+        assert {name: describe(CATALOG.build(name)) for name in PRESETS} == {
             name: {"unit": "jacobian", **settings, **common} for name, settings in expected.items()
         }
 
