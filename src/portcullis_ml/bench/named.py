@@ -35,13 +35,8 @@ __all__ = [
 T = TypeVar("T")
 NONE = "none"  # no defense
 LABELS_ONLY = " (labels only)"  # behind the name of an attack that looks at the labels only
-KEEP_LABELS = (
-    "deep_defense",
-    "label_only",
-    "log",
-    "rounding",
-    "top_k",
-)  # remember nothing, and answer every row with the true label
+# remember nothing, and answer every row with the true label
+KEEP_LABELS = ("deep_defense", "label_only", "log", "rounding", "top_k")
 
 Spec = Mapping[str, Any]
 
