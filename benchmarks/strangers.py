@@ -201,9 +201,16 @@ def table(records: list[dict[str, Any]]) -> str:
         leads[name, budget, shown] = float(np.mean(np.subtract(a, b)))
         cells = (f"{np.mean(a):.1f}", ours, f"{np.mean(b):.1f}", theirs.removeprefix("stranger: "))
         lead = _interval(mean_over_seeds(np.subtract(a, b).tolist(), within=(-100, 100)))
-        others = [f"{np.mean([p[s] for s in seeds]):.1f}" if set(seeds) <= set(p) else "" for p in peers]
+        others = [_peer([p[s] for s in seeds if s in p], len(seeds)) for p in peers]
         lines.append(f"| {name} | {budget:,} | {shown} | {len(seeds)} | {' | '.join((*cells, lead, *others))} |")
     return "\n".join([_summary(leads), "", *lines])
+
+
+def _peer(found: list[float], n: int) -> str:
+    """A peer's mean, and its number of seeds where that is not the row's."""
+    if not found:
+        return ""
+    return f"{np.mean(found):.1f}" + ("" if len(found) == n else f" (n={len(found)})")
 
 
 def _best(side: dict[str, dict[int, float]], seeds: list[int]) -> tuple[str, list[float]]:
@@ -237,7 +244,7 @@ Agreement with the victim in percent on up to 2,000 rows that nobody trained on,
 attacks of a default audit with their default settings; strangers ask uniform questions (half of them columns of the
 pool where there is one) and fit stock scikit-learn models to clipped log-odds or to labels. On either side the thief
 with the highest mean of the cell is shown. Then comes the mean difference seed by seed with its 95% interval
-(Student's t); one seed has none. The last two columns are peers' means over the same seeds, made by
+(Student's t); one seed has none. The last two columns are peers' means over the same seeds or the first of them, by
 `python benchmarks/strangers_peers.py --art-python PATH` (which says what they are); empty where they were not run.
 """
 
