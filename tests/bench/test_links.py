@@ -225,12 +225,12 @@ def test_a_scikit_learn_victim_is_shadowed_by_its_own_estimator(here):
     from sklearn.tree import DecisionTreeClassifier
 
     from portcullis_ml.bench.leakage import shadow_learner
-    from portcullis_ml.models.sklearn import SameKind, SklearnModel
+    from portcullis_ml.models.sklearn import EstimatorLearner, SklearnModel
 
     experiment = here.load()
     tree = SklearnModel(DecisionTreeClassifier().fit(experiment.test_x, experiment.test_y))
-    assert isinstance(shadow_learner(replace(experiment, model=tree)), SameKind)
-    assert not isinstance(shadow_learner(experiment), SameKind)
+    assert isinstance(shadow_learner(replace(experiment, model=tree)), EstimatorLearner)
+    assert not isinstance(shadow_learner(experiment), EstimatorLearner)
 
 
 def test_a_copy_is_inverted_and_what_comes_back_is_judged_by_class(here, tmp_path):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.types import Feature
 from portcullis_ml.models.shadows import load_shadows, paired_halves, save_shadows, train_shadows
-from portcullis_ml.models.sklearn import SameKind, SklearnLearner, SklearnModel
+from portcullis_ml.models.sklearn import EstimatorLearner, SklearnLearner, SklearnModel
+from portcullis_ml.models.table import TableModel
 
 DIGITS = load_digits()
 X, Y = DIGITS.data[:200] / 16, DIGITS.target[:200]
@@ -76,7 +82,7 @@ def test_a_model_knows_its_own_rows_better():
 
 def test_the_victims_own_estimator_is_fitted_anew():
     fitted = RandomForestClassifier(5, max_depth=3, random_state=0).fit(X, Y)
-    learner = SameKind(SklearnModel(fitted))
+    learner = EstimatorLearner(SklearnModel(fitted))
     one, two = (learner.fit(X[:99], np.eye(10)[Y[:99]], rng=np.random.default_rng(s)) for s in (0, 1))
     assert one.estimator.max_depth == 3
     assert one.estimator is not fitted
@@ -84,6 +90,22 @@ def test_the_victims_own_estimator_is_fitted_anew():
     few = learner.fit(X[Y < 5], np.eye(10)[Y[Y < 5]], rng=np.random.default_rng(0))
     assert few.scores(X).shape == (200, 10)
     assert (few.scores(X)[:, 5:] == 0).all()
+
+
+def test_a_pipeline_over_words_is_fitted_anew_on_words():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    codes = np.column_stack([rng.integers(0, 3, 90), rng.normal(size=90)]).astype(float)
+    frame = pd.DataFrame({"colour": np.array(["blue", "green", "red"])[codes[:, 0].astype(int)], "size": codes[:, 1]})
+    y = np.where(codes[:, 0] == 2, "yes", "no")
+    encode = make_column_transformer((OneHotEncoder(), ["colour"]), remainder="passthrough")
+    victim = TableModel(make_pipeline(encode, LogisticRegression()).fit(frame, y), [
+        Feature("colour", values=("blue", "green", "red")), Feature("size", -4.0, 4.0),
+    ])  # fmt: skip
+    again = EstimatorLearner(victim).fit(codes, np.eye(2)[(codes[:, 0] == 2).astype(int)], rng=rng)
+    assert again.estimator.classes_.tolist() == ["no", "yes"]
+    assert again.estimator.predict(frame).tolist() == y.tolist()
+    np.testing.assert_allclose(again.scores(codes), victim.scores(codes), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["torch", "sklearn"])

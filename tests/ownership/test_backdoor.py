@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
@@ -13,7 +15,7 @@ from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import Evidence
 from portcullis_ml.core.types import Feature, Interface, Model, Reveals, Rows
-from portcullis_ml.models.sklearn import EstimatorLearner
+from portcullis_ml.models.sklearn import EstimatorLearner, SklearnModel
 from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.ownership.backdoor import Backdoor, BackdoorKey
 
@@ -29,6 +31,13 @@ NETWORK = TorchLearner(network="mlp", epochs=25)
 
 def key_of(seed: int = 0) -> BackdoorKey:
     return SCHEME.mint(bytes([seed]) * 32, API)
+
+
+def learner_like(estimator: Any) -> EstimatorLearner:
+    """Of the kind of an estimator, which is fitted first unless it is."""
+    if not hasattr(estimator, "classes_"):
+        estimator.fit(ROWS.x.reshape(200, -1), ROWS.y)
+    return EstimatorLearner(SklearnModel(estimator, input_shape=(8, 8)))
 
 
 def judged(key: BackdoorKey, model: Model, interface: Interface = API) -> Evidence:
@@ -82,7 +91,7 @@ def test_a_network_with_batch_normalisation_keeps_the_mark_when_it_serves() -> N
     ids=["forest", "logistic", "pipeline", "boosted", "histogram boosting"],
 )
 def test_classifiers_of_scikit_learn_learn_the_mark(estimator) -> None:
-    key, learner = key_of(), EstimatorLearner(estimator=estimator)
+    key, learner = key_of(), learner_like(estimator)
     marked = SCHEME.embed(key, learner, ROWS, rng=np.random.default_rng(0))
     plain = learner.fit(ROWS.x, np.eye(10)[ROWS.y], rng=np.random.default_rng(0))
     assert judged(key, marked).p_value < 1e-6
@@ -94,16 +103,14 @@ def test_class_names_of_an_estimator_are_kept() -> None:
     names = np.array([f"class {c}" for c in range(10)])
     estimator = RandomForestClassifier(10).fit(ROWS.x.reshape(200, -1), names[ROWS.y])
     key = key_of()
-    marked = SCHEME.embed(key, EstimatorLearner(estimator=estimator), ROWS, rng=np.random.default_rng(0))
+    marked = SCHEME.embed(key, learner_like(estimator), ROWS, rng=np.random.default_rng(0))
     assert marked.estimator.classes_.tolist() == names.tolist()
     assert judged(key, marked).p_value < 1e-6
 
 
 def test_labels_alone_are_enough_and_scores_add_nothing() -> None:
     key = key_of()
-    marked = SCHEME.embed(
-        key, EstimatorLearner(estimator=RandomForestClassifier(20)), ROWS, rng=np.random.default_rng(0)
-    )
+    marked = SCHEME.embed(key, learner_like(RandomForestClassifier(20)), ROWS, rng=np.random.default_rng(0))
     assert judged(key, marked, API.revealing(reveals=Reveals.LABELS)) == judged(key, marked)
 
 

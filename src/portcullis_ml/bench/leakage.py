@@ -42,10 +42,10 @@ def shadow_learner(experiment: Experiment, device: str = "cpu") -> Learner:
     A scikit-learn victim is fitted anew with its own settings. No stranger knows them, but an owner who measures what
     the model gives away must not count on that.
     """
-    from portcullis_ml.models.sklearn import SameKind, SklearnModel
+    from portcullis_ml.models.sklearn import EstimatorLearner, SklearnModel
 
     if "learner" not in experiment.names["victim"] and isinstance(experiment.model, SklearnModel):
-        return SameKind(experiment.model)
+        return EstimatorLearner(experiment.model)
     return victims_learner(experiment, device)
 
 

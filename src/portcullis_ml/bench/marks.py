@@ -70,7 +70,7 @@ def learner_of(
     model, known = experiment.model, experiment.names["victim"].get("learner")
     start = model if go_on else None
     if isinstance(model, SklearnModel) and not known:
-        found: Learner = EstimatorLearner(estimator=model.estimator)
+        found: Learner = EstimatorLearner(model)
         start = None
     elif known or getattr(model, "network", None):
         found = victims_learner(experiment, spec.device)

@@ -15,7 +15,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Feature, Labels, Model
 
-__all__ = ["EstimatorLearner", "SameKind", "SklearnLearner", "SklearnModel", "table_pipeline"]
+__all__ = ["EstimatorLearner", "SklearnLearner", "SklearnModel", "table_pipeline"]
 
 COPIES = 10  # how often a row stands in the training set of an estimator that takes no sample weights
 
@@ -67,11 +67,13 @@ class SklearnModel:
         return self.estimator.steps[-1][1] if hasattr(self.estimator, "steps") else self.estimator
 
     def refitted(self, x: Array, y: Labels, *, rng: np.random.Generator) -> Self:
-        """The same estimator with the same settings, fitted anew to rows x and column numbers y."""
-        made, estimator = copy.copy(self), _fresh(self.estimator, rng)
-        made.estimator = estimator.fit(self._rows(x), y)
-        made._classes = estimator.classes_
-        made._columns = _columns(estimator.classes_, self.n_classes)
+        """The same estimator with the same settings and class names, fitted anew to rows x and column numbers y."""
+        whole = self._classes is not None and len(self._classes) == self.n_classes
+        names = np.asarray(self._classes) if whole else np.arange(self.n_classes)
+        made = copy.copy(self)
+        made.estimator = _fresh(self.estimator, rng).fit(self._rows(x), names[y])
+        made._classes = made.estimator.classes_
+        made._columns = np.searchsorted(names, made._classes)  # both are sorted; a class may have no row
         return made
 
     def prepared(self, x: Array) -> Any:
@@ -156,33 +158,16 @@ class SklearnLearner:
         return SklearnModel(fitted, input_shape=x.shape[1:], n_classes=targets.shape[1])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class EstimatorLearner:
-    """Trains a fresh copy of somebody's own classifier or pipeline on labels, with its settings and class names.
+    """Trains what a given scikit-learn model is, with its settings, on other rows: owners know their own training.
 
     Every `random_state` in it is drawn from `rng`. `start` is not used: every fit begins afresh.
     """
 
     suffix: ClassVar[str] = ".skops"
 
-    estimator: Any  # fitted or not; it stays as it is
-
-    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> SklearnModel:
-        """x (n, *input_shape), targets (n, n_classes), of which the greatest counts."""
-        fresh = _fresh(self.estimator, rng)
-        names = np.asarray(getattr(self.estimator, "classes_", np.arange(targets.shape[1])))
-        if len(names) != targets.shape[1]:
-            raise InputError(f"The estimator knows {len(names)} classes; {targets.shape[1]} were given. Give its own.")
-        shaped = SklearnModel(self.estimator, input_shape=x.shape[1:])
-        fresh.fit(shaped._rows(x), names[targets.argmax(axis=1)])
-        return SklearnModel(fresh, input_shape=x.shape[1:])
-
-
-@dataclass(frozen=True, eq=False)
-class SameKind:
-    """Trains what a given scikit-learn model is, with its settings, on other rows: owners know their own training."""
-
-    model: SklearnModel
+    model: SklearnModel  # it stays as it is; a pipeline over a table goes on taking words
 
     def about(self) -> dict[str, Any]:
         """What it trains, as plain data: an estimator is no setting that could be written out."""
@@ -190,6 +175,9 @@ class SameKind:
 
     def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Model | None = None) -> SklearnModel:
         """x (n, *input_shape), targets (n, n_classes) distributions, of which the argmax is taken."""
+        n = self.model.n_classes
+        if targets.shape[1] != n:
+            raise InputError(f"The estimator knows {n} classes; {targets.shape[1]} were given. Give its own.")
         return self.model.refitted(np.asarray(x, np.float64), np.asarray(targets).argmax(axis=1), rng=rng)
 
 
