@@ -41,6 +41,7 @@ from portcullis_ml.core.types import Array, Interface, Labels, Reveals
 from portcullis_ml.extraction import CATALOG
 from portcullis_ml.measures.statistics import Estimate, mean_over_seeds
 from portcullis_ml.models.auto import AutoLearner
+from strangers_peers import PEERS
 from strangers_scenes import SCENES, TABLES, Scene, scene, standardised
 
 RECORDS = Path(__file__).parent / "results" / "strangers.jsonl"
@@ -65,7 +66,6 @@ STOCK: dict[str, tuple[Any, Any]] = {  # from scores, from labels
 }
 FROM_LABELS = tuple(f"stranger: {kind}, labels" for kind in STOCK)
 STRANGERS = {"table": ("stranger: boosted", "stranger: network", FROM_LABELS[0])}  # where scores are shown
-PEERS = ("ART, Knockoff", "like PrivacyRaven")  # whose thefts `strangers_peers.py` adds
 QUICK = ("german_credit, boosted trees", "wine, network", "adult, network, pool of 300")
 CLOSE = 1.0  # point: a cell that is lost by more is named
 

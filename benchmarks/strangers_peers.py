@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+PEERS = ("ART, Knockoff", "like PrivacyRaven")  # columns of the table
 HIDDEN, EPOCHS, BATCH, RATE = 64, 50, 32, 1e-3
 KEPT = ("z", "z_test", "given", "labels")  # what the worker reads of a theft
 
@@ -169,9 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--worker"]:
-        worker()
-    else:
-        from strangers import PEERS
-
-        main()
+    worker() if sys.argv[1:] == ["--worker"] else main()

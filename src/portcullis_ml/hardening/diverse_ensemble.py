@@ -26,10 +26,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Learner, Model, Rows
+from portcullis_ml.hardening._given import network_learner, several_classes
 from portcullis_ml.models.own_loss import fit_own_loss
 
 __all__ = ["DiverseEnsemble", "diversity_loss"]
@@ -56,19 +56,12 @@ class DiverseEnsemble(Hardening):
         watch: Callable[[int, int], None],
     ) -> Model:
         """A TorchModel, with as many classes as the labels say, that shows one member's answer to each row."""
-        from portcullis_ml.models.networks import NETWORKS
-        from portcullis_ml.models.torch import TorchLearner
-
         assert outside is not None  # `needs_outside` and `needs_labels` say so
-        assert rows.y is not None
-        if len(np.unique(rows.y)) < 2:
-            raise InputError("diverse_ensemble was expected to get rows of 2 classes at least; got one class.")
-        if not isinstance(given, TorchLearner) or given.network not in NETWORKS:
-            raise NotApplicable("diverse_ensemble needs a learner that trains one of `portcullis list networks`.")
+        classes, given = several_classes(self.name, rows), network_learner(self.name, given)
         found: Model = fit_own_loss(
             self._loss(rows, outside),
             rows.x,
-            int(rows.y.max()) + 1,
+            classes,
             epochs=given.epochs,
             rng=rng,
             watch=watch,

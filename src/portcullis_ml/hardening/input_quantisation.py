@@ -24,10 +24,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from portcullis_ml.core.errors import InputError, NotApplicable
 from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Learner, Model, Rows
+from portcullis_ml.hardening._given import network_learner, several_classes
 from portcullis_ml.models.victims import fit_watched
 
 __all__ = ["InputQuantisation"]
@@ -55,14 +55,7 @@ class InputQuantisation(Hardening):
         watch: Callable[[int, int], None],
     ) -> Model:
         """A TorchModel of the learner's network behind a layer of levels."""
-        from portcullis_ml.models.networks import NETWORKS
-        from portcullis_ml.models.torch import TorchLearner
-
-        assert rows.y is not None  # `needs_labels` says so
-        if len(np.unique(rows.y)) < 2:
-            raise InputError("input_quantisation was expected to get rows of 2 classes at least; got one class.")
-        if not isinstance(given, TorchLearner) or given.network not in NETWORKS:
-            raise NotApplicable("input_quantisation needs a learner that trains one of `portcullis list networks`.")
+        classes, given = several_classes(self.name, rows), network_learner(self.name, given)
         kind = "trained_" if self.trained else ""
         learner = replace(given, network=f"quantised_{self.levels}_{kind}{given.network}")
-        return fit_watched(learner, rows.x, np.eye(int(rows.y.max()) + 1)[rows.y], rng=rng, watch=watch)
+        return fit_watched(learner, rows.x, np.eye(classes)[rows.y], rng=rng, watch=watch)

@@ -21,10 +21,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from portcullis_ml.core.errors import InputError, NotApplicable
+from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Learner, Model, Rows
+from portcullis_ml.hardening._given import several_classes
 from portcullis_ml.models.victims import fit_watched
 
 __all__ = ["OutlierExposure"]
@@ -50,10 +51,7 @@ class OutlierExposure(Hardening):
     ) -> Model:
         """A model that `given` trains, with as many classes as the labels say."""
         assert outside is not None  # `needs_outside` and `needs_labels` say so
-        assert rows.y is not None
-        classes = int(rows.y.max()) + 1
-        if len(np.unique(rows.y)) < 2:
-            raise InputError("outlier_exposure was expected to get rows of 2 classes at least; got one class.")
+        classes = several_classes(self.name, rows)
         if getattr(given, "targets", "soft") == "labels":
             raise NotApplicable("outlier_exposure needs a learner that takes soft targets; this one takes labels.")
         n = max(round(self.weight * len(rows.x)), 1)

@@ -30,6 +30,7 @@ from portcullis_ml.core.errors import InputError, MissingExtra, NotApplicable
 from portcullis_ml.core.recipes import Hardening
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Learner, Model, Rows
+from portcullis_ml.hardening._given import network_learner, several_classes
 
 __all__ = ["PrivateTraining"]
 
@@ -60,15 +61,11 @@ class PrivateTraining(Hardening):
         watch: Callable[[int, int], None],
     ) -> Model:
         """A TorchModel of the learner's network, after its epochs and with its batch; `notes` say what was spent."""
-        from portcullis_ml.models.networks import NETWORKS, build_network
-        from portcullis_ml.models.torch import TorchLearner, TorchModel, seeded
+        from portcullis_ml.models.networks import build_network
+        from portcullis_ml.models.torch import TorchModel, seeded
 
-        assert rows.y is not None  # `needs_labels` says so
-        if len(np.unique(rows.y)) < 2:
-            raise InputError("private_training was expected to get rows of 2 classes at least; got one class.")
-        if not isinstance(given, TorchLearner) or given.network not in NETWORKS:
-            raise NotApplicable("private_training needs a learner that trains one of `portcullis list networks`.")
-        shape, classes = tuple(rows.x.shape[1:]), int(rows.y.max()) + 1
+        classes, given = several_classes(self.name, rows), network_learner(self.name, given)
+        shape = tuple(rows.x.shape[1:])
         with seeded(rng, "cpu"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of random numbers that are not those of a cryptographer, among others
             module = build_network(given.network, shape, classes, dropout=given.dropout).train()

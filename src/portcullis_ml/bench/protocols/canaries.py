@@ -11,10 +11,8 @@ measured after each of `points` epochs of the same training.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.types import Estimate
@@ -38,7 +37,7 @@ WAYS = {"by_extrapolation": "extrapolation", "by_sampling": "sampling"}
 
 def canaries(*, quick: bool = False, **where: Any) -> str:
     """Run canaries and return its tables; see `play`."""
-    plan = tomllib.loads((resources.files(__package__) / "canaries.toml").read_text())
+    plan = plan_in("canaries.toml")
     return play(shortened(plan) if quick else plan, quick=quick, **where)
 
 

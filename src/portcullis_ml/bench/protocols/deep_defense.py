@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import json
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.deep_defense_tables import document
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.artifacts import Artifact
@@ -58,7 +57,7 @@ def run(
     progress: Callable[[Progress], None] | None = None,
 ) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again. `device` is not used."""
-    plan = tomllib.loads((resources.files(__package__) / "deep_defense.toml").read_text())
+    plan = plan_in("deep_defense.toml")
     plan = shortened(plan) if quick else plan
     text = json.dumps(plan, sort_keys=True)
     records = run_cells(

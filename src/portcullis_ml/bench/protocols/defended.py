@@ -16,11 +16,9 @@ Records name what a defense is trained from, not what came out, so that a page i
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from portcullis_ml.bench.prepare import needs_outside, prepare_cells
 from portcullis_ml.bench.protocols.defended_facts import FACTS
 from portcullis_ml.bench.protocols.defended_scene import Scene
 from portcullis_ml.bench.protocols.defended_tables import document
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.records import Record, RecordFile
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.bench.target import hardened_folder, target_of
@@ -74,7 +73,7 @@ def ood_filter(**where: Any) -> str:
 
 def run(file: str, *, quick: bool = False, **where: Any) -> str:
     """The protocol of that file; see `play`."""
-    plan = tomllib.loads((resources.files(__package__) / file).read_text())
+    plan = plan_in(file)
     return play(shortened(plan) if quick else plan, quick=quick, **where)
 
 

@@ -15,10 +15,8 @@ noted. The threshold comes from the owner's rows alone.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from portcullis_ml.bench.named import attack_named, guard_named
 from portcullis_ml.bench.protocols.defended import scene_of, trained
 from portcullis_ml.bench.protocols.defended_scene import Scene, pictures
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.protocols.prada import fitted
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
@@ -50,7 +49,7 @@ Plan = Mapping[str, Any]
 
 def hardness(*, quick: bool = False, **where: Any) -> str:
     """Run hardness and return its tables; see `play`."""
-    plan = tomllib.loads((resources.files(__package__) / "hardness.toml").read_text())
+    plan = plan_in("hardness.toml")
     return play(shortened(plan) if quick else plan, quick=quick, **where)
 
 

@@ -12,10 +12,8 @@ smaller ones are trained, and every strategy draws its samples.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.canaries import first_documents, shortened
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.types import Estimate
@@ -43,7 +42,7 @@ TAKEN = ("version", "secrets", "words", "notices", "dashes", "run", "first", "st
 
 def memorization(*, quick: bool = False, **where: Any) -> str:
     """Run memorization and return its tables; see `play`."""
-    plan = tomllib.loads((resources.files(__package__) / "memorization.toml").read_text())
+    plan = plan_in("memorization.toml")
     return play(shortened(plan) if quick else plan, quick=quick, **where)
 
 

@@ -17,11 +17,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.named import attack_named
 from portcullis_ml.bench.protocols.defended import scene_of
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.protocols.tramer_victims import dataset_of, victim_of
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
@@ -63,7 +62,7 @@ class Victim:
 
 def monitor(*, quick: bool = False, **where: Any) -> str:
     """Run monitor and return its tables; see `play`."""
-    plan = tomllib.loads((resources.files(__package__) / "monitor.toml").read_text())
+    plan = plan_in("monitor.toml")
     return play(shortened(plan) if quick else plan, quick=quick, **where)
 
 

@@ -13,17 +13,16 @@ thresholds are set beforehand, on honest streams of the victim's own training ro
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell, fingerprint
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.protocols.tables import attack_table, detector_table, document
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
@@ -72,7 +71,7 @@ def gtsrb(**where: Any) -> str:
 
 def run(file: str, *, quick: bool = False, **where: Any) -> str:
     """The protocol of that file; see `play`."""
-    plan = tomllib.loads((resources.files(__package__) / file).read_text())
+    plan = plan_in(file)
     return play(shortened(plan) if quick else plan, quick=quick, **where)
 
 

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import json
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.ensembles import distinct_thresholds
+from portcullis_ml.bench.protocols.plans import plan_in
 from portcullis_ml.bench.protocols.tramer_tables import document
 from portcullis_ml.bench.protocols.tramer_victims import Victim, api_of, dataset_of, victim_of
 from portcullis_ml.bench.records import Record
@@ -96,7 +95,7 @@ def run(
     progress: Callable[[Progress], None] | None = None,
 ) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again. `device` is not used."""
-    plan = tomllib.loads((resources.files(__package__) / file).read_text())
+    plan = plan_in(file)
     if quick:
         plan = shortened(plan)
     cells = list(cells_of(plan, data))
