@@ -297,3 +297,10 @@ def test_known_errors_marks_nothing_and_is_committed_to_like_a_mark(files, dated
     answer("watermark", "bundle", "mark", "--suspect", "them", "--pairs", "3", "--out", "b.zip")
     found = verify(suspect="model.skops", code=3)
     assert "needs 20 innocent models to compare with, and 0 were given" in found["sentence"]
+
+
+@pytest.mark.parametrize(("pairs", "few"), [(2, True), (90, False)])
+def test_a_key_that_could_never_convict_says_so_when_it_is_minted(files, pairs, few) -> None:
+    result = call("watermark", "mint", f"backdoor(n={pairs})", *VICTIM, "--out", "mark")
+    assert result.exit_code == 0, result.output
+    assert (f"{pairs} pairs are too few to show anything" in result.stdout) == few

@@ -10,6 +10,7 @@ from portcullis_ml.cli import options as o
 if TYPE_CHECKING:
     from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
     from portcullis_ml.core.ownership import MarkLog
+    from portcullis_ml.core.types import Interface
     from portcullis_ml.court.commitment import Mark
     from portcullis_ml.ownership._pairs import PairsKey
 
@@ -22,6 +23,7 @@ __all__ = [
     "secret_in",
     "served_marks",
     "summary",
+    "too_few",
     "train_marked",
     "victim_spec",
     "write_marked_rows",
@@ -54,6 +56,18 @@ def registered_key(scheme: Any, secret: bytes, policy: Path | None, client: str 
     served = read_policy(policy).served
     names = tuple(map(str, served.class_names)) or None
     return scheme.registered(secret, logs[client], served.interface), served.interface, names
+
+
+def too_few(scheme: Any, key: Any, interface: Interface) -> str | None:
+    """What to say of a key that could not convict even a suspect who answers all of it as marked; None of others."""
+    from portcullis_ml.core.types import Answer
+    from portcullis_ml.ownership._counted import Counted
+
+    if not isinstance(scheme, Counted) or scheme.least:  # the chance is known from innocent models alone
+        return None
+    if scheme.counted(key.labels, Answer(key.labels, None), interface.n_classes).p_value < scheme.level:
+        return None
+    return f"{len(key)} pairs are too few to show anything at p < {scheme.level:g}, even if all match. Mint more."
 
 
 def summary(mark: Mark) -> dict[str, Any]:

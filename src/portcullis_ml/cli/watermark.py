@@ -18,6 +18,7 @@ from portcullis_ml.cli.marking import (
     secret_in,
     served_marks,
     summary,
+    too_few,
     train_marked,
     victim_spec,
     write_marked_rows,
@@ -115,10 +116,13 @@ def mint(
         key = made.mint(drawn, interface, experiment.model, rows)
     mark = Mark.create(out, made, key, interface, names, at=now())
     found = {"mark": str(out), "commitment": mark.published().sha256, "pairs": len(key)}
+    note = too_few(made, key, interface)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(found | ({"note": note} if note else {}), indent=2))
         return
     typer.echo(f"{made.name}: a key of {len(key)} pairs in {out}. Keep {out / 'secret.key'} secret, and keep a copy.")
+    if note:
+        typer.echo(note)
     typer.echo(f"commitment: {found['commitment']}")
     step = "embed it in your model" if made.marks == "model" else "have the commitment dated"
     typer.echo(f"Next, {step}: portcullis watermark {'embed' if made.marks == 'model' else 'commit'} {out}")

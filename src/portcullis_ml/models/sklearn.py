@@ -39,7 +39,10 @@ class SklearnModel:
         self.estimator = estimator
         self.input_shape = tuple(input_shape) if input_shape is not None else (int(width),)  # type: ignore[arg-type]
         if width is not None and math.prod(self.input_shape) != width:
-            raise InputError(f"The estimator takes {width} inputs; an input_shape of {self.input_shape} does not fit.")
+            raise InputError(
+                f"The estimator takes {width} inputs; an input_shape of {self.input_shape} does not fit. "
+                f"Give rows of {width} numbers."
+            )
         self._classes = getattr(estimator, "classes_", None)
         seen = 0 if self._classes is None else len(self._classes)
         self.n_classes = seen if n_classes is None else n_classes
