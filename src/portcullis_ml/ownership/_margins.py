@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -50,6 +51,7 @@ def _reach(
 ) -> Array:
     """(n,) how far each row has gone when the model first calls it its target class; infinity where it never does."""
     at, found, left = x.copy(), np.full(len(x), np.inf), np.arange(len(x))
+    size = math.prod(x.shape[1:])
     for _ in range(steps):
         if not len(left):
             break
@@ -57,12 +59,12 @@ def _reach(
         weights = np.zeros((len(left), model.n_classes))
         weights[np.arange(len(left)), target[left]] += 1.0
         weights[np.arange(len(left)), top] -= 1.0
-        slope = model.input_gradient(at[left], weights, of="logits").reshape(len(left), -1)
+        slope = model.input_gradient(at[left], weights, of="logits").reshape(len(left), size)
         ahead = STEP[norm](slope).reshape(-1, *x.shape[1:])
         at[left] = np.clip(at[left] + step * ahead, *bounds)
         there = model.scores(at[left]).argmax(axis=1) == target[left]
         done = left[there]
-        found[done] = NORM[norm]((at[done] - x[done]).reshape(len(done), -1))
+        found[done] = NORM[norm]((at[done] - x[done]).reshape(len(done), size))
         left = left[~there]
     return found
 
