@@ -8,7 +8,7 @@ Costs the honest client   nothing. It costs the owner the privacy of every row t
 Does not accuse           without 20 innocent models. The published test compares the two groups of rows alone, so it
                           accuses whoever finds the private rows easier. Here every row is compared with what innocent
                           models do on it, and the statistic with theirs (`_calibrated`).
-Query cost                1 + 3 * `steps` queries a row, on 2 * `rows` rows: 2,800 with the settings as they are.
+Query cost                1 + 3 * `steps` queries a row, on 2 * `rows` rows: 4,000 with the settings as they are.
 
 Blind Walk (labels only) moves a row along a fixed random direction of one of three kinds until the label changes. Here
 the questions of a walk are fixed when the key is drawn: the row, and the row moved by `steps` sizes in each direction;
@@ -17,7 +17,7 @@ the questions can be committed to, shown in part, and checked by a stranger, as 
 up is distance between two sizes. The sizes are where the victim has kept 90%, 80%, ... of its right answers on public
 rows. A pair's answer holds the class, the row and its group: class + n_classes * (2 * row + 1 if it is private).
 
-`white_box` compares margins by gradient (MinGD) where the suspect is a file in the owner's hands.
+`margins` and `white_box` do the same by gradient (MinGD) where the suspect is a file in the owner's hands.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class DatasetInferenceKey(PairsKey):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInference(Paired[DatasetInferenceKey]):
-    rows: int = 200  # private rows in the key, and as many public ones; fewer where there are no more
-    steps: int = 2  # sizes of a walk in each of three directions
+    rows: int = 500  # private rows in the key, and as many public ones; fewer where there are no more
+    steps: int = 1  # sizes of a walk in each of three directions; more of them cost more than more rows do
 
     name: ClassVar[str] = "dataset_inference"
     key: ClassVar[type[PairsKey]] = DatasetInferenceKey
@@ -172,35 +172,32 @@ class DatasetInference(Paired[DatasetInferenceKey]):
             assumed=(*self.assumed, resembles), notes=notes,
         )  # fmt: skip
 
-    def white_box(
-        self,
-        rows: tuple[Rows, Rows],
-        suspect: Differentiable,
-        reference: Sequence[Differentiable],
-        *,
+    def margins(
+        self, model: Differentiable, private: Rows, public: Rows, *, steps: int = 50, classes: int = 3,
         bounds: tuple[float, float] = (0.0, 1.0),
-        steps: int = 50,
-        classes: int = 3,
-    ) -> Evidence:
-        """The evidence of margins by gradient in a suspect's file: private rows, then public ones, with their classes.
+    ) -> Array:  # fmt: skip
+        """(n,) what `white_box` compares: the rank of each row's margin among the model's own, private rows first.
 
-        A row's score is its rank among the suspect's own margins, so that models of other kinds can be compared.
         steps    of MinGD, which together reach as far as the published 500
-        classes  the suspect's most likely other ones, towards which it goes. `matches` counts private rows that rank
-                 higher than in the innocent models on average, and `n` all private rows
+        classes  the model's most likely other ones, towards which it goes
         """
-        private, public = rows
-        found = Evidence(0, len(private), "", 1.0, level=self.level, assumed=self.assumed)
-        if len(reference) < self.least:
-            return self._unknown(found, len(reference))
-        if min(len(private), len(public)) < FEWEST:
-            raise NotApplicable(f"White box needs {FEWEST} rows in each group; got {len(private)} and {len(public)}.")
         both = Rows(np.concatenate([private.x, public.x]), np.concatenate([_classes(private), _classes(public)]))
-        first = np.arange(len(both)) < len(private)
-        scores = np.array([margins(m, both, bounds, steps, classes) for m in (suspect, *reference)])
-        higher = int((scores[0] > scores[1:].mean(axis=0))[first].sum())
-        calibrated = against(scores[0], scores[1:], first)
-        return self._judged(replace(found, matches=higher), calibrated, min(len(private), len(public)))
+        return margins(model, both, bounds, steps, classes)
+
+    def white_box(self, suspect: Array, innocent: Array, private: int) -> Evidence:
+        """The evidence in `margins` of a suspect's file (n,) and of innocent models (m, n), so many rows private.
+
+        `matches` counts the private rows that rank higher than in the innocent models on average; `n` is all of them.
+        """
+        first = np.arange(len(suspect)) < private
+        found = Evidence(0, private, "", 1.0, level=self.level, assumed=self.assumed)
+        if len(innocent) < self.least:
+            return self._unknown(found, len(innocent))
+        fewest = min(private, len(suspect) - private)
+        if fewest < FEWEST:
+            raise NotApplicable(f"A white-box verdict needs {FEWEST} rows in each group; the smaller has {fewest}.")
+        higher = int((suspect > innocent.mean(axis=0))[first].sum())
+        return self._judged(replace(found, matches=higher), against(suspect, innocent, first), fewest)
 
 
 def _two(rows: Sequence[Rows | None]) -> tuple[Rows | None, Rows | None]:
