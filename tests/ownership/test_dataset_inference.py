@@ -262,7 +262,7 @@ class TestWhiteBox:
     Y: Labels = np.random.default_rng(9).integers(3, size=500)
 
     def trained(self, rows: slice | Labels, seed: int) -> Differentiable:
-        learner = TorchLearner(network="mlp", epochs=60)
+        learner = TorchLearner(network="mlp", epochs=200)
         return learner.fit(self.X[rows], np.eye(3)[self.Y[rows]], rng=np.random.default_rng(seed))
 
     def test_a_file_that_knows_the_private_rows_is_convicted_and_another_is_not(self) -> None:
