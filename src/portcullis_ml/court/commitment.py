@@ -46,9 +46,7 @@ class Published:
     classes: tuple[str, ...] | None
 
     @classmethod
-    def of(
-        cls, scheme: Paired[Any], key: PairsKey, interface: Interface, classes: tuple[str, ...] | None
-    ) -> Published:
+    def of(cls, scheme: Paired[Any], key: PairsKey, interface: Interface, classes: tuple[str, ...] | None) -> Published:
         written = {
             "format": FORMAT,
             "scheme": describe(scheme),
