@@ -189,6 +189,9 @@ SETUPS = {
         victim=lambda secret: Knows(private_rows(secret)),
         rows=lambda secret: (private_rows(secret), guessed(secret)),
     ),
+    "conferrable": Setup(
+        "conferrable(n=60, copies=2, epochs=40)", reference=tuple(innocent(10_000 + i) for i in range(20))
+    ),
     "dawn": Setup("dawn(rate=0.3, planes=24)", reference=tuple(innocent(10_000 + i) for i in range(20))),
     "known_errors": Setup("known_errors(n=60)", reference=tuple(innocent(10_000 + i) for i in range(20))),
     "trained toy": Setup("tests.ownership.toys:Trained"),

@@ -23,6 +23,7 @@ from portcullis_ml.cli.marking import (
     victim_spec,
     write_marked_rows,
 )
+from portcullis_ml.cli.trace import trace
 
 __all__ = ["app"]
 
@@ -359,3 +360,6 @@ def listing(
             f"{'dated ' + row['at'] if row['at'] else 'unanchored'}, commitment {row['commitment'][:16]}..."
             f"{', rotated to ' + row['rotated_to'][-1][:16] + '...' if row['rotated_to'] else ''}"
         )
+
+
+app.command("trace")(trace)
