@@ -63,6 +63,7 @@ class DatasetInference(Paired[DatasetInferenceKey]):
         "The key was committed to before the suspect was released.",
         "Nobody but the owner had the private rows: a model that was honestly trained on some of them is accused too.",
         "The innocent models were trained on none of these rows, private or public.",
+        "The two groups are one random split, or innocent models of the suspect's own kind are among those given.",
     )
 
     def __post_init__(self) -> None:
