@@ -80,9 +80,14 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
                 seed=seed,
                 role="control",
                 mark=describe(SCHEMES.build(scheme["mark"])),
-                extra={"epochs": scheme.get("epochs"), **{key: plan[key] for key in TAKEN}},
+                extra={"epochs": scheme.get("epochs"), **_stricter(scheme), **{key: plan[key] for key in TAKEN}},
                 names={"attack": name},
             )
+
+
+def _stricter(scheme: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell says of a null that is calibrated on the owner's own rows; nothing where it is not."""
+    return {"calibrated_on": "own"} if scheme.get("calibrated_on") == "own" else {}
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,13 @@ def room_of(data: str, settings: str, seed: int, folder: str | None, device: str
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1)
+def calibrating_on_own(data: str, settings: str, seed: int, folder: str | None, device: str) -> Sequence[Model]:
+    """As many innocent models as calibrate otherwise, trained on the owner's own rows with seeds of their own."""
+    room, rng = room_of(data, settings, seed, folder, device), derive(seed, "court", data, "calibrating on own rows")
+    return [_fitted(room.learner, room.own, room.interface, rng) for _ in room.calibrating]
+
+
 def _drawn(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
     assert rows.y is not None
     drawn = rng.permutation(len(rows))[:n]
@@ -154,14 +166,16 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
     """Who is convicted: what the thief makes of the stolen model, and every near-equivalent."""
     from portcullis_ml.bench.removal import REMOVALS, Thief, attacked
 
-    settings = {key: value for key, value in cell.extra.items() if key != "epochs"}
-    room = room_of(cell.data["name"], json.dumps(settings, sort_keys=True), cell.seed, folder, device)
+    settings = {key: cell.extra[key] for key in TAKEN}
+    where = cell.data["name"], json.dumps(settings, sort_keys=True), cell.seed, folder, device
+    room = room_of(*where)
     assert cell.mark is not None
     scheme: Scheme[Any] = SCHEMES.build(cell.mark)
     learner = replace(room.learner, epochs=cell.extra["epochs"] or room.learner.epochs)
     key, log, stolen = stolen_from(room, scheme, learner, cell.rng("mark"))
     rng = cell.rng("examination")
-    innocent = [examined(scheme, key, log, model, room.interface, rng) for model in room.calibrating]
+    calibrating = calibrating_on_own(*where) if "calibrated_on" in cell.extra else room.calibrating
+    innocent = [examined(scheme, key, log, model, room.interface, rng) for model in calibrating]
 
     def judged(model: Model) -> dict[str, Any]:
         found = scheme.weigh(examined(scheme, key, log, model, room.interface, rng), innocent)

@@ -111,9 +111,10 @@ def _false_claims(plan: Plan, schemes: Mapping[str, Records]) -> str:
                 [kind, what, _claims(own, kind), f"{np.mean(share):.0f} ({min(share):.0f} to {max(share):.0f})"]
             )
     return (
-        f"## False claims\n\nModels that do not descend from the victim, each judged with the null of "
-        f"{plan['calibrating']} others, which were trained on rows that the owner does not have: convicted, of all "
-        "[exact 95% interval, percent], and the questions they answer as marked, percent (least to greatest).\n\n"
+        "## False claims\n\nModels that do not descend from the victim, each judged with the null of "
+        f"{plan['calibrating']} others, which learnt rows that the owner does not have (*null on own rows*: rows of "
+        "the owner's): convicted, of all [exact 95% interval, percent], and the questions they answer as marked, "
+        "percent (least to greatest).\n\n"
         + markdown(["innocent models", "scheme, questions", "convicted", "as marked"], rows)
     )
 
