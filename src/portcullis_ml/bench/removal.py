@@ -1,11 +1,12 @@
 """Removal attacks: what a thief does to a stolen network so that its owner's mark is no longer seen.
 
-Adi et al., USENIX Security 2018 (FTLL, FTAL, RTLL, RTAL); pruning, quantisation, overwriting and fine-pruning as in
-Lukas et al., "SoK: How Robust is Image Classification Deep Neural Network Watermarking?", IEEE S&P 2022; Knockoff and
-distillation are copies, which take nothing of the file with them.
+Adi, Baum, Cisse, Pinkas, Keshet. "Turning Your Weakness Into a Strength", USENIX Security 2018: FTLL, FTAL, RTLL, RTAL.
+The others stand in surveys of removal (Lukas et al., "SoK: How Robust is Image Classification Deep Neural Network
+Watermarking?", IEEE S&P 2022). Knockoff and distillation make copies, which take nothing of the file with them.
 
 Threat model   the thief holds the stolen file, knows the scheme and not the key, and has labelled rows of the same kind
-               that the owner never had, fewer than would make a model of their own as good.
+               that the owner never had. The more of them, the stronger the removals that train, and the less the
+               thief needs the theft.
 Query cost     none; a copy asks one question for each row of the thief's.
 
 `attacked` runs them by name. The four of fine-tuning are judged twice: as the suspect answers, and with the owner's
