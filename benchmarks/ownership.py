@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 
 import numpy as np
 
@@ -34,12 +35,12 @@ def verification(model: Model) -> float:
     """Seconds that an examination with 1,000 questions takes beyond the suspect's own answers."""
     scheme = Backdoor(n=1000)
     key = scheme.mint(bytes(32), API)
-    model.scores(key.x)  # what only the first answers pay for
+    judge = partial(scheme, key, commitment=key.commit(), rng=np.random.default_rng(0))
+    judge(LocalOracle(model, API, budget=1_000))  # what only the first one pays for, such as imports
     begun = time.process_time()
     model.scores(key.x)
     own, begun = time.process_time() - begun, time.process_time()
-    oracle = LocalOracle(model, API, budget=1_000)
-    scheme(key, oracle, commitment=key.commit(), rng=np.random.default_rng(0))
+    judge(LocalOracle(model, API, budget=1_000))
     return time.process_time() - begun - own
 
 

@@ -106,6 +106,9 @@ def test_a_null_on_the_owners_rows_is_calibrated_by_models_that_learnt_them() ->
     right = [np.mean([court.accuracy(m, room.own) for m in models]) for models in (own, room.calibrating)]
     assert right[0] > right[1] + 0.05
     said = {cell.names["attack"]: cell.extra.get("calibrated_on") for cell in court.cells_of(plan)}
+    fewer = {"backdoor": {"mark": "backdoor", "repetitions": 1}, "errors": {"mark": "known_errors"}}
+    some = [c.names["attack"] for c in court.cells_of({**plan, "repetitions": 2, "scheme": fewer})]
+    assert some == ["backdoor", "errors", "errors"]
     assert said == {"backdoor": None, "errors": None, "errors, strict": "own", "dawn": None}
 
 

@@ -72,6 +72,8 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
     """A cell for every repetition and scheme: those of one repetition stand together, so that they share its models."""
     for seed in range(plan["repetitions"]):
         for name, scheme in plan["scheme"].items():
+            if seed >= scheme.get("repetitions", plan["repetitions"]):
+                continue
             yield Cell(
                 victim={"name": plan["learner"]["network"], "settings": plan["learner"]},
                 data={"name": plan["data"]},
