@@ -137,7 +137,7 @@ def _rows(cell: Cell, folder: str | None) -> tuple[Rows, Rows, Rows, Interface]:
 def _sections(scene: Plan, own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The published table beside ours, then the removals."""
     found = [r["notes"]["found"] for r in own]
-    sizes, n = scene["rows"], len(found)
+    sizes, n, judging = scene["rows"], len(found), own[0]["measures"]["test_no mark"]["n"]
     rows = []
     for way in WAYS:
         test, trigger = scene["published"][way]
@@ -151,7 +151,7 @@ def _sections(scene: Plan, own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             _convicted([f[way] for f in found]),
         ])  # fmt: skip
     yield (
-        f"## {scene['title']}\n\n{sizes['own']:,} rows of the owner's, {sizes['test']:,} test rows. Percent, mean "
+        f"## {scene['title']}\n\n{sizes['own']:,} rows of the owner's, {judging:,} test rows. Percent, mean "
         f"[95% interval over {n} repetitions]; convicted: p < 0.001 by theory, of {n}.\n\n"
     ) + markdown(["network", "test accuracy", "trigger accuracy", "test, against no mark", "convicted"], rows)
     if names := [name.removeprefix("from scratch, ") for name in found[0] if name.startswith("from scratch, ")]:
