@@ -11,7 +11,9 @@ __all__ = ["PROTOCOLS"]
 PROTOCOLS = Catalog(
     "bench",
     {
+        "adi": "portcullis_ml.bench.protocols.adi:adi",
         "canaries": "portcullis_ml.bench.protocols.canaries:canaries",
+        "court": "portcullis_ml.bench.protocols.court:court",
         "dataset-inference": "portcullis_ml.bench.protocols.dataset_inference:dataset_inference",
         "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
