@@ -64,12 +64,12 @@ class Marked:
     answered: dict[int, int] = field(default_factory=dict)  # class -> unmarked answers
     honest: Array = field(default_factory=lambda: np.empty((0, 0)))  # (m, c) the scores of the first unmarked answers
 
-    def place(self, row: Array) -> int | None:
-        """Where the question `row` (d,) stands among the marked ones, if it does."""
-        if not len(self.x):
-            return None
-        same = ((self.x == row) | (np.isnan(self.x) & np.isnan(row))).all(axis=1)  # NaN: an input that was left out
-        return int(same.argmax()) if same.any() else None
+    def place(self, row: Array, draw: float) -> int | None:
+        """Where the question `row` (d,) stands among the marked ones, if it does; `draw` is that of its code."""
+        for i, earlier in enumerate(self.draws):
+            if earlier == draw and np.array_equal(self.x[i], row, equal_nan=True):  # NaN: an input that was left out
+                return i
+        return None
 
     def mark(self, row: Array, label: int, draw: float, at: float) -> int:
         """Write down the marked question `row` (d,); its place among them."""
@@ -185,7 +185,7 @@ class Dawn(Defense[Marked]):
     def _marked(self, request: Request, clean: Answer, i: int, draw: float, state: Marked) -> int:
         """The place of question i among the client's marked ones, written down if it is new."""
         row = np.asarray(request.x[i], np.float64).reshape(-1)
-        place = state.place(row)
+        place = state.place(row, draw)
         if place is not None:
             return place
         return state.mark(row, self._wrong(clean, i, draw, state), draw, request.at)
