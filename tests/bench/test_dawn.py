@@ -55,7 +55,7 @@ def test_the_quick_look_changes_rows_and_thefts_alone() -> None:
     quick = dawn.shortened(plan)
     assert [t["budget"] for t in quick["theft"]] == [300] * len(plan["theft"])
     assert quick["scene"] == plan["scene"]
-    assert len(list(dawn.cells_of(plan))) == 3 * (2 * (1 + 5) + 4)
+    assert len(list(dawn.cells_of(plan))) == 3 * (1 + 5 + 4)
 
 
 @pytest.mark.parametrize(

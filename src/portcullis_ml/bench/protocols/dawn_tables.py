@@ -148,7 +148,7 @@ def _matched(own: Sequence[Record], suspect: str) -> str:
 
 def _convicted(own: Sequence[Record], suspect: str) -> list[str]:
     said = [r["notes"]["suspects"][suspect] for r in own]
-    bits = [max(s.get("bits", 0.0), 0.0) for s in said]
+    bits = [max(0.0, s.get("bits", 0.0)) for s in said]
     convicted = sum(s["verdict"] == "derived" for s in said)
     return [f"{convicted} of {len(said)}", f"{np.median(bits):.0f} ({min(bits):.0f} to {max(bits):.0f})"]
 
