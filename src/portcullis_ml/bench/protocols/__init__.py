@@ -15,6 +15,7 @@ PROTOCOLS = Catalog(
         "canaries": "portcullis_ml.bench.protocols.canaries:canaries",
         "court": "portcullis_ml.bench.protocols.court:court",
         "dataset-inference": "portcullis_ml.bench.protocols.dataset_inference:dataset_inference",
+        "dawn": "portcullis_ml.bench.protocols.dawn:dawn",
         "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
