@@ -1,12 +1,11 @@
 """One network trained on pictures as practitioners do: one cycle of the learning rate, weight decay, augmentation.
 
-The rate rises from 0 over the first quarter of the steps and falls back to 0 along a cosine (Smith and Topin,
-"Super-Convergence", arXiv 1708.07120). Augmented pictures keep the targets of the pictures that they are made of.
+The rate goes through one cycle (`schedules.py`). Augmented pictures keep the targets of those
+that they are made of.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from portcullis_ml.models.networks import build_network, channels_first
+from portcullis_ml.models.schedules import rate_at
 
 __all__ = ["Recipe", "augmented", "train_network"]
 
 BATCH = 64  # rows in a step at most
 STEPS = 8  # in a pass over the rows at least, where there are rows enough for batches of 8
-RISING = 0.25  # of the steps: the rate grows
 DECAY = 0.02  # of AdamW
 
 
@@ -58,18 +57,11 @@ def train_network(recipe: Recipe, x: Tensor, p: Tensor, epochs: int) -> nn.Modul
         if step % passes == 0:
             order = torch.randperm(len(x)).to(x.device)
         rows = order[step % passes * batch :][:batch]
-        optimizer.param_groups[0]["lr"] = recipe.rate * one_cycle((step + 0.5) / (epochs * passes))
+        optimizer.param_groups[0]["lr"] = recipe.rate * rate_at("one_cycle", (step + 0.5) / (epochs * passes))
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(module(augmented(x[rows], recipe.shift, recipe.mirror)), p[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return module.eval().requires_grad_(False)
-
-
-def one_cycle(done: float) -> float:
-    """The learning rate, as a share of the greatest one, when this share of the steps is done."""
-    if done < RISING:
-        return done / RISING
-    return 0.5 + 0.5 * math.cos(math.pi * (done - RISING) / (1 - RISING))
 
 
 def augmented(x: Tensor, shift: int, mirror: bool) -> Tensor:
