@@ -77,7 +77,8 @@ PoolOption = Annotated[
     typer.Option(
         "--pool",
         metavar="FILE",
-        help="The thief's own inputs: .npz with x, a .csv, or a folder or .zip of pictures.",
+        help="The thief's own inputs: .npz with x, .npy, a .csv, a folder or .zip of pictures, or module:object of a "
+        "data set.",
         rich_help_panel=WHAT,
     ),
 ]
