@@ -70,15 +70,17 @@ def augmented(x: Tensor, shift: int, mirror: bool) -> Tensor:
     if channels_first(tuple(x.shape[1:])):
         return augmented(x.permute(0, 2, 3, 1), shift, mirror).permute(0, 3, 1, 2)
     n, height, breadth = x.shape[:3]
+    i = torch.arange(height, device=x.device).expand(n, -1)
+    j = torch.arange(breadth, device=x.device).expand(n, -1)
     if shift:
         down, right = (torch.randint(-shift, shift + 1, (n, 1), device="cpu").to(x.device) for _ in range(2))
-        i = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)
-        j = (torch.arange(breadth, device=x.device) + right).clamp(0, breadth - 1)
-        x = x[torch.arange(n, device=x.device)[:, None, None], i[:, :, None], j[:, None, :]]
+        i, j = (i + down).clamp(0, height - 1), (j + right).clamp(0, breadth - 1)
     if mirror:
         tossed = torch.rand(n, device="cpu").to(x.device) < 0.5
-        x = torch.where(tossed.view(-1, *[1] * (x.ndim - 1)), x.flip(2), x)
-    return x
+        j = torch.where(tossed[:, None], j.flip(1), j)
+    first = height * torch.arange(n, device=x.device)[:, None, None]
+    pixels = (first + i[:, :, None]) * breadth + j[:, None, :]  # of all pictures, one after the other
+    return x.reshape(n * height * breadth, -1).index_select(0, pixels.flatten()).view(x.shape)
 
 
 def log_scores(module: nn.Module, x: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -7,6 +7,7 @@ threads are left as they were.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import json
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
-from portcullis_ml.models.networks import build_network
+from portcullis_ml.models.networks import NETWORKS, build_network
 from portcullis_ml.models.outputs import Reading, one_output
 from portcullis_ml.models.schedules import SCHEDULES, rate_at
 
@@ -209,14 +210,22 @@ class TorchLearner:
                 f"shift and mirror move pictures; rows of {tuple(rows.shape[1:])} are none. Leave them at 0 and False."
             )
         with seeded(rng, self.device):
-            module = build_network(self.network, tuple(x.shape[1:]), targets.shape[1], dropout=self.dropout)
-            if start is not None:
-                _copy(start, module)
-            else:
+            module = self._begun(start, tuple(x.shape[1:]), targets.shape[1])
+            if start is None:
                 measure(module, rows)
             module = module.to(self.device).train()
             self.train(module, rows, goals, rng, progress)
         return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
+
+    def _begun(self, start: Model | None, shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        """A new module with fresh weights, or with those of `start`, which is left alone."""
+        if isinstance(start, TorchModel) and self.network in NETWORKS and self.dropout == 0:
+            if (start.network, start.input_shape, start.n_classes) == (self.network, shape, n_classes):
+                return copy.deepcopy(start.module).requires_grad_(True)  # faster than building it anew
+        module = build_network(self.network, shape, n_classes, dropout=self.dropout)
+        if start is not None:
+            _copy(start, module)
+        return module
 
     def tensors(self, x: Array, targets: Array) -> tuple[Tensor, Tensor]:
         """Rows and goals on the device, without rows whose target is all zero. InputError for bad rows."""
