@@ -11,6 +11,7 @@ cannot be read gives its place to the next one that can, and is counted; with `s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -89,7 +90,7 @@ def open_pool(source: str | Path, input_shape: tuple[int, ...], *, skip: bool = 
     if path.exists() and holds_pictures(path):
         return _of_files(path, input_shape, skip)
     if path.suffix == ".npy" and path.is_file():
-        return _of_array(path.name, np.load(path, mmap_mode="r", allow_pickle=False), input_shape)
+        return _of_array(path, input_shape)
     if path.suffix == ".npz" and path.is_file():
         with np.load(path, allow_pickle=False) as file:
             name = next((name for name in ("x", "x_train") if name in file.files), file.files[0])
@@ -136,9 +137,21 @@ def _laid_out(pictures: Any, shape: tuple[int, ...], first: bool) -> Array:
     return np.asarray(np.moveaxis(x, 3, 1) if first else x).reshape(len(x), *shape)
 
 
-def _of_array(name: str, held: np.ndarray, shape: tuple[int, ...]) -> StreamedPool:
-    _scaled(name, held[:1], shape)  # says now what is wrong
-    return StreamedPool(len(held), shape, lambda rows: _scaled(name, held[rows], shape))
+def _of_array(path: Path, shape: tuple[int, ...]) -> StreamedPool:
+    """Rows are read one by one: a mapped file would be mapped in blocks of up to 2 MiB around every row."""
+    held: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    _scaled(path.name, held[:1], shape)  # says now what is wrong
+    n, dtype, row_shape, offset = len(held), held.dtype, held.shape[1:], held.offset
+    size = dtype.itemsize * int(np.prod(row_shape))
+    if not held.flags.c_contiguous:
+        return StreamedPool(n, shape, lambda rows: _scaled(path.name, held[rows], shape))
+
+    def take(rows: Rows) -> Array:
+        with path.open("rb") as file:
+            content = b"".join(os.pread(file.fileno(), size, offset + int(row) * size) for row in rows)
+        return _scaled(path.name, np.frombuffer(content, dtype).reshape(len(rows), *row_shape), shape)
+
+    return StreamedPool(n, shape, take)
 
 
 def _scaled(name: str, x: np.ndarray, shape: tuple[int, ...]) -> Array:
