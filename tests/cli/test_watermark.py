@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
 from typer.testing import CliRunner
 
 from portcullis_ml.cli.app import app
@@ -297,6 +298,31 @@ def test_known_errors_marks_nothing_and_is_committed_to_like_a_mark(files, dated
     answer("watermark", "bundle", "mark", "--suspect", "them", "--pairs", "3", "--out", "b.zip")
     found = verify(suspect="model.skops", code=3)
     assert "needs 20 innocent models to compare with, and 0 were given" in found["sentence"]
+
+
+def test_dataset_inference_convicts_by_walks_that_were_committed_to(dated) -> None:
+    """Rows with classes that nobody can guess, so that only who was trained on them knows them."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((23, 120, 6)), rng.integers(4, size=(23, 120))
+    np.savez("train.npz", x=x[-1], y=y[-1])
+    np.savez("test.npz", x=x[-2], y=y[-2])
+    names = [*(f"other{i}.skops" for i in range(21)), "model.skops"]
+    for i, name in enumerate(names):
+        rows = -1 if name == "model.skops" else i
+        skops_io.dump(DecisionTreeClassifier(random_state=i).fit(x[rows], y[rows]), name)
+    answer("watermark", "mint", "dataset_inference(rows=60)", *VICTIM, "--out", "mark")
+    answer("watermark", "commit", "mark", "--token", "token.tsr", "--roots", "roots.pem")
+    answer("watermark", "bundle", "mark", "--suspect", "them", "--nonce", "n", "--pairs", "300", "--out", "b.zip")
+    innocent = [word for name in names[:20] for word in ("--innocent", name)]
+    found = verify(*innocent, "--nonce", "n", suspect="model.skops")
+    assert (found["verdict"], found["evidence"]["accused"]) == ("derived", 0)
+    assert "upper bounds of 20 innocent models" in Path("portcullis-verify/certificate.html").read_text()
+    verify(*innocent, "--nonce", "n", "--out", "again", suspect="other20.skops", code=1)
+    answer("watermark", "rotate", "mark", *VICTIM, "--out", "mark-2")
+    from portcullis_ml.court.commitment import Mark
+
+    old, new = (Mark(Path(name)).key().x for name in ("mark", "mark-2"))
+    assert not (old[:, None] == new[None]).all(axis=2).any()
 
 
 @pytest.mark.parametrize(("pairs", "few"), [(2, True), (90, False)])

@@ -12,6 +12,7 @@ PROTOCOLS = Catalog(
     "bench",
     {
         "canaries": "portcullis_ml.bench.protocols.canaries:canaries",
+        "dataset-inference": "portcullis_ml.bench.protocols.dataset_inference:dataset_inference",
         "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
