@@ -185,6 +185,7 @@ SETUPS = {
     "backdoor": Setup("backdoor(n=40)"),
     "conferrable": Setup(
         "conferrable(n=60, copies=2, epochs=40)", reference=tuple(innocent(10_000 + i) for i in range(20))
+    ),
     "dataset_inference": Setup(
         "dataset_inference(rows=120, steps=1)",
         reference=tuple(innocent(10_000 + i) for i in range(20)),
