@@ -43,7 +43,7 @@ VERBS = [
     "replay",
     "demo",
     "list",
-    *(f"watermark {verb}" for verb in ("keygen", "mint", "embed", "commit", "bundle", "rotate", "list")),
+    *(f"watermark {verb}" for verb in ("keygen", "mint", "embed", "commit", "bundle", "trace", "rotate", "list")),
     "verify",
     "bench",
 ]

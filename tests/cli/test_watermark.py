@@ -330,3 +330,14 @@ def test_a_key_that_could_never_convict_says_so_when_it_is_minted(files, pairs, 
     result = call("watermark", "mint", f"backdoor(n={pairs})", *VICTIM, "--out", "mark")
     assert result.exit_code == 0, result.output
     assert (f"{pairs} pairs are too few to show anything" in result.stdout) == few
+
+
+def test_a_conferrable_key_is_read_off_the_model_and_rotates_to_other_questions(files) -> None:
+    from portcullis_ml.court.commitment import Mark
+
+    small = "conferrable(n=12, copies=2, epochs=20)"
+    found = answer("watermark", "mint", small, *VICTIM, "--out", "mark")
+    assert 0 < found["pairs"] <= 12
+    answer("watermark", "rotate", "mark", *VICTIM, "--out", "mark-2")
+    old, new = (Mark(Path(name)).key().x for name in ("mark", "mark-2"))
+    assert not (old[:, None] == new[None]).all(axis=2).any()

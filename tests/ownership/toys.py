@@ -183,14 +183,14 @@ class Setup:
 
 SETUPS = {
     "backdoor": Setup("backdoor(n=40)"),
+    "conferrable": Setup(
+        "conferrable(n=60, copies=2, epochs=40)", reference=tuple(innocent(10_000 + i) for i in range(20))
+    ),
     "dataset_inference": Setup(
         "dataset_inference(rows=120, steps=1)",
         reference=tuple(innocent(10_000 + i) for i in range(20)),
         victim=lambda secret: Knows(private_rows(secret)),
         rows=lambda secret: (private_rows(secret), guessed(secret)),
-    ),
-    "conferrable": Setup(
-        "conferrable(n=60, copies=2, epochs=40)", reference=tuple(innocent(10_000 + i) for i in range(20))
     ),
     "dawn": Setup("dawn(rate=0.3, planes=24)", reference=tuple(innocent(10_000 + i) for i in range(20))),
     "known_errors": Setup("known_errors(n=60)", reference=tuple(innocent(10_000 + i) for i in range(20))),
