@@ -12,9 +12,11 @@ PROTOCOLS = Catalog(
     "bench",
     {
         "canaries": "portcullis_ml.bench.protocols.canaries:canaries",
+        "chain-faces": "portcullis_ml.bench.protocols.chain_faces:chain_faces",
         "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
+        "inversion": "portcullis_ml.bench.protocols.inversion:inversion",
         "mad": "portcullis_ml.bench.protocols.defended:mad",
         "memorization": "portcullis_ml.bench.protocols.memorization:memorization",
         "misinformation": "portcullis_ml.bench.protocols.defended:misinformation",
