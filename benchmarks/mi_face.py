@@ -6,9 +6,9 @@
 All sides invert the same small convolutional network (digits enlarged to 28x28) from zero by the same step along the
 gradient of the class's probability. ART's stop rule is turned round, so a threshold of 1 makes it go on to the end;
 ours is asked for a confidence of 1 and looks back over all steps, so that it goes on as well. The bare loop descends
-all classes at once in plain PyTorch and keeps nothing. ART is timed as it comes, one class at a time, and with all in one
-batch. Times are processor seconds of one thread for the inversion alone, each in a process of its own, by turns; ratios
-are paired, means with 95% t intervals over the repeats.
+all classes at once in plain PyTorch and keeps nothing. ART is timed as it comes, one class at a time, and with all
+in one batch. Times are processor seconds of one thread for the inversion alone, each in a process of its own, by
+turns; ratios are paired, means with 95% t intervals over the repeats.
 """
 
 from __future__ import annotations
