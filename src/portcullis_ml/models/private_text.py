@@ -94,7 +94,7 @@ class PrivateCharacterLearner(CharacterLearner):
         for start in range(0, len(codes), CHUNK):
             rows = slice(start, start + CHUNK)
             each = document_gradients(module, codes[rows, : int(lengths[rows].max())], lengths[rows])
-            norms = torch.sqrt(sum(g.flatten(1).square().sum(1) for g in each))
+            norms = torch.stack([g.flatten(1).square().sum(1) for g in each]).sum(0).sqrt()
             weight = torch.ones_like(norms) if self.clip is None else (self.clip / norms).clamp(max=1.0)
             for part, g in zip(total, each, strict=True):
                 part += torch.einsum("b,b...->...", weight, g)
@@ -140,7 +140,8 @@ def document_gradients(module: Gru, codes: Tensor, lengths: Tensor) -> list[Tens
     One pass over all documents gives the gradients at the inputs of every linear map, character by character; what a
     document adds to a matrix is their product with what went in, summed over its characters.
     """
-    gru, size = module.gru, module.head.out_features
+    gru: Any = module.gru
+    size = module.head.out_features
     weights = [w.detach() for w in (gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0)]
     inputs, goals = codes[:, :-1], codes[:, 1:]
     n, t = inputs.shape
