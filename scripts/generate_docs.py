@@ -31,6 +31,7 @@ WINGS = {
     "ownership": "Ownership",
     "privacy": "Privacy attacks",
     "sequences": "Attacks on models of text",
+    "hidden_data": "Data hidden in models",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
 VERBS = [

@@ -21,6 +21,7 @@ WINGS = {
     "ownership": "portcullis_ml.ownership:CATALOG",
     "privacy": "portcullis_ml.privacy:CATALOG",
     "sequences": "portcullis_ml.sequences:CATALOG",
+    "hidden_data": "portcullis_ml.hidden_data:CATALOG",
     "explainers": "portcullis_ml.models.explain:EXPLAINERS",
     "learners": "portcullis_ml.models.learners:LEARNERS",
     "networks": "portcullis_ml.models.networks:NETWORKS",

@@ -28,6 +28,7 @@ PROTOCOLS = Catalog(
         "ood-filter": "portcullis_ml.bench.protocols.defended:ood_filter",
         "prada-gtsrb": "portcullis_ml.bench.protocols.prada:gtsrb",
         "prada-mnist": "portcullis_ml.bench.protocols.prada:mnist",
+        "remember": "portcullis_ml.bench.protocols.remember:remember",
         "tramer-ensembles": "portcullis_ml.bench.protocols.tramer:ensembles",
         "tramer-features": "portcullis_ml.bench.protocols.tramer:features",
         "tramer-labels": "portcullis_ml.bench.protocols.tramer:labels",
