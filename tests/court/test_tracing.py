@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import Key
 from portcullis_ml.core.types import Array, Interface, Model, Rows
 from portcullis_ml.court.naming import References, Source, holm
-from portcullis_ml.court.tracing import trace
+from portcullis_ml.court.tracing import source_of, trace
 from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.ownership._counted import at_most
 from portcullis_ml.ownership.backdoor import Backdoor
+from portcullis_ml.ownership.dataset_inference import DatasetInference
 from portcullis_ml.ownership.dawn import Dawn, DawnMarks
 
 API = Interface(input_shape=(6,), n_classes=4)
@@ -150,3 +154,9 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_a_key_that_marks_nobody_is_refused_before_a_pair_of_it_is_used() -> None:
+    mark: Any = SimpleNamespace(key=lambda: None, published=lambda: SimpleNamespace(scheme=DatasetInference()))
+    with pytest.raises(NotApplicable, match=r"The key of ada is of dataset_inference, which .* marks nobody's copy"):
+        source_of("ada", mark, "them", 10, at="2026-01-01T00:00:00Z")

@@ -23,7 +23,7 @@ from portcullis_ml.court.commitment import Mark, Published
 from portcullis_ml.court.log import Log, chosen
 from portcullis_ml.court.naming import Finding, References, Source
 from portcullis_ml.court.verdict import asked, in_order
-from portcullis_ml.ownership._counted import at_most
+from portcullis_ml.ownership._counted import Counted, at_most
 
 __all__ = ["Trace", "check_apart", "source_of", "trace", "unfit"]
 
@@ -169,6 +169,11 @@ def source_of(name: str, mark: Mark, suspect: str, pairs: int, *, at: str) -> So
     As many as were never shown, where those are fewer. InputError where an earlier trace asked for another number.
     """
     key, published = mark.key(), mark.published()
+    if not isinstance(published.scheme, Counted):
+        raise NotApplicable(
+            f"The key of {name} is of {published.scheme.name}, which compares rows and marks nobody's copy. Trace keys "
+            "of schemes that count marked answers, such as backdoor and dawn."
+        )
 
     def traced(log: Log) -> list[Any]:
         return [e for e in log.of_kind("shown") if (e.get("suspect"), e.get("nonce")) == (suspect, NONCE)]
