@@ -16,6 +16,7 @@ PROTOCOLS = Catalog(
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
         "mad": "portcullis_ml.bench.protocols.defended:mad",
+        "membership": "portcullis_ml.bench.protocols.membership:membership",
         "memorization": "portcullis_ml.bench.protocols.memorization:memorization",
         "misinformation": "portcullis_ml.bench.protocols.defended:misinformation",
         "monitor": "portcullis_ml.bench.protocols.monitor:monitor",
