@@ -31,6 +31,7 @@ WINGS = {
     "ownership": "Ownership",
     "privacy": "Privacy attacks",
     "sequences": "Attacks on models of text",
+    "hidden_data": "Data hidden in models",
 }
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
 VERBS = [
@@ -43,7 +44,7 @@ VERBS = [
     "replay",
     "demo",
     "list",
-    *(f"watermark {verb}" for verb in ("keygen", "mint", "embed", "commit", "bundle", "rotate", "list")),
+    *(f"watermark {verb}" for verb in ("keygen", "mint", "embed", "commit", "bundle", "trace", "rotate", "list")),
     "verify",
     "bench",
 ]

@@ -16,7 +16,18 @@ import portcullis_ml
 from portcullis_ml.catalog import Catalog, resolve
 
 SRC = Path(portcullis_ml.__file__).parent
-WINGS = {"extraction", "defenses", "detectors", "recipes", "hardening", "ownership", "privacy", "sequences", "measures"}
+WINGS = {
+    "extraction",
+    "defenses",
+    "detectors",
+    "recipes",
+    "hardening",
+    "ownership",
+    "privacy",
+    "sequences",
+    "hidden_data",
+    "measures",
+}
 MAY_IMPORT = {
     "core": {"core"},
     "models": {"core", "models"},

@@ -240,3 +240,13 @@ def test_a_copy_is_inverted_and_what_comes_back_is_judged_by_class(here, tmp_pat
     assert link["outcome"] == "done"
     assert link["measures"]["nearest_mean"].n == 3
     assert "leak" not in link["notes"]  # a typical input of a class is no training row
+
+
+def test_a_chain_may_name_risks_and_carries_examples_both_ways(here, tmp_path):
+    words = ("membership", "inversion(iterations=20)", "evasion(steps=2)", "evasion(goal=untargeted, steps=2)")
+    cell = cell_for(here, attack_named("equation_solving"), budget=60, then=tuple(link_named(w) for w in words))
+    record = run(here, tmp_path, cell)
+    assert [(x["name"], x["outcome"]) for x in record.then] == [
+        ("loss_threshold", "done"), ("mi_face", "done"), ("evasion", "done"), ("evasion", "done")
+    ]  # fmt: skip
+    assert [x["notes"]["goal"] for x in record.then[2:]] == ["targeted", "untargeted"]

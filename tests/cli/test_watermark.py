@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
 from typer.testing import CliRunner
 
 from portcullis_ml.cli.app import app
@@ -299,8 +300,44 @@ def test_known_errors_marks_nothing_and_is_committed_to_like_a_mark(files, dated
     assert "needs 20 innocent models to compare with, and 0 were given" in found["sentence"]
 
 
+def test_dataset_inference_convicts_by_walks_that_were_committed_to(dated) -> None:
+    """Rows with classes that nobody can guess, so that only who was trained on them knows them."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((23, 120, 6)), rng.integers(4, size=(23, 120))
+    np.savez("train.npz", x=x[-1], y=y[-1])
+    np.savez("test.npz", x=x[-2], y=y[-2])
+    names = [*(f"other{i}.skops" for i in range(21)), "model.skops"]
+    for i, name in enumerate(names):
+        rows = -1 if name == "model.skops" else i
+        skops_io.dump(DecisionTreeClassifier(random_state=i).fit(x[rows], y[rows]), name)
+    answer("watermark", "mint", "dataset_inference(rows=60)", *VICTIM, "--out", "mark")
+    answer("watermark", "commit", "mark", "--token", "token.tsr", "--roots", "roots.pem")
+    answer("watermark", "bundle", "mark", "--suspect", "them", "--nonce", "n", "--pairs", "300", "--out", "b.zip")
+    innocent = [word for name in names[:20] for word in ("--innocent", name)]
+    found = verify(*innocent, "--nonce", "n", suspect="model.skops")
+    assert (found["verdict"], found["evidence"]["accused"]) == ("derived", 0)
+    assert "upper bounds of 20 innocent models" in Path("portcullis-verify/certificate.html").read_text()
+    verify(*innocent, "--nonce", "n", "--out", "again", suspect="other20.skops", code=1)
+    answer("watermark", "rotate", "mark", *VICTIM, "--out", "mark-2")
+    from portcullis_ml.court.commitment import Mark
+
+    old, new = (Mark(Path(name)).key().x for name in ("mark", "mark-2"))
+    assert not (old[:, None] == new[None]).all(axis=2).any()
+
+
 @pytest.mark.parametrize(("pairs", "few"), [(2, True), (90, False)])
 def test_a_key_that_could_never_convict_says_so_when_it_is_minted(files, pairs, few) -> None:
     result = call("watermark", "mint", f"backdoor(n={pairs})", *VICTIM, "--out", "mark")
     assert result.exit_code == 0, result.output
     assert (f"{pairs} pairs are too few to show anything" in result.stdout) == few
+
+
+def test_a_conferrable_key_is_read_off_the_model_and_rotates_to_other_questions(files) -> None:
+    from portcullis_ml.court.commitment import Mark
+
+    small = "conferrable(n=12, copies=2, epochs=20)"
+    found = answer("watermark", "mint", small, *VICTIM, "--out", "mark")
+    assert 0 < found["pairs"] <= 12
+    answer("watermark", "rotate", "mark", *VICTIM, "--out", "mark-2")
+    old, new = (Mark(Path(name)).key().x for name in ("mark", "mark-2"))
+    assert not (old[:, None] == new[None]).all(axis=2).any()

@@ -183,7 +183,7 @@ def test_a_false_claim_has_a_verdict_of_its_own(case: Case) -> None:
 
 def test_numbers_are_no_answers_of_a_classifier(case: Case) -> None:
     with pytest.raises(InputError, match="it gives numbers"):
-        court._in_order(Answer(None, np.zeros((2, 1))), None)
+        court.in_order(Answer(None, np.zeros((2, 1))), None)
 
 
 class Unreliable(MeteredOracle):

@@ -59,8 +59,8 @@ def test_of_many_some_are_drawn_and_only_those_are_opened(tmp_path: Path, monkey
         (tmp_path / str(i % 5)).mkdir(exist_ok=True)
         red((4, 4)).save(tmp_path / str(i % 5) / f"{i:02}.png")
     opened: list[int] = []
-    plain = pictures._decoded
-    monkeypatch.setattr(pictures, "_decoded", lambda *a: opened.append(1) or plain(*a))  # type: ignore[func-returns-value]
+    plain = pictures.decoded
+    monkeypatch.setattr(pictures, "decoded", lambda *a: opened.append(1) or plain(*a))  # type: ignore[func-returns-value]
     found = read_pictures(tmp_path, (4, 4), most=20)
     assert (len(found.x), found.found, len(opened)) == (20, 50, 20)
     assert len(set(found.groups[:10])) > 2  # the first rows are of several folders

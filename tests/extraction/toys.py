@@ -29,6 +29,7 @@ from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.d_dae import DDae
 from portcullis_ml.extraction.equation_solving import EquationSolving
 from portcullis_ml.extraction.feature_extraction import FeatureExtraction
+from portcullis_ml.extraction.functional_equivalence import FunctionalEquivalence
 from portcullis_ml.extraction.gradient_matching import GradientMatching
 from portcullis_ml.extraction.in_distribution import InDistribution
 from portcullis_ml.extraction.jacobian import Jacobian
@@ -44,6 +45,7 @@ from portcullis_ml.models.binned import BinnedLinear, Block
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.kernel import KernelRegression
 from portcullis_ml.models.ovr import OneVsRest
+from portcullis_ml.models.relu import ReluNetwork
 from portcullis_ml.models.sklearn import SklearnModel
 from portcullis_ml.models.tree import TreeModel, grow_tree
 
@@ -96,6 +98,13 @@ def toy_victim(shape: tuple[int, ...] = (2, 3), n_classes: int = 3, seed: int = 
     rng = np.random.default_rng(seed)
     w = rng.normal(scale=scale, size=(n_classes, int(np.prod(shape))))
     return ToySoftmax(w, -w.sum(axis=1) / 2, shape)
+
+
+def toy_rectifiers(seed: int = 9) -> ReluNetwork:
+    """A network of four rectified units and three classes on the unit box."""
+    rng = np.random.default_rng(seed)
+    w = rng.normal(scale=2, size=(4, 4))
+    return ReluNetwork(w, -w.sum(axis=1) / 2, rng.normal(size=(2, 4)), np.zeros((2, 4)), np.zeros(2), 3)
 
 
 def toy_tree(leaves: int = 10, seed: int = 3) -> TreeModel:
@@ -385,6 +394,13 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         attack=Jacobian(direction="own_class", steps=5, of="logits", warm_start=True),
         budget=100,
         knowledge=Knowledge(seeds=inputs(12, 2), learner=ToyLearner()),
+    ),
+    "functional_equivalence": lambda: Setup(
+        attack=FunctionalEquivalence(patience=4, held_out=5),
+        budget=400,
+        victim=toy_rectifiers(),
+        least=6,
+        blocked_after=20,
     ),
     "kernel": lambda: Setup(
         attack=Kernel(representers=4, iterations=100),

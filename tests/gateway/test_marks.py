@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import stat
 import threading
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.gateway.harness import KEYS, policy_text, running, served_of
-from tests.gateway.test_server import MODEL, QUOTA, process
+from tests.gateway.harness import KEYS, gate, policy_text, running, served_of
+from tests.gateway.test_server import MODEL, QUOTA, fetch, process
 from typer.testing import CliRunner
 
 from portcullis_ml.cli.app import app
@@ -116,3 +117,68 @@ def test_bad_states_are_refused_in_a_sentence(tmp_path: Path) -> None:
         path.write_text(policy_text(MODEL, upstream, tmp_path, DAWN))
         with process(path), pytest.raises(PortcullisError, match="a file that no other process uses"):
             remembered(read_policy(path), "dawn")
+
+
+def asked(folder: Path, top: str = "", rows: int = 40) -> tuple[dict[str, int], dict[str, str]]:
+    """(wrong answers of each client who asked so many different questions, the dashboard's pages); a log is kept."""
+    path, wrong = folder / "p.toml", dict.fromkeys(CLIENTS, 0)
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        path.write_text(
+            policy_text(MODEL, upstream, folder, DAWN, f'[log]\npath = "{folder}/log"\nqueries = true\n', top)
+        )
+        with gate(read_policy(path)) as server:
+            rng = np.random.default_rng(0)
+            for client, n in zip(CLIENTS, (rows, rows // 4), strict=True):
+                for x in rng.uniform(-3, 3, (n, 4)):
+                    wrong[client] += label_of(server.url, client, x) != MODEL.scores(x[None]).argmax()
+            paths = {"all": "/", **{client: f"/client?name={client}" for client in CLIENTS}}
+            token = server.admin.state.token
+            pages = {name: fetch(server.admin_url + where, token)[1] for name, where in paths.items()}
+    return wrong, pages
+
+
+def test_the_dashboard_shows_each_clients_marks_and_their_share(tmp_path: Path) -> None:
+    wrong, pages = asked(tmp_path)
+    rows = {name: row for row in re.findall(r"<tr.*?</tr>", pages["all"]) for name in CLIENTS if f">{name}</a>" in row}
+    for client, n in zip(CLIENTS, (40, 10), strict=True):
+        assert wrong[client] > 0
+        share = f"{100 * wrong[client] / n:.2g}%"
+        assert f'<td class="n">{wrong[client]} <small>{share}</small></td>' in rows[client]
+        assert (
+            f"Marked questions: {wrong[client]}. Of the rows answered, {share} carried a mark (0-dawn)."
+            in pages[client]
+        )
+
+
+def test_where_nothing_is_enforced_the_dashboard_says_what_would_have_been_marked(tmp_path: Path) -> None:
+    wrong, pages = asked(tmp_path, 'mode = "observe"')
+    assert set(wrong.values()) == {0}
+    assert "% would have carried a mark (0-dawn)." in pages["alice"]
+    assert "Marked questions: 0." not in pages["alice"]
+
+
+def test_a_replay_says_which_client_got_which_marks(tmp_path: Path) -> None:
+    wrong, _ = asked(tmp_path)
+    command = ["replay", str(tmp_path / "log"), "--policy", str(tmp_path / "p.toml")]
+    told = CliRunner().invoke(app, [*command, "--marks", "--json"])
+    tree = json.loads(told.stdout)
+    assert tree["different"] == []
+    states = remembered(read_policy(tmp_path / "p.toml"), "dawn")
+    for client, n in zip(CLIENTS, (40, 10), strict=True):
+        fate, marks = tree["clients"][client], tree["marks"][client]
+        assert (fate["marks"], fate["share_marked"]) == (wrong[client], wrong[client] / n)
+        assert [(m["stage"], m["label"], m["x"]) for m in marks] == [
+            ("0-dawn", int(label), x.tolist()) for label, x in zip(states[client].labels, states[client].x, strict=True)
+        ]
+    assert "marks" not in json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    lines = CliRunner().invoke(app, [*command, "--marks"]).stdout.splitlines()
+    listed = [line for line in lines if line.startswith("alice  ")]
+    assert len(listed) == wrong["alice"]
+    assert f"UTC  class {states['alice'].labels[0]}  [{states['alice'].x[0, 0]:.4g}, " in listed[0]
+
+
+def test_a_replay_without_a_stage_that_marks_says_so(tmp_path: Path) -> None:
+    asked(tmp_path, rows=4)
+    (tmp_path / "q.toml").write_text(policy_text(MODEL, "http://127.0.0.1:9", tmp_path, QUOTA))
+    told = CliRunner().invoke(app, ["replay", str(tmp_path / "log"), "--policy", str(tmp_path / "q.toml"), "--marks"])
+    assert 'No stage of this policy marks answers: a [[guard]] with unit = "dawn" does.' in told.stdout

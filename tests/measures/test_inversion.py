@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from portcullis_ml.measures.inversion import inversion_measures, means_and_nearest
+from portcullis_ml.measures.inversion import inversion_measures, likeness, means_and_nearest
 
 RNG = np.random.default_rng(0)
 SHAPES = RNG.random((3, 4, 4))
@@ -33,3 +33,15 @@ def test_the_nearest_row_and_the_mean_are_those_of_a_plain_search():
 def test_a_flat_picture_resembles_nothing_and_raises_nothing():
     found = inversion_measures(np.zeros((1, 4, 4)), np.array([2]), X, Y, None)
     assert found["nearest_mean"].value == 0
+
+
+def test_likeness_says_how_near_the_own_class_is_and_how_near_the_others_are():
+    means = np.stack([X[Y == c].mean(axis=0) for c in range(3)])
+    r = np.corrcoef(np.concatenate([SHAPES, means]).reshape(6, -1))[:3, 3:]
+    found = likeness(SHAPES, np.arange(3), X, Y)
+    assert found["own_mean"].value == pytest.approx(np.diag(r).mean())
+    assert found["other_means"].value == pytest.approx((r.sum() - np.trace(r)) / 6)
+    assert found["nearest_row"].value == 1
+    turned = likeness(SHAPES[[1, 2, 0]], np.arange(3), X, Y)
+    assert turned["nearest_row"].value == 0
+    assert turned["own_mean"].value < found["own_mean"].value

@@ -20,7 +20,8 @@ from portcullis_ml.models import auto_pictures
 from portcullis_ml.models.auto_pictures import COPIES, AutoPictures, PictureModel
 from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.load import load_model, save_model
-from portcullis_ml.models.picture_training import Recipe, augmented, one_cycle, train_network
+from portcullis_ml.models.picture_training import Recipe, augmented, train_network
+from portcullis_ml.models.schedules import rate_at
 from portcullis_ml.models.torch import TorchLearner
 
 
@@ -191,7 +192,7 @@ def test_shifts_move_whole_pictures_and_mirrors_turn_them() -> None:
 
 
 def test_the_rate_rises_for_a_quarter_and_falls_to_nothing() -> None:
-    rates = [one_cycle(done) for done in (0.0, 0.125, 0.25, 0.625, 1.0)]
+    rates = [rate_at("one_cycle", done) for done in (0.0, 0.125, 0.25, 0.625, 1.0)]
     assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 

@@ -37,7 +37,17 @@ def test_it_learns_digits(digits, network):
     assert (model.scores(digits.x_test).argmax(axis=1) == digits.y_test).mean() > 0.85
 
 
-@pytest.mark.parametrize("settings", [{}, {"dropout": 0.5}, {"optimizer": "sgd"}, {"patience": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"dropout": 0.5},
+        {"optimizer": "sgd"},
+        {"patience": 1},
+        {"optimizer": "adamw", "schedule": "one_cycle", "weight_decay": 0.1, "shift": 1, "mirror": True},
+        {"schedule": "cosine"},
+    ],
+)
 def test_same_rng_same_model_and_another_rng_another(settings):
     x, t = rows()
     learner = TorchLearner(**QUICK, **settings)
@@ -107,6 +117,47 @@ def test_one_step_is_a_plain_pytorch_step():
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(stepped.module[2].weight, w - 0.5 * (p - t).T @ flat / 16, atol=1e-5)
     np.testing.assert_allclose(stepped.module[2].bias, b - 0.5 * (p - t).mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+def test_the_rate_follows_its_schedule_over_all_steps(schedule):
+    x, t = np.ones((4, 1)), np.tile([1.0, 0.0], (4, 1))
+    learner = TorchLearner(
+        network="prada_1_layer", epochs=12, optimizer="sgd", momentum=0.0, lr=1e-6, schedule=schedule
+    )
+    rates = []
+    plain = TorchLearner._one_epoch
+
+    def noted(self, module, optimizer, *rest):
+        plain(self, module, optimizer, *rest)
+        rates.append(optimizer.param_groups[0]["lr"] / 1e-6)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TorchLearner, "_one_epoch", noted)
+        learner.fit(x, t, rng=np.random.default_rng(0))
+    if schedule == "one_cycle":
+        assert rates[0] == pytest.approx((0.5 / 12) / 0.25)
+        assert np.argmax(rates) == 3
+    assert rates[-1] < 0.05
+    assert (np.diff(rates[3:]) < 0).all()
+    assert max(rates) <= 1
+
+
+def test_augmented_pictures_are_moved_and_mirrored_while_training_only(monkeypatch):
+    from portcullis_ml.models import torch as adapter
+
+    seen = []
+    plain = adapter.augmented
+    monkeypatch.setattr(adapter, "augmented", lambda x, *how: seen.append((len(x), *how)) or plain(x, *how))
+    x, t = rows(20)
+    model = TorchLearner(network="digits_cnn", epochs=2, batch=16, shift=1, mirror=True).fit(
+        x, t, rng=np.random.default_rng(0)
+    )
+    assert seen == [(16, 1, True), (4, 1, True)] * 2
+    model.scores(x)
+    assert len(seen) == 4
+    with pytest.raises(InputError, match=r"shift and mirror move pictures; rows of \(3,\) are none"):
+        TorchLearner(network="mlp", mirror=True).fit(np.ones((4, 3)), t[:4], rng=np.random.default_rng(0))
 
 
 def test_dropout_changes_training_and_not_prediction():
@@ -188,7 +239,11 @@ def test_a_module_with_dropout_answers_the_same_twice():
     ("settings", "sentence"),
     [
         ({"epochs": 0}, "TorchLearner.epochs must be an int of at least 1; got 0."),
-        ({"optimizer": "lbfgs"}, "TorchLearner.optimizer must be 'adam' or 'sgd'; got 'lbfgs'."),
+        ({"optimizer": "lbfgs"}, "TorchLearner.optimizer must be 'adam', 'adamw' or 'sgd'; got 'lbfgs'."),
+        ({"schedule": "steps"}, "TorchLearner.schedule must be one of constant, cosine, one_cycle; got 'steps'."),
+        ({"shift": -1}, "TorchLearner.shift must be an int of at least 0; got -1."),
+        ({"mirror": 1}, "TorchLearner.mirror must be True or False; got 1."),
+        ({"mixed": True}, "TorchLearner.mixed must be False unless the device is a GPU; got True."),
         ({"dropout": 1.0}, r"TorchLearner.dropout must be in \[0, 1\); got 1.0."),
         ({"patience": 0}, "TorchLearner.patience must be at least 1, or None; got 0."),
         ({"lr": float("nan")}, "TorchLearner.lr must be above 0; got nan."),

@@ -35,8 +35,8 @@ def marked(name: str, secret: bytes = SECRET) -> tuple[Key, Model, MarkLog]:
     """A key, a model that carries its mark (the victim itself where nothing is marked, a thief's exact copy where
     answers are), and the log. Another secret is that of another owner, who has another victim."""
     scheme, learner, rng = scheme_of(name), SETUPS[name].learner(), np.random.default_rng(0)
-    victim = innocent(sum(secret))
-    key = scheme.mint(secret, API, victim, (None, ROWS))
+    victim = SETUPS[name].victim(secret)
+    key = scheme.mint(secret, API, victim, SETUPS[name].rows(secret))
     if scheme.marks == "model":
         return key, scheme.embed(key, learner, ROWS, rng=rng), MarkLog()
     if scheme.marks == "nothing":
@@ -122,7 +122,7 @@ def test_a_flipped_bit_in_the_log_is_noticed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_key_is_a_function_of_its_secret_and_hides_it(name: str) -> None:
     scheme = scheme_of(name)
-    read = API, innocent(0), (None, ROWS)
+    read = API, SETUPS[name].victim(bytes(32)), SETUPS[name].rows(SECRET)
     one, other = scheme.mint(SECRET, *read), scheme.mint(bytes(32), *read)
     assert one.commit() == scheme.mint(SECRET, *read).commit() != other.commit()
     assert SECRET.hex() not in str(one.commit())
@@ -142,7 +142,7 @@ def test_another_owners_key_convicts_nobody(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scheme_marks_one_thing_and_says_so_of_the_other(name: str) -> None:
     scheme, learner = scheme_of(name), SETUPS[name].learner()
-    key = scheme.mint(SECRET, API, innocent(0), (None, ROWS))
+    key = scheme.mint(SECRET, API, SETUPS[name].victim(bytes(32)), SETUPS[name].rows(SECRET))
     ways = {
         "model": lambda: scheme.embed(key, learner, ROWS, rng=np.random.default_rng(0)),
         "answers": lambda: scheme.defense(key),

@@ -17,7 +17,7 @@ from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Labels, Learner, Model, Request, Rows
 from portcullis_ml.models.sklearn import SklearnLearner
 
-__all__ = ["API", "ROWS", "SETUPS", "Setup", "innocent"]
+__all__ = ["API", "ROWS", "SETUPS", "Knows", "Setup", "innocent", "private_rows"]
 
 API = Interface(input_shape=(4,), n_classes=5)
 RNG = np.random.default_rng(0)
@@ -40,6 +40,33 @@ class Innocent:
 
 def innocent(seed: int) -> Model:
     return Innocent(seed)
+
+
+class Knows:
+    """Answers as an innocent model does, but for what lies near the rows that it was trained on."""
+
+    input_shape = (4,)
+    n_classes = 5
+
+    def __init__(self, rows: Rows, seed: int = 99) -> None:
+        self.rows, self.otherwise = rows, Innocent(seed)
+
+    def scores(self, x: Array) -> Array:
+        assert self.rows.y is not None
+        apart = np.linalg.norm(x[:, None] - self.rows.x[None], axis=2)
+        near = np.eye(5)[self.rows.y[apart.argmin(axis=1)]]
+        return np.where(apart.min(axis=1)[:, None] < 0.2, near, self.otherwise.scores(x))
+
+
+def private_rows(secret: bytes) -> Rows:
+    """120 rows of an owner with labels that nobody can guess."""
+    rng = np.random.default_rng(list(secret))
+    return Rows(rng.random((120, 4)), rng.integers(5, size=120))
+
+
+def guessed(secret: bytes) -> Rows:
+    """120 more, which this owner's model has never seen."""
+    return private_rows(secret[::-1] + b"public")
 
 
 @dataclass(frozen=True)
@@ -144,15 +171,27 @@ class Served(Scheme[NoKey]):
 
 @dataclass(frozen=True)
 class Setup:
-    """The scheme's settings as words, a learner that copies what it is trained on, and the models to compare with."""
+    """The scheme's settings as words, a learner that copies what it is trained on, and the models to compare with;
+    the victim of the owner of a secret, and the rows that it was trained on and those that it was not."""
 
     words: str
     learner: Callable[[], Learner] = lambda: SklearnLearner(estimator="tree")
     reference: tuple[Model, ...] = ()
+    victim: Callable[[bytes], Model] = lambda secret: innocent(sum(secret))
+    rows: Callable[[bytes], tuple[Rows | None, Rows]] = lambda secret: (None, ROWS)
 
 
 SETUPS = {
     "backdoor": Setup("backdoor(n=40)"),
+    "conferrable": Setup(
+        "conferrable(n=60, copies=2, epochs=40)", reference=tuple(innocent(10_000 + i) for i in range(20))
+    ),
+    "dataset_inference": Setup(
+        "dataset_inference(rows=120, steps=1)",
+        reference=tuple(innocent(10_000 + i) for i in range(20)),
+        victim=lambda secret: Knows(private_rows(secret)),
+        rows=lambda secret: (private_rows(secret), guessed(secret)),
+    ),
     "dawn": Setup("dawn(rate=0.3, planes=24)", reference=tuple(innocent(10_000 + i) for i in range(20))),
     "known_errors": Setup("known_errors(n=60)", reference=tuple(innocent(10_000 + i) for i in range(20))),
     "trained toy": Setup("tests.ownership.toys:Trained"),

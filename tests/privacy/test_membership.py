@@ -21,7 +21,7 @@ from portcullis_ml.privacy.lira import likelihood_ratio
 
 from .toys import API, KNOWING, MEMBER, SETUPS, Memorizes, candidates, overfitted
 
-NAMES = sorted(set(SETUPS) - {"attribute_inference", "mi_face", "representers"})
+NAMES = sorted(set(SETUPS) - {"attribute_inference", "label_only_inversion", "mi_face", "representers"})
 SHOWN = {
     "probs": {},
     "rounded": {"decimals": 1},

@@ -93,6 +93,12 @@ SETUPS = {
     ),
     "gap": Setup("gap(batch=16)"),
     "label_only": Setup("label_only(batch=16, anchors=2, steps=3)", queries=60 + 60 * 6),
+    "label_only_inversion": Setup(
+        "label_only_inversion(samples=3, noises=(0.1, 0.2), hidden=8, latent=2, epochs=2, batch=16)",
+        SoftmaxRegression(9 * np.eye(4, 3), np.array([0, 0, 0, 3.0]), input_shape=(3,)),
+        Knowledge(pool=rng.random((40, 3))),
+        queries=40 + 4 * 3 * 3,
+    ),
     "lira": Setup("lira(batch=16, models=4)", knowledge=KNOWING),
     "loss_threshold": Setup("loss_threshold(batch=16)"),
     "mi_face": Setup(

@@ -28,10 +28,20 @@ from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Interface, Labels, Learner, Model
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
+from portcullis_ml.models.learners import learner_named
 from portcullis_ml.models.load import load_model, model_folder
 from portcullis_ml.models.networks import plain_network
 
-__all__ = ["Experiment", "ExperimentSpec", "explaining", "has_torch", "learner_for", "network_for", "victims_learner"]
+__all__ = [
+    "Experiment",
+    "ExperimentSpec",
+    "explaining",
+    "has_torch",
+    "learner_for",
+    "learner_said",
+    "network_for",
+    "victims_learner",
+]
 
 PROBED = 256  # test rows with which explanations are tried
 EPOCHS = 50  # of a network, unless said otherwise
@@ -149,6 +159,15 @@ def learner_for(
 
         return AutoPictures(epochs=epochs, device=device)
     return network_for(input_shape, epochs=epochs or EPOCHS, device=device)
+
+
+def learner_said(word: str, epochs: int | None, device: str) -> dict[str, Any]:
+    """The learner that somebody named, as a description."""
+    if epochs is not None:
+        raise ParameterError(
+            "--epochs", "left out beside --learner", epochs, "Write epochs=N in the learner's brackets."
+        )
+    return describe(learner_named(word, device))
 
 
 def network_for(input_shape: tuple[int, ...], *, epochs: int = EPOCHS, device: str = "cpu") -> Any:

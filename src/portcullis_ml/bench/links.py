@@ -36,7 +36,8 @@ __all__ = ["LINKS", "UNMETERED", "bare", "court", "follow", "link_named"]
 
 UNMETERED = 10**9  # queries: whoever holds a model asks it for nothing
 EVASION = {"evasion": "portcullis_ml.measures.transferability:Transfer"}
-LINKS = Catalog("privacy", dict(sorted({**ATTACKS, **PRIVACY, **EVASION}.items())), ATTACKS.presets)
+RISKS = {"membership": "loss_threshold", "inversion": "mi_face"}  # what a risk's name stands for
+LINKS = Catalog("privacy", dict(sorted({**ATTACKS, **PRIVACY, **EVASION}.items())), {**ATTACKS.presets, **RISKS})
 
 
 def link_named(word: str) -> dict[str, Any]:

@@ -37,13 +37,20 @@ def mark_of(cell: Cell, spec: ExperimentSpec) -> Mark | None:
         return None
     scheme: Scheme[Any] = SCHEMES.build(cell.mark)
     secret = derive(cell.seed, "mark key, not a secret", json.dumps(cell.mark, sort_keys=True)).bytes(32)
-    experiment = spec.load()
-    test = Rows(experiment.test_x, experiment.test_y)
-    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
-    key = scheme.mint(secret, experiment.interface, experiment.model, (trained, test))
+    experiment, key = spec.load(), _minted(spec, json.dumps(cell.mark), secret)
     if scheme.marks != "model":
         return Mark(scheme, key, experiment.model, scheme.defense(key) if scheme.marks == "answers" else None)
     return Mark(scheme, key, _trained(spec, json.dumps(cell.mark), cell.seed, secret))
+
+
+@lru_cache(maxsize=8)
+def _minted(spec: ExperimentSpec, mark: str, secret: bytes) -> Key:
+    """The key, once in a process for each mark and seed: some schemes train models to make one."""
+    experiment, scheme = spec.load(), SCHEMES.build(json.loads(mark))
+    test = Rows(experiment.test_x, experiment.test_y)
+    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
+    key: Key = scheme.mint(secret, experiment.interface, experiment.model, (trained, test))
+    return key
 
 
 @lru_cache(maxsize=2)

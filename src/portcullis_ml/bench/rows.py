@@ -20,13 +20,16 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Feature, Labels
 from portcullis_ml.data.pictures import holds_pictures, read_pictures
+from portcullis_ml.data.pools import open_pool
 from portcullis_ml.data.takes import NOTHING_KNOWN, Takes
 
 __all__ = ["LabelledRows", "as_taken", "one_table", "read_rows"]
 
 LIMIT = 2 * 2**30  # bytes, unpacked
+MOST = 20_000  # rows that are drawn from a larger pool on disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class LabelledRows:
     dropped    rows of the file that were left out because they lack a value, in the columns `lacking`
     eight_bit  whether the rows were whole numbers of 8 bits before they were scaled to [0, 1]
     groups     (n,) what the source itself sorts the rows by, where that is not the victim's classes: folders, say
+    files      whether they were decoded from files of pictures, to 0 to 1
     said       what the reader of these rows should know
     """
 
@@ -49,6 +53,7 @@ class LabelledRows:
     lacking: tuple[str, ...] = ()
     eight_bit: bool = False
     groups: np.ndarray | None = None
+    files: bool = False
     said: str = ""
 
     def __len__(self) -> int:
@@ -68,7 +73,13 @@ def read_rows(
     victim takes of a table, `shape` that of a picture, where files of pictures will do."""
     if shape is not None and path.exists() and holds_pictures(path):
         found = read_pictures(path, shape)
-        return LabelledRows(x=found.x, eight_bit=True, groups=found.groups, said=f"{path.name}: {found.sentence()}")
+        return LabelledRows(
+            x=found.x, eight_bit=True, groups=found.groups, files=True, said=f"{path.name}: {found.sentence()}"
+        )
+    if shape is not None and ":" in str(path) and not path.exists():
+        return _drawn(str(path), open_pool(str(path), shape))
+    if shape is not None and path.suffix == ".npy" and path.is_file() and len(np.load(path, mmap_mode="r")) > MOST:
+        return _drawn(path.name, open_pool(path, shape))
     if not path.is_file():
         raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
     if path.name.endswith((".csv", ".csv.gz")):
@@ -82,6 +93,14 @@ def read_rows(
     if not np.isfinite(rows.x).all():
         raise InputError(f"The {what} must be finite; {path.name} holds NaN or infinity. Drop those rows first.")
     return rows
+
+
+def _drawn(name: str, pool: Any) -> LabelledRows:
+    """`MOST` rows of a large pool, drawn at random; no other is read."""
+    drawn = np.sort(derive(0, "pictures").permutation(len(pool))[:MOST])
+    said = f"{name}: {len(drawn):,} of {len(pool):,} pictures were drawn."
+    groups = None if pool.groups is None else pool.groups[drawn]
+    return LabelledRows(x=pool[drawn], eight_bit=True, groups=groups, said=said)
 
 
 def _from_table(path: Path, target: str | None, part: str, takes: Takes) -> LabelledRows:

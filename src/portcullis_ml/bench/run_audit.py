@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for
+from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for, learner_said
 from portcullis_ml.bench.flags import FLAGS, of_run, raised
 from portcullis_ml.bench.grid import Plan
 from portcullis_ml.bench.links import link_named
@@ -62,6 +62,7 @@ class AuditOptions:
     precision: str | None = None  # of answers; the victim's own if not said
     seeds: int | None = None
     epochs: int | None = None  # of every copy
+    learner: str | None = None  # how copies are trained, as people write it
     privacy: tuple[str, ...] = ()  # attacks on the training data
     marks: tuple[str, ...] = ()  # ownership schemes
     then: tuple[str, ...] = ()  # what is done with every copy
@@ -81,6 +82,7 @@ class AuditOptions:
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
         self.named_attacks  # noqa: B018 (a wrong name is found out before anything is trained)
         self.named_units  # noqa: B018
+        self.named_learner  # noqa: B018
         regimes = checked_regimes(self.regimes or (("held_out",) if self.spec.outside else ("matched",)))
         object.__setattr__(self, "regimes", regimes)
         wanted = [needs_outside([*guard.stages, guard.hardening]) for guard in self.named_guards.values()]
@@ -103,6 +105,11 @@ class AuditOptions:
             "marks": by_name(self.marks, mark_named),
             "then": tuple(link_named(word) for word in self.then),
         }
+
+    @cached_property
+    def named_learner(self) -> Spec | None:
+        """What trains copies, where somebody said it."""
+        return None if self.learner is None else learner_said(self.learner, self.epochs, self.spec.device)
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -176,7 +183,7 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     shape = experiment.interface.input_shape
     network = describe(learner_for(shape, epochs=epochs, device=options.spec.device, gradients=True))
     chooser = describe(learner_for(shape, epochs=options.epochs, device=options.spec.device))
-    learner = network if options.transfer else chooser
+    learner = options.named_learner or (network if options.transfer else chooser)
     extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
@@ -310,6 +317,8 @@ def _thief(plan: Plan) -> str:
     learner = plan.learner or {}
     if str(learner.get("unit")).endswith((":AutoLearner", ":AutoPictures")):
         return "Every thief chooses what to train by answers set aside, unless they follow their copy's gradients."
+    if "backbone" in learner:
+        return f"Every thief who needs a learner starts from {learner['backbone']} ({learner['train']})."
     kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
     effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
     return f"Every thief who needs a learner trains {kind}{effort}."

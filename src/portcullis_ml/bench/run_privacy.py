@@ -40,9 +40,9 @@ from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Learner, Reveals
-from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.blind import blind_suspicion, classes_differ
 from portcullis_ml.measures.membership import membership_measures, needed_for
+from portcullis_ml.models.learners import learner_named
 from portcullis_ml.models.shadows import rows_to_train_on, save_shadows, train_shadows
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
@@ -101,7 +101,7 @@ def run_privacy(
     _enough(options, candidates)
     if options.on is not None:
         copy_for(experiment, options.on)
-    described = None if options.learner is None else describe(ATTACKS.build(options.learner))
+    described = None if options.learner is None else describe(learner_named(options.learner, options.spec.device))
     learner = learner_of(experiment, described, options.spec.device)
     shadows = _shadows(options, experiment, candidates, learner, out, training)
     cells = _cells(options, experiment, candidates, described, shadows)

@@ -11,6 +11,7 @@ import numpy as np
 from portcullis_ml.bench.rows import LabelledRows, one_table, read_rows
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature
+from portcullis_ml.data.pictures import as_pictures
 from portcullis_ml.data.schema import Corrections, read_schema
 from portcullis_ml.data.takes import Taken, Takes
 from portcullis_ml.models.known import KnownColumn, KnownVictim
@@ -87,6 +88,12 @@ def rows_of(
         )
     test, pool, train = one_table((test, pool, train), None if sources.schema is None else Path(sources.schema))
     assert test is not None
+    if pool is not None and pool.files:
+        pool = _as_tested(pool, test)
+    if pool is not None and pool.x.shape[1:] != test.x.shape[1:] and 4 in (pool.x.ndim, test.x.ndim):
+        x = as_pictures(pool.x, test.x.shape[1:])
+        said = f"The pool's pictures of {pool.x.shape[1:]} were laid out as {test.x.shape[1:]}, which the victim takes."
+        pool = replace(pool, x=x, said=" ".join(filter(None, [pool.said, said])))
     if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
         shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
         raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
@@ -99,6 +106,21 @@ def rows_of(
         test = _with_columns(test, every.reshape(len(every), -1))
     bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
     return test, pool, train, bounds, sentence
+
+
+def _as_tested(pool: LabelledRows, test: LabelledRows) -> LabelledRows:
+    """Pictures read from files, 0 to 1, in the range of the test rows. InputError where that is not one of pixels."""
+    least, greatest = float(test.x.min()), float(test.x.max())
+    if 0 <= least and greatest <= 1:
+        return pool
+    if least < 0 or greatest > 255:
+        raise InputError(
+            f"Pictures of a pool go from 0 to 1; the test rows go from {least:.3g} to {greatest:.3g}, so somebody "
+            "normalised them. Give test rows as pixels, and a victim that normalises them itself; or the pool as .npz, "
+            "normalised like the test rows."
+        )
+    said = "The pool's pictures go from 0 to 255, as the test rows do."
+    return replace(pool, x=pool.x * 255, said=" ".join(filter(None, [pool.said, said])))
 
 
 def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
@@ -20,7 +21,6 @@ from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Interface, Model, Reveals
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
-from portcullis_ml.models.auto import AutoLearner
 
 __all__ = [
     "Target",
@@ -107,8 +107,8 @@ def bindable(cell: Cell, experiment: Experiment) -> None:
 
 def knowledge_of(cell: Cell, experiment: Experiment) -> Knowledge:
     """What this cell's thief has: the pool, a few seeds drawn anew for every seed of the grid, and a learner."""
-    learner = None if cell.learner is None else ATTACKS.build(cell.learner)
-    if isinstance(learner, AutoLearner):
+    learner: Any = None if cell.learner is None else ATTACKS.build(cell.learner)
+    if hasattr(learner, "knowing"):
         learner = learner.knowing(experiment.interface)
     seeds = experiment.draw_seeds(
         int(cell.extra.get("seeds", 10 * experiment.interface.n_classes)), derive(cell.seed, "seeds")

@@ -12,7 +12,7 @@ from portcullis_ml.cli import options as o
 
 __all__ = ["audit"]
 
-THIEF, GRID, RESULT = "Who attacks", "Behind which defense", "What comes out"
+THIEF, GRID, RESULT = o.THIEF, "Behind which defense", "What comes out"
 
 
 def audit(
@@ -51,6 +51,7 @@ def audit(
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every copy.", rich_help_panel=THIEF)] = None,
+    learner: o.LearnerOption = None,
     defenses: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,6 +170,7 @@ def audit(
         precision=precision,
         seeds=seeds,
         epochs=epochs,
+        learner=learner,
         privacy=_words(privacy),
         then=_words(then),
         marks=_words(marks),

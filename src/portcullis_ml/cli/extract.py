@@ -36,6 +36,7 @@ def extract(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the copy; by the number of rows if not said.")
     ] = None,
+    learner: o.LearnerOption = None,
     seed: Annotated[int, typer.Option(help="Of everything that the attack draws.")] = 0,
     out: Annotated[Path, typer.Option(help="The folder for the surrogate and the transfer set.")] = Path(
         "portcullis-extract"
@@ -51,7 +52,7 @@ def extract(
 
     Every paid answer is on disk before the attack sees it: a killed run goes on with the same command.
     """
-    from portcullis_ml.bench.experiment import learner_for
+    from portcullis_ml.bench.experiment import learner_for, learner_said
     from portcullis_ml.bench.grid import Plan
     from portcullis_ml.bench.named import attack_named, by_name, guard_named
     from portcullis_ml.bench.run_audit import shown_as
@@ -68,6 +69,7 @@ def extract(
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
     shape = experiment.interface.input_shape
+    chooser = describe(learner_for(shape, epochs=epochs, device=device))
     shown = "probs" if answers == "leaves" else answers
     plan = Plan(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
@@ -77,7 +79,7 @@ def extract(
         defenses=by_name([defense], guard_named),
         budgets=[budget],
         seeds=[seed],
-        learner=describe(learner_for(shape, epochs=epochs, device=device)),
+        learner=learner_said(learner, epochs, device) if learner else chooser,
         gradients=describe(learner_for(shape, epochs=epochs, device=device, gradients=True)),
     )
     cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)

@@ -99,10 +99,13 @@ def next_key(old: Mark, secret: bytes, experiment: Experiment | None) -> tuple[P
         return published.scheme.mint(secret, published.interface), published.classes
     must_fit(published.vk.input_shape, published.vk.n_classes, experiment.interface)
     asked = {question_bytes(x) for x in before.x}
-    fresh = [i for i, x in enumerate(experiment.test_x) if question_bytes(x) not in asked]
-    test_y = None if experiment.test_y is None else experiment.test_y[fresh]
-    trained = None if experiment.train is None else Rows(experiment.train, experiment.train_y)
-    rows = (trained, Rows(experiment.test_x[fresh], test_y))
+
+    def fresh(x: Any, y: Any) -> Rows:
+        left = [i for i, row in enumerate(x) if question_bytes(row) not in asked]
+        return Rows(x[left], None if y is None else y[left])
+
+    trained = None if experiment.train is None else fresh(experiment.train, experiment.train_y)
+    rows = (trained, fresh(experiment.test_x, experiment.test_y))
     return published.scheme.mint(secret, published.interface, experiment.model, rows), published.classes
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CORES",
+    "THIEF",
     "AnswersOption",
     "DataOption",
     "DecimalsOption",
@@ -24,6 +25,7 @@ __all__ = [
     "IncompleteOption",
     "JobsOption",
     "KOption",
+    "LearnerOption",
     "OutsideOption",
     "PoolOption",
     "PrecisionOption",
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 CORES = os.cpu_count() or 2
-WHAT, HOW = "What is attacked", "How it runs"
+WHAT, THIEF, HOW = "What is attacked", "Who attacks", "How it runs"
 
 VictimOption = Annotated[
     str | None,
@@ -75,7 +77,8 @@ PoolOption = Annotated[
     typer.Option(
         "--pool",
         metavar="FILE",
-        help="The thief's own inputs: .npz with x, a .csv, or a folder or .zip of pictures.",
+        help="The thief's own inputs: .npz with x, .npy, a .csv, a folder or .zip of pictures, or module:object of a "
+        "data set.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -161,6 +164,15 @@ ExplainOption = Annotated[
 KOption = Annotated[int, typer.Option("--k", min=1, help="Scores shown with --answers top_k.", rich_help_panel=WHAT)]
 JobsOption = Annotated[
     int, typer.Option("--jobs", min=0, help="Processes at work; 0 works in this one.", rich_help_panel=HOW)
+]
+LearnerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--learner",
+        help='How copies are trained: "pretrained(train=last)"; see `portcullis list learners`. Chosen by the inputs '
+        "unless given; attacks that follow their copy's gradients keep a small network.",
+        rich_help_panel=THIEF,
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.", rich_help_panel=HOW)]
 

@@ -73,8 +73,7 @@ def privacy(
     learner: Annotated[
         str | None,
         typer.Option(
-            metavar="MODULE:CLASS",
-            help="How shadow models are trained; the victim's own way if not given.",
+            help="How shadow models are trained: see `portcullis list learners`. The victim's own way if not given.",
             rich_help_panel=ATTACKER,
         ),
     ] = None,

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from portcullis_ml.gateway.replay import Replayed
+    from portcullis_ml.gateway.state.marked import Mark
+
 __all__ = ["replay"]
+
+FIRST = 4  # inputs of a marked question that a line shows; --json has them all
 
 
 def replay(
     log: Annotated[str, typer.Argument(help="The query log: its folder, or one of its files.")],
     policy: Annotated[str, typer.Option(help="The policy to run over it.")],
     honest: Annotated[list[str] | None, typer.Option(help="A client known to be honest; repeat for more.")] = None,
+    marks: Annotated[bool, typer.Option("--marks", help="List every client's marked questions.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Who would have been stopped, when, and which honest clients hurt.
+    """Who would have been stopped, when, which honest clients hurt, and who got which marks.
 
     Example:  portcullis replay log/ --policy stricter.toml --honest alice
     """
@@ -39,14 +47,21 @@ def replay(
             "logged_under": found.logged_under,
             "clients": fates,
         }
+        if marks:
+            tree["marks"] = {name: [_plain(mark) for mark in held] for name, held in found.marks.items()}
         typer.echo(json.dumps(tree, indent=2))
         return
     table = Table("client", "rows", "refused then", "refused now", "changed then", "changed now", "alarm at row", "")
+    if found.marking:
+        table.add_column("marks")
     for name, fate in sorted(found.fates.items()):
         note = "honest, and hurt" if fate.hurt and name in (honest or []) else "stopped" if fate.hurt else ""
         numbers = (fate.rows, fate.was_refused, fate.refused, fate.was_altered, fate.altered, fate.stopped_row or "")
-        table.add_row(name, *map(str, numbers), note)
+        marked = [f"{fate.marks} ({100 * fate.share_marked:.2g}%)"] if found.marking else []
+        table.add_row(name, *map(str, numbers), note, *marked)
     Console().print(table)
+    if marks:
+        _list(found)
     same = "the same decisions" if not found.different else f"{len(found.different)} decided otherwise than logged"
     typer.echo(f"{found.requests} requests, {same}.")
     if found.logged_under:
@@ -54,3 +69,18 @@ def replay(
         typer.echo(
             f"The log was written under the policy {others}; this is {used.digest}: its text or artifacts differ."
         )
+
+
+def _plain(mark: Mark) -> dict[str, Any]:
+    return {"stage": mark.stage, "at": mark.at, "label": mark.label, "x": mark.x.tolist()}
+
+
+def _list(found: Replayed) -> None:
+    """A line for every marked question: whose, when, the class that was served, and where its inputs begin."""
+    if not found.marking:
+        typer.echo('No stage of this policy marks answers: a [[guard]] with unit = "dawn" does.')
+    for client, held in sorted(found.marks.items()):
+        for mark in held:
+            at = datetime.fromtimestamp(mark.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            begins = ", ".join(f"{v:.4g}" for v in mark.x[:FIRST]) + (", ..." if len(mark.x) > FIRST else "")
+            typer.echo(f"{client}  {at} UTC  class {mark.label}  [{begins}]")

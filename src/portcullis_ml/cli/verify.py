@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,35 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import suspects as s
 
 if TYPE_CHECKING:
-    from portcullis_ml.bench.ledger import FileLedger
     from portcullis_ml.core.errors import PortcullisError
     from portcullis_ml.core.oracle import MeteredOracle
-    from portcullis_ml.core.types import Interface, Model
     from portcullis_ml.court.bundle import Bundle
     from portcullis_ml.court.timestamp import Anchor
     from portcullis_ml.court.verdict import Verdict
 
 __all__ = ["verify"]
 
-UNFIT = (
-    200,
-    400,
-    413,
-    415,
-    422,
-)  # answers of another kind, and refusals of the question: not of the client or its rate
-
 
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="What `portcullis watermark bundle` wrote.")],
-    suspect: Annotated[
-        str, typer.Option(metavar="URL|FILE|MODULE:OBJECT", help="The suspect: an API, or a model in your hands.")
-    ],
-    authorized_by: Annotated[
-        str | None, typer.Option(help="Who allowed you to ask the suspect, in writing; kept with the verdict.")
-    ] = None,
+    suspect: s.SuspectOption,
+    authorized_by: s.AuthorizedOption = None,
     released: Annotated[
         str | None, typer.Option(metavar="DATE", help="When the suspect was released: the key must be older.")
     ] = None,
@@ -52,21 +38,13 @@ def verify(
     owner: Annotated[
         Path | None, typer.Option(metavar="FILE.pub", help="The owner's public key: the bundle must be signed by it.")
     ] = None,
-    innocent: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE|MODULE:OBJECT", help="A model that owes the owner nothing; any number of times."),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="The suspect's classes in its own order, if it has another.")
-    ] = None,
-    protocol: Annotated[str, typer.Option(help="How an API is spoken to: v2, v1, invocations or mapping.")] = "v2",
-    model: Annotated[str, typer.Option(help="The suspect's name at its API.")] = "model",
+    innocent: s.InnocentOption = None,
+    classes: s.ClassOrderOption = None,
+    protocol: s.ProtocolOption = "v2",
+    model: s.ModelOption = "model",
     answers: o.AnswersOption = "probs",
-    key_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The API key to send, in a file; it is never on the command line."),
-    ] = None,
-    per_second: Annotated[float | None, typer.Option(min=0.001, help="Rows asked a second at most.")] = None,
+    key_file: s.ApiKeyOption = None,
+    per_second: s.PerSecondOption = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers, verdict and certificate are kept.")] = Path(
         "portcullis-verify"
     ),
@@ -84,7 +62,7 @@ def verify(
     """
     from portcullis_ml.core.errors import NotApplicable, ProofError, Unreachable
     from portcullis_ml.court.bundle import Bundle, summary
-    from portcullis_ml.court.verdict import false
+    from portcullis_ml.court.verdict import AGAIN, false
 
     about: dict[str, Any] = {}
     try:
@@ -99,12 +77,13 @@ def verify(
         about |= {"suspect_asked": suspect, "authorized_by": authorized_by}
         for name in ("verdict.json", "certificate.html"):
             (out / name).unlink(missing_ok=True)  # if this run breaks off, nobody takes an older verdict for its own
-        with ExitStack() as held, _said_how_it_goes_on():
-            ledger = held.enter_context(_ledger(found, suspect, answers, out))
+        asked = s.Suspect(
+            address=suspect, answers=answers, out=out, authorized_by=authorized_by, protocol=protocol, model=model,
+            key_file=key_file, per_second=per_second,
+        )  # fmt: skip
+        with ExitStack() as held, s.said_how_it_goes_on():
             try:
-                oracle = _oracle(
-                    held, found, suspect, ledger, authorized_by, protocol, model, answers, key_file, per_second
-                )  # fmt: skip
+                oracle = asked.oracle(held, found.sha256, found.published.interface, rows=len(found.openings) + AGAIN)
                 verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
             except (NotApplicable, Unreachable) as error:
                 verdict = _unfit(error, anchor)
@@ -161,100 +140,9 @@ def _unfit(error: PortcullisError, anchor: Anchor) -> Verdict:
 
     if not isinstance(error, Unreachable):
         return unfit(error, anchor)
-    if error.status not in UNFIT:
+    if error.status not in s.UNFIT:
         raise error
     return unfit(type(error)(f"The suspect does not answer as a model of the key's interface. {error}"), anchor)
-
-
-@contextmanager
-def _said_how_it_goes_on() -> Iterator[None]:
-    """A suspect that cannot be reached any more is said so with what to do."""
-    from portcullis_ml.core.errors import Unreachable
-
-    try:
-        yield
-    except Unreachable as error:
-        rest = "Answers so far are kept and not asked for again. Run the same command, perhaps with --per-second."
-        raise Unreachable(f"{error} {rest}", status=error.status) from error
-
-
-def _ledger(bundle: Bundle, suspect: str, answers: str, out: Path) -> FileLedger:
-    """The suspect's answers on disk: what was answered once is never asked again."""
-    import hashlib
-
-    from portcullis_ml.bench.ledger import FileLedger
-
-    name = hashlib.sha256(f"{bundle.sha256} {suspect} {answers}".encode()).hexdigest()[:16]
-    return FileLedger(out / f"answers-{name}.ledger", columns=bundle.published.vk.n_classes)
-
-
-def _oracle(
-    held: ExitStack,
-    bundle: Bundle,
-    suspect: str,
-    ledger: FileLedger,
-    authorized_by: str | None,
-    protocol: str,
-    model: str,
-    answers: str,
-    key_file: Path | None,
-    per_second: float | None,
-) -> MeteredOracle:
-    """The suspect: an API, whose connection is closed with `held`, or a model in a file."""
-    from portcullis_ml.core.oracle import LocalOracle
-    from portcullis_ml.core.types import Reveals
-    from portcullis_ml.court.verdict import AGAIN
-
-    interface = bundle.published.interface.revealing(reveals=Reveals.parse(answers))
-    budget = len(bundle.openings) + AGAIN
-    if not suspect.startswith(("http://", "https://")):
-        return LocalOracle(_in_hand(suspect, interface), interface, budget=budget, ledger=ledger)
-    from portcullis_ml.gateway.oracle import HttpOracle
-
-    headers = {} if key_file is None else {"authorization": f"Bearer {_api_key(key_file)}"}
-    oracle = HttpOracle(
-        suspect,
-        interface=interface,
-        budget=budget,
-        protocol=protocol,
-        authorized_by=authorized_by,
-        model=model,
-        headers=headers,
-        ledger=ledger,
-        per_second=per_second,
-    )
-    held.callback(oracle.close)
-    return oracle
-
-
-def _in_hand(suspect: str, interface: Interface) -> Model:
-    """A suspect in a file. NotApplicable where it is a model, of another interface than the key's."""
-    from portcullis_ml.core.errors import InputError, NotApplicable, PortcullisError
-    from portcullis_ml.models.load import load_model
-
-    try:
-        return load_model(
-            suspect, input_shape=interface.input_shape, n_classes=interface.n_classes, features=interface.features
-        )
-    except InputError as error:
-        try:
-            load_model(suspect)
-        except PortcullisError:
-            raise error from None
-        what = f"inputs of {interface.input_shape} and {interface.n_classes} classes"
-        raise NotApplicable(f"This key was minted for {what}; the suspect has others. {error}") from error
-
-
-def _api_key(path: Path) -> str:
-    from portcullis_ml.core.errors import InputError
-    from portcullis_ml.court.commitment import owners_alone, read_bytes
-
-    data = read_bytes(path)
-    owners_alone(path)
-    found = data.decode("utf-8", "replace").strip()
-    if not found or not found.isprintable():
-        raise InputError(f"{path} was expected to hold one API key; it does not.")
-    return found
 
 
 def _program() -> dict[str, str]:

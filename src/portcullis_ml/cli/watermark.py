@@ -23,6 +23,7 @@ from portcullis_ml.cli.marking import (
     victim_spec,
     write_marked_rows,
 )
+from portcullis_ml.cli.trace import trace
 
 __all__ = ["app"]
 
@@ -243,6 +244,10 @@ def bundle(
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs to show; they are used up.")] = 30,
     out: Annotated[Path, typer.Option(metavar="FILE.zip", help="A new file.")] = Path("bundle.zip"),
     sign_with: SignOption = None,
+    model_signing: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also sign the bundle, with --sign's key, as OpenSSF Model Signing does."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Open pairs that a challenge chooses, for `portcullis verify`. They are used up from now on.
@@ -252,13 +257,17 @@ def bundle(
     """
     import secrets
 
+    from portcullis_ml.court import model_signing as openssf
     from portcullis_ml.court.bundle import show
     from portcullis_ml.court.commitment import Mark
     from portcullis_ml.court.signature import Signer
 
     folder = Mark(mark)
     signer = None if sign_with is None else Signer.read(sign_with)
+    key = None if model_signing is None else openssf.ready(sign_with, model_signing)
     places = show(folder, suspect, nonce or secrets.token_hex(16), pairs, out, at=now(), signer=signer)
+    if key is not None and model_signing is not None:
+        openssf.sign(out, key, model_signing)
     left = len(folder.published().vk) - len(folder.shown())
     found = {"bundle": str(out), "pairs_shown": len(places), "pairs_left": left, "head": folder.log_file.read().head}
     if as_json:
@@ -359,3 +368,6 @@ def listing(
             f"{'dated ' + row['at'] if row['at'] else 'unanchored'}, commitment {row['commitment'][:16]}..."
             f"{', rotated to ' + row['rotated_to'][-1][:16] + '...' if row['rotated_to'] else ''}"
         )
+
+
+app.command("trace")(trace)

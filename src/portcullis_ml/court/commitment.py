@@ -27,8 +27,7 @@ from portcullis_ml.core.state import pack, unpack
 from portcullis_ml.core.types import Feature, Interface
 from portcullis_ml.court.log import Log, LogFile
 from portcullis_ml.ownership import CATALOG
-from portcullis_ml.ownership._counted import Counted
-from portcullis_ml.ownership._pairs import PairsKey, VerificationKey
+from portcullis_ml.ownership._pairs import Paired, PairsKey, VerificationKey
 
 __all__ = ["Mark", "Published", "owners_alone", "read_bytes", "write_secret"]
 
@@ -41,15 +40,13 @@ class Published:
     """commitment.json: `data` are its exact bytes."""
 
     data: bytes
-    scheme: Counted[Any]
+    scheme: Paired[Any]
     vk: VerificationKey
     interface: Interface
     classes: tuple[str, ...] | None
 
     @classmethod
-    def of(
-        cls, scheme: Counted[Any], key: PairsKey, interface: Interface, classes: tuple[str, ...] | None
-    ) -> Published:
+    def of(cls, scheme: Paired[Any], key: PairsKey, interface: Interface, classes: tuple[str, ...] | None) -> Published:
         written = {
             "format": FORMAT,
             "scheme": describe(scheme),
@@ -92,13 +89,13 @@ def _feature(data: Mapping[str, Any]) -> Feature:
     return Feature(str(data["name"]), float(data["low"]), float(data["high"]), tuple(map(str, data["values"])))
 
 
-def _scheme(description: Mapping[str, Any]) -> Counted[Any]:
+def _scheme(description: Mapping[str, Any]) -> Paired[Any]:
     if description["unit"] not in CATALOG:
         raise InputError(f"A scheme of `portcullis list ownership` was expected; got {description['unit']!r}.")
     if not all(isinstance(value, int | float | str | None) for value in description.values()):
         raise InputError("A scheme's settings were expected to be numbers or words; commitment.json holds others.")
     found = CATALOG.build(description)
-    if not isinstance(found, Counted):
+    if not isinstance(found, Paired):
         raise NotApplicable(f"{found.name} has no pairs of questions and answers to commit to.")
     return found
 
@@ -113,7 +110,7 @@ class Mark:
     def create(
         cls,
         path: Path,
-        scheme: Counted[Any],
+        scheme: Paired[Any],
         key: PairsKey,
         interface: Interface,
         classes: tuple[str, ...] | None,

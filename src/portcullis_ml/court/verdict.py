@@ -22,7 +22,7 @@ from portcullis_ml.court.bundle import Bundle
 from portcullis_ml.court.timestamp import Anchor, anchored
 from portcullis_ml.ownership._pairs import must_fit
 
-__all__ = ["Verdict", "dated", "earliest", "false", "judge", "order_of", "unanchored", "unfit"]
+__all__ = ["Verdict", "asked", "dated", "earliest", "false", "in_order", "judge", "order_of", "unanchored", "unfit"]
 
 AGAIN = 5  # questions that are asked a second time, to see whether the suspect changes its answers
 AT_ONCE = 16  # questions in a batch
@@ -91,7 +91,7 @@ def judge(
     x = np.array([o.x for o in bundle.openings])
     labels = np.array([o.label for o in bundle.openings], np.int64)
     harvest = Harvest(suspect)
-    answer = _in_order(_asked(harvest, x), order)
+    answer = in_order(asked(harvest, x), order)
     changed = _changed(harvest, x, answer, order)
     found = scheme.counted(labels, answer, published.vk.n_classes)
     others = [LocalOracle(model, published.interface, budget=len(x)).query(x) for model in innocent]
@@ -103,7 +103,7 @@ def judge(
     return Verdict(found.verdict, _sentence(found, len(x), changed, harvest.stopped), found, anchor, notes)
 
 
-def _asked(harvest: Harvest, x: Array) -> Answer:
+def asked(harvest: Harvest, x: Array) -> Answer:
     """The answers to the questions, a few at a time: a ledger keeps each batch, so that none is asked twice."""
     parts = [harvest.ask(x[:AT_ONCE])]
     for start in range(AT_ONCE, len(x), AT_ONCE):
@@ -112,7 +112,7 @@ def _asked(harvest: Harvest, x: Array) -> Answer:
     return Answer.concat(parts)
 
 
-def _in_order(answer: Answer, order: Labels | None) -> Answer:
+def in_order(answer: Answer, order: Labels | None) -> Answer:
     """The answers in the key's classes."""
     if answer.labels is None:
         raise InputError("The suspect was expected to answer with classes; it gives numbers. Nothing can be compared.")
@@ -122,16 +122,16 @@ def _in_order(answer: Answer, order: Labels | None) -> Answer:
 def _changed(harvest: Harvest, x: Array, answer: Answer, order: Labels | None) -> int:
     """How many of the first answers are other ones when asked again."""
     n = min(AGAIN, len(answer)) if harvest.open else 0
-    again = _in_order(harvest.ask(x[:n]), order) if n else answer.take(slice(0))
+    again = in_order(harvest.ask(x[:n]), order) if n else answer.take(slice(0))
     assert again.labels is not None
     assert answer.labels is not None
     return int((again.labels != answer.labels[: len(again)]).sum())
 
 
-def _sentence(found: Evidence, asked: int, changed: int, stopped: str) -> str:
+def _sentence(found: Evidence, wanted: int, changed: int, stopped: str) -> str:
     counted = f"{found.matches} of {found.n} marked questions are answered as marked (p = {found.p_value:.2g})."
     if stopped != "done":
-        counted = f"The suspect stopped answering after {found.n} of {asked} questions ({stopped}). {counted}"
+        counted = f"The suspect stopped answering after {found.n} of {wanted} questions ({stopped}). {counted}"
     if changed:
         counted += f" It changed {changed} of its answers when asked again."
     said = {

@@ -22,7 +22,7 @@ from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array
 
-__all__ = ["Pictures", "holds_pictures", "read_pictures"]
+__all__ = ["Pictures", "as_pictures", "decoded", "files_in", "holds_pictures", "layout_of", "read_pictures", "shrunk"]
 
 PIXELS = 50_000_000  # of a file, at most: a small file can unpack to a huge picture
 BYTES = 100 * 2**20  # of a file
@@ -56,8 +56,8 @@ def holds_pictures(path: Path) -> bool:
 def read_pictures(path: Path, shape: tuple[int, ...], *, most: int = 20_000, skip: bool = True) -> Pictures:
     """Up to `most` pictures in the shape (H, W), (H, W, C) or (C, H, W), where C is 1 or 3. A file that cannot be read
     is skipped, or refused where `skip` is False."""
-    height, width, channels, first = _layout(shape)
-    names, opened = _files(path)
+    height, width, channels, first = layout_of(shape)
+    names, opened = files_in(path)
     if not names:
         known = " ".join(sorted(SUFFIXES))
         raise InputError(f"{path.name} was expected to hold image files ({known}); it holds none. Check the path.")
@@ -68,7 +68,7 @@ def read_pictures(path: Path, shape: tuple[int, ...], *, most: int = 20_000, ski
     kept: list[str] = []
     for name in chosen:
         try:
-            pictures[len(kept)] = _decoded(opened(name), height, width, channels)
+            pictures[len(kept)] = decoded(opened(name), height, width, channels)
         except Exception as error:  # decoders of broken files raise anything
             if isinstance(error, MissingExtra):
                 raise
@@ -86,7 +86,7 @@ def read_pictures(path: Path, shape: tuple[int, ...], *, most: int = 20_000, ski
     return Pictures(x.reshape(len(x), *shape), groups, len(names), skipped)
 
 
-def _layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool]:
+def layout_of(shape: tuple[int, ...]) -> tuple[int, int, int, bool]:
     """(height, width, channels, whether channels come first)."""
     if len(shape) == 2:
         return shape[0], shape[1], 1, False
@@ -100,7 +100,7 @@ def _layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool]:
     )
 
 
-def _files(path: Path) -> tuple[Sequence[str], Callable[[str], bytes]]:
+def files_in(path: Path) -> tuple[Sequence[str], Callable[[str], bytes]]:
     """The names of all image files in sorted order, and what reads one."""
     if path.is_dir():
         inside = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
@@ -131,10 +131,10 @@ def _check_size(size: int) -> None:
         raise ValueError(f"{size:,} bytes, where {BYTES:,} are read at most")
 
 
-def _decoded(content: bytes, height: int, width: int, channels: int) -> Any:
-    """(height, width, channels) 8-bit."""
+def decoded(content: bytes, height: int, width: int, channels: int) -> Any:
+    """(height, width, channels) 8-bit, of the bytes of a file."""
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ModuleNotFoundError as error:
         raise MissingExtra("A folder of pictures", "pillow") from error
     with warnings.catch_warnings():
@@ -142,14 +142,41 @@ def _decoded(content: bytes, height: int, width: int, channels: int) -> Any:
         image: Any = Image.open(io.BytesIO(content))
         if image.width * image.height > PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, where {PIXELS:,} are decoded at most")
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith(("I", "F")):
-            image = _eight_bits(image, Image)
-        if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+        return shrunk(image, height, width, channels)
+
+
+def shrunk(image: Any, height: int, width: int, channels: int) -> Any:
+    """(height, width, channels) 8-bit, of a picture of Pillow's in any mode."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image, Image)
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(height, width, channels)
+
+
+def as_pictures(x: Array, shape: tuple[int, ...]) -> Array:
+    """Pictures x (n, ...) of the same height and width in another layout: channels moved, gray made of colours or
+    colours of gray. InputError where they are no such pictures."""
+    try:
+        height, width, channels, first = layout_of(shape)
+        own_height, own_width, own, own_first = layout_of(tuple(x.shape[1:]))
+    except InputError:
+        own_height = height = width = own_width = -1
+    if (height, width) != (own_height, own_width) or height < 0:
+        raise InputError(
+            f"The pool must have the inputs of the test set; got {tuple(x.shape[1:])} and {tuple(shape)}. Pictures of "
+            "another size may be given as a folder or a .zip of image files, which is brought to this one."
+        )
+    x = x.reshape(len(x), *([own] if own_first else []), height, width, *([] if own_first else [own]))
+    x = np.moveaxis(x, 1, 3) if own_first else x
+    if own != channels:
+        x = x @ np.array([[0.299], [0.587], [0.114]]) if channels == 1 else np.repeat(x, 3, axis=3)
+    return (np.moveaxis(x, 3, 1) if first else x).reshape(len(x), *shape)
 
 
 def _eight_bits(image: Any, pil: Any) -> Any:

@@ -13,6 +13,7 @@ CATALOG = Catalog(
         "d_dae": "portcullis_ml.extraction.d_dae:DDae",
         "equation_solving": "portcullis_ml.extraction.equation_solving:EquationSolving",
         "feature_extraction": "portcullis_ml.extraction.feature_extraction:FeatureExtraction",
+        "functional_equivalence": "portcullis_ml.extraction.functional_equivalence:FunctionalEquivalence",
         "gradient_matching": "portcullis_ml.extraction.gradient_matching:GradientMatching",
         "in_distribution": "portcullis_ml.extraction.in_distribution:InDistribution",
         "jacobian": "portcullis_ml.extraction.jacobian:Jacobian",

@@ -34,6 +34,7 @@ from portcullis_ml.extraction._selection import deepfool_distance, entropy, k_ce
 
 __all__ = ["ActiveThief"]
 
+PART = 4096  # rows of the pool that are held at once
 STRATEGIES = ("uncertainty", "k_centre", "dfal", "dfal_k_centre")
 
 
@@ -126,7 +127,8 @@ class _Thief:
 
     def choose(self, copy: Model, k: int) -> NDArray[np.int64]:
         """k of the waiting rows."""
-        p = copy.scores(self._pool[self.waiting])
+        parts = np.split(self.waiting, range(PART, len(self.waiting), PART))
+        p = np.concatenate([copy.scores(self._pool[rows]) for rows in parts])
         if self._plan.strategy == "uncertainty":
             return self.waiting[_largest(entropy(p), k)]
         if self._plan.strategy == "k_centre":

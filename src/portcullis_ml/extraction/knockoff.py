@@ -37,6 +37,9 @@ __all__ = ["Knockoff", "ask_pool"]
 
 REWARDS = ("certainty", "diversity", "loss")
 MOMENTS = 10  # at which the bandit's chances are noted
+SEEN = 20_000  # rows of a pool without groups that make its clusters
+MEANT = 1000  # rows of a group that its mean is taken of
+PART = 4096  # rows of a large pool that are held at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +81,12 @@ class Knockoff(ExtractionAttack):
         student, chances, budget = _Student(knowledge.learner), [bandit.probabilities()], harvest.left
         while harvest.open:
             rows = bandit.draw(min(self.batch, harvest.left))
-            answer = harvest.ask(pool[rows])
-            rows = rows[: len(answer)]
+            x = pool[rows]
+            answer = harvest.ask(x)
+            rows, x = rows[: len(answer)], x[: len(answer)]
             if len(rows) == 0:
                 break
-            x, given = pool[rows], answer.soft(interface.n_classes)
+            given = answer.soft(interface.n_classes)
             bandit.learn(rows, rewards.of(given, student.scores(x, given)))
             student.learn(x, given, harvest, rng)
             if harvest.paid * MOMENTS >= budget * len(chances):
@@ -119,23 +123,32 @@ def _groups(
     if groups is not None:
         known, found = np.unique(groups, return_inverse=True)
         return [str(name) for name in known], found.astype(np.int64)
-    known, found = np.unique(_clusters(pool.reshape(len(pool), -1), clusters, rng), return_inverse=True)
+    known, found = np.unique(_clusters(pool, clusters, rng), return_inverse=True)
     return [f"cluster {i + 1}" for i in range(len(known))], found.astype(np.int64)
 
 
 def _coarser(pool: Array, groups: Labels, rng: np.random.Generator) -> Labels:
     """(groups,) the coarse group above each: clusters of the groups' means, about the root of their number."""
-    means = np.stack([pool[groups == g].reshape((groups == g).sum(), -1).mean(axis=0) for g in range(groups.max() + 1)])
+    some = [np.flatnonzero(groups == g)[:MEANT] for g in range(groups.max() + 1)]
+    means = np.stack([pool[rows].reshape(len(rows), -1).mean(axis=0) for rows in some])
     return np.unique(_clusters(means, max(2, round(len(means) ** 0.5)), rng), return_inverse=True)[1].astype(np.int64)
 
 
-def _clusters(rows: Array, k: int, rng: np.random.Generator) -> Labels:
+def _clusters(pool: Array, k: int, rng: np.random.Generator) -> Labels:
+    """(n,) the cluster of each row; of a large pool some rows make the clusters, and the others join the nearest."""
     from sklearn.cluster import MiniBatchKMeans
 
+    large = len(pool) > SEEN
+    rows = pool[np.sort(rng.permutation(len(pool))[:SEEN])] if large else pool[:]
+    rows = rows.reshape(len(rows), -1)
     spread = rows.std(axis=0)
-    scaled = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    mean, spread = rows.mean(axis=0), np.where(spread > 0, spread, 1)
     kmeans = MiniBatchKMeans(min(k, len(rows)), random_state=int(rng.integers(2**31)), n_init=1)
-    return np.asarray(kmeans.fit_predict(scaled), np.int64)
+    found = kmeans.fit_predict((rows - mean) / spread)
+    if large:
+        parts = np.split(np.arange(len(pool)), range(PART, len(pool), PART))
+        found = np.concatenate([kmeans.predict((pool[p].reshape(len(p), -1) - mean) / spread) for p in parts])
+    return np.asarray(found, np.int64)
 
 
 def ask_pool(harvest: Harvest, pool: Array, batch: int, rng: np.random.Generator) -> None:

@@ -19,6 +19,7 @@ from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.state.events import JournalEvent
 from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream, singled_out
+from portcullis_ml.gateway.state.marked import Mark, marking, marks_of, share_marked
 
 __all__ = ["Fate", "Replayed", "replay"]
 
@@ -40,6 +41,8 @@ class Fate:
     stopped_row: int | None = None  # the row of the first alarm
     stopped_at: float | None = None  # and its time
     stage: str = ""
+    marks: int = 0  # questions that the policy's stages have marked ...
+    share_marked: float = 0.0  # ... and the share of the rows that were answered with a mark
 
     @property
     def hurt(self) -> bool:
@@ -54,6 +57,8 @@ class Replayed:
     requests: int = 0
     different: list[str] = field(default_factory=list)  # ids of requests decided in another way than logged
     logged_under: list[str] = field(default_factory=list)  # digests of other policies than the one that is replayed
+    marking: list[str] = field(default_factory=list)  # stages that mark answers
+    marks: dict[str, list[Mark]] = field(default_factory=dict)  # client -> marked questions, as first asked
 
 
 def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
@@ -83,6 +88,7 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
             outcome, _ = fold.apply(stream, seq, JournalEvent(KINDS[type(step)], of=seq, answer=clean))
             if isinstance(outcome, Released):
                 _note_release(found, fate, line, outcome)
+    _note_marks(found, fold, streams)
     return found
 
 
@@ -152,3 +158,10 @@ def _note_release(found: Replayed, fate: Fate, line: Line, released: Released) -
     fate.rows += line.rows
     fate.altered += altered
     fate.was_altered += line.altered
+
+
+def _note_marks(found: Replayed, fold: Fold, streams: dict[str, Stream]) -> None:
+    found.marking = marking(fold.guard)
+    for client, fate in found.fates.items():
+        found.marks[client] = marks_of(fold.guard, streams[client])
+        fate.marks, fate.share_marked = len(found.marks[client]), share_marked(fold.guard, streams[client])

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Array, Estimate, Labels
-from portcullis_ml.measures.statistics import clopper_pearson
+from portcullis_ml.measures.statistics import clopper_pearson, mean_of
 
-__all__ = ["inversion_measures", "means_and_nearest"]
+__all__ = ["inversion_measures", "likeness", "means_and_nearest"]
 
 
 def inversion_measures(
@@ -31,6 +31,26 @@ def inversion_measures(
     if judged is not None:
         found["recognized"] = clopper_pearson(int((judged == classes).sum()), len(classes), unit="classes")
     return found
+
+
+def likeness(recovered: Array, classes: Labels, x: Array, y: Labels) -> dict[str, Estimate]:
+    """How much rebuilt rows (m, ...) of these classes (m,) look like the training rows x (n, ...) of classes y (n,).
+
+    nearest_row  the share whose most similar training row is of their class
+    own_mean     the correlation with the mean of their own class;  other_means: the average over the other classes.
+                 Two faces resemble each other whoever they are: the first says nothing without the second
+    """
+    known = np.unique(y)
+    means = np.stack([x[y == c].mean(axis=0) for c in known])
+    alike = _correlation(recovered, means)
+    own = known[None, :] == classes[:, None]
+    others = np.where(own, 0.0, alike).sum(axis=1) / np.maximum((~own).sum(axis=1), 1)
+    nearest = y[_correlation(recovered, x).argmax(axis=1)]
+    return {
+        "nearest_row": clopper_pearson(int((nearest == classes).sum()), len(classes), unit="classes"),
+        "own_mean": mean_of(alike[own], unit="classes", within=(-1, 1)),
+        "other_means": mean_of(others, unit="classes", within=(-1, 1)),
+    }
 
 
 def means_and_nearest(recovered: Array, classes: Labels, x: Array, y: Labels) -> tuple[Array, NDArray[np.int64]]:

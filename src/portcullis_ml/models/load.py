@@ -263,6 +263,10 @@ def _module(network: str, shape: tuple[int, ...], classes: int) -> Any:
     """A network of ours by name, or what a factory makes: called with (input_shape, n_classes), or with nothing."""
     from portcullis_ml.models.networks import NETWORKS, build_network
 
+    if network.startswith("pretrained {"):
+        from portcullis_ml.models.pretrained import pretrained_network
+
+        return pretrained_network(network, shape, classes)
     if network in NETWORKS or ":" not in network:
         return build_network(network, shape, classes)
     factory = resolve(network)

@@ -134,7 +134,7 @@ NETWORKS = Catalog(
     }
     | {
         f"picture_{kind}": f"portcullis_ml.models.picture_networks:picture_{kind}"
-        for kind in ("flat", "flat_wide", "pooled", "pooled_wide", "residual")
+        for kind in ("flat", "flat_wide", "pooled", "pooled_wide", "residual", "resnet9", "resnet9_wide")
     },
 )
 

@@ -52,7 +52,7 @@ class OnnxModel:
         threads: int = 1,
         batch: int = 1024,
     ) -> None:
-        self._session = _session(source, threads)
+        self._session = open_session(source, threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._accept(inputs)
         self.classes: tuple[str, ...] | None = None
@@ -190,7 +190,7 @@ def _numbers(out: Any) -> Array:
 
 def column_inputs(source: str | Path | bytes) -> dict[str, bool]:
     """{name: whether it takes words} of a graph with one input for every column; empty for another graph."""
-    inputs = _session(source, 1).get_inputs()
+    inputs = open_session(source, 1).get_inputs()
     widths = [i.shape[1] if len(i.shape) > 1 and isinstance(i.shape[1], int) else 1 for i in inputs]
     single = all(width == 1 for width in widths) and (len(inputs) > 1 or inputs[0].type == "tensor(string)")
     return {i.name: i.type == "tensor(string)" for i in inputs} if single else {}
@@ -198,11 +198,12 @@ def column_inputs(source: str | Path | bytes) -> dict[str, bool]:
 
 def takes_columns(source: str | Path | bytes) -> bool:
     """Whether the graph has more than one input, or takes words: an export of a pipeline over a table."""
-    inputs = _session(source, 1).get_inputs()
+    inputs = open_session(source, 1).get_inputs()
     return len(inputs) > 1 or any(i.type == "tensor(string)" for i in inputs)
 
 
-def _session(source: str | Path | bytes, threads: int) -> Any:
+def open_session(source: str | Path | bytes, threads: int = 1) -> Any:
+    """ONNX Runtime's session of a file or of its bytes, on the CPU. InputError where it cannot be read."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

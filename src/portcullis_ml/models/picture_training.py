@@ -1,12 +1,11 @@
 """One network trained on pictures as practitioners do: one cycle of the learning rate, weight decay, augmentation.
 
-The rate rises from 0 over the first quarter of the steps and falls back to 0 along a cosine (Smith and Topin,
-"Super-Convergence", arXiv 1708.07120). Augmented pictures keep the targets of the pictures that they are made of.
+The rate goes through one cycle (`schedules.py`). Augmented pictures keep the targets of those
+that they are made of.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from portcullis_ml.models.networks import build_network, channels_first
+from portcullis_ml.models.schedules import rate_at
 
 __all__ = ["Recipe", "augmented", "train_network"]
 
 BATCH = 64  # rows in a step at most
 STEPS = 8  # in a pass over the rows at least, where there are rows enough for batches of 8
-RISING = 0.25  # of the steps: the rate grows
 DECAY = 0.02  # of AdamW
 
 
@@ -58,18 +57,11 @@ def train_network(recipe: Recipe, x: Tensor, p: Tensor, epochs: int) -> nn.Modul
         if step % passes == 0:
             order = torch.randperm(len(x)).to(x.device)
         rows = order[step % passes * batch :][:batch]
-        optimizer.param_groups[0]["lr"] = recipe.rate * one_cycle((step + 0.5) / (epochs * passes))
+        optimizer.param_groups[0]["lr"] = recipe.rate * rate_at("one_cycle", (step + 0.5) / (epochs * passes))
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(module(augmented(x[rows], recipe.shift, recipe.mirror)), p[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return module.eval().requires_grad_(False)
-
-
-def one_cycle(done: float) -> float:
-    """The learning rate, as a share of the greatest one, when this share of the steps is done."""
-    if done < RISING:
-        return done / RISING
-    return 0.5 + 0.5 * math.cos(math.pi * (done - RISING) / (1 - RISING))
 
 
 def augmented(x: Tensor, shift: int, mirror: bool) -> Tensor:
@@ -78,15 +70,17 @@ def augmented(x: Tensor, shift: int, mirror: bool) -> Tensor:
     if channels_first(tuple(x.shape[1:])):
         return augmented(x.permute(0, 2, 3, 1), shift, mirror).permute(0, 3, 1, 2)
     n, height, breadth = x.shape[:3]
+    i = torch.arange(height, device=x.device).expand(n, -1)
+    j = torch.arange(breadth, device=x.device).expand(n, -1)
     if shift:
         down, right = (torch.randint(-shift, shift + 1, (n, 1), device="cpu").to(x.device) for _ in range(2))
-        i = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)
-        j = (torch.arange(breadth, device=x.device) + right).clamp(0, breadth - 1)
-        x = x[torch.arange(n, device=x.device)[:, None, None], i[:, :, None], j[:, None, :]]
+        i, j = (i + down).clamp(0, height - 1), (j + right).clamp(0, breadth - 1)
     if mirror:
         tossed = torch.rand(n, device="cpu").to(x.device) < 0.5
-        x = torch.where(tossed.view(-1, *[1] * (x.ndim - 1)), x.flip(2), x)
-    return x
+        j = torch.where(tossed[:, None], j.flip(1), j)
+    first = height * torch.arange(n, device=x.device)[:, None, None]
+    pixels = (first + i[:, :, None]) * breadth + j[:, None, :]  # of all pictures, one after the other
+    return x.reshape(n * height * breadth, -1).index_select(0, pixels.flatten()).view(x.shape)
 
 
 def log_scores(module: nn.Module, x: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -13,16 +13,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 
-from portcullis_ml.core.ownership import Evidence, K, Scheme
+from portcullis_ml.core.ownership import Evidence, K
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Labels
-from portcullis_ml.ownership._pairs import PairsKey
+from portcullis_ml.ownership._pairs import Paired
 
-__all__ = ["Counted", "at_least", "at_most", "chance_of", "suffices"]
+__all__ = ["Counted", "at_least", "at_most", "bits", "chance_of", "suffices"]
 
 SURE = 0.95  # confidence of the upper bound of a share of matches
 MOST = 20_000  # answers beyond which nobody asks
@@ -60,11 +59,8 @@ def suffices(chance: float, share: float, level: float) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted(Scheme[K]):
+class Counted(Paired[K]):
     kept: float = 0.8  # share of the marked questions that a copy is taken to answer as marked: how many suffice
-
-    key: ClassVar[type[PairsKey]] = PairsKey  # what `mint` makes
-    assumed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check(self, "kept", "in (0, 1]", lambda v: 0 < v <= 1)

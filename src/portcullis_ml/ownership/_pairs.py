@@ -7,6 +7,7 @@ question, its answer and their two salts, and nothing of the others: whoever hol
 
 The tag holds the kind ("t" for a question, "L" for its answer) and the place, so that no opening fits another place.
 The salts are 32 bytes each, drawn from the secret by HMAC. Without them, trying every class would find an answer.
+A scheme whose key is such pairs is `Paired`: a court can commit to its key, open parts of it and judge the answers.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from portcullis_ml.core.errors import InputError, NotApplicable, ParameterError, ProofError
-from portcullis_ml.core.ownership import Commitment, Key
-from portcullis_ml.core.types import Array, Interface, Labels
+from portcullis_ml.core.ownership import Commitment, Evidence, K, Key, Scheme
+from portcullis_ml.core.types import Answer, Array, Interface, Labels
 
-__all__ = ["Opening", "PairsKey", "VerificationKey", "commit_to", "drawn", "must_fit"]
+__all__ = ["Opening", "Paired", "PairsKey", "VerificationKey", "commit_to", "drawn", "must_fit"]
 
 TAG = b"portcullis commitment 1"
 
@@ -189,3 +191,14 @@ class PairsKey(Key):
             )
             for i in map(int, places)
         ]
+
+
+class Paired(Scheme[K]):
+    """A scheme whose key is pairs of a question and an answer."""
+
+    key: ClassVar[type[PairsKey]] = PairsKey  # what `mint` makes
+    assumed: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def counted(self, labels: Labels, answer: Answer, n_classes: int) -> Evidence:
+        """The evidence in these answers to the pairs at the head of `labels` (n,), before innocent models are seen."""

@@ -10,6 +10,7 @@ CATALOG = Catalog(
         "attribute_inference": "portcullis_ml.privacy.attribute_inference:AttributeInference",
         "gap": "portcullis_ml.privacy.gap:Gap",
         "label_only": "portcullis_ml.privacy.label_only:LabelOnly",
+        "label_only_inversion": "portcullis_ml.privacy.label_only_inversion:LabelOnlyInversion",
         "lira": "portcullis_ml.privacy.lira:Lira",
         "loss_threshold": "portcullis_ml.privacy.loss_threshold:LossThreshold",
         "mi_face": "portcullis_ml.privacy.mi_face:MiFace",

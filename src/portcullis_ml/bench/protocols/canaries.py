@@ -25,10 +25,11 @@ from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Progress, Workspace, run_cells
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.data.text import load_documents, plant
-from portcullis_ml.measures.statistics import mean_of
+from portcullis_ml.measures.statistics import mean_of, mean_over_seeds
+from portcullis_ml.models.sequences import SequenceModel, token_log_probs
 from portcullis_ml.sequences import CATALOG as ATTACKS
 
-__all__ = ["canaries", "first_documents", "play", "shortened"]
+__all__ = ["canaries", "first_documents", "play", "shortened", "unseen_loss"]
 
 Plan = Mapping[str, Any]
 NEVER = "0"
@@ -73,7 +74,7 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
                 attack=plan["attack"],
                 seed=seed,
                 role="privacy",
-                extra={name: plan[name] for name in ("version", "never", "canaries", "points")},
+                extra={name: plan[name] for name in ("version", "never", "canaries", "points", "unseen")},
                 names={"attack": name},
             )
 
@@ -90,16 +91,16 @@ def first_documents(name: str, folder: str | None, characters: int) -> tuple[lis
 
 def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -> Record:
     """Exposure of every canary after each number of epochs."""
-    from portcullis_ml.models.characters import CharacterLearner, CharacterModel
+    from portcullis_ml.models.characters import CharacterModel
 
     attack = ATTACKS.build(cell.attack)
-    documents, _ = first_documents(cell.data["name"], folder, cell.data["characters"])
+    documents, others = first_documents(cell.data["name"], folder, cell.data["characters"])
     planned = {NEVER: cell.extra["never"], **cell.extra["canaries"]}
     often = np.repeat([int(times) for times in planned], list(planned.values()))
     texts = attack.draw(len(often), rng=cell.rng("canaries"))
     planted = {text: int(times) for text, times in zip(texts, often, strict=True) if times}
     whole = plant(documents, planted, rng=cell.rng("places"))
-    alphabet = "".join(sorted(set("".join(whole)) | set(attack.prefix + attack.symbols)))
+    alphabet = "".join(sorted(set("".join([*whole, *others])) | set(attack.prefix + attack.symbols)))
     measures: dict[str, Estimate] = {}
     notes: dict[str, Any] = {"repetitions": often.tolist()}
     queries = 0
@@ -119,8 +120,9 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
                 measures[f"exposure_{way}_{times}_after_{epoch}"] = mean_of(own, unit="canaries")
         notes["most_by_sampling"], notes["secrets"] = leakage.notes["most_by_sampling"], leakage.notes["secrets"]
 
-    learner = CharacterLearner(**cell.victim["settings"], device=device)
-    learner.fit(whole, rng=cell.rng("training"), alphabet=alphabet, progress=after)
+    learner = _learner(cell.victim["settings"], device)
+    model = learner.fit(whole, rng=cell.rng("training"), alphabet=alphabet, progress=after)
+    measures["loss"] = unseen_loss(model, others[: cell.extra["unseen"]])
     return Record(
         cell=cell,
         measures=measures,
@@ -128,6 +130,24 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
         notes=notes,
         threat_model={"answers": "probs", "data": "the canaries' form", "accounts": 1, "knows_defense": False},
     )
+
+
+def _learner(settings: Mapping[str, Any], device: str) -> Any:
+    """What trains the network: document by document where the settings say how those are protected."""
+    from portcullis_ml.models.characters import CharacterLearner
+
+    if "longest" not in settings:
+        return CharacterLearner(**settings, device=device)
+    from portcullis_ml.models.private_text import PrivateCharacterLearner
+
+    known: dict[str, Any] = {name: None if value == "none" else value for name, value in settings.items()}
+    return PrivateCharacterLearner(**known)
+
+
+def unseen_loss(model: SequenceModel, documents: Sequence[str]) -> Estimate:
+    """Nats a character on documents that were not learnt: what protection costs."""
+    losses = [-token_log_probs(model, model.tokenizer.encode(d)[None]).mean() for d in documents if d]
+    return mean_of(np.array(losses), unit="documents")
 
 
 def _section(plan: Plan, name: str, records: Sequence[Mapping[str, Any]]) -> str:
@@ -149,8 +169,8 @@ def _section(plan: Plan, name: str, records: Sequence[Mapping[str, Any]]) -> str
     most = done[0]["notes"]["most_by_sampling"]
     return (
         f"## {name}\n\nExposure in bits by extrapolation, and by sampling, which cannot tell more than {most:.1f}: "
-        f"mean [95% interval] over the canaries of {len(done)} trainings. {_agreement(done, plan['points'])}\n\n"
-        + markdown(head, rows)
+        f"mean [95% interval] over the canaries of {len(done)} trainings. {_agreement(done, plan['points'])} "
+        f"{_loss(done)}\n\n" + markdown(head, rows)
     )
 
 
@@ -170,3 +190,8 @@ def _agreement(done: Sequence[Mapping[str, Any]], points: Sequence[int]) -> str:
     told = by["by_sampling"] < most
     e = mean_of(np.abs(by["by_sampling"] - by["by_extrapolation"])[told], unit="canaries")
     return f"Below {most:.1f} bits they are {e.value:.2f} [{e.low:.2f}, {e.high:.2f}] bits apart (n={e.n})."
+
+
+def _loss(done: Sequence[Mapping[str, Any]]) -> str:
+    e = mean_over_seeds([r["measures"]["loss"]["value"] for r in done])
+    return f"Loss on unseen text: {e.value:.2f} [{e.low:.2f}, {e.high:.2f}] nats a character, over the trainings."

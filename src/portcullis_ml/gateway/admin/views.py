@@ -12,6 +12,7 @@ from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.policy.explain import unit_in_words
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.state.fold import OPERATOR, Stream, alarmed
+from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Streams
 
@@ -59,6 +60,7 @@ async def overview(gate: Shown, store: StateStore) -> dict[str, Any]:
         "requests": gate.metrics.requests,
         "rows": gate.metrics.rows,
         "known": len(await store.clients()),
+        "marking": marking(gate.streams.fold.guard),
     }
 
 
@@ -72,6 +74,8 @@ async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:
         "operations": [d for d in await store.operator_log() if d["client"] == name],
         "stages": [_stage(n, s, stream) for n, s in zip(guard.names, guard.stages, strict=True)],
         "by_operators": stream.decided.get(OPERATOR, {}).get("refused", 0),
+        "marking": marking(guard),
+        "enforced": gate.policy.enforced,
         "charts": list(_charts(guard, stream)),
         "width": WIDTH,
         "height": HEIGHT,
@@ -94,6 +98,8 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         **stream.tally,
         "suspicion": _loudest(guard, stream),
         "samples": stream.curve[-1].kept if stream.curve else 0,
+        "marks": len(marks_of(guard, stream)),
+        "share_marked": f"{100 * share_marked(guard, stream):.2g}%",
         "last": stream.last,
         "standing": standing or ("earlier alarm" if earlier else ""),
         "loud": bool(standing),

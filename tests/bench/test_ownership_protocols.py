@@ -1,0 +1,153 @@
+"""The protocols adi and court on scikit-learn's digits, with few rows and epochs."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from portcullis_ml.bench.protocols import PROTOCOLS, adi, court
+from portcullis_ml.bench.protocols.court_tables import worst
+from portcullis_ml.bench.protocols.plans import plan_in
+
+ROWS = {"own": 100, "unseen": 200, "thief": 60, "labelled": 40, "others": 200, "test": 100}
+EQUIVALENT = {
+    "same": {"own": 100, "others": 0, "networks": ["mlp"], "models": 2},
+    "other": {"own": 0, "others": 100, "networks": ["mlp", "prada_2_layers"], "models": 2},
+}
+
+
+def small_court() -> dict[str, Any]:
+    learner = {"network": "mlp", "epochs": 8}
+    schemes = {
+        "backdoor": {"mark": "backdoor(n=40)"},
+        "errors": {"mark": "known_errors(n=10)"},
+        "errors, strict": {"mark": "known_errors(n=10)", "calibrated_on": "own"},
+        "dawn": {"mark": "dawn(rate=0.4, planes=24)", "epochs": 10},
+    }
+    changes = {"data": "digits", "rows": ROWS, "repetitions": 1, "calibrating": 20, "learner": learner}
+    return {**plan_in("court.toml"), **changes, "tuner": learner, "scheme": schemes, "equivalent": EQUIVALENT}
+
+
+def small_adi() -> dict[str, Any]:
+    plan = plan_in("adi.toml")
+    rows = {"own": 100, "thief": 60, "test": 100, "pool": 80}
+    scene = {**plan["scene"]["cifar10"], "data": "digits", "pool": "digits", "rows": rows}
+    fewer = {name: plan[name] | {"epochs": 25} for name in ("learner", "tuner")}
+    return {**plan, **fewer, "repetitions": 2, "scene": {"cifar10": scene}, "mark": {"unit": "backdoor", "n": 30}}
+
+
+@pytest.fixture(scope="module")
+def courts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    out = tmp_path_factory.mktemp("court")
+    return court.play(small_court(), out=out, jobs=0), out
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_court_prints_power_false_claims_and_the_worst_removal(courts: tuple[str, Path]) -> None:
+    text, _ = courts
+    assert "Not measured" not in text
+    matrix = {row[0]: row for row in rows_of(text.partition("## Every removal")[0])}
+    assert matrix["backdoor"][1].startswith("1/1 ")
+    assert all(matrix[name][4].split("/")[1].startswith("4 ") for name in small_court()["scheme"])
+    removals = {row[0] for row in rows_of(text.partition("## Every removal")[2].partition("## False")[0])}
+    assert {"none", "FTLL", "RTAL, owner's last layer", "pruning 90%", "Knockoff, labels"} <= removals
+    claims = rows_of(text.partition("## False claims")[2])
+    assert {(row[0], row[1]) for row in claims[2:]} == {(k, s) for k in EQUIVALENT for s in small_court()["scheme"]}
+
+
+def test_the_curves_are_one_svg_with_a_panel_for_each_scheme(courts: tuple[str, Path]) -> None:
+    root = ET.parse(courts[1] / "survival.svg").getroot()
+    name = "{http://www.w3.org/2000/svg}"
+    assert len(root.findall(f"{name}g")) == 4
+    for panel in root.findall(f"{name}g"):
+        line = panel.find(f"{name}polyline")
+        assert line is not None
+        assert len(line.attrib["points"].split()) == 10  # none, and nine levels of pruning
+
+
+def test_finished_cells_are_not_run_again(courts: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    text, out = courts
+    monkeypatch.setattr(court, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
+    assert court.play(small_court(), out=out, jobs=0) == text
+
+
+def test_innocent_models_that_calibrate_are_none_of_those_that_are_judged() -> None:
+    import json
+
+    plan = small_court()
+    settings = json.dumps({key: plan[key] for key in court.TAKEN})
+    room = court.room_of("digits", settings, 0, None, "cpu")
+    assert len(room.calibrating) == 20
+    assert len({id(m) for m in (*room.calibrating, *(m for _, m in room.equivalents))}) == 24
+    seen = {row.tobytes() for rows in (room.own, room.unseen, room.thief) for row in rows.x}
+    assert len(seen) > 300
+    assert not seen & {row.tobytes() for row in room.test.x}
+
+
+def test_a_null_on_the_owners_rows_is_calibrated_by_models_that_learnt_them() -> None:
+    """They are right about those rows more often than models that learnt others, and cells say which null they have."""
+    import json
+
+    plan = small_court()
+    settings = json.dumps({key: plan[key] for key in court.TAKEN})
+    where = "digits", settings, 0, None, "cpu"
+    room, own = court.room_of(*where), court.calibrating_on_own(*where)
+    assert len(own) == 20
+    right = [np.mean([court.accuracy(m, room.own) for m in models]) for models in (own, room.calibrating)]
+    assert right[0] > right[1] + 0.05
+    said = {cell.names["attack"]: cell.extra.get("calibrated_on") for cell in court.cells_of(plan)}
+    fewer = {"backdoor": {"mark": "backdoor", "repetitions": 1}, "errors": {"mark": "known_errors"}}
+    some = [c.names["attack"] for c in court.cells_of({**plan, "repetitions": 2, "scheme": fewer})]
+    assert some == ["backdoor", "errors", "errors"]
+    assert said == {"backdoor": None, "errors": None, "errors, strict": "own", "dawn": None}
+
+
+def test_the_worst_removal_is_the_one_that_convicts_least_within_what_it_may_cost() -> None:
+    def found(accuracy: float, convicted: bool, share: float) -> dict[str, Any]:
+        return {"accuracy": accuracy, "convicted": convicted, "share": share}
+
+    removals = {
+        "none": found(0.9, True, 1.0),
+        "cheap": found(0.89, True, 0.5),
+        "weaker": found(0.89, True, 0.6),
+        "dear": found(0.87, False, 0.2),
+        "useless": found(0.5, False, 0.0),
+        "cheap, owner's last layer": found(0.9, False, 0.0),
+    }
+    own = [{"notes": {"removals": removals}}]
+    assert worst(own, 0.5) is None
+    assert worst(own, 2) == "cheap"
+    assert worst(own, 5) == "dear"
+
+
+def test_adis_table_is_printed_beside_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = small_adi()
+    text = adi.play(plan, out=tmp_path, jobs=0)
+    assert "Not measured" not in text
+    rows = {row[0]: row for row in rows_of(text)}
+    assert "(published 93.81)" in rows["from scratch"][1]
+    assert "(published +0.39)" in rows["from scratch"][3]
+    assert rows["no mark"][4] == "0 of 2"
+    assert rows["from scratch"][4] == rows["pretrained"][4] == "2 of 2"
+    assert rows["FTLL, owner's last layer"][3] == rows["FTLL, owner's last layer"][6] == "2 of 2"
+    assert rows["Knockoff, scores"][3] == "0 of 2", "the mark has leaked into the copy's questions"
+    monkeypatch.setattr(adi, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
+    assert adi.play(plan, out=tmp_path, jobs=0) == text
+
+
+@pytest.mark.parametrize("name", ["adi", "court"])
+def test_the_quick_look_changes_settings_that_are_there(name: str) -> None:
+    plan = plan_in(f"{name}.toml")
+    assert plan["quick"]["changes"].keys() <= plan.keys()
+    assert PROTOCOLS.load(name)
+    assert re.fullmatch(r"\w+", plan["protocol"])
