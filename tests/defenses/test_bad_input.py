@@ -166,6 +166,7 @@ def test_a_filter_that_knows_one_side(tmp_path: Path) -> None:
         ("private_answers(eps=0)", r"PrivateAnswers\.eps must be a number above 0; got 0"),
         ("random_vertex(eps=2.5)", r"RandomVertex\.eps must be a number in \[0, 2\]; got 2\.5"),
         ("reverse_sigmoid(beta=1.5)", r"ReverseSigmoid\.beta must be a number in \[0, 1\]; got 1\.5"),
+        ("temperature(t=0)", r"Temperature\.t must be a number above 0; got 0"),
         ("out_of_domain(score=msp, threshold=1)", r"OutOfDomain\.threshold must be in \(0, 1\); got 1"),
         ("out_of_domain(score=energy)", r"OutOfDomain\.score must be one of trained, msp, odin, mahalanobis; got"),
     ],

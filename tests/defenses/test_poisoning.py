@@ -165,6 +165,28 @@ class TestReverseSigmoid:
         assert kept[1] < 1.0
 
 
+class TestTemperature:
+    def test_logits_are_divided_and_labels_stay(self) -> None:
+        answer = shown("temperature", t=4.0)
+        assert answer.scores is not None
+        expected = [[v**0.25 / sum(w**0.25 for w in y) for v in y] for y in Y]
+        np.testing.assert_allclose(answer.scores, expected, rtol=1e-12)
+        np.testing.assert_array_equal(answer.labels, Y.argmax(axis=1))
+
+    def test_whoever_knows_the_temperature_gets_the_scores_back(self) -> None:
+        flat = shown("temperature", t=10.0).scores
+        assert flat is not None
+        np.testing.assert_allclose(flat**10 / (flat**10).sum(axis=1, keepdims=True), Y, rtol=1e-9)
+
+    def test_a_probability_of_zero_makes_no_nan(self) -> None:
+        certain = Answer(np.array([1]), np.array([[0.0, 1.0, 0.0, 0.0, 0.0]]))
+        defense = CATALOG.load("temperature")(t=2.0).bind(API)
+        told = defense.release(Request("a", X[:1]), certain, certain, defense.start(), noise())
+        assert told.scores is not None
+        assert told.scores.argmax() == 1
+        assert np.isfinite(told.scores).all()
+
+
 class TestNoise:
     @pytest.mark.parametrize("ball", ["l1", "l2"])
     def test_no_noise_is_longer_than_eps(self, ball: str) -> None:

@@ -16,6 +16,7 @@ from portcullis_ml.models.shadows import rows_to_train_on, save_shadows, train_s
 from portcullis_ml.models.sklearn import SklearnLearner
 from portcullis_ml.privacy import CATALOG
 from portcullis_ml.privacy._shared import least_shown, logits, shares, truth_and_rest, views_of
+from portcullis_ml.privacy.label_only import _nearest_others
 from portcullis_ml.privacy.lira import likelihood_ratio
 
 from .toys import API, KNOWING, MEMBER, SETUPS, Memorizes, candidates, overfitted
@@ -252,3 +253,24 @@ def test_shadows_are_better_than_a_global_threshold(words):
     shadows, loss = found
     assert shadows["auc"].low > loss["auc"].high
     assert shadows["tpr_at_1_percent"].low > loss["tpr_at_1_percent"].high
+
+
+def test_the_nearest_others_are_those_of_a_plain_search() -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((700, 5)), rng.integers(-1, 4, 700)  # -1 was not answered
+    api = Interface(input_shape=(5,), n_classes=4)
+    searched = np.flatnonzero(labels >= 0)[::2]
+    near, length = _nearest_others(x, labels, searched, 3, api)
+    for row, i in enumerate(searched):
+        others = np.flatnonzero((labels >= 0) & (labels != labels[i]))
+        far = np.sqrt(((x[others] - x[i]) ** 2).sum(axis=1))
+        assert near[row].tolist() == others[np.argsort(far)[:3]].tolist()
+        np.testing.assert_allclose(length[row], np.sort(far)[:3])
+
+
+def test_where_there_are_fewer_others_than_anchors_the_rest_is_infinitely_far() -> None:
+    labels = np.array([0, 1, -1, 0])
+    api = Interface(input_shape=(1,), n_classes=2)
+    near, length = _nearest_others(np.array([[0.0], [0.5], [0.1], [0.9]]), labels, np.array([0, 1]), 3, api)
+    assert (near[0, 0], near[1, 0], near[1, 1]) == (1, 3, 0)
+    np.testing.assert_allclose(length, [[0.5, np.inf, np.inf], [0.4, 0.5, np.inf]])

@@ -22,6 +22,7 @@ CATALOG = Catalog(
         "random_vertex": "portcullis_ml.defenses.random_vertex:RandomVertex",
         "reverse_sigmoid": "portcullis_ml.defenses.reverse_sigmoid:ReverseSigmoid",
         "rounding": "portcullis_ml.defenses.rounding:Rounding",
+        "temperature": "portcullis_ml.defenses.temperature:Temperature",
         "top_k": "portcullis_ml.defenses.top_k:TopK",
         "watch": "portcullis_ml.defenses.watch:Watch",
     },

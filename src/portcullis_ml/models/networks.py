@@ -1,7 +1,7 @@
 """Small networks by name: factories `(input_shape, n_classes, *, dropout=0.0) -> torch.nn.Module`.
 
 The victims of Juuti et al. "PRADA: Protecting against DNN Model Stealing Attacks" (arXiv 1805.02628v1), Tables 1
-and 3, and small ones for 8x8 digits, for flat rows and for tables.
+and 3, and small ones for 8x8 digits, for many pictures of 32x32, for flat rows and for tables.
 
 A module maps (n, *input_shape) float32 to (n, n_classes) logits; images come as (n, H, W), (n, H, W, C) or (n, C, H, W)
 and the network moves the channel axis itself. `dropout` stands in front of every fully connected layer, as in the
@@ -112,6 +112,7 @@ prada_4_layers: Network = partial(stack, maps=(32, 64), hidden=(200,))
 prada_5_layers: Network = partial(stack, maps=(32, 64, 128), hidden=(200,))
 prada_gtsrb: Network = partial(stack, maps=(32, 64), hidden=(200, 100))
 prada_mnist = prada_4_layers
+small_cnn: Network = partial(stack, maps=(8, 16), hidden=(64,), kernel=3)
 
 NETWORKS = Catalog(
     "networks",
@@ -127,6 +128,7 @@ NETWORKS = Catalog(
             "prada_5_layers",
             "prada_gtsrb",
             "prada_mnist",
+            "small_cnn",
             "table_mlp",
         )
     }

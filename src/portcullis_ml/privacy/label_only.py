@@ -28,6 +28,8 @@ from portcullis_ml.privacy._shared import asked, classes_of, shares, views_of
 
 __all__ = ["LabelOnly"]
 
+BLOCK = 256  # rows whose neighbours are found at a time
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOnly(PrivacyAttack):
@@ -105,16 +107,20 @@ def _nearest_others(
     x: Array, labels: Labels, searched: Labels, anchors: int, interface: Interface
 ) -> tuple[Labels, Array]:
     """(searched, anchors) indices of the nearest rows with another label, and how far they are; infinite for none."""
-    from scipy.spatial.distance import cdist
-
-    flat = _scaled(x, interface)
+    flat, count = _scaled(x, interface), min(anchors, len(x))
+    square = (flat * flat).sum(axis=1)
     near = np.zeros((len(searched), anchors), np.int64)
     length = np.full(near.shape, np.inf)
-    for row, i in enumerate(searched):
-        others = np.flatnonzero((labels >= 0) & (labels != labels[i]))
-        distance = cdist(flat[i : i + 1], flat[others])[0]
-        order = np.argsort(distance, kind="stable")[:anchors]
-        near[row, : len(order)], length[row, : len(order)] = others[order], distance[order]
+    for start in range(0, len(searched), BLOCK):
+        part = searched[start : start + BLOCK]
+        distance = square[part, None] + square - 2 * flat[part] @ flat.T
+        distance[(labels < 0) | (labels == labels[part, None])] = np.inf
+        found = np.argpartition(distance, count - 1, axis=1)[:, :count]
+        exact = np.sqrt(((flat[part, None] - flat[found]) ** 2).sum(axis=2))
+        exact[np.isinf(np.take_along_axis(distance, found, axis=1))] = np.inf
+        order = np.lexsort((found, exact), axis=1)
+        near[start : start + BLOCK, :count] = np.take_along_axis(found, order, axis=1)
+        length[start : start + BLOCK, :count] = np.take_along_axis(exact, order, axis=1)
     return near, length
 
 

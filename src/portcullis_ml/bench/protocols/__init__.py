@@ -22,6 +22,7 @@ PROTOCOLS = Catalog(
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
         "inversion": "portcullis_ml.bench.protocols.inversion:inversion",
         "mad": "portcullis_ml.bench.protocols.defended:mad",
+        "membership": "portcullis_ml.bench.protocols.membership:membership",
         "memorization": "portcullis_ml.bench.protocols.memorization:memorization",
         "misinformation": "portcullis_ml.bench.protocols.defended:misinformation",
         "monitor": "portcullis_ml.bench.protocols.monitor:monitor",
