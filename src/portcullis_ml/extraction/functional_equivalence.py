@@ -117,7 +117,8 @@ class _Search:
                 return self._fit(), False
             except _Spent:  # a few more equations for the last layer
                 rest = min(self._harvest.left, self._interface.n_inputs + len(self.units) + 1)
-                self._harvest.ask(self._points(rest).reshape(rest, *self._interface.input_shape))
+                if rest:
+                    self._harvest.ask(self._points(rest).reshape(rest, *self._interface.input_shape))
                 return self._fit(), False
             copy = self._fit(all_but=self._settings.held_out)
             errors = self._errors(copy)

@@ -94,11 +94,10 @@ def _cell(
 ) -> Cell:
     data = {k: v for k, v in plan["data"][name].items() if k not in ("title", "learner")}
     return Cell(
-        victim={"name": "network"},
+        victim={"name": "network", "settings": _changed(plan["data"][name]["learner"], changes)},
         data={"name": name, **data},
         interface={"reveals": "probs"},
         attack=attack,
-        learner=_changed(plan["data"][name]["learner"], changes),
         seed=seed,
         role="privacy",
         extra={"version": plan["version"], "kind": label, "far": plan["far"], "tuning": plan["tuning"], **more},
@@ -131,7 +130,7 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None) -> Record:
     from portcullis_ml.models.torch import TorchLearner
 
     rows, test = pictures(cell.data, folder)
-    learner = TorchLearner(**(cell.learner or {}))
+    learner = TorchLearner(**cell.victim["settings"])
     measures: dict[str, Estimate] = {}
     if cell.attack == HONEST:
         model = learner.fit(rows.x, _one_hot(rows), rng=cell.rng("training"))
