@@ -66,6 +66,7 @@ class Conferrable(Counted[ConferrableKey]):
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
         "No innocent model is one of those that the key was made with.",
+        "Nobody but the owner had the victim's training rows: a model that learnt all of them may be accused too.",
     )
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class KnownErrors(Counted[KnownErrorsKey]):
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
         "Nobody trained the suspect on these rows with the victim's wrong answers but by asking the victim.",
+        "Nobody but the owner had the victim's training rows: a model that learnt all of them may be accused too.",
     )
 
     def __post_init__(self) -> None:
