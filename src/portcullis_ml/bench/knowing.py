@@ -44,6 +44,7 @@ NONE_NEEDED: dict[str, str] = {
     "private_training": "It hides who was trained on, not what was learned; every attack copies that as it is.",
     "quota": "It counts rows, and every attacker here has one account; the flag one_account says so.",
     "rounding": "equation_solving and retraining read rounded answers as intervals without being told.",
+    "temperature": "Labels stay, no digit is lost: a copy says the same, and its powers are the scores before.",
     "top_k": "It hides what cannot be guessed back; attacks on labels are tried everywhere.",
 }
 
