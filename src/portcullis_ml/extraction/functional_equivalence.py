@@ -46,7 +46,7 @@ __all__ = ["FunctionalEquivalence"]
 EXPLAINED = 1e-6  # an answer nearer than this to the copy's is explained
 DIGIT = {"float64": 1e-15, "float32": 1e-7}  # relative error of an answer
 COMPLEMENT = 2.0**-53  # error of 1 - p
-BENT = 40  # a line bent in more than the budget's share of 1 in so many pieces, none in one place, is not ours
+BENT = 40  # with the budget divided by this many bent pieces on a line and no kink found, the victim is no such network
 
 
 class _Spent(Exception):
