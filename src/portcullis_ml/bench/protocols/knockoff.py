@@ -135,7 +135,13 @@ def _cell(plan: Plan, table: Plan, row: Plan, column: Any, seed: int, number: st
         seed=seed,
         learner=describe(learner_named(plan["copy"][is_["copy"]])),
         extra={"version": plan["version"]},
-        names={"attack": "knockoff", "defense": is_["answers"], "table": number, "row": name_of(row), "column": str(column)},
+        names={
+            "attack": "knockoff",
+            "defense": is_["answers"],
+            "table": number,
+            "row": name_of(row),
+            "column": str(column),
+        },
     )
 
 
@@ -176,7 +182,9 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
         threat_model={"answers": shown.reveals.word, "data": cell.data["name"], "accounts": 1, "knows_defense": False},
         notes={
             "classes_answered": len(seen),
-            "victim_by_class": [round(float((served[true == c] == c).mean()), 4) for c in range(n) if (true == c).any()],
+            "victim_by_class": [
+                round(float((served[true == c] == c).mean()), 4) for c in range(n) if (true == c).any()
+            ],
             "copy_by_class": [round(float((said[true == c] == c).mean()), 4) for c in range(n) if (true == c).any()],
             "class_names": [scene.classes[c] for c in range(n) if (true == c).any()],
         },

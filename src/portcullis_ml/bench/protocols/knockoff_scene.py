@@ -45,7 +45,7 @@ class Scene:
 
 
 def scene_of(settings: Settings, folder: str | None) -> Scene:
-    """The rows that `settings` asks for: dataset, victim_rows, own_rows, test_rows and, of some classes only, classes."""
+    """The rows that `settings` asks for: dataset, victim_rows, own_rows, test_rows; of the first `classes` only."""
     return _scene(json.dumps(settings, sort_keys=True), folder)
 
 
@@ -55,15 +55,18 @@ def _scene(settings: str, folder: str | None) -> Scene:
     data = _first_classes(load_dataset(wanted["dataset"], folder), wanted.get("classes"))
     own, rng = wanted["own_rows"], derive(0, "knockoff", wanted["dataset"])
     parts = split(data, rng=rng, victim=wanted["victim_rows"], attacker=own or None, test=wanted["test_rows"])
-    victim, thief, test = (Rows(p.x, p.y.astype(np.int64)) for p in (parts.victim, parts.attacker, parts.test))
-    return Scene(victim, thief if own else Rows(thief.x[:0], thief.y[:0]), test, data.interface, data.classes)
+    thief = parts.attacker.x[: own or 0], parts.attacker.y[: own or 0]  # a split gives them all that is left, at least
+    victim, theirs, test = (
+        Rows(x, y.astype(np.int64)) for x, y in ((parts.victim.x, parts.victim.y), thief, (parts.test.x, parts.test.y))
+    )
+    return Scene(victim, theirs, test, data.interface, data.classes)
 
 
 def _first_classes(data: Dataset, n: int | None) -> Dataset:
     """The rows of the first n classes."""
     if n is None:
         return data
-    kept, kept_test = data.y < n, data.y_test < n
+    kept, kept_test = np.asarray(data.y < n), np.asarray(data.y_test < n)
     return replace(
         data, x=data.x[kept], y=data.y[kept], x_test=data.x_test[kept_test], y_test=data.y_test[kept_test],
         classes=data.classes[:n], groups=None if data.groups is None else data.groups[kept],
@@ -122,7 +125,7 @@ def _known(y: Labels | None) -> Labels:
 
 
 def asked_about(pool: Settings, victim: Settings, folder: str | None, budget: int, seed: int) -> Array:
-    """(n, *input_shape) the pictures of a theft, at most `budget`: so many of every part of the pool, in random order."""
+    """(n, *input_shape) the pictures of a theft, `budget` in all: of each part of the pool its share, in any order."""
     return _asked(json.dumps(pool, sort_keys=True), json.dumps(victim["scene"], sort_keys=True), folder, budget, seed)
 
 

@@ -15,8 +15,8 @@ Plan = Mapping[str, Any]
 Record = Mapping[str, Any]
 Own = Mapping[tuple[str, str], Sequence[Record]]  # (row, column) -> the records of its repetitions
 CELLS = (
-    "A cell: accuracy of the copy over that of its victim, mean [95% t interval over n repetitions], and in brackets the "
-    "copy's accuracy and its agreement with the victim in percent, means. Rows in italics are published figures."
+    "A cell: accuracy of the copy over that of its victim, mean [95% t interval over n repetitions], and in brackets "
+    "the copy's accuracy and its agreement with the victim in percent, means. Rows in italics are published figures."
 )
 
 
@@ -64,7 +64,7 @@ def _cell(records: Sequence[Record]) -> str:
 
 
 def _mean(records: Sequence[Record], measure: str) -> float:
-    return sum(r["measures"][measure]["value"] for r in records) / len(records)
+    return float(sum(r["measures"][measure]["value"] for r in records) / len(records))
 
 
 def _compared(table: Plan, own: Own) -> Iterator[list[str]]:
@@ -95,7 +95,9 @@ def _by_class(table: Plan, records: Sequence[Record]) -> str:
         ratios = [c / v for c, v in zip(copy, victim, strict=True) if v]
         e = mean_over_seeds(ratios, within=(0.0, float("inf")))
         measured = [f"{100 * sum(who) / len(who):.1f}" for who in (victim, copy)]
-        published = [f"{known[name][0]} -> {known[name][1]} ({known[name][2]}x)"] if name in known else [""] * bool(known)
+        published = (
+            [f"{known[name][0]} -> {known[name][1]} ({known[name][2]}x)"] if name in known else [""] * bool(known)
+        )
         rows.append([name, *published, *measured, f"{e.value:.2f}x [{e.low:.2f}, {e.high:.2f}] n={e.n}"])
     head = ["class", *(["published"] if known else []), "victim", "copy", "recovery"]
     return markdown(head, rows)
