@@ -136,13 +136,10 @@ def _cell(plan: Plan, table: Plan, row: Plan, column: Any, seed: int, number: st
         learner=describe(learner_named(plan["copy"][is_["copy"]])),
         extra={"version": plan["version"]},
         names={
-            "attack": "knockoff",
-            "defense": is_["answers"],
-            "table": number,
-            "row": name_of(row),
-            "column": str(column),
+            "attack": f"{is_['copy']} copy, {is_['pool']}, {is_['answers']} on {is_['victim']}",
+            "table": number, "row": name_of(row), "column": str(column),
         },
-    )
+    )  # fmt: skip
 
 
 def name_of(row: Plan) -> str:
