@@ -10,7 +10,7 @@ import pytest
 
 from portcullis_ml.bench.protocols import PROTOCOLS, knockoff, knockoff_scene
 from portcullis_ml.bench.protocols.knockoff_scene import asked_about, scene_of
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.core.errors import InputError
 
 pytest.importorskip("torch")
@@ -67,7 +67,7 @@ def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
     out = tmp_path_factory.mktemp("knockoff")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PORTCULLIS_CACHE", str(out / "cache"))
-        return out, knockoff.play(PLAN, out=out, data=str(folder), jobs=0)
+        return out, knockoff.play(PLAN, Run(out=out, data=str(folder), jobs=0))
 
 
 def rows_of(text: str) -> list[list[str]]:
@@ -114,9 +114,9 @@ def test_another_study_runs_no_theft_again(
     ran: tuple[Path, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(knockoff, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert knockoff.play(PLAN, out=ran[0], data=str(folder), jobs=0) == ran[1]
+    assert knockoff.play(PLAN, Run(out=ran[0], data=str(folder), jobs=0)) == ran[1]
     other = {**PLAN, "protocol": "another", "table": [{**PLAN["table"][1], "title": "Under another name"}]}
-    assert "n=2" in knockoff.play(other, out=ran[0], data=str(folder), jobs=0)
+    assert "n=2" in knockoff.play(other, Run(out=ran[0], data=str(folder), jobs=0))
 
 
 def test_victims_and_their_answers_are_kept(ran: tuple[Path, str]) -> None:

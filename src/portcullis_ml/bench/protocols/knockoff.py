@@ -12,10 +12,9 @@ study's cells do not name the study, so with one `--out` for all of them a theft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,9 @@ from portcullis_ml.bench.named import guard_named
 from portcullis_ml.bench.protocols.defended_tables import page
 from portcullis_ml.bench.protocols.knockoff_scene import asked_about, scene_of, victim_of
 from portcullis_ml.bench.protocols.knockoff_tables import sections
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import guard_of
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
@@ -38,63 +37,52 @@ from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import agreement, per_class_recovery, recovery
 from portcullis_ml.models.learners import LEARNERS, learner_named
 
-__all__ = ["architecture", "cells_of", "classes", "diversity", "granularity", "overlap", "play", "pretraining", "run"]
+__all__ = ["architecture", "cells_of", "classes", "diversity", "granularity", "overlap", "play", "pretraining", "study"]
 
 Plan = Mapping[str, Any]
 AXES = ("victim", "copy", "pool", "answers", "budget")
 
 
-def granularity(**where: Any) -> str:
+def granularity(run: Run) -> str:
     """Run knockoff-granularity and return its tables; see `play`."""
-    return run("granularity", **where)
+    return study("granularity", run)
 
 
-def architecture(**where: Any) -> str:
+def architecture(run: Run) -> str:
     """Run knockoff-architecture and return its tables; see `play`."""
-    return run("architecture", **where)
+    return study("architecture", run)
 
 
-def pretraining(**where: Any) -> str:
+def pretraining(run: Run) -> str:
     """Run knockoff-pretraining and return its tables; see `play`."""
-    return run("pretraining", **where)
+    return study("pretraining", run)
 
 
-def diversity(**where: Any) -> str:
+def diversity(run: Run) -> str:
     """Run knockoff-diversity and return its tables; see `play`."""
-    return run("diversity", **where)
+    return study("diversity", run)
 
 
-def classes(**where: Any) -> str:
+def classes(run: Run) -> str:
     """Run knockoff-classes and return its tables; see `play`."""
-    return run("classes", **where)
+    return study("classes", run)
 
 
-def overlap(**where: Any) -> str:
+def overlap(run: Run) -> str:
     """Run knockoff-overlap and return its tables; see `play`."""
-    return run("overlap", **where)
+    return study("overlap", run)
 
 
-def run(study: str, *, quick: bool = False, **where: Any) -> str:
+def study(name: str, run: Run) -> str:
     """The study of that name; see `play`."""
-    plan = {**plan_in("knockoff.toml"), **plan_in(f"knockoff_{study}.toml")}
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    plan = {**plan_in("knockoff.toml"), **plan_in(f"knockoff_{name}.toml")}
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
-    records = run_cells(
-        list(cells_of(plan)), partial(work, folder=data, device=device), out=out, jobs=jobs, progress=progress
-    )
-    return page(plan, list(sections(plan, records)), records, quick)
+    records = run.cells(cells_of(plan), partial(work, folder=run.data, device=run.device))
+    return page(plan, list(sections(plan, records)), records, run.quick)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:
