@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +24,17 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array
 from portcullis_ml.models.torch import TorchModel, seeded
 
-__all__ = ["Contrast", "Opened", "class_costs", "features", "pair_weights", "siamese", "soft_contrast"]
+__all__ = [
+    "Contrast",
+    "Lessons",
+    "Opened",
+    "class_costs",
+    "features",
+    "last_layer",
+    "pair_weights",
+    "siamese",
+    "soft_contrast",
+]
 
 View = Callable[[Tensor], Tensor]  # rows -> the same rows, changed at random
 MOMENTUM, DECAY = 0.9, 5e-4  # of SGD
@@ -110,13 +121,13 @@ def features(model: Opened, x: Array, part: int = 512) -> Array:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What the features are trained on: rows without answers, rows with answers (n, c), and the classes' costs (c,)."""
+class Lessons:
+    """What features are trained on: rows without answers, rows with answers (n, c), how many each class had (c,)."""
 
     unasked: Array
     asked: Array
     answers: Array
-    costs: Array
+    counts: NDArray[np.int64]
 
 
 class Contrast:
@@ -132,16 +143,17 @@ class Contrast:
         self._done = 0
         self._ends: tuple[nn.Module, nn.Module] | None = None
 
-    def __call__(self, model: Opened, rows: Rows, *, epochs: int, rng: np.random.Generator) -> TorchModel:
+    def __call__(self, model: Opened, lessons: Lessons, *, epochs: int, rng: np.random.Generator) -> TorchModel:
         """The same model with features trained for so many passes over the rows without answers.
 
         The model given is left alone. Fewer than two rows teach nothing.
         """
         copy = model.duplicate()
         with seeded(rng, copy.device):
-            unasked, asked = copy.entered(rows.unasked), copy.entered(rows.asked)
+            unasked, asked = copy.entered(lessons.unasked), copy.entered(lessons.asked)
             answers, costs = (
-                torch.tensor(a, dtype=torch.float32, device=copy.device) for a in (rows.answers, rows.costs)
+                torch.tensor(a, dtype=torch.float32, device=copy.device)
+                for a in (lessons.answers, class_costs(lessons.counts))
             )
             if len(unasked) >= 2 and epochs:
                 self._train(copy.learning, unasked, asked, answers, costs, epochs)
