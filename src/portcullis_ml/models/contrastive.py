@@ -53,12 +53,13 @@ class Opened(Protocol):
 
 def siamese(p1: Tensor, z1: Tensor, p2: Tensor, z2: Tensor) -> Tensor:
     """(n,) the loss of two views of each row: p (n, d) predictions, z (n, d) projections, which get no gradient."""
-    return -(F.cosine_similarity(p1, z2.detach()) + F.cosine_similarity(p2, z1.detach())) / 2
+    one, two = F.cosine_similarity(p1, z2.detach()), F.cosine_similarity(p2, z1.detach())
+    return -(one + two) / 2
 
 
 def pair_weights(y: Tensor) -> Tensor:
     """(n, n) how much a pair of answers y (n, c) should attract: both certain and alike 1, one of them uniform 0."""
-    certain = (1 - torch.special.entr(y).sum(1) / math.log(y.shape[1])).clamp(min=0)
+    certain: Tensor = (1 - torch.special.entr(y).sum(1) / math.log(y.shape[1])).clamp(min=0)
     alike = F.normalize(y)
     return certain[:, None] * certain * (alike @ alike.T)
 
@@ -71,7 +72,7 @@ def soft_contrast(p: Tensor, z: Tensor, y: Tensor) -> Tensor:
     return -(weights * cosines).sum() / (weights > 0).sum().clamp(min=1)
 
 
-def class_costs(counts: Array) -> Array:
+def class_costs(counts: NDArray[np.int64]) -> Array:
     """(c,) the cost of a row of each class, by how many were answered with it: the rarer the dearer; their sum is 1."""
     costs = (1 - BETA) / (1 - BETA ** (np.asarray(counts, np.float64) + 1))
     return np.asarray(costs / costs.sum())
@@ -102,13 +103,16 @@ class _Body(nn.Module):
     def __init__(self, module: nn.Module, row: Tensor) -> None:
         super().__init__()
         self.module = module
-        self._taken: list[Tensor] = []
-        last_layer(module, row).register_forward_pre_hook(lambda _, given: self._taken.append(given[0]))
+        self._last = [last_layer(module, row)]  # in a list, so that it is not registered a second time
 
     def forward(self, x: Tensor) -> Tensor:
-        self._taken.clear()
-        self.module(x)
-        return self._taken.pop().flatten(1)
+        taken: list[Tensor] = []
+        handle = self._last[0].register_forward_pre_hook(lambda _, given: taken.append(given[0]))
+        try:
+            self.module(x)
+        finally:
+            handle.remove()  # hooks would travel with copies of the network
+        return taken[-1].flatten(1)
 
 
 def features(model: Opened, x: Array, part: int = 512) -> Array:

@@ -62,7 +62,7 @@ class PretrainedModel(TorchModel):
     @property
     def learning(self) -> nn.Module:
         """The head where the backbone is frozen, else everything."""
-        return self.module if self.features is None else self.module[1]  # type: ignore[index, no-any-return]
+        return self.module if self.features is None else self.module[1]  # type: ignore[index]
 
     def entered(self, x: Array) -> Tensor:
         """The features of pictures where the backbone is frozen, else the pictures."""
