@@ -169,7 +169,7 @@ def test_a_table_with_categories() -> None:
     pool = np.column_stack([rng.integers(0, 3, 300), rng.uniform(-1, 1, (300, 5))])
     toy = toy_victim()
     victim = ToySoftmax(toy.w, np.zeros(3), (6,))
-    found = thieve(150, door=door, victim=victim, pool=pool, learner=None)
+    found = thieve(150, door=door, victim=victim, pool=pool, learner=AutoLearner())
     agreement = (found.model.scores(pool).argmax(axis=1) == victim.scores(pool).argmax(axis=1)).mean()
     assert found.notes["student"] == "table_mlp, ours"
     assert agreement > 0.8

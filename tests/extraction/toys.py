@@ -353,7 +353,7 @@ SETUPS: dict[str, Callable[[], Setup]] = {
     "swift_thief": lambda: Setup(
         attack=SwiftThief(rounds=4, contrast=1, projector=16),
         budget=90,
-        knowledge=Knowledge(pool=inputs(120, 1)),
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
     ),
     "swift_thief-network": lambda: Setup(
         attack=SwiftThief(rounds=3, contrast=1, projector=16, validation=0.2),

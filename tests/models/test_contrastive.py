@@ -45,8 +45,10 @@ def test_the_siamese_loss_is_its_plain_twin() -> None:
 def test_projections_get_no_gradient() -> None:
     p1, z1, p2, z2 = (normal(6, 4, seed=s).requires_grad_(True) for s in range(4))
     siamese(p1, z1, p2, z2).sum().backward()
-    assert p1.grad is not None and p2.grad is not None
-    assert z1.grad is None and z2.grad is None
+    assert p1.grad is not None
+    assert p2.grad is not None
+    assert z1.grad is None
+    assert z2.grad is None
 
 
 def soft_contrast_slowly(p: Tensor, z: Tensor, y: Tensor) -> float:

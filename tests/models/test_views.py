@@ -26,7 +26,8 @@ def test_a_picture_keeps_its_shape_and_its_range(shape: tuple[int, ...]) -> None
     x = 255 * torch.rand(20, *shape)
     view = picture_view(x, 0, 255, crop=0.2, mirror=True)
     assert view.shape == x.shape
-    assert view.min() >= 0 and view.max() <= 255
+    assert view.min() >= 0
+    assert view.max() <= 255
     assert not torch.equal(view, picture_view(x, 0, 255, crop=0.2, mirror=True))
 
 

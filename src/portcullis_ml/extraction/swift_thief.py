@@ -1,7 +1,7 @@
 """SwiftThief: learn from the pool's rows that nobody answered, and ask about classes that rarely came back.
 
-Lee, Han, Lee. "SwiftThief: Enhancing Query Efficiency of Model Stealing by Contrastive Learning", IJCAI 2024,
-algorithm 1; what the text leaves open follows the authors' code.
+Lee, Han, Lee. "SwiftThief: Enhancing Query Efficiency of Model Stealing by Contrastive Learning", IJCAI 2024. Read
+off the authors' code: the paper's text was not at hand, so no section of it can be named.
 
 Threat model   answers: any; probabilities make the soft weights.  data: a pool of natural inputs from anywhere.
 Query cost     the whole budget, `validation` of it for rows that are never trained on.
@@ -16,7 +16,8 @@ those of the rarest class that came back, a fifth of the round at a time.
 Views of pictures are crops, mirror images and changed colours; in views of a table's rows a share of the columns comes
 from other rows. A frozen backbone's features count as a row of a table. The network is that of the learner where it is
 one network (`network`, `resnet9`, `pretrained`), else a small one of ours, and the notes say which. The authors go
-through 40 passes of up to 50,000 rows with a projector of 2,048; our defaults suit a processor.
+through 40 passes of up to 50,000 rows with a projector of 2,048, and match answers by SGD for 50 more; our defaults
+suit a processor, and the learner's own training matches the answers.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class SwiftThief(ExtractionAttack):
     validation: float = 0.0  # share of the budget for rows that only compare the copies of the rounds
 
     name: ClassVar[str] = "swift_thief"
-    needs: ClassVar[Needs] = Needs(pool=True)
+    needs: ClassVar[Needs] = Needs(pool=True, learner=True)
 
     def __post_init__(self) -> None:
         check(self, "rounds", "an int, at least 1", lambda v: isinstance(v, int) and v >= 1)
@@ -78,7 +79,8 @@ class SwiftThief(ExtractionAttack):
     def steal(self, harvest: Harvest, interface: Interface, knowledge: Knowledge, rng: np.random.Generator) -> Model:
         from portcullis_ml.models.students import student_of
 
-        assert knowledge.pool is not None  # `needs` says so
+        assert knowledge.pool is not None
+        assert knowledge.learner is not None  # `needs` says so
         student = student_of(knowledge.learner, interface)
         harvest.notes["student"] = student.about
         thief = _Thief(self, harvest, interface, knowledge.pool, student, rng)

@@ -67,7 +67,7 @@ class Student:
         return view
 
 
-def student_of(learner: Learner | None, interface: Interface) -> Student:
+def student_of(learner: Learner, interface: Interface) -> Student:
     """The learner's own network where it trains one, else a small one. Raises InputError for a network without
     features, before anything is asked."""
     shape = interface.input_shape
