@@ -22,7 +22,6 @@ suit a processor, and the learner's own training matches the answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -170,30 +169,30 @@ class _Thief:
         left = min(self._harvest.left, len(self.rounds.waiting))
         rare = rare_now(self._counts(), left)
         self._harvest.notes["sampling"].append("rare" if rare else "entropy")
-        if not rare:
+        if rare:
+            self._ask_around_the_rarest(k)
+        else:
             self.rounds.ask(self.rounds.waiting[largest(entropy(self.rounds.scores(copy)), k)])
-            return
-        features = self._features()
-        asked = features(self.rounds.answered()[0])
-        found = dict(zip(self.rounds.waiting.tolist(), self._waiting(features), strict=True))
-        for size in map(len, np.array_split(np.arange(k), SUBSTEPS)):
-            if not (size and self._harvest.open):
+
+    def _ask_around_the_rarest(self, k: int) -> None:
+        """Ask k rows in five parts, each near the features of the class that has come back least by then."""
+        asked, rows = self._features(self.rounds.answered()[0]), self.rounds.waiting
+        features = np.concatenate([self._features(self.rounds.pool[part]) for part in self.rounds.parts()])
+        for part in np.array_split(np.arange(k), SUBSTEPS):
+            if not (len(part) and self._harvest.open):
                 continue
             labels, counts = self._labels(), self._counts()
             rarest = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
-            waiting = np.array([found[row] for row in self.rounds.waiting.tolist()])
-            near = largest(density(waiting, asked[labels == rarest], self._plan.bandwidth), size)
-            asked = np.concatenate([asked, waiting[near]])
-            self.rounds.ask(self.rounds.waiting[near])
+            free = np.flatnonzero(np.isin(rows, self.rounds.waiting))
+            densities = density(features[free], asked[labels == rarest], self._plan.bandwidth)
+            near = free[largest(densities, len(part))]
+            self.rounds.ask(rows[near])
+            asked = np.concatenate([asked, features[near]])
 
-    def _features(self) -> Callable[[Array], Array]:
-        """Rows of the pool -> the network's features of them."""
+    def _features(self, x: Array) -> Array:
         from portcullis_ml.models.contrastive import features
 
-        return lambda x: features(self._model, self._student.encoded(x))
-
-    def _waiting(self, features: Callable[[Array], Array]) -> Array:
-        return np.concatenate([features(self.rounds.pool[rows]) for rows in self.rounds.parts()])
+        return features(self._model, self._student.encoded(x))
 
 
 def rare_now(counts: NDArray[np.int64], left: int) -> bool:

@@ -67,8 +67,8 @@ def shortened(plan: Plan) -> dict[str, Any]:
 def cells_of(plan: Plan) -> Iterator[Cell]:
     """A cell for every scene, seed and attack; and random order once more with the whole pool."""
     named = {**plan["attacks"], **plan["others"]}
-    for scene, settings in plan["scene"].items():
-        for seed in range(plan["repetitions"]):
+    for seed in range(plan["repetitions"]):
+        for scene, settings in plan["scene"].items():
             asked = [(name, settings["budget"], plan["points"] if name in plan["attacks"] else 1) for name in named]
             if settings["whole"]:
                 asked.append((plan["random"], settings["whole"], 1))

@@ -43,7 +43,8 @@ def _scene(plan: Plan, settings: Mapping[str, Any], own: Sequence[Record]) -> li
         f"What each attack pays for the accuracy that random order has after {budget:,} queries, on straight lines "
         "between the points of a curve, seed by seed; and how far it is ahead of random order on the same seed:\n\n"
         + _paired(plan, main, budget),
-        f"All attacks after {budget:,} queries (random order also with the whole pool):\n\n" + _final(plan, own),
+        f"All attacks after {budget:,} queries{', random order also with the whole pool' * bool(settings['whole'])}; "
+        "processor seconds of a cell, least to most:\n\n" + _final(plan, own),
     ]
 
 
@@ -111,7 +112,7 @@ def _final(plan: Plan, own: Sequence[Record]) -> str:
             attack, f"{records[0]['queries']:,}", *(_mean(records, name) for name in ("accuracy", "agreement")),
             f"{min(seconds):.0f} to {max(seconds):.0f}",
         ])  # fmt: skip
-    return markdown(["attack", "queries", "accuracy", "agreement with the victim", "CPU seconds"], rows)
+    return markdown(["attack", "queries", "accuracy", "agreement with the victim", "seconds"], rows)
 
 
 def _mean(records: Sequence[Record], name: str) -> str:
