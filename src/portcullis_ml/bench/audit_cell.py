@@ -34,7 +34,7 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Rows
+from portcullis_ml.core.types import Differentiable, Estimate, Interface, Labels, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
 from portcullis_ml.measures.transferability import Transfer
@@ -233,20 +233,29 @@ def _curve(
     victim = exam.victim.argmax(axis=1)
     labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
     points = tuple((q, {"agreement": agreement(victim, found)}) for (q, _), found in zip(rounds, labels, strict=True))
-    return points, [np.packbits(victim == found).tobytes().hex() for found in labels]
+    return points, [_right(victim, found) for found in labels]
+
+
+def _right(victim: Labels, found: Labels) -> str:
+    """On which test rows a copy agrees: one bit each, in order and in hexadecimal."""
+    return np.packbits(victim == found).tobytes().hex()
 
 
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     """The record of a control that asks the API nothing."""
     exam = _exam(spec, hardened=hardened_folder(cell))
     copy: Model
+    notes: dict[str, Any] = {}
     if cell.attack["unit"] == "own_labels":
+        notes["labelled"] = 0 if experiment.pool is None else len(experiment.pool)
         rng = cell.rng("attack")
         copy = own_labels(knowledge_of(cell, experiment), experiment.pool_labels, experiment.interface.n_classes, rng)
     else:
         copy = most_frequent(exam.victim.argmax(axis=1), experiment.interface)
     measures, classes, _ = _graded(copy, replace(cell, extra={}), experiment, exam)
-    return Record(cell=cell, measures=measures, classes=classes, threat_model={"answers": "none", "accounts": 0})
+    notes["right"] = _right(exam.victim.argmax(axis=1), copy.scores(experiment.test_x).argmax(axis=1))
+    threat = {"answers": "none", "accounts": 0}
+    return Record(cell=cell, measures=measures, classes=classes, threat_model=threat, notes=notes)
 
 
 def _flags(cell: Cell, extraction: Extraction, experiment: Experiment, guard: Guard | None) -> list[dict[str, str]]:

@@ -66,6 +66,8 @@ class AuditOptions:
     privacy: tuple[str, ...] = ()  # attacks on the training data
     marks: tuple[str, ...] = ()  # ownership schemes
     then: tuple[str, ...] = ()  # what is done with every copy
+    price_per_query: float | None = None  # in the currency of the next
+    price_per_label: float | None = None
     cap: float = 1.0  # points of accuracy that honest clients may lose behind a defense that is recommended
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
@@ -279,6 +281,7 @@ def _about(
         "deployed": _row_of(options.in_use, records),
         "quick": options.quick,
         "cap": options.cap / 100,
+        "prices": [options.price_per_query, options.price_per_label],
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,

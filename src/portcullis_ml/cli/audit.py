@@ -118,6 +118,12 @@ def audit(
             help="Ownership marks to examine the copies for; see `portcullis list ownership`.", rich_help_panel=GRID
         ),
     ] = None,
+    price_per_query: Annotated[
+        float | None, typer.Option(min=0, help="What a query costs whoever asks.", rich_help_panel=RESULT)
+    ] = None,
+    price_per_label: Annotated[
+        float | None, typer.Option(min=0, help="What a label costs that is written by hand.", rich_help_panel=RESULT)
+    ] = None,
     transfer: Annotated[
         bool,
         typer.Option("--transfer", help="Also measure how well adversarial examples transfer.", rich_help_panel=RESULT),
@@ -157,6 +163,7 @@ def audit(
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
     from portcullis_ml.report.results import read
+    from portcullis_ml.report.saved import prices_of
 
     endpoint = o.endpoint_of(
         victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
@@ -184,6 +191,8 @@ def audit(
         then=_words(then),
         marks=_words(marks),
         cap=cap,
+        price_per_query=price_per_query,
+        price_per_label=price_per_label,
         transfer=transfer,
         quick=quick,
         regimes=_words(regimes),
@@ -198,7 +207,7 @@ def audit(
         records, meta = run_audit(options, out=out, jobs=jobs, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    outcome = Outcome(read(records, meta["cap"]), meta, report, fail_over, policy)
+    outcome = Outcome(read(records, meta["cap"], prices_of(meta)), meta, report, fail_over, policy)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:

@@ -47,8 +47,9 @@ def write_policy(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
     None, and no file of an earlier run left behind, where nothing can be recommended."""
     from portcullis_ml.report.policy import HEAD, policy
     from portcullis_ml.report.results import CAP, read
+    from portcullis_ml.report.saved import prices_of
 
-    target, text = Path(path), policy(read(records, meta.get("cap", CAP)), meta)
+    target, text = Path(path), policy(read(records, meta.get("cap", CAP), prices_of(meta)), meta)
     if text is None:
         if target.is_file() and target.read_text(encoding="utf-8").startswith(HEAD):
             target.unlink()
@@ -83,6 +84,7 @@ def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None 
     """
     from portcullis_ml.report.page import page
     from portcullis_ml.report.results import CAP, read
+    from portcullis_ml.report.saved import prices_of
 
     about = meta or {}
-    return page(read(records, about.get("cap", CAP)), about)
+    return page(read(records, about.get("cap", CAP), prices_of(about)), about)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from portcullis_ml.core.types import Estimate
+from portcullis_ml.core.types import Array, Estimate
 
-__all__ = ["across", "clearly_below", "count", "duration", "percent", "points", "span"]
+__all__ = ["across", "clearly_below", "count", "duration", "paired", "percent", "points", "span"]
 
 
 def across(estimates: Sequence[Estimate]) -> Estimate:
@@ -32,6 +32,22 @@ def across(estimates: Sequence[Estimate]) -> Estimate:
         level=estimates[0].level,
         unit="seeds",
     )
+
+
+def paired(differences: Array, level: float = 0.95) -> Estimate:
+    """The mean of differences (seeds, rows), each of one row under one seed, with an interval over seeds and rows.
+
+    The half width is the root of two squares: Student's t over the means of the seeds, where there are several, and the
+    normal quantile over the means of the rows. Rows that all seeds share are not counted as independent.
+    """
+    seeds, rows = differences.shape
+    mean = float(differences.mean())
+    over_rows = _z(level) * float(differences.mean(axis=0).std(ddof=1)) / math.sqrt(rows) if rows > 1 else 1.0
+    over_seeds = 0.0
+    if seeds > 1:
+        over_seeds = _t(seeds - 1, level) * float(differences.mean(axis=1).std(ddof=1)) / math.sqrt(seeds)
+    half = math.hypot(over_rows, over_seeds)
+    return Estimate(mean, mean - half, mean + half, seeds, level=level, unit="seeds")
 
 
 def clearly_below(lower: Estimate, higher: Estimate) -> bool:
@@ -90,6 +106,12 @@ def _t(freedom: int, level: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.5 + level / 2))
+
+
+def _z(level: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(0.5 + level / 2))
 
 
 def _round(value: float, digits: int) -> str:
