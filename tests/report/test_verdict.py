@@ -12,7 +12,8 @@ from tests.report.fakes import audit, control, estimate, honest, record, without
 from portcullis_ml.catalog import Catalog, resolve
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import clearly_below, paired
+from portcullis_ml.repetitions import paired
+from portcullis_ml.report.numbers import clearly_below
 from portcullis_ml.report.recommend import settings, toml
 from portcullis_ml.report.results import NONE, read
 from portcullis_ml.report.saved import Prices

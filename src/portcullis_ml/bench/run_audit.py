@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for, learner_said
-from portcullis_ml.bench.flags import FLAGS, of_run, raised
+from portcullis_ml.bench.flagged import of_run
+from portcullis_ml.bench.flags import FLAGS, raised
 from portcullis_ml.bench.grid import Plan
 from portcullis_ml.bench.links import link_named
 from portcullis_ml.bench.named import (
@@ -61,6 +62,7 @@ class AuditOptions:
     decimals: int | None = None  # to which answers are rounded
     precision: str | None = None  # of answers; the victim's own if not said
     seeds: int | None = None
+    seed: int = 0  # the first of them
     epochs: int | None = None  # of every copy
     learner: str | None = None  # how copies are trained, as people write it
     privacy: tuple[str, ...] = ()  # attacks on the training data
@@ -197,7 +199,7 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         attacks=attacks,
         defenses=options.named_guards,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
-        seeds=range(options.seeds or (1 if options.quick else 3)),
+        seeds=range(options.seed, options.seed + (options.seeds or (1 if options.quick else 3))),
         learner=learner,
         gradients=network,
         stranger=True,

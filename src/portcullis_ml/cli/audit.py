@@ -138,6 +138,9 @@ def audit(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Repetitions: 3 if not given, 5 for a claim.", rich_help_panel=o.HOW)
     ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The first seed; another starts elsewhere.", rich_help_panel=o.HOW)
+    ] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="A look: one seed, a third of the budget.", rich_help_panel=o.HOW)
     ] = False,
@@ -185,6 +188,7 @@ def audit(
         decimals=decimals,
         precision=precision,
         seeds=seeds,
+        seed=seed,
         epochs=epochs,
         learner=learner,
         privacy=_words(privacy),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
+from portcullis_ml.repetitions import across
 from portcullis_ml.report.markup import Child, Html, el, join, table
-from portcullis_ml.report.numbers import across, count, percent
+from portcullis_ml.report.numbers import count, percent
 from portcullis_ml.report.pairs import Pair, estimate
 from portcullis_ml.report.results import NONE, Audit
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import across
+from portcullis_ml.repetitions import across
 
 __all__ = ["Pair", "estimate", "pair_of", "right_of"]
 

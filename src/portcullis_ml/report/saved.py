@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import count, paired, points
+from portcullis_ml.repetitions import paired
+from portcullis_ml.report.numbers import count, points
 from portcullis_ml.report.pairs import Pair, right_of
 
 __all__ = ["Prices", "ahead", "bill", "labelled", "prices_of"]
