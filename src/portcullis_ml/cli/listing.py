@@ -24,6 +24,7 @@ WINGS = {
     "hidden_data": "portcullis_ml.hidden_data:CATALOG",
     "explainers": "portcullis_ml.models.explain:EXPLAINERS",
     "learners": "portcullis_ml.models.learners:LEARNERS",
+    "text_learners": "portcullis_ml.models.learners:TEXT_LEARNERS",
     "networks": "portcullis_ml.models.networks:NETWORKS",
     "bench": "portcullis_ml.bench.protocols:PROTOCOLS",
 }
@@ -92,7 +93,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
     from portcullis_ml.core.errors import MissingExtra
 
     row: dict[str, Any] = {"name": name, "what": _sentence(path.partition(":")[0], name)}
-    if wing in ("explainers", "learners", "networks", "bench"):
+    if wing in ("explainers", "learners", "text_learners", "networks", "bench"):
         row["what"] = "" if wing == "networks" else row["what"]
         return row
     try:
