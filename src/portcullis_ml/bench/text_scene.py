@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.planted import PlantedCanaries, canary_file, write_planted
-from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
@@ -167,8 +166,9 @@ def _known(model: SequenceModel, unseen: Sequence[str]) -> tuple[list[str], list
 
 def _mark(path: str, model: SequenceModel, documents: Sequence[str]) -> str:
     """What a model is known by: the hash of its file or folder, or of its answers."""
-    if Path(path).exists():
-        return Artifact.at(path).sha256
+    place = Path(path)
+    if place.exists():
+        return fingerprint(*([place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())))
     asked = model.tokenizer.encode(documents[0][:32])[None]
     return fingerprint(np.asarray(model.log_probs(asked)).round(6))
 
