@@ -34,7 +34,7 @@ def text_page(records: Sequence[Record], meta: Mapping[str, Any]) -> str:
     sections = [
         ("exposure", "How far planted secrets stand out", _exposure(records)),
         ("copied", "How much of what it writes is copied", _copied(records, meta)),
-        ("samples", "What it recites", _quotes(records)),
+        ("samples", "What looks most like training text", _quotes(records)),
         ("controls", "Controls", _controls(records)),
         ("flags", "Flags", flags_raised(meta)),
         ("ran", "What was run", _ran(records, meta)),
@@ -77,9 +77,10 @@ def _points(record: Record, groups: Sequence[int]) -> Html:
             spread = [at + 0.24 * ((i * 0.618) % 1 - 0.5) for i in range(len(own))]  # beside each other
             axes.plot(spread, own, "o", ms=4, color=ink.series(0), alpha=0.6)
             axes.plot([at - 0.3, at + 0.3], [sum(own) / len(own)] * 2, color=ink.series(1))
-        for level, words in ((notes["null"], "never seen"), (notes["secrets"], "nothing left to guess")):
-            axes.annotate(words, (1, level), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                          ha="right", color=ink.PLAIN, fontsize=10)  # fmt: skip
+        lines = ((1, "right", notes["null"], "never seen"), (0.01, "left", notes["secrets"], "nothing left to guess"))
+        for place, side, level, words in lines:
+            axes.annotate(words, (place, level), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                          ha=side, color=ink.PLAIN, fontsize=10)  # fmt: skip
         axes.set_xticks(range(len(groups)), [often(times) for times in groups])
         axes.set_ylim(0, max(notes["secrets"], *notes["by_extrapolation"]) * 1.12)
         axes.set_ylabel("exposure, bits")
@@ -121,26 +122,21 @@ def _quotes(records: Sequence[Record]) -> Html | None:
     if best is None:
         return None
     record, ranking, _ = best
-    rows: list[list[Child]] = []
-    for place in record["notes"]["kept"][ranking][:QUOTED]:
-        said = record["notes"]["quoted"][str(place)]
-        start, end = said["start"], said["start"] + said["length"]
-        text = said["text"]
-        shown = [text[:start], el("mark", text[start:end]), text[end:]]
-        rows.append([str(len(rows) + 1), el("code", shown, class_="quote"), f"{said['length']:,}", _held(said)])
+    items = [_quote(record["notes"]["quoted"][str(place)]) for place in record["notes"]["kept"][ranking][:QUOTED]]
     sentence = (
         f"The first samples drawn by {name_of(record)} and ranked by {ranking}; marked is the longest run that stands "
-        "in the text, with the document, counted from 0, that it stands in first. This page therefore quotes the text."
+        "in the text, however short, with the document, counted from 0, that it stands in first. This page therefore "
+        "quotes the text."
     )
-    head = ["", "Sample", "Copied characters", "Document"]
-    return join([el("p", sentence), table(head, rows, "Samples with what was copied", class_="stack")])
+    return join([el("p", sentence), el("ol", items, class_="quotes")])
 
 
-def _held(said: Mapping[str, Any]) -> str:
-    if not said["length"]:
-        return "none"
-    more = f", {said['held_by']:,} in all" if said["held_by"] > 1 else ""
-    return f"{said['document']:,}{more}"
+def _quote(said: Mapping[str, Any]) -> Html:
+    text, start, end = said["text"], said["start"], said["start"] + said["length"]
+    where = f" of document {said['document']:,}" if said["length"] else ""
+    more = f"; {count(said['held_by'], 'document')} hold a run that counts" if said["held_by"] > 1 else ""
+    caption = el("small", f"{count(said['length'], 'character')}{where}{more}")
+    return el("li", el("code", text[:start], el("mark", text[start:end]), text[end:]), caption)
 
 
 def _controls(records: Sequence[Record]) -> Html | None:
