@@ -224,6 +224,16 @@ def test_canaries_of_another_text_are_refused():
     assert "none of the 40 stands in it. Name the text that --plant wrote" in result.stderr
 
 
+def test_weights_of_another_kind_are_refused():
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(2)}, "m.safetensors")
+    result = call("--text", "notes.txt", "--model", "m.safetensors")
+    assert result.exit_code == 2
+    assert "it holds weights of another kind. Name its transformers folder, or module:object" in result.stderr
+
+
 def test_a_folder_needs_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     Path("gpt").mkdir()

@@ -84,7 +84,9 @@ def entries(wing: str) -> list[dict[str, Any]]:
     for name, path in catalog.items():
         row = _entry(wing, name, path)
         presets = [p for p, words in catalog.presets.items() if words.partition("(")[0] == name]
-        found += [row, *(row | {"name": p, "what": f"{name} with published settings"} for p in presets)]
+        ours = wing.endswith("learners")  # whose settings no paper names
+        said = {p: catalog.presets[p] if ours else f"{name} with published settings" for p in presets}
+        found += [row, *(row | {"name": p, "what": what} for p, what in said.items())]
     return found
 
 
