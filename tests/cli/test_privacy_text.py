@@ -92,8 +92,8 @@ def test_a_model_is_trained_where_none_is_given_and_used_again():
     result = call(*words)
     assert result.exit_code == 0, result.output
     page = walk(Path("portcullis-privacy/report.html").read_text())
-    for part in ("Exposure is by how many bits", "nothing is left to guess", "What looks most like training text", "Few canaries"):
-        assert part in page.text
+    headings = ("How far planted secrets stand out", "What looks most like training text", "Few canaries")
+    assert all(part in page.text for part in ("nothing is left to guess", *headings))
     assert [a["aria-label"] for a in page.all("svg") if a.get("aria-label", "").startswith("Exposure in bits")]
     (model,) = Path("portcullis-privacy").glob("model-*.safetensors")
     kept = {p: p.stat().st_mtime_ns for p in Path("portcullis-privacy").glob("*.safetensors")}
