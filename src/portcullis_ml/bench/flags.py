@@ -53,6 +53,18 @@ FLAGS: dict[str, Flag] = {
         "The defense may do nothing at all: chance alone explains a difference of this size.",
         "Use more seeds (--seeds 5 or more) and more test rows before saying that it helps.",
     ),
+    "documents_repeat": Flag(
+        "The training text repeats documents",
+        "documents other than canaries stand in the text more than once",
+        "What repeats is learnt by heart first, and no longer counts as the secret of one document.",
+        "Remove repeated documents before training.",
+    ),
+    "few_canaries": Flag(
+        "Few canaries",
+        "fewer than 5 canaries stand in the text equally often",
+        "The exposure of one canary is a matter of luck: 5 bits come by chance once in 32.",
+        "Plant more of each with --each before training, and read means with their intervals.",
+    ),
     "few_seeds": Flag(
         "Few seeds",
         "fewer than 5 seeds were used",
@@ -82,6 +94,12 @@ FLAGS: dict[str, Flag] = {
         "a classifier that sees the candidates and never the model tells members from others better than chance",
         "The two sets come from different sources or times, and an attack may find that instead of membership.",
         "Draw both at random from the same rows; until then, count only what goes beyond the blind baseline.",
+    ),
+    "never_planted_stand_out": Flag(
+        "Canaries that were never planted stand out",
+        "the interval of their mean exposure lies above 1.44 bits, which any such secret averages",
+        "Something other than training makes these canaries likelier than the references, in the planted ones too.",
+        "Let --plant draw them at random from all secrets of their form; count only what goes beyond them.",
     ),
     "no_innocent_control": Flag(
         "No control was run on a model without the candidates",

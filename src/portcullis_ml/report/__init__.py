@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["render", "write_certificate", "write_policy", "write_privacy_report", "write_report", "write_with_key"]
+__all__ = [
+    "render", "write_certificate", "write_policy", "write_privacy_report", "write_report", "write_text_report",
+    "write_with_key",
+]  # fmt: skip
 
 
 def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
@@ -29,6 +32,15 @@ def write_privacy_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str
 
     target = Path(path)
     target.write_text(privacy_page(list(records), meta), encoding="utf-8")
+    return target
+
+
+def write_text_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page of `portcullis privacy --text` to `path` and return the path."""
+    from portcullis_ml.report.text_page import text_page
+
+    target = Path(path)
+    target.write_text(text_page(list(records), meta), encoding="utf-8")
     return target
 
 

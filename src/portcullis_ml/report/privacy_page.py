@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import drawing as ink
 from portcullis_ml.report.figures import key
+from portcullis_ml.report.frame import flags_raised, framed
 from portcullis_ml.report.leaks import picture, picture_shape
 from portcullis_ml.report.markup import Child, Html, el, join, table
 from portcullis_ml.report.numbers import count, duration, percent, points, span
-from portcullis_ml.report.page import flag
 from portcullis_ml.report.pairs import estimate
 
 __all__ = ["Findings", "findings", "privacy_page", "rebuilt"]
@@ -171,40 +170,10 @@ def privacy_page(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) 
         ("columns", "Hidden columns", _columns(records)),
         ("pictures", "What the model takes for its classes", _pictures(records)),
         ("controls", "Controls", _controls(records, meta)),
-        ("flags", "Flags", _flags(meta)),
+        ("flags", "Flags", flags_raised(meta)),
         ("ran", "What was run", _ran(records, meta)),
     ]
-    there = [(anchor, heading, part) for anchor, heading, part in body if part]
-    style = Html(files("portcullis_ml.report").joinpath("page.css").read_text(encoding="utf-8"))
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", name="generator", content="portcullis"),
-        el("title", f"Portcullis: {title}"),
-        el("style", style),
-    )
-    top = _top(found, meta, title)
-    sections = [el("section", el("h2", heading), part, id=anchor) for anchor, heading, part in there]
-    contents = el("nav", [el("a", heading, href=f"#{a}") for a, heading, _ in there], aria_label="Sections")
-    skip = el("a", "To the answer", href="#answer", class_="skip")
-    return f"<!doctype html>\n{el('html', head, el('body', skip, contents, el('main', top, sections)), lang='en')}\n"
-
-
-def _top(found: Findings, meta: Mapping[str, Any], title: str) -> Html:
-    """The answer in words, and whether a flag was raised."""
-    raised = len({f["id"] for f in meta.get("flags") or ()})
-    link = el("a", count(raised, "flag"), href="#flags")
-    caveat = el("ul", el("li", link, " raised: read what may flatter these figures."), class_="caveats")
-    return el(
-        "header",
-        el("p", title, class_="title"),
-        el("h1", found.headline),
-        el("p", found.lead, class_="lead"),
-        caveat if raised else None,
-        id="answer",
-    )
+    return framed(title, found.headline, found.lead, meta, body)
 
 
 def _rates(records: Sequence[Mapping[str, Any]]) -> Html | None:
@@ -311,16 +280,6 @@ def _controls(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> 
         "and by every attack on a model that was trained on other rows. An attack counts as far as it goes beyond them."
     )
     return join([el("p", sentence), table(["Control", "at 1%", "area"], rows, "Controls", class_="stack")])
-
-
-def _flags(meta: Mapping[str, Any]) -> Html:
-    raised: dict[str, list[tuple[str, str]]] = {}
-    for f in meta.get("flags") or ():
-        raised.setdefault(f["id"], []).append(("here", f.get("detail", "")))
-    if not raised:
-        return el("p", "No flag was raised.")
-    texts = meta.get("flag_texts") or {}
-    return join([flag(name, where, texts.get(name) or {}) for name, where in raised.items()])
 
 
 def _ran(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> Html:
