@@ -206,7 +206,7 @@ class Trained:
 
     def member(self, v: int) -> NDArray[np.bool_]:
         """(candidates,) which of them this victim was trained on."""
-        return self.held()[2 * v]
+        return np.asarray(self.held()[2 * v])
 
     def _load(self, name: str) -> Model:
         (path,) = self.place.glob(f"{name}.*")
