@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench.protocols import chain_membership, membership_scene
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 
 pytest.importorskip("torch")
 
@@ -38,7 +38,7 @@ def plan() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("chain-membership")
-    return out, chain_membership.play(plan(), out=out, jobs=0)
+    return out, chain_membership.play(plan(), Run(out=out, jobs=0))
 
 
 def rows_of(text: str, length: int) -> list[list[str]]:
@@ -70,7 +70,7 @@ def test_both_bills_are_the_same(ran: tuple[Path, str]) -> None:
 def test_a_finished_cell_is_not_run_again(ran: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train", "steal", "work"):
         monkeypatch.setattr(chain_membership, name, lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert chain_membership.play(plan(), out=ran[0], jobs=0) == ran[1]
+    assert chain_membership.play(plan(), Run(out=ran[0], jobs=0)) == ran[1]
 
 
 def test_copies_stand_where_their_models_stood(ran: tuple[Path, str]) -> None:

@@ -37,6 +37,7 @@ from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
+from portcullis_ml.measures.square_attack import square_attack
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
@@ -95,7 +96,9 @@ def audit_cell(
 
 def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> Record:
     """An attack on the training data through the API as it is defended."""
-    attack: PrivacyAttack = PRIVACY.build(cell.attack)
+    attack: PrivacyAttack | Transfer = PRIVACY.build(cell.attack)
+    if isinstance(attack, Transfer):
+        return _evasion(attack, cell, workspace, target)
     candidates, member = candidates_of(target.experiment, cell.rng("candidates"), most=cell.budget)
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
@@ -112,6 +115,24 @@ def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> R
         alarms=_alarms(oracle),
         threat_model=_threat_model(cell, target.interface, target.knowledge),
         notes=_plain(notes | {"candidates": len(candidates), "members": int(member.sum())}),
+    )
+
+
+def _evasion(protocol: Transfer, cell: Cell, workspace: Workspace, target: Target) -> Record:
+    """Evasion by whoever has no copy: a search by the answers of the API, for as many queries as a theft."""
+    x, interface = target.experiment.test_x, target.interface
+    labels = target.model.scores(x).argmax(axis=1)
+    with workspace.ledger(columns=target.columns) as ledger:
+        oracle, rng = target.oracle(cell, ledger), cell.rng("attack")
+        rate, harvest = square_attack(protocol, oracle, target.model, x, labels, bounds=interface.bounds, rng=rng)
+    return Record(
+        cell=cell,
+        measures={"fooled": rate},
+        queries=harvest.paid,
+        stopped=harvest.ended,
+        alarms=_alarms(oracle),
+        threat_model=_threat_model(cell, interface, target.knowledge),
+        notes={"goal": protocol.goal},
     )
 
 

@@ -64,10 +64,10 @@ class Outcome:
             "fail_over": self._limit,
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},
-            "rows": [_row(p) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
+            "rows": [_row(p, audit) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
             "worst_attackers": {d: _copy(audit.worst(d)) for d in audit.defenses},
-            "privacy": [_row(pair) for pair in self._audit.privacy.values()],
-            "marks": [_row(pair) for pair in self._audit.marked.values()],
+            "privacy": [_row(pair, audit) for pair in audit.privacy.values()],
+            "marks": [_row(pair, audit) for pair in audit.marked.values()],
             "report": str(self._report),
             "policy": None if self._policy is None else str(self._policy),
             "records": str(self._report.with_name("records.jsonl")),
@@ -175,7 +175,7 @@ def _copy(thief: Thief | None) -> dict[str, Any] | None:
     return said | {"agreement": [e.value, e.low, e.high], "n": e.n, "own": [own.value, own.low, own.high]}
 
 
-def _row(pair: Pair) -> dict[str, Any]:
+def _row(pair: Pair, audit: Audit) -> dict[str, Any]:
     from portcullis_ml.report.aftermath import then_of
 
     return {
@@ -187,5 +187,5 @@ def _row(pair: Pair) -> dict[str, Any]:
         "queries": pair.queries,
         "measures": {name: [e.value, e.low, e.high] for name, e in pair.measures.items()},
         "alarms": pair.alarms,
-        "then": then_of(pair),
+        "then": then_of(pair, audit),
     }

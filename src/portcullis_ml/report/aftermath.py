@@ -15,6 +15,7 @@ from portcullis_ml.report.results import NONE, Audit
 __all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of"]
 
 NOT_RECORDED = "after how many questions is not recorded"
+EVASION = "evasion"  # how the names of such links begin; it says nothing of the training data
 ITSELF = " on the marked victim"  # behind a mark's name: the model that carries it was examined, not a copy
 
 WORDS = {
@@ -41,6 +42,12 @@ class _Link:
     name: str
     kind: str
     found: Sequence[Mapping[str, Any]]
+    spec: Mapping[str, Any] | None = None  # the unit's description, of what somebody asked for
+
+    def on_api(self, audit: Audit, defense: str) -> Pair | None:
+        """The same attack on the API itself, behind that defense."""
+        own = (p for (_, d), p in audit.privacy.items() if d == defense)
+        return next((p for p in own if self.spec and p.records[0]["cell"]["attack"] == self.spec), None)
 
     @property
     def measures(self) -> dict[str, Estimate]:
@@ -70,8 +77,6 @@ class _Link:
 
 def privacy(audit: Audit) -> Html | None:
     """Attacks on the training data through the API, behind every defense."""
-    if not audit.privacy:
-        return None
     rows: list[list[Child]] = [
         [
             attack,
@@ -81,7 +86,10 @@ def privacy(audit: Audit) -> Html | None:
             len(pair.done),
         ]
         for (attack, defense), pair in audit.privacy.items()
+        if not attack.startswith(EVASION)
     ]
+    if not rows:
+        return None
     sentence = (
         "Candidates are rows that the victim was trained on and as many that it was not; an attack says of each how "
         "likely it is a member. Chance finds 1% of the members at 1% false accusations, and an area of 50%."
@@ -91,17 +99,36 @@ def privacy(audit: Audit) -> Html | None:
 
 
 def copies(audit: Audit) -> Html | None:
-    """Every link of every chain."""
+    """Every link of every chain, beside the same attack on the API itself."""
     rows: list[list[Child]] = [
-        [attack, _words(defense), link.name, _measures(link.measures) or link.reason, len(link.found)]
+        [
+            attack,
+            _words(defense),
+            link.name,
+            _measures(link.measures) or link.reason,
+            _asked(link.on_api(audit, defense)),
+            f"{pair.queries:,}",
+            len(link.found),
+        ]
         for (attack, defense), pair in audit.pairs.items()
         for link in _links(pair)
     ]
     if not rows:
         return None
-    sentence = "The copy is asked without limits, and costs no further queries: the bill is that of the theft."
-    head = ["Theft", "Defense", "Then", "Measured", "Seeds"]
+    sentence = (
+        "The copy is asked without limits, and costs no further queries: the bill is that of the theft. Beside it "
+        "stands the same attack on the API itself, behind the same defense, which may pay as many queries; evasion "
+        "searches there by the answers, as it has no gradients, and what its queries do not reach counts as not fooled."
+    )
+    head = ["Theft", "Defense", "Then", "On the copy", "On the API, for that bill", "Bill", "Seeds"]
     return join([el("p", sentence), table(head, rows, "What the copy is good for", class_="stack")])
+
+
+def _asked(pair: Pair | None) -> Child:
+    if pair is None:
+        return ""
+    found = _measures(pair.measures)
+    return [*found, el("div", f"{pair.queries:,} queries")] if found else _why(pair.outcome, pair.reason)
 
 
 def marks(audit: Audit) -> Html | None:
@@ -194,6 +221,7 @@ def sentences(audit: Audit) -> list[str]:
     found = [
         f"Privacy: {attack}, {_words(defense)}: {_line(pair.measures) or _why(pair.outcome, pair.reason)}"
         for (attack, defense), pair in audit.privacy.items()
+        if not attack.startswith(EVASION)
     ]
     found += [
         f"Mark {mark}, {attack}: {_why(pair.outcome, pair.reason)}"
@@ -204,23 +232,48 @@ def sentences(audit: Audit) -> list[str]:
         for link in _links(pair):
             said = _line(link.measures) or _why(link.found[0]["outcome"], link.reason)
             proof = f", p-value {_p_value(link)}; questions: {_questions(link)}" if link.kind == "ownership" else ""
-            found.append(f"Copy of {attack}, {_words(defense)}, then {link.name}: {said}{proof}")
+            beside = _beside(link.on_api(audit, defense))
+            found.append(f"Copy of {attack}, {_words(defense)}, then {link.name}: {said}{beside}{proof}")
     return found + [f"If it is stolen anyway: {line}" for line in proofs(audit)]
 
 
-def then_of(pair: Pair) -> list[dict[str, Any]]:
+def _beside(pair: Pair | None) -> str:
+    """The first figure of an attack on the API, in brackets; the others stand in the report."""
+    if pair is None:
+        return ""
+    first = next((f"{percent(e)}" for name, e in pair.measures.items() if name in WORDS), "")
+    return f" (on the API for {count(pair.queries, 'query')}: {first or _why(pair.outcome, pair.reason)})"
+
+
+def then_of(pair: Pair, audit: Audit) -> list[dict[str, Any]]:
     """The links behind an attack and a defense, for programs."""
     return [
         {
             "name": link.name,
             "kind": link.kind,
             "reason": link.reason,
-            "measures": {name: [e.value, e.low, e.high] for name, e in link.measures.items()},
+            "measures": _plain(link.measures),
+            "on_api": _figures(link.on_api(audit, pair.defense)),
             "p_value": _p_value(link) if link.kind == "ownership" else None,
             "questions_to_convict": link.to_convict,
         }
         for link in _links(pair)
     ]
+
+
+def _figures(pair: Pair | None) -> dict[str, Any] | None:
+    if pair is None:
+        return None
+    return {
+        "queries": pair.queries,
+        "outcome": pair.outcome,
+        "reason": pair.reason,
+        "measures": _plain(pair.measures),
+    }
+
+
+def _plain(measures: Mapping[str, Estimate]) -> dict[str, list[float]]:
+    return {name: [e.value, e.low, e.high] for name, e in measures.items()}
 
 
 def _line(measures: Mapping[str, Estimate]) -> str:
@@ -234,8 +287,10 @@ def _why(outcome: str, reason: str) -> str:
 def _links(pair: Pair) -> list[_Link]:
     chains = [r.get("then") or () for r in pair.done]
     longest = max(chains, key=len, default=())
+    asked = [*(pair.done[0]["cell"].get("then") or ())] if pair.done else []
+    asked += [None] * len(longest)  # the examination of a mark was not asked for by name
     return [
-        _Link(link["name"], link["kind"], [chain[i] for chain in chains if len(chain) > i])
+        _Link(link["name"], link["kind"], [chain[i] for chain in chains if len(chain) > i], asked[i])
         for i, link in enumerate(longest)
     ]
 

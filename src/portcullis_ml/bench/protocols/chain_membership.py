@@ -14,7 +14,7 @@ model of a group through a defense, and every further cell is one attack on one 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,9 @@ from portcullis_ml.bench.protocols.chain_membership_tables import sections
 from portcullis_ml.bench.protocols.defended_tables import page
 from portcullis_ml.bench.protocols.membership import BUDGET, NONE, shortened, work
 from portcullis_ml.bench.protocols.membership_scene import Trained, groups_of, keep_group, learner_of, train
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import guard_of
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.attack import Knowledge
@@ -45,36 +45,23 @@ __all__ = ["chain_membership", "play"]
 Plan = Mapping[str, Any]
 
 
-def chain_membership(*, quick: bool = False, **where: Any) -> str:
+def chain_membership(run: Run) -> str:
     """Run chain-membership and return its tables; see `play`."""
     plan = plan_in("chain_membership.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown; resumable: a finished cell is never run again."""
-    where: dict[str, Any] = {"folder": data, "device": device, "out": out}
-    run = partial(run_cells, out=out, jobs=jobs, progress=progress)
-    groups = list(groups_of(plan))
-    trained = run(groups, partial(train, **where))
-    thefts = [theft for group in groups for theft in thefts_of(plan, group, out, data)]
-    stolen = run(thefts, partial(steal, groups={group.id: group for group in groups}, **where))
-    cells = [cell for group in groups for cell in cells_of(plan, group, [t for t in thefts if _of(t, group)])]
-    records = run(cells, partial(work, groups={cell.id: cell for cell in (*groups, *thefts)}, **where))
-    return page(plan, sections(plan, trained, stolen, records), [*trained, *stolen, *records], quick)
-
-
-def _of(theft: Cell, group: Cell) -> bool:
-    return bool(theft.victim["trained"] == group.id)
+    groups = {group.id: group for group in groups_of(plan)}
+    where: dict[str, Any] = {"folder": run.data, "device": run.device, "out": run.out}
+    trained = run.cells(groups.values(), partial(train, **where))
+    thefts = [theft for group in groups.values() for theft in thefts_of(plan, group, run.out, run.data)]
+    stolen = run.cells(thefts, partial(steal, groups=groups, **where))
+    own = {id: [t for t in thefts if t.victim["trained"] == id] for id in groups}
+    cells = [cell for id, group in groups.items() for cell in cells_of(plan, group, own[id])]
+    records = run.cells(cells, partial(work, groups=groups | {theft.id: theft for theft in thefts}, **where))
+    return page(plan, sections(plan, trained, stolen, records), [*trained, *stolen, *records], run.quick)
 
 
 def thefts_of(plan: Plan, group: Cell, out: Path, folder: str | None) -> Iterator[Cell]:
