@@ -20,7 +20,7 @@ from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import describe
 from portcullis_ml.models.sklearn import SklearnLearner
 from portcullis_ml.report import render
-from portcullis_ml.report.aftermath import sentences, then_of
+from portcullis_ml.report.aftermath import sentences, then_of, used
 from portcullis_ml.report.results import read
 
 from .experiments import cell_for, spec, workspace
@@ -200,7 +200,9 @@ def test_the_report_shows_what_came_of_it(here, tmp_path):
         assert words in page
     lines = sentences(audit)
     assert any(line.startswith("Privacy: loss_threshold, no defense: area under the curve ") for line in lines)
-    assert any("then representers: does not apply. representers reads kernel models" in line for line in lines)
+    rows, said = used(audit)
+    assert [row[2:4] for row in rows] == [["loss_threshold", rows[0][3]], ["representers", "n/a"]]
+    assert any(line.startswith("representers reads kernel models") for line in said)
     assert any(line.startswith("Copy of knockoff, served toy, then") and "p-value" in line for line in lines)
 
 
@@ -286,5 +288,8 @@ def test_a_link_stands_beside_the_same_attack_on_the_api(here, tmp_path):
     on_api = [link["on_api"] for link in then_of(pair, audit)]
     assert [set(found["measures"]) & {"auc", "fooled"} for found in on_api] == [{"auc"}, {"fooled"}]
     assert all(found["queries"] <= 60 for found in on_api)
-    assert any("then evasion (untargeted)" in line and "(on the API for" in line for line in sentences(audit))
+    rows, said = used(audit)
+    assert [row[:3] for row in rows] == [["equation_solving", "none", name] for name in directly(links)]
+    assert all("%" in row[3] and "%" in row[4] for row in rows)
+    assert said[-1] == "evasion (untargeted): examples that fool the victim"
     assert not any(line.startswith("Privacy: evasion") for line in sentences(audit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Outcome:
     def show(self) -> None:
         from rich.console import Console
 
-        from portcullis_ml.report.aftermath import sentences
+        from portcullis_ml.report.aftermath import sentences, used
         from portcullis_ml.report.verdict import verdict_of
 
         console = Console(soft_wrap=False)
@@ -89,6 +89,11 @@ class Outcome:
         console.print(self._matrix(console.width))
         for sentence in sentences(self._audit):
             console.print(sentence, markup=False, highlight=False)
+        rows, said = used(self._audit)
+        if rows:
+            console.print(_used(rows, max(p.queries for p in self._audit.pairs.values())))
+        for sentence in said:
+            console.print(sentence, style="dim", markup=False, highlight=False)
         flags = sorted({f["id"] for f in self._meta["flags"]})
         if flags:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
@@ -142,6 +147,21 @@ class Outcome:
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
         notes += [Text("worst: counts whoever looks at less than is shown, and no less than someone who never asks")]
         return Group(*legend, table, *notes, *controls)
+
+
+def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
+    """What the copies are good for, a row for each link."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"What the copy is good for, beside the same attack on the API; {bill:,} queries each at most"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    for name in ("theft", "defense", "then", "on the copy", "on the API"):
+        shown = name.startswith("on")
+        table.add_column(name, justify="right" if shown else "left", overflow="fold", no_wrap=shown)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _letter(i: int) -> str:

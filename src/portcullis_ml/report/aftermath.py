@@ -12,9 +12,10 @@ from portcullis_ml.report.numbers import across, count, percent
 from portcullis_ml.report.pairs import Pair, estimate
 from portcullis_ml.report.results import NONE, Audit
 
-__all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of"]
+__all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of", "used"]
 
 NOT_RECORDED = "after how many questions is not recorded"
+NOT = {"not applicable": "n/a"}
 EVASION = "evasion"  # how the names of such links begin; it says nothing of the training data
 ITSELF = " on the marked victim"  # behind a mark's name: the model that carries it was examined, not a copy
 
@@ -228,21 +229,32 @@ def sentences(audit: Audit) -> list[str]:
         for (attack, mark), pair in audit.marked.items()
         if not pair.done
     ]
-    for (attack, defense), pair in (*audit.pairs.items(), *audit.marked.items()):
+    for (attack, defense), pair in audit.marked.items():
         for link in _links(pair):
             said = _line(link.measures) or _why(link.found[0]["outcome"], link.reason)
             proof = f", p-value {_p_value(link)}; questions: {_questions(link)}" if link.kind == "ownership" else ""
-            beside = _beside(link.on_api(audit, defense))
-            found.append(f"Copy of {attack}, {_words(defense)}, then {link.name}: {said}{beside}{proof}")
+            found.append(f"Copy of {attack}, {_words(defense)}, then {link.name}: {said}{proof}")
     return found + [f"If it is stolen anyway: {line}" for line in proofs(audit)]
 
 
-def _beside(pair: Pair | None) -> str:
-    """The first figure of an attack on the API, in brackets; the others stand in the report."""
-    if pair is None:
-        return ""
-    first = next((f"{percent(e)}" for name, e in pair.measures.items() if name in WORDS), "")
-    return f" (on the API for {count(pair.queries, 'query')}: {first or _why(pair.outcome, pair.reason)})"
+def used(audit: Audit) -> tuple[list[list[str]], list[str]]:
+    """What the copies are good for, for a terminal: a row for every link (theft, defense, then, the first figure on the
+    copy and on the API), and below them what each figure is and why others are not there."""
+    rows, said = [], dict[str, None]()
+    for (attack, defense), pair in audit.pairs.items():
+        for link in _links(pair):
+            beside = link.on_api(audit, defense)
+            on_api = "" if beside is None else _first(beside.measures) or NOT.get(beside.outcome, beside.outcome)
+            own = _first(link.measures) or NOT.get(link.found[0]["outcome"], link.found[0]["outcome"])
+            rows.append([attack, defense, link.name, own, on_api])
+            name = next((name for name in link.measures if name in WORDS), None)
+            said |= {f"{link.name}: {WORDS[name]}": None} if name else {}
+            said |= {line: None for line in (link.reason, beside.reason if beside else "") if line}
+    return rows, list(said)
+
+
+def _first(measures: Mapping[str, Estimate]) -> str:
+    return next((percent(e) for name, e in measures.items() if name in WORDS), "")
 
 
 def then_of(pair: Pair, audit: Audit) -> list[dict[str, Any]]:
