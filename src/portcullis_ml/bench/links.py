@@ -25,14 +25,15 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Reveals, Rows
+from portcullis_ml.core.types import Differentiable, Estimate, Interface, Labels, Model, Reveals, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam
 from portcullis_ml.measures.statistics import clopper_pearson
-from portcullis_ml.measures.transferability import Transfer
+from portcullis_ml.measures.transferability import Transfer, TransferReport
+from portcullis_ml.models.units import InUnits, Units
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["LINKS", "UNMETERED", "bare", "court", "directly", "follow", "link_named", "links_named"]
+__all__ = ["LINKS", "UNMETERED", "bare", "court", "directly", "follow", "link_named", "links_named", "transfer"]
 
 UNMETERED = 10**9  # queries: whoever holds a model asks it for nothing
 STAND_IN = 2_000  # rows of the pool at most, and as many uniform ones, from which a network learns a copy
@@ -134,11 +135,26 @@ def _evasion(
     exam: Exam,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    labels, bounds = exam.victim.argmax(axis=1), experiment.interface.bounds
     followed = copy if isinstance(copy, Differentiable) else _differentiable(copy, experiment, knowledge, rng)
-    report = protocol(followed, victim, experiment.test_x, labels, bounds=bounds, rng=rng)
+    report = transfer(protocol, followed, victim, experiment, exam.victim.argmax(axis=1), rng=rng)
     notes = {"goal": protocol.goal, "by_a_network": followed is not copy}
     return _link(name, "evasion", {"fooled": report.rate, "noise": report.noise}, notes)
+
+
+def transfer(
+    protocol: Transfer,
+    copy: Differentiable,
+    victim: Model,
+    experiment: Experiment,
+    labels: Labels,
+    *,
+    rng: np.random.Generator,
+) -> TransferReport:
+    """Examples from the copy to the victim, which gives the test rows these labels; `eps` is a share of each input's
+    range, and categories stay as they are."""
+    units = Units(experiment.interface)
+    x = units.of(experiment.test_x)
+    return protocol(InUnits(copy, units), InUnits(victim, units), x, labels, bounds=units.bounds, rng=rng)
 
 
 def _differentiable(

@@ -71,12 +71,13 @@ def _searched(
     """The starts (n, *input_shape), each as far as the moves brought it."""
     best, done, here = np.full(len(start), -np.inf), np.zeros(len(start), bool), start.copy()
     signs = _stripes(start, rng)
+    low, high = (np.reshape(b, start.shape[1:]) if np.ndim(b) else float(b) for b in bounds)
     for t in range(TRIES):
         alive = np.flatnonzero(~done)
         if not len(alive) or not harvest.open:
             break
         now = signs[alive] if t == 0 else _redrawn(signs[alive], SHARE * 0.5 ** (HALVINGS * t / TRIES), rng)
-        moved = np.clip(start[alive] + protocol.eps * now, *bounds)
+        moved = np.clip(start[alive] + protocol.eps * now, low, high)
         answer = harvest.ask(moved)
         heard, classes = alive[: len(answer)], aim[alive][: len(answer)]
         near, won = _nearness(protocol, answer, classes, groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,20 +100,8 @@ def privacy(audit: Audit) -> Html | None:
 
 
 def copies(audit: Audit) -> Html | None:
-    """Every link of every chain, beside the same attack on the API itself."""
-    rows: list[list[Child]] = [
-        [
-            attack,
-            _words(defense),
-            link.name,
-            _measures(link.measures) or link.reason,
-            _asked(link.on_api(audit, defense)),
-            f"{pair.queries:,}",
-            len(link.found),
-        ]
-        for (attack, defense), pair in audit.pairs.items()
-        for link in _links(pair)
-    ]
+    """Every link of every chain, beside the same attack on the API itself: a row for each measure."""
+    rows = [row for pair in audit.pairs.values() for link in _links(pair) for row in _of_link(audit, pair, link)]
     if not rows:
         return None
     sentence = (
@@ -121,15 +109,24 @@ def copies(audit: Audit) -> Html | None:
         "stands the same attack on the API itself, behind the same defense, which may pay as many queries; evasion "
         "searches there by the answers, as it has no gradients, and what its queries do not reach counts as not fooled."
     )
-    head = ["Theft", "Defense", "Then", "On the copy", "On the API, for that bill", "Bill", "Seeds"]
+    head = ["Then, on which copy", "Measured", "Queries", "On the copy", "On the API", "Seeds"]
     return join([el("p", sentence), table(head, rows, "What the copy is good for", class_="stack")])
 
 
-def _asked(pair: Pair | None) -> Child:
-    if pair is None:
-        return ""
-    found = _measures(pair.measures)
-    return [*found, el("div", f"{pair.queries:,} queries")] if found else _why(pair.outcome, pair.reason)
+def _of_link(audit: Audit, pair: Pair, link: _Link) -> Iterator[list[Child]]:
+    beside, own = link.on_api(audit, pair.defense), link.measures
+    there = {} if beside is None else beside.measures
+    names = [name for name in (*own, *(n for n in there if n not in own)) if name in WORDS]
+    theft = [el("div", link.name), el("small", f"{pair.attack}, {_words(pair.defense)}")]
+    asked = [el("div", f"{pair.queries:,}"), el("small", f"API: {beside.queries:,}") if beside else None]
+    for name in names or [""]:
+        here = _figure(own[name]) if name in own else link.reason
+        api = _figure(there[name]) if name in there else beside.reason if beside and not there else ""
+        yield [theft, WORDS.get(name, ""), asked, here, api, len(link.found)]
+
+
+def _figure(e: Estimate) -> Child:
+    return [el("div", percent(e, 1)), el("small", f"n = {e.n:,} {e.unit}")]
 
 
 def marks(audit: Audit) -> Html | None:
