@@ -74,7 +74,7 @@ class TransferReport:
 class Transfer:
     """The protocol. Call it with a copy, the victim, and inputs with the victim's own labels for them."""
 
-    eps: float = 0.25  # greatest change of any input, in the units of the bounds
+    eps: float = 0.25  # greatest change of any input, in the units of the bounds; of an audit, a share of its range
     steps: int = 40  # of projected gradient; FGSM takes one
     per_class: int = 10  # inputs of each class that are perturbed
     goal: Literal["targeted", "untargeted"] = "targeted"  # give that class, or any other class

@@ -167,7 +167,7 @@ def cells_of(plan: Plan, group: Cell, thefts: list[Cell]) -> Iterator[Cell]:
         for theft in thefts:
             for word in plan["words"]:
                 yield _cell(theft, theft, v, word, route="copy")
-            for word in plan["plain"]:
+            for word in plan["plain"] if not theft.defense else ():
                 yield _cell(theft, theft, v, word, route="copy, shadows not copied", more={"shadows_of": group.id})
             innocent = _controlled(theft) and v < settings.get("innocents", 0)
             for word in plan["controls"] if innocent else ():
