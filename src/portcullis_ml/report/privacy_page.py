@@ -23,9 +23,9 @@ PLACES = {"api": "the API", "copy": "the copy", "innocent": "a model without the
 WORDS = {
     "ppv_at_prior_1_percent": "1 in 100 is one",
     "ppv_at_prior_10_percent": "1 in 10 is one",
-    "precision_of_top_100": "of the 100 most suspected",
+    "precision_of_top_100": "top 100",
     "balanced_accuracy": "balanced accuracy",
-    "auc": "area under the curve",
+    "auc": "area",
 }
 
 
@@ -289,7 +289,8 @@ def _averages(records: Sequence[Mapping[str, Any]]) -> Html | None:
         return None
     sentence = (
         "First, how many of the accused are members where one candidate in 100, or in 10, is one, at a false positive "
-        "rate of 1%. Averages come last: they hide whether anybody can be named."
+        "rate of 1%; then how many of the 100 most suspected are. Averages come last: they hide whether anybody can be "
+        "named."
     )
     return join([el("p", sentence), table(["Attack", "On", *WORDS.values()], rows, "Averages", class_="stack")])
 
@@ -357,7 +358,11 @@ def _estimate(record: Mapping[str, Any], name: str) -> Estimate:
 
 
 def _cell(e: Estimate | None) -> Html | str:
-    return "" if e is None else join([f"{100 * e.value:.1f}% ", el("small", span(e, 1))])
+    if e is None:
+        return ""
+    if e.value == 0 and e.low <= 0 and e.high >= 1:
+        return "nobody is accused"
+    return join([f"{percent(e, 1).partition(' ')[0]} ", el("small", span(e, 1))])
 
 
 def _share(found: Sequence[float]) -> Html:
