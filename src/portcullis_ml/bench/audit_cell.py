@@ -21,7 +21,7 @@ from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.honest import honest_cell
 from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
-from portcullis_ml.bench.links import court, follow
+from portcullis_ml.bench.links import court, follow, transfer
 from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
@@ -37,7 +37,9 @@ from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Differentiable, Estimate, Interface, Labels, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
+from portcullis_ml.measures.square_attack import square_attack
 from portcullis_ml.measures.transferability import Transfer
+from portcullis_ml.models.units import InUnits, OracleInUnits, Units
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
 __all__ = ["audit_cell", "representers_note"]
@@ -96,7 +98,9 @@ def audit_cell(
 
 def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> Record:
     """An attack on the training data through the API as it is defended."""
-    attack: PrivacyAttack = PRIVACY.build(cell.attack)
+    attack: PrivacyAttack | Transfer = PRIVACY.build(cell.attack)
+    if isinstance(attack, Transfer):
+        return _evasion(attack, cell, workspace, target)
     candidates, member = candidates_of(target.experiment, cell.rng("candidates"), most=cell.budget)
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
@@ -113,6 +117,25 @@ def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> R
         alarms=_alarms(oracle),
         threat_model=_threat_model(cell, target.interface, target.knowledge),
         notes=_plain(notes | {"candidates": len(candidates), "members": int(member.sum())}),
+    )
+
+
+def _evasion(protocol: Transfer, cell: Cell, workspace: Workspace, target: Target) -> Record:
+    """Evasion by whoever has no copy: a search by the answers of the API, for as many queries as a theft."""
+    units, x = Units(target.experiment.interface), target.experiment.test_x
+    labels, victim = target.model.scores(x).argmax(axis=1), InUnits(target.model, units)
+    with workspace.ledger(columns=target.columns) as ledger:
+        oracle, rng = target.oracle(cell, ledger), cell.rng("attack")
+        asked, bounds = OracleInUnits(oracle, units), units.bounds
+        rate, harvest = square_attack(protocol, asked, victim, units.of(x), labels, bounds=bounds, rng=rng)
+    return Record(
+        cell=cell,
+        measures={"fooled": rate},
+        queries=harvest.paid,
+        stopped=harvest.ended,
+        alarms=_alarms(oracle),
+        threat_model=_threat_model(cell, target.interface, target.knowledge),
+        notes={"goal": protocol.goal},
     )
 
 
@@ -208,14 +231,8 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
     found: dict[str, Estimate] = {}
     protocols = {"targeted": Transfer(goal="targeted"), "untargeted": Transfer(goal="untargeted")}
     for goal, protocol in protocols.items():
-        report = protocol(
-            copy,
-            experiment.model,
-            experiment.test_x,
-            labels,
-            bounds=experiment.interface.bounds,
-            rng=cell.rng("transfer", goal),
-        )
+        rng = cell.rng("transfer", goal)
+        report = transfer(protocol, copy, experiment.model, experiment, labels, rng=rng)
         found |= {f"transfer_{goal}": report.rate, f"transfer_{goal}_noise": report.noise}
     return found
 

@@ -18,7 +18,7 @@ from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch
 from portcullis_ml.bench.flagged import of_run
 from portcullis_ml.bench.flags import FLAGS, raised
 from portcullis_ml.bench.grid import Plan
-from portcullis_ml.bench.links import link_named
+from portcullis_ml.bench.links import directly, links_named
 from portcullis_ml.bench.named import (
     NONE,
     GuardSpec,
@@ -103,11 +103,12 @@ class AuditOptions:
 
     @cached_property
     def named_units(self) -> dict[str, Any]:
-        """What a plan wants of privacy attacks, marks and links."""
+        """What a plan wants of privacy attacks, marks and links. What is done with a copy is tried on the API too."""
+        then = tuple(link for word in self.then for link in links_named(word))
         return {
-            "privacy": by_name(self.privacy, privacy_named),
+            "privacy": directly(then) | by_name(self.privacy, privacy_named),
             "marks": by_name(self.marks, mark_named),
-            "then": tuple(link_named(word) for word in self.then),
+            "then": then,
         }
 
     @cached_property

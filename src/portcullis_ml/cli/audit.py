@@ -108,7 +108,8 @@ def audit(
     then: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is done with every copy, comma-separated in order: a privacy attack, evasion, another attack.",
+            help="What is done with every copy, comma-separated in order: membership, inversion, evasion, a privacy "
+            "attack, another theft. All but a theft are tried on the API as well, for as many queries.",
             rich_help_panel=THIEF,
         ),
     ] = None,

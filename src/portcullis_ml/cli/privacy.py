@@ -260,7 +260,7 @@ def _show(
     for line in rebuilt(records):
         console.print(line, markup=False, highlight=False)
     blind = meta["blind"]["auc"]
-    console.print(f"Without the model: area {100 * blind['value']:.1f}.", highlight=False)
+    console.print(f"Members told without the model: area {100 * blind['value']:.1f}.", highlight=False)
     for reason in dict.fromkeys(r["reason"] for r in records if r["reason"]):
         console.print(reason, markup=False, highlight=False)
     if ids := sorted({f["id"] for f in meta["flags"]}):

@@ -18,13 +18,14 @@ from portcullis_ml.report.pairs import estimate
 __all__ = ["Findings", "findings", "privacy_page", "rebuilt"]
 
 READ = (("tpr_at_0.1_percent", 0.001, "1 in 1,000"), ("tpr_at_1_percent", 0.01, "1 in 100"))
+STANDS_OUT = 0.1  # the greatest p-value of a row that is listed as exposed
 PLACES = {"api": "the API", "copy": "the copy", "innocent": "a model without them"}
 WORDS = {
     "ppv_at_prior_1_percent": "1 in 100 is one",
     "ppv_at_prior_10_percent": "1 in 10 is one",
-    "precision_of_top_100": "of the 100 most suspected",
+    "precision_of_top_100": "top 100",
     "balanced_accuracy": "balanced accuracy",
-    "auc": "area under the curve",
+    "auc": "area",
 }
 
 
@@ -235,15 +236,22 @@ def _panel(done: Sequence[Mapping[str, Any]], names: Sequence[str], on: str) -> 
 def _exposed(found: Findings) -> Html | None:
     if found.worst is None:
         return None
+    attack, notes = found.worst["attack"], found.worst["notes"]
     rows = [
         [f"member {row['row']}", f"{row['suspicion']:.3g}", f"{row['p_value']:.2g}"]
-        for row in found.worst["notes"]["exposed"]
+        for row in notes["exposed"]
+        if row["p_value"] <= STANDS_OUT
     ]
-    named = found.worst["notes"]["named_at_1_percent"]
+    if not rows:
+        least = min((row["p_value"] for row in notes["exposed"]), default=1.0)
+        rest = f"{attack} suspects {100 * least:.0f}% of the non-members as much as any member."
+        return el("p", f"Nobody stands out: {rest}")
+    named = notes["named_at_1_percent"]
+    have = "has" if named == 1 else "have"
     sentence = (
-        f"The rows of the members' file, counted from 0, that {found.worst['attack']} suspects most. The p-value is "
-        f"the share of non-members that are suspected as much; {count(named, 'member')} have 1% or less. These are the "
-        "people to tell, or the rows to leave out."
+        f"The rows of the members' file, counted from 0, that {attack} suspects most. The p-value is the share of "
+        f"non-members that are suspected as much; {count(named, 'member')} {have} 1% or less. "
+        "These are the people to tell, or the rows to leave out."
     )
     return join([el("p", sentence), table(["Row", "Suspicion", "p-value"], rows, "The most exposed rows")])
 
@@ -258,7 +266,8 @@ def _averages(records: Sequence[Mapping[str, Any]]) -> Html | None:
         return None
     sentence = (
         "First, how many of the accused are members where one candidate in 100, or in 10, is one, at a false positive "
-        "rate of 1%. Averages come last: they hide whether anybody can be named."
+        "rate of 1%; then how many of the 100 most suspected are. Averages come last: they hide whether anybody can be "
+        "named."
     )
     return join([el("p", sentence), table(["Attack", "On", *WORDS.values()], rows, "Averages", class_="stack")])
 
@@ -316,7 +325,11 @@ def _estimate(record: Mapping[str, Any], name: str) -> Estimate:
 
 
 def _cell(e: Estimate | None) -> Html | str:
-    return "" if e is None else join([f"{100 * e.value:.1f}% ", el("small", span(e, 1))])
+    if e is None:
+        return ""
+    if e.value == 0 and e.low <= 0 and e.high >= 1:
+        return "nobody is accused"
+    return join([f"{percent(e, 1).partition(' ')[0]} ", el("small", span(e, 1))])
 
 
 def _share(found: Sequence[float]) -> Html:
