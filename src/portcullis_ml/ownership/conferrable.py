@@ -63,10 +63,14 @@ class Conferrable(Counted[ConferrableKey]):
     key: ClassVar[type[PairsKey]] = ConferrableKey
     marks: ClassVar = "nothing"
     least: ClassVar[int] = 20
+    unless_learnt: ClassVar[tuple[str, ...]] = (
+        "Nobody but the owner had the victim's training rows: no innocent model is known to have learnt them, so a "
+        "model that did may be accused too.",
+    )
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
         "No innocent model is one of those that the key was made with.",
-        "Nobody but the owner had the victim's training rows: a model that learnt all of them may be accused too.",
+        *unless_learnt,
     )
 
     def __post_init__(self) -> None:

@@ -46,10 +46,14 @@ class KnownErrors(Counted[KnownErrorsKey]):
     key: ClassVar[type[PairsKey]] = KnownErrorsKey
     marks: ClassVar = "nothing"
     least: ClassVar[int] = 20
+    unless_learnt: ClassVar[tuple[str, ...]] = (
+        "Nobody but the owner had the victim's training rows: no innocent model is known to have learnt them, so a "
+        "model that did may be accused too.",
+    )
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
         "Nobody trained the suspect on these rows with the victim's wrong answers but by asking the victim.",
-        "Nobody but the owner had the victim's training rows: a model that learnt all of them may be accused too.",
+        *unless_learnt,
     )
 
     def __post_init__(self) -> None:
