@@ -133,6 +133,21 @@ def test_schemes_that_mark_nothing_judge_the_same_stolen_models(courts: tuple[st
     assert victim_attacked(small_room(), 8) is victim_attacked(small_room(), 8)
 
 
+def test_a_scheme_may_have_more_unseen_rows_than_others() -> None:
+    """They are nobody else's, and cells of the other schemes keep their ids."""
+    room = room_of(small_room())
+    more = room.unseen_rows(350)
+    assert (more.x[:200] == room.unseen.x).all()
+    others = {row.tobytes() for rows in (room.own, room.thief, room.test) for row in rows.x}
+    assert not others & {row.tobytes() for row in more.x}
+    plan = small_court()
+    errors = {"mark": "known_errors(n=10)"}
+    plain, wider = court.cells_of({**plan, "scheme": {"plain": errors, "wider": {**errors, "unseen": 350}}})
+    assert "unseen" not in plain.extra
+    assert plain.id != wider.id
+    assert plain.id in {cell.id for cell in court.cells_of(plan)}
+
+
 def test_a_scheme_may_have_fewer_repetitions() -> None:
     fewer = {"backdoor": {"mark": "backdoor", "repetitions": 1}, "errors": {"mark": "known_errors"}}
     cells = court.cells_of({**small_court(), "repetitions": 2, "scheme": fewer})

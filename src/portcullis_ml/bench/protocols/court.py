@@ -74,6 +74,7 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
         for name, scheme in plan["scheme"].items():
             if seed >= scheme.get("repetitions", plan["repetitions"]):
                 continue
+            more = {"unseen": scheme["unseen"]} if "unseen" in scheme else {}
             yield Cell(
                 victim={"name": plan["learner"]["network"], "settings": plan["learner"]},
                 data={"name": plan["data"]},
@@ -82,7 +83,7 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
                 seed=seed,
                 role="control",
                 mark=describe(SCHEMES.build(scheme["mark"])),
-                extra={"epochs": scheme.get("epochs"), **{key: plan[key] for key in TAKEN}},
+                extra={"epochs": scheme.get("epochs"), **more, **{key: plan[key] for key in TAKEN}},
                 names={"attack": name},
             )
 
@@ -95,7 +96,8 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
     assert cell.mark is not None
     scheme: Scheme[Any] = SCHEMES.build(cell.mark)
     learner = replace(room.learner, epochs=cell.extra["epochs"] or room.learner.epochs)
-    key, log, stolen = stolen_from(room, scheme, learner, cell.rng("mark"))
+    unseen = room.unseen_rows(cell.extra.get("unseen", len(room.unseen)))
+    key, log, stolen = stolen_from(room, unseen, scheme, learner, cell.rng("mark"))
     examine = partial(examined, scheme, key, log, interface=room.interface, rng=cell.rng("examination"))
     innocent = {name: [examine(model) for model in models] for name, models in room.calibrating.items()}
 
@@ -130,9 +132,11 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
     return Record(cell=cell, measures=measures, queries=0, notes=notes, threat_model=threat)
 
 
-def stolen_from(room: Room, scheme: Scheme[Any], learner: Any, rng: np.random.Generator) -> tuple[Key, MarkLog, Any]:
+def stolen_from(
+    room: Room, unseen: Rows, scheme: Scheme[Any], learner: Any, rng: np.random.Generator
+) -> tuple[Key, MarkLog, Any]:
     """(key, log, what was stolen): the marked model, the victim as it is, or a copy from marked answers."""
-    key = scheme.mint(rng.bytes(32), room.interface, room.clean, (room.own, room.unseen))
+    key = scheme.mint(rng.bytes(32), room.interface, room.clean, (room.own, unseen))
     if scheme.marks == "model":
         return key, MarkLog(), scheme.embed(key, room.learner, room.own, rng=rng)
     if scheme.marks == "nothing":

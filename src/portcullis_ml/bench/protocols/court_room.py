@@ -17,6 +17,7 @@ from portcullis_ml.data.datasets import load_dataset
 
 __all__ = ["Room", "Where", "removals_of", "room_of", "victim_attacked"]
 
+SPARE = 10_000  # rows that nobody has, at most
 GROUPS = ("own", "unseen", "thief", "others", "test")
 
 
@@ -43,6 +44,7 @@ class Where:
 class Room:
     """One repetition: rows for everybody, the clean victim, and innocent models.
 
+    spare        rows that nobody has, for keys that need more unseen rows than others
     calibrating  for each null the models that give it; none of them is judged
     equivalents  (kind, model) of those that are judged
     """
@@ -53,11 +55,18 @@ class Room:
     thief: Rows
     labelled: int  # of the thief's rows, the first, are those whose classes they know
     test: Rows
+    spare: Rows
     learner: Any
     tuner: Any
     clean: Any
     calibrating: Mapping[str, Sequence[Model]]
     equivalents: Sequence[tuple[str, Model]]
+
+    def unseen_rows(self, n: int) -> Rows:
+        """n rows that the victim was not trained on, for a key: first those of every scheme, then spare ones."""
+        assert self.spare.y is not None
+        more = max(n - len(self.unseen), 0)
+        return _together(self.unseen, Rows(self.spare.x[:more], self.spare.y[:more])) if more else self.unseen
 
 
 @lru_cache(maxsize=1)
@@ -70,6 +79,8 @@ def room_of(where: Where) -> Room:
     ends = np.cumsum([0, *(plan["rows"][name] for name in GROUPS)])
     parts = [Rows(dataset.x[order[a:b]], dataset.y[order[a:b]].astype(np.int64)) for a, b in pairwise(ends)]
     own, unseen, thief, others, test = parts
+    left = order[ends[-1] :][:SPARE]
+    spare = Rows(dataset.x[left], dataset.y[left].astype(np.int64))
     learner = TorchLearner(**plan["learner"], device=where.device)
     interface = Interface(input_shape=tuple(dataset.x.shape[1:]), n_classes=len(dataset.classes))
 
@@ -83,7 +94,7 @@ def room_of(where: Where) -> Room:
         return found
 
     return Room(
-        interface, own, unseen, thief, plan["rows"]["labelled"], test, learner,
+        interface, own, unseen, thief, plan["rows"]["labelled"], test, spare, learner,
         TorchLearner(**plan["tuner"], device=where.device), _fitted(learner, own, interface, where.rng("victim")),
         {name: innocent("calibrating", name, kind) for name, kind in plan["null"].items()},
         [(name, m) for name, kind in plan["equivalent"].items() for m in innocent("judged", name, kind)],
