@@ -13,7 +13,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.models.toys_of_learners import WrongClasses
 
-from portcullis_ml.cli import innocents
+from portcullis_ml.cli import innocent_models
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Rows
 from portcullis_ml.court.innocents import MANIFEST, Innocents, rows_sha256
@@ -113,7 +113,7 @@ def test_other_rows_give_as_many_models_of_another_kind(files: None, dated: None
 
 def test_a_run_that_was_interrupted_goes_on_and_gives_the_same_models(made: dict[str, Any], monkeypatch) -> None:
     Path("innocents").rename("whole")
-    trained, done = innocents._trained, []
+    trained, done = innocent_models._trained, []
 
     def breaks_off(*words: Any) -> Any:
         if len(done) == 3:
@@ -121,10 +121,10 @@ def test_a_run_that_was_interrupted_goes_on_and_gives_the_same_models(made: dict
         done.append(words[-1])
         return trained(*words)
 
-    monkeypatch.setattr(innocents, "_trained", breaks_off)
+    monkeypatch.setattr(innocent_models, "_trained", breaks_off)
     assert "pulled the plug" in call(*MAKE, "--out", "innocents").stderr
     assert len(json.loads(Path("innocents", MANIFEST).read_text())["models"]) == 3
-    monkeypatch.setattr(innocents, "_trained", lambda *words: done.append(words[-1]) or trained(*words))
+    monkeypatch.setattr(innocent_models, "_trained", lambda *words: done.append(words[-1]) or trained(*words))
     answer(*MAKE, "--out", "innocents")
     assert len(done) == len(set(done)) == 20
     with np.load("test.npz") as rows:

@@ -6,6 +6,8 @@ training of the victim, no wrong answer served. Which copies are made, and how q
 Costs the honest client   nothing: neither the model nor its answers are changed.
 Does not accuse           without innocent models: the null is what at least 20 of them do, none of which helped to make
                           the key. The reference models below are made here, used for the key, and never judge it.
+Accuses in error          models that honestly learnt the owner's rows, unless innocent models in the null did, too:
+                          `portcullis watermark innocents` trains those. They cost most of its power.
 Query cost                one query for each question that is shown.
 
 The owner trains copies of the victim as thieves do (from its scores, from its labels and, where the victim is a

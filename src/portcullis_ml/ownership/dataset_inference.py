@@ -8,6 +8,8 @@ Costs the honest client   nothing. It costs the owner the privacy of every row t
 Does not accuse           without 20 innocent models. The published test compares the two groups of rows alone, so it
                           accuses whoever finds the private rows easier. Here every row is compared with what innocent
                           models do on it, and the statistic with theirs (`_calibrated`).
+Accuses in error          models that honestly learnt the private rows, unless innocent models did, too; then it has
+                          next to no power, since it recognises the rows and not the model.
 Query cost                1 + 3 * `steps` queries a row, on 2 * `rows` rows: 4,000 with the settings as they are.
 
 Blind Walk (labels only) moves a row along a fixed random direction of one of three kinds until the label changes. Here

@@ -7,6 +7,8 @@ equal queries says so.
 Costs the honest client   nothing: neither the model nor its answers are changed.
 Does not accuse           without innocent models: independent models share hard inputs and make the same mistakes far
                           more often than by chance, so the null is what at least 20 of them do, not 1 / c.
+Accuses in error          models that honestly learnt the owner's rows, unless innocent models in the null did, too:
+                          `portcullis watermark innocents` trains those. They cost power.
 Query cost                one query for each mistake that is shown.
 
 The key is read off the victim: rows that it was not trained on, whose class is known and which it answers otherwise,

@@ -13,7 +13,7 @@ calibrate one, models that learnt other rows the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -90,16 +90,7 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
     innocent = {name: [examine(model) for model in models] for name, models in room.calibrating.items()}
 
     def judged(model: Model) -> dict[str, Any]:
-        found = examine(model)
-        under = {name: scheme.weigh(found, others) for name, others in innocent.items()}
-        convicted = {name: e.verdict == "derived" for name, e in under.items()}
-        return {
-            "share": found.matches / found.n if found.n else 0.0,
-            "n": found.n,
-            "p": {name: e.p_value for name, e in under.items()},
-            "convicted_under": convicted,
-            "convicted": all(convicted.values()),
-        }
+        return under_each(scheme, examine(model), innocent)
 
     if stolen is room.clean:
         suspects = victim_attacked(where, learner.epochs)
@@ -118,6 +109,19 @@ def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -
     measures = {"false_claims": clopper_pearson(convicted, len(equivalents), unit="models")}
     threat = {"answers": "probs", "data": "labelled rows of the same kind", "accounts": 1, "knows_defense": True}
     return Record(cell=cell, measures=measures, queries=0, notes=notes, threat_model=threat)
+
+
+def under_each(scheme: Scheme[Any], found: Evidence, innocent: Mapping[str, Sequence[Evidence]]) -> dict[str, Any]:
+    """What the record says of one suspect: its answers, and its p-value under each null apart."""
+    under = {name: scheme.weigh(found, others) for name, others in innocent.items()}
+    convicted = {name: e.verdict == "derived" for name, e in under.items()}
+    return {
+        "share": found.matches / found.n if found.n else 0.0,
+        "n": found.n,
+        "p": {name: e.p_value for name, e in under.items()},
+        "convicted_under": convicted,
+        "convicted": all(convicted.values()),
+    }
 
 
 def stolen_from(
