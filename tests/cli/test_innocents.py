@@ -105,10 +105,18 @@ def test_other_rows_give_as_many_models_of_another_kind(files: None, dated: None
     found = answer(*MAKE, "--pool", "other.npz", "--out", "innocents")
     assert (found["models"], found["learnt_the_owners_rows"]) == (40, 20)
     assert found["trained_on"] == {"owner": 300, "others": 300}
+    assert "overlap" not in found
     verdict = shown("dataset_inference(rows=50)", "--pairs", 300, code=3, suspect="innocents/owner-000.skops")
     assert "not even a model that knows all private rows would be convicted" in verdict["sentence"]
     assert verdict["evidence"]["tried"] == 40
     assert "none of the private rows" not in " ".join(verdict["evidence"]["assumed"])
+
+
+def test_rows_that_are_the_owners_as_well_are_counted(made: dict[str, Any]) -> None:
+    with np.load("train.npz") as rows:
+        np.savez("other.npz", x=rows["x"][:50], y=rows["y"][:50])
+    found = answer(*MAKE, "--pool", "other.npz", "--learner", "sklearn(estimator=tree)", "--out", "both")
+    assert found["overlap"].startswith("50 rows of --pool are the owner's as well")
 
 
 def test_a_run_that_was_interrupted_goes_on_and_gives_the_same_models(made: dict[str, Any], monkeypatch) -> None:

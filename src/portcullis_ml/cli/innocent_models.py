@@ -139,6 +139,8 @@ def _said(out: Path, experiment: Experiment, rows: dict[str, int]) -> dict[str, 
     found: dict[str, Any] = {"folder": str(out), **innocents.to_json()}
     found["trained_on"] = rows
     found["agree_with_the_victim"] = f"{min(alike):.1%} to {max(alike):.1%} of {len(victim)} rows"
+    if "others" in rows and experiment.overlap:
+        found["overlap"] = f"{experiment.overlap} rows of --pool are the owner's as well; leave them out"
     own = {answer.tobytes() for answer, learnt in zip(answers, innocents.learnt, strict=True) if learnt}
     if len(own) == 1:
         found["note"] = (
