@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from html import unescape
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from tests.report.fakes import META, audit
 
 from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.cell import Cell
@@ -49,6 +51,12 @@ def here(tmp_path):
     rng = np.random.default_rng(3)
     x = rng.uniform(size=(200, 4))
     return spec(tmp_path, train_x=x, train_y=rng.integers(3, size=200), test_y=rng.integers(3, size=120))
+
+
+@pytest.fixture
+def unknown(tmp_path):
+    """The victim's training rows have no classes here, and nor does the thief's pool."""
+    return spec(tmp_path, test_y=np.random.default_rng(3).integers(3, size=120))
 
 
 def run(here, tmp_path, cell: Cell):
@@ -141,23 +149,44 @@ def test_a_marked_victims_copy_is_examined(here, tmp_path, word):
     assert honest.measures["labels_changed"].value > 0  # beside the plain victim, where the marked one was trained anew
 
 
-def test_a_scheme_without_its_innocent_models_is_inconclusive_in_records_and_report(here, tmp_path):
-    """The thief's pool has no labels here, so that no innocent model can be trained."""
+def test_a_scheme_without_its_innocent_models_is_inconclusive_in_records_and_report(unknown, tmp_path):
+    """Neither the victim's rows nor the thief's have classes, so that no innocent model can be trained."""
     names = {"attack": "knockoff", "defense": "known_errors"}
     mark = mark_named("known_errors")
-    cell = cell_for(here, attack_named("knockoff"), budget=100, learner=TREE, mark=mark, names=names)
-    record = run(here, tmp_path, cell)
+    cell = cell_for(unknown, attack_named("knockoff"), budget=100, learner=TREE, mark=mark, names=names)
+    record = run(unknown, tmp_path, cell)
     on_copy, on_victim = record.then
     assert on_victim["measures"]["matches"].value == 1
+    assert on_copy["notes"]["innocents_learnt"] == ""
     assert {link["notes"]["verdict"] for link in (on_copy, on_victim)} == {"inconclusive"}
     assert "needs 20 innocent models to compare with, and 0 were given" in on_copy["notes"]["lacking"]
     lines = sentences(read([json.loads(json.dumps(record.to_json()))]))
     assert any("p-value 1 (inconclusive)" in line for line in lines)
 
 
-def test_marks_of_dawn_are_in_a_copy_and_say_nothing_without_innocent_models(here, tmp_path):
+@pytest.mark.parametrize("rows", ["owner", "pool"])
+def test_innocent_models_learn_the_owners_rows_where_they_are_known(tmp_path, rows):
+    """Then the verdict of a mark that is read off the model does not assume that nobody else has them."""
+    rng = np.random.default_rng(3)
+    x, y = rng.uniform(size=(200, 4)), rng.integers(3, size=200)
+    known = {"train_x": x, "train_y": y} if rows == "owner" else {"pool_x": x, "pool_y": y}
+    here = spec(tmp_path, test_y=rng.integers(3, size=120), **known)
+    mark, names = mark_named("known_errors"), {"attack": "knockoff", "defense": "known_errors"}
+    record = run(here, tmp_path, cell_for(here, attack_named("knockoff"), learner=TREE, mark=mark, names=names))
+    on_copy, on_victim = record.then
+    assert on_copy["measures"]["false_claims"].n == 20
+    assert {link["notes"]["innocents_learnt"] for link in (on_copy, on_victim)} == {rows}
+    said = " ".join(on_copy["notes"]["assumed"])
+    assert ("20 of 20 innocent models learnt the owner's training rows" in said) == (rows == "owner")
+    assert ("no innocent model is known to have learnt them" in said) == (rows == "pool")
+    page = unescape(render([*audit(), json.loads(json.dumps(record.to_json()))], META))
+    assert ("learnt the owner's own rows with other seeds" in page) == (rows == "owner")
+    assert ("a model that honestly learnt the owner's rows" in page) == (rows == "pool")
+
+
+def test_marks_of_dawn_are_in_a_copy_and_say_nothing_without_innocent_models(unknown, tmp_path):
     mark = mark_named("dawn(rate=0.2, planes=24)")
-    record = run(here, tmp_path, cell_for(here, attack_named("knockoff"), budget=150, learner=TREE, mark=mark))
+    record = run(unknown, tmp_path, cell_for(unknown, attack_named("knockoff"), budget=150, learner=TREE, mark=mark))
     (on_copy,) = record.then
     assert on_copy["measures"]["matches"].n > 10
     assert on_copy["measures"]["matches"].value > 0.8

@@ -20,6 +20,7 @@ from portcullis_ml.bench.controls import most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.honest import honest_cell
+from portcullis_ml.bench.innocents import innocents_for
 from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
 from portcullis_ml.bench.links import court, follow, transfer
 from portcullis_ml.bench.marks import Mark, mark_of
@@ -92,7 +93,7 @@ def audit_cell(
         flags=tuple(_flags(cell, extraction, experiment, target.guard)),
         threat_model=_threat_model(cell, target.interface, target.knowledge),
         notes=_plain(extraction.notes | notes),
-        then=tuple(_plain_link(link) for link in _links(cell, extraction.model, target, exam)),
+        then=tuple(_plain_link(link) for link in _links(cell, extraction.model, target, exam, spec)),
     )
 
 
@@ -139,7 +140,7 @@ def _evasion(protocol: Transfer, cell: Cell, workspace: Workspace, target: Targe
     )
 
 
-def _links(cell: Cell, copy: Model, target: Target, exam: Exam) -> list[dict[str, Any]]:
+def _links(cell: Cell, copy: Model, target: Target, exam: Exam, spec: ExperimentSpec) -> list[dict[str, Any]]:
     """What is done with the copy: the cell's links, and the examination of a marked victim's copy."""
     done = follow(
         cell,
@@ -154,7 +155,7 @@ def _links(cell: Cell, copy: Model, target: Target, exam: Exam) -> list[dict[str
         log = MarkLog()
         if target.guard is not None and target.mark.stage is not None:
             log = target.mark.scheme.log(target.guard.store.load((THIEF, target.guard.names[-1])))
-        innocents = _innocents(cell, target, max(INNOCENTS, target.mark.scheme.least))
+        innocents = innocents_for(cell, spec, target.knowledge, max(INNOCENTS, target.mark.scheme.least))
         done.append(court(cell, target.mark, log, copy, target.interface, innocents))
         if target.mark.stage is None:  # did the mark take at all?
             done.append(
@@ -163,16 +164,6 @@ def _links(cell: Cell, copy: Model, target: Target, exam: Exam) -> list[dict[str
                 )
             )
     return done
-
-
-def _innocents(cell: Cell, target: Target, n: int) -> list[Model]:
-    """Models that owe the mark nothing: trained by the thief's learner on the pool's own labels, where it has them."""
-    experiment, known = target.experiment, target.knowledge
-    classes = experiment.interface.n_classes
-    if known.pool is None or experiment.pool_labels is None or known.learner is None:
-        return []
-    rngs = [cell.rng("innocent", str(i)) for i in range(n)]
-    return [own_labels(known, experiment.pool_labels, classes, rng) for rng in rngs]
 
 
 def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ carries adversarial examples from it to the first victim, and an ownership schem
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, learner_for
+from portcullis_ml.bench.innocents import Innocents
 from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
 from portcullis_ml.bench.marks import Mark
 from portcullis_ml.catalog import Catalog
@@ -93,16 +94,19 @@ def follow(
 
 
 def court(
-    cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Sequence[Model], of: str = ""
+    cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Innocents, of: str = ""
 ) -> dict[str, Any]:
     """The examination of a copy under the cell's mark, and of models that never saw the victim's answers."""
     oracle = LocalOracle(copy, bare(interface), budget=UNMETERED)
     rng, commitment = cell.rng("court"), mark.key.commit()
-    found = mark.scheme(mark.key, oracle, innocents, commitment=commitment, rng=rng, log=log)
+    found = mark.scheme(
+        mark.key, oracle, innocents.models, commitment=commitment, rng=rng, log=log, learnt=innocents.learnt
+    )
     measures = {"matches": clopper_pearson(found.matches, found.n, unit="marked questions")}
     if found.tried:
         measures["false_claims"] = clopper_pearson(found.accused, found.tried, unit="innocent models")
     notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, "verdict": found.verdict}
+    notes |= {"innocents_learnt": innocents.rows}
     notes |= {"level": found.level, "lacking": found.lacking, "assumed": list(found.assumed), **found.notes}
     return _link(_name({"unit": mark.scheme.name}) + of, "ownership", measures, notes)
 

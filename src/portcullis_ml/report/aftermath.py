@@ -151,6 +151,7 @@ def marks(audit: Audit) -> Html | None:
         f"which such a suspect is convicted{_level(audit)}: by the share of matches measured here, and at most by its "
         "95% lower bound."
     )
+    sentence = " ".join([sentence, *_nulls(audit)])
     head = ["Theft", "Mark", "Copy", "Measured", "p-value", "Questions", "Honest clients lose"]
     said = [el("p", el("b", line)) for line in proofs(audit)]
     return join([*said, el("p", sentence), table(head, rows, "What the marks prove", class_="stack")])
@@ -162,6 +163,21 @@ def proofs(audit: Audit) -> list[str]:
     for (_, mark), pair in audit.marked.items():
         found.setdefault(mark, []).extend(link for link in _examined(pair) if link.notes)
     return [_proof(mark, links) for mark, links in found.items() if links]
+
+
+NULLS = {
+    "owner": "The innocent models that a copy is compared with learnt the owner's own rows with other seeds: what they "
+    "give as well proves nothing.",
+    "pool": "The innocent models that a copy is compared with learnt the thief's rows, as the owner's are not known "
+    "(--train): a mark that is read off the model may then accuse a model that honestly learnt the owner's rows.",
+}
+
+
+def _nulls(audit: Audit) -> list[str]:
+    """What the innocent models of these records learnt, a sentence each."""
+    notes = [note for pair in audit.marked.values() for link in _examined(pair) for note in link.notes]
+    found = {str(note.get("innocents_learnt", "")) for note in notes}
+    return [sentence for rows, sentence in NULLS.items() if rows in found]
 
 
 def _level(audit: Audit) -> str:
