@@ -19,6 +19,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,7 @@ def _unzipped(path: Path, data: bytes) -> dict[str, bytes]:
             if sum(info.file_size for info in infos) > LIMIT:
                 raise InputError(f"{path} unpacks to more than {LIMIT:,} bytes, and is not read.")
             return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is no whole zip file ({error}). Ask for the bundle again.") from error
 
 
