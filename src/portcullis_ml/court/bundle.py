@@ -123,6 +123,9 @@ class Bundle:
     @classmethod
     def read(cls, path: Path) -> Bundle:
         """The bundle in a file. InputError where it is none, ProofError where the log in it does not hold."""
+        if path.is_dir():
+            made = "`portcullis watermark bundle` makes one of a mark."
+            raise InputError(f"A bundle was expected; {path} is a folder. {made}")
         data = read_bytes(path)
         files = _unzipped(path, data)
         try:

@@ -65,7 +65,7 @@ class Conferrable(Counted[ConferrableKey]):
     least: ClassVar[int] = 20
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
-        "No innocent model is one of those that the key was made with.",
+        "No innocent model is one of those that the key was made with, or was trained on rows beside its questions.",
         "Nobody but the owner had the victim's training rows: a model that learnt all of them may be accused too.",
     )
 
