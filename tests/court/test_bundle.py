@@ -153,7 +153,7 @@ def test_what_is_no_zip_is_refused_in_one_sentence(tmp_path: Path, content: byte
 
 
 def test_the_folder_of_a_mark_is_no_bundle(case: Case) -> None:
-    with pytest.raises(InputError, match="is a folder. `portcullis watermark bundle` makes one of a mark"):
+    with pytest.raises(InputError, match=r"is a folder\. `portcullis watermark bundle` makes one of a mark"):
         Bundle.read(case.mark.path)
 
 

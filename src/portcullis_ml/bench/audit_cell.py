@@ -43,6 +43,7 @@ from portcullis_ml.privacy import CATALOG as PRIVACY
 __all__ = ["audit_cell", "representers_note"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
+UNIFORM_PAID = 500  # of them, where an API is asked
 PROBED = 256  # test rows on which a copy must say something
 CURVE = 24  # points of a curve at most
 INNOCENTS = 5  # models that a mark is tried on beside the copy, or more where its scheme needs more
@@ -167,19 +168,20 @@ def _exam(spec: ExperimentSpec, mark: Mark | None = None, hardened: str | None =
     """What a copy is compared with: the model that is served, hardened or marked or neither."""
     if mark is None or mark.stage is not None:
         return _plain_exam(spec, hardened)
-    return _exam_of(spec.load(), mark.model)
+    return _exam_of(spec, spec.load(), mark.model)
 
 
 @lru_cache(maxsize=4)
 def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> Exam:
     experiment = spec.load(hardened)
-    return _exam_of(experiment, experiment.model)
+    return _exam_of(spec, experiment, experiment.model)
 
 
-def _exam_of(experiment: Experiment, model: Model) -> Exam:
+def _exam_of(spec: ExperimentSpec, experiment: Experiment, model: Model) -> Exam:
     rng = derive(0, "exam")
     rows = experiment.test_x, experiment.test_y
-    return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=UNIFORM)
+    points = UNIFORM if spec.endpoint is None else UNIFORM_PAID
+    return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=points)
 
 
 def _must_answer(copy: Model, cell: Cell, experiment: Experiment) -> None:

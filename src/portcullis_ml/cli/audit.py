@@ -34,6 +34,11 @@ def audit(
     precision: o.PrecisionOption = None,
     incomplete: o.IncompleteOption = False,
     explain: o.ExplainOption = None,
+    protocol: o.ProtocolOption = "v2",
+    model_name: o.ModelNameOption = "model",
+    authorized_by: o.AuthorizedOption = None,
+    api_key: o.ApiKeyOption = None,
+    per_second: o.PerSecondOption = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,14 +154,18 @@ def audit(
     from portcullis_ml.bench.run_audit import AuditOptions, run_audit
     from portcullis_ml.cli.outcome import Outcome
     from portcullis_ml.cli.progress import waiting, watching
-    from portcullis_ml.cli.schema import show_schema
+    from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
     from portcullis_ml.report.results import read
 
+    endpoint = o.endpoint_of(
+        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
+        per_second=per_second,
+    )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, classes=classes, output=output_name, incomplete=incomplete, leaves=answers == "leaves",
-        explain=explain, device=device, outside=outside,
+        explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,
@@ -183,8 +192,9 @@ def audit(
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = options.spec.load()
     if not as_json:
-        show_schema(experiment)
+        show_understood(spec, experiment)
     with watching() as progress:
+        jobs = 1 if per_second else jobs  # every process would ask at this rate
         records, meta = run_audit(options, out=out, jobs=jobs, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
