@@ -15,7 +15,7 @@ from portcullis_ml.report.results import NONE, Audit
 __all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of"]
 
 NOT_RECORDED = "after how many questions is not recorded"
-ITSELF = " on the marked victim"  # behind a mark's name: the model that carries it was examined, not a copy
+ITSELF = (" on the marked victim", " on the victim itself")  # behind a mark's name: that model was examined, no copy
 
 WORDS = {
     "agreement": "agrees with the victim",
