@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -271,6 +272,21 @@ def test_the_walk_through_of_text_does_what_the_page_says(tmp_path: Path, monkey
     records = [json.loads(line) for line in Path("portcullis-privacy/records.jsonl").read_text().splitlines()]
     assert [r["outcome"] for r in records] == ["done"] * 3
     assert records[-1]["queries"] == (200 + 40) * 9
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the authority")
+def test_who_has_no_time_authority_can_be_one_as_the_page_says(tmp_path: Path) -> None:
+    pytest.importorskip("rfc3161_client")
+    from portcullis_ml.court.timestamp import anchored, new_request, roots_in
+
+    (authority,) = blocks(ROOT / "docs" / "tutorial-ownership.md", "bash")
+    (tmp_path / "mark").mkdir()
+    request = new_request(b"a commitment")
+    (tmp_path / "mark" / "request.tsq").write_bytes(request)
+    for line in authority.splitlines():
+        subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True)
+    token = (tmp_path / "token.tsr").read_bytes()
+    assert anchored(b"a commitment", token, request, roots_in(tmp_path / "authority.pem")).serial > 0
 
 
 def test_every_framework_of_bring_your_own_model_is_understood(

@@ -184,6 +184,29 @@ def test_innocent_models_learn_the_owners_rows_where_they_are_known(tmp_path, ro
     assert ("a model that honestly learnt the owner's rows" in page) == (rows == "pool")
 
 
+@pytest.mark.parametrize(
+    ("word", "convicts"),
+    [("known_errors", True), ("conferrable(n=30, copies=2, epochs=10)", True), ("dataset_inference(rows=40)", False)],
+)
+def test_a_scheme_that_marks_nothing_says_what_it_proves_of_copy_and_victim(tmp_path, word, convicts):
+    """The victim was never trained on rows of these classes, which are drawn: so its rows tell nothing of it."""
+    rng = np.random.default_rng(3)
+    drawn = {f"{name}_y": rng.integers(3, size=n) for name, n in (("train", 200), ("test", 120), ("pool", 150))}
+    here, scheme = spec(tmp_path, train_x=rng.uniform(size=(200, 4)), **drawn), word.partition("(")[0]
+    names = {"attack": "knockoff", "defense": word}
+    cell = cell_for(here, attack_named("knockoff"), budget=100, learner=TREE, mark=mark_named(word), names=names)
+    record = run(here, tmp_path, cell)
+    on_copy, on_victim = record.then
+    assert (on_copy["name"], on_victim["name"]) == (scheme, f"{scheme} on the victim itself")
+    assert {link["measures"]["false_claims"].n for link in record.then} == {20}
+    assert (on_victim["notes"]["verdict"] == "derived") == convicts
+    said = sentences(read([json.loads(json.dumps(record.to_json()))]))
+    itself = (
+        "of the model itself, taken as it is, after about" if convicts else "not shown to prove even the model itself"
+    )
+    assert any(line.startswith("If it is stolen anyway: ") and itself in line for line in said)
+
+
 def test_marks_of_dawn_are_in_a_copy_and_say_nothing_without_innocent_models(unknown, tmp_path):
     mark = mark_named("dawn(rate=0.2, planes=24)")
     record = run(unknown, tmp_path, cell_for(unknown, attack_named("knockoff"), budget=150, learner=TREE, mark=mark))

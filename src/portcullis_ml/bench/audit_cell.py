@@ -158,11 +158,8 @@ def _links(cell: Cell, copy: Model, target: Target, exam: Exam, spec: Experiment
         innocents = innocents_for(cell, spec, target.knowledge, max(INNOCENTS, target.mark.scheme.least))
         done.append(court(cell, target.mark, log, copy, target.interface, innocents))
         if target.mark.stage is None:  # did the mark take at all?
-            done.append(
-                court(
-                    cell, target.mark, log, target.mark.model, target.interface, innocents, of=" on the marked victim"
-                )
-            )
+            of = " on the victim itself" if target.mark.scheme.marks == "nothing" else " on the marked victim"
+            done.append(court(cell, target.mark, log, target.mark.model, target.interface, innocents, of=of))
     return done
 
 

@@ -7,7 +7,7 @@ carries adversarial examples from it to the first victim, and an ownership schem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 

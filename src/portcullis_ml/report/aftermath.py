@@ -18,7 +18,7 @@ __all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of", "used
 NOT_RECORDED = "after how many questions is not recorded"
 NOT = {"not applicable": "n/a"}
 EVASION = "evasion"  # how the names of such links begin; it says nothing of the training data
-ITSELF = " on the marked victim"  # behind a mark's name: the model that carries it was examined, not a copy
+ITSELF = (" on the marked victim", " on the victim itself")  # behind a mark's name: that model was examined, no copy
 
 WORDS = {
     "agreement": "agrees with the victim",
