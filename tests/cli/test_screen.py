@@ -76,6 +76,13 @@ def test_hidden_bytes_are_named_by_their_encoding_unless_the_weights_were_rounde
     assert "were in half precision" in result.output
 
 
+def flat():
+    """A module that takes 64 columns, not pictures."""
+    from torch import nn
+
+    return nn.Linear(64, 10)
+
+
 def logistic() -> SklearnModel:
     return FORM
 
@@ -88,6 +95,11 @@ def logistic() -> SklearnModel:
         ("honest.safetensors", {"learner": ""}, "got no --learner to train them with"),
         ("honest.safetensors", {"learner": "sklearn"}, "--learner was expected to train a PyTorch network"),
         ("honest.safetensors", {"learner": "network(network=digits_cnn, epochs=1)"}, "to have the model's matrices, 1"),
+        (
+            "toy_screen:flat",
+            {},
+            "toy_screen:flat was expected to answer the training rows, of (8, 8); it cannot (Runtime",
+        ),
         ("absent.safetensors", {}, "There is no file absent.safetensors"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.rows import read_rows
-from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Estimate, Rows
@@ -111,7 +111,16 @@ def _loaded(spec: str, rows: Rows) -> Any:
     given: dict[str, Any] = {"input_shape": rows.x.shape[1:]}
     if "@" in spec or ":" in spec:
         given["n_classes"] = int(rows.y.max()) + 1
-    model = load_model(spec, **given)
+    try:
+        model = load_model(spec, **given)
+        model.scores(rows.x[:2])
+    except PortcullisError:
+        raise
+    except Exception as error:  # somebody's own module may raise anything
+        raise InputError(
+            f"{spec} was expected to answer the training rows, of {rows.x.shape[1:]}; it cannot "
+            f"({type(error).__name__}: {str(error)[:100]}). Give the rows in the shape that it takes."
+        ) from error
     if not hasattr(model, "module"):
         raise InputError(
             f"A screen reads the weights of a PyTorch network; {spec} is a {type(model).__name__}, which has none that "
