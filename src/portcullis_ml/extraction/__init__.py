@@ -22,6 +22,7 @@ CATALOG = Catalog(
         "least_likely": "portcullis_ml.extraction.least_likely:LeastLikely",
         "lowd_meek": "portcullis_ml.extraction.lowd_meek:LowdMeek",
         "retraining": "portcullis_ml.extraction.retraining:Retraining",
+        "swift_thief": "portcullis_ml.extraction.swift_thief:SwiftThief",
         "tree_ensembles": "portcullis_ml.extraction.tree_ensembles:TreeEnsembles",
         "tree_paths": "portcullis_ml.extraction.tree_paths:TreePaths",
     },

@@ -11,6 +11,7 @@ __all__ = ["PROTOCOLS"]
 PROTOCOLS = Catalog(
     "bench",
     {
+        "active-thief": "portcullis_ml.bench.protocols.active_thief:active_thief",
         "adi": "portcullis_ml.bench.protocols.adi:adi",
         "canaries": "portcullis_ml.bench.protocols.canaries:canaries",
         "chain-faces": "portcullis_ml.bench.protocols.chain_faces:chain_faces",
