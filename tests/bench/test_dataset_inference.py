@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from portcullis_ml.bench.protocols import PROTOCOLS
 from portcullis_ml.bench.protocols import dataset_inference as protocol
 from portcullis_ml.bench.protocols.dataset_inference_published import Groups, apart, mixed, one_sided, walked
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Interface, Model, Rows
 from portcullis_ml.ownership import CATALOG
@@ -105,10 +105,10 @@ def test_the_protocol_runs_on_small_rows_and_its_page_has_every_test(tmp_path: P
         "networks": {name: {"network": "prada_1_layer", "epochs": 2} for name in PLAN["networks"]},
         "innocent": dict.fromkeys(PLAN["innocent"], 1),
     }  # fmt: skip
-    page = protocol.play(plan, out=tmp_path, jobs=0)
+    page = protocol.play(plan, Run(out=tmp_path, jobs=0))
     for words in (*protocol.TESTS.values(), "copy from labels", "half of the private rows", "7e-186", "0 of 6"):
         assert words in page
-    assert page == protocol.play(plan, out=tmp_path, jobs=0)
+    assert page == protocol.play(plan, Run(out=tmp_path, jobs=0))
 
 
 @pytest.mark.parametrize("quick", [False, True])

@@ -11,7 +11,7 @@ import pytest
 from portcullis_ml.bench.protocols import PROTOCOLS, dawn
 from portcullis_ml.bench.protocols.dawn_copies import _pruned, fitted
 from portcullis_ml.bench.protocols.dawn_tables import NOT_MATCHED, smallest
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 
 TINY = {"network": "prada_1_layer", "epochs": 1}
 
@@ -37,7 +37,7 @@ def small() -> dict[str, Any]:
 
 def test_the_protocol_prints_its_tables_and_runs_nothing_twice(folder: Path, tmp_path: Path) -> None:
     assert PROTOCOLS.load("dawn") is dawn.dawn
-    told = dawn.play(small(), out=tmp_path, data=str(folder), jobs=0)
+    told = dawn.play(small(), Run(out=tmp_path, data=str(folder), jobs=0))
     assert "Not measured" not in told
     heads = ("What marks cost", "What a question's code survives", "Whose copies carry the marks")
     for head in (*heads, "What removes the marks: MNIST", "How many marks the published confidence needs"):
@@ -46,7 +46,7 @@ def test_the_protocol_prints_its_tables_and_runs_nothing_twice(folder: Path, tmp
     assert "| the model itself | 0 [0, " in told  # it is not marked
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     assert len(lines) == 4
-    assert dawn.play(small(), out=tmp_path, data=str(folder), jobs=0) == told
+    assert dawn.play(small(), Run(out=tmp_path, data=str(folder), jobs=0)) == told
     assert (tmp_path / "records.jsonl").read_text().splitlines() == lines
 
 

@@ -28,7 +28,7 @@ PLAN = tomllib.loads((resources.files("portcullis_ml.bench.protocols") / "deep_d
 
 
 def test_every_row_names_units_that_there_are() -> None:
-    assert PROTOCOLS[PLAN["protocol"]] == "portcullis_ml.bench.protocols.deep_defense:run"
+    assert PROTOCOLS[PLAN["protocol"]] == "portcullis_ml.bench.protocols.deep_defense:deep_defense"
     for row in PLAN["row"]:
         assert not row["defense"] or DEFENSES.build(row["defense"]).keeps_labels
     for row in PLAN["explained"]:

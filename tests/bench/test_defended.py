@@ -14,6 +14,7 @@ import pytest
 
 from portcullis_ml.bench.protocols import PROTOCOLS, defended, defended_tables
 from portcullis_ml.bench.protocols.defended_scene import Scene, pictures
+from portcullis_ml.bench.protocols.plans import Run
 from portcullis_ml.core.errors import InputError
 
 pytest.importorskip("torch")
@@ -70,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp("defended")
-    return defended.play(PLAN, out=out, data=str(folder), jobs=0), out
+    return defended.play(PLAN, Run(out=out, data=str(folder), jobs=0)), out
 
 
 def line(text: str, start: str, after: str = "") -> str:
@@ -94,7 +95,7 @@ def test_both_regimes_stand_in_the_table_and_their_distance_in_the_last_line(pag
 def test_a_page_is_printed_from_records_alone(page: tuple[str, Path], folder: Path, tmp_path: Path) -> None:
     text, out = page
     shutil.copy(out / "records.jsonl", tmp_path)
-    assert defended.play(PLAN, out=tmp_path, data=str(folder), jobs=0) == text
+    assert defended.play(PLAN, Run(out=tmp_path, data=str(folder), jobs=0)) == text
     assert not (tmp_path / "artifacts").exists()
     assert str(out) not in (out / "records.jsonl").read_text()
 

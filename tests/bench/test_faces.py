@@ -14,6 +14,7 @@ import pytest
 from portcullis_ml.bench.protocols import PROTOCOLS, chain_faces, inversion
 from portcullis_ml.bench.protocols.contact_sheet import packed, png, unpacked
 from portcullis_ml.bench.protocols.faces import SoftmaxLearner, Steps, faces_of, inverted, judged, shrunk
+from portcullis_ml.bench.protocols.plans import Run
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.types import Answer, Request
@@ -54,14 +55,14 @@ def test_chain_faces_prints_its_tables_and_runs_nothing_twice(
     plan = plan_of("chain_faces", scene=scene, points=50)
     for row in plan["row"]:
         row["alpha"] = 0.5 if "alpha" in row else 10.0
-    text = chain_faces.play(plan, out=tmp_path, data=folder, jobs=0)
+    text = chain_faces.play(plan, Run(out=tmp_path, data=folder, jobs=0))
     rows = rows_of(text)
     assert set(rows) >= {row["name"] for row in plan["row"]}
     assert "| 100 [" in rows["white box on the victim"]
     assert "Not measured" not in text
     assert (tmp_path / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr(chain_faces, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert chain_faces.play(plan, out=tmp_path, data=folder, jobs=0) == text
+    assert chain_faces.play(plan, Run(out=tmp_path, data=folder, jobs=0)) == text
     assert PROTOCOLS.load("chain-faces")
 
 
@@ -72,7 +73,7 @@ def test_inversion_prints_its_tables_and_rounding_ends_the_differences(folder: s
         "pool_rows": 32, "victim": small, "judge": small, "attack": {"rows": 32, "samples": 3, "epochs": 1},
     }  # fmt: skip
     plan = plan_of("inversion", scene=SCENE, label_only=label_only, repetitions=1)
-    text = inversion.play(plan, out=tmp_path, data=folder, jobs=0)
+    text = inversion.play(plan, Run(out=tmp_path, data=folder, jobs=0))
     softmax = rows_of(text.split("## The softmax model")[1].split("## The mlp model")[0])
     assert "| 100 [" in softmax["white box"]
     assert "cost 4" in softmax["differences of .001, rounded to .1"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench.protocols import membership, membership_scene, membership_tables
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.core.errors import InputError
 
 pytest.importorskip("torch")
@@ -40,7 +40,7 @@ def plan() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("membership")
-    return out, membership.play(plan(), out=out, jobs=0)
+    return out, membership.play(plan(), Run(out=out, jobs=0))
 
 
 def test_every_attack_control_and_defense_has_its_row(ran: tuple[Path, str]) -> None:
@@ -60,7 +60,7 @@ def test_every_attack_control_and_defense_has_its_row(ran: tuple[Path, str]) -> 
 def test_a_finished_cell_is_not_run_again(ran: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train", "work"):
         monkeypatch.setattr(membership, name, lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert membership.play(plan(), out=ran[0], jobs=0) == ran[1]
+    assert membership.play(plan(), Run(out=ran[0], jobs=0)) == ran[1]
 
 
 def test_no_shadow_model_shares_a_pair_with_its_victim(ran: tuple[Path, str]) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from portcullis_ml.bench.protocols import PROTOCOLS, adi, court
 from portcullis_ml.bench.protocols.court_tables import worst
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 
 ROWS = {"own": 100, "unseen": 200, "thief": 60, "labelled": 40, "others": 200, "test": 100}
 EQUIVALENT = {
@@ -46,7 +46,7 @@ def small_adi() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def courts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp("court")
-    return court.play(small_court(), out=out, jobs=0), out
+    return court.play(small_court(), Run(out=out, jobs=0)), out
 
 
 def rows_of(text: str) -> list[list[str]]:
@@ -78,7 +78,7 @@ def test_the_curves_are_one_svg_with_a_panel_for_each_scheme(courts: tuple[str, 
 def test_finished_cells_are_not_run_again(courts: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     text, out = courts
     monkeypatch.setattr(court, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert court.play(small_court(), out=out, jobs=0) == text
+    assert court.play(small_court(), Run(out=out, jobs=0)) == text
 
 
 def test_innocent_models_that_calibrate_are_none_of_those_that_are_judged() -> None:
@@ -132,7 +132,7 @@ def test_the_worst_removal_is_the_one_that_convicts_least_within_what_it_may_cos
 
 def test_adis_table_is_printed_beside_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = small_adi()
-    text = adi.play(plan, out=tmp_path, jobs=0)
+    text = adi.play(plan, Run(out=tmp_path, jobs=0))
     assert "Not measured" not in text
     rows = {row[0]: row for row in rows_of(text)}
     assert "(published 93.81)" in rows["from scratch"][1]
@@ -142,7 +142,7 @@ def test_adis_table_is_printed_beside_what_was_published(tmp_path: Path, monkeyp
     assert rows["FTLL, owner's last layer"][3] == rows["FTLL, owner's last layer"][6] == "2 of 2"
     assert rows["Knockoff, scores"][3] == "0 of 2", "the mark has leaked into the copy's questions"
     monkeypatch.setattr(adi, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert adi.play(plan, out=tmp_path, jobs=0) == text
+    assert adi.play(plan, Run(out=tmp_path, jobs=0)) == text
 
 
 @pytest.mark.parametrize("name", ["adi", "court"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench.protocols import PROTOCOLS, prada, tables
+from portcullis_ml.bench.protocols.plans import Run
 
 pytest.importorskip("torch")
 
@@ -45,7 +46,7 @@ PLAN: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp("prada")
-    return prada.play(PLAN, out=out, jobs=0), out
+    return prada.play(PLAN, Run(out=out, jobs=0)), out
 
 
 def test_it_prints_published_beside_measured(page: tuple[str, Path]) -> None:
@@ -67,7 +68,7 @@ def test_honest_streams_stay_below_the_threshold_that_was_set_on_others(page: tu
 def test_a_finished_protocol_runs_nothing_again(page: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     text, out = page
     monkeypatch.setattr(prada, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert prada.play(PLAN, out=out, jobs=0) == text
+    assert prada.play(PLAN, Run(out=out, jobs=0)) == text
 
 
 @pytest.mark.parametrize("name", ["prada_mnist.toml", "prada_gtsrb.toml"])

@@ -12,6 +12,7 @@ import pytest
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols import PROTOCOLS, defended, hoda, monitor
+from portcullis_ml.bench.protocols.plans import Run
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.types import Answer
 from portcullis_ml.detectors.hardness import Hardness
@@ -51,14 +52,14 @@ class TestHardness:
     def test_it_prints_published_beside_measured_and_runs_nothing_twice(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        text = hoda.play(HODA, out=tmp_path, data=str(folder), jobs=0)
+        text = hoda.play(HODA, Run(out=tmp_path, data=str(folder), jobs=0))
         rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| ")}
         assert "n=2 (published 0.02) |" in rows["honest"]
         assert "(published 0.29) |" in rows["delta"]
         assert "n=2" in rows["attack:papernot"]
         assert "Not measured" not in text
         monkeypatch.setattr(hoda, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
-        assert hoda.play(HODA, out=tmp_path, data=str(folder), jobs=0) == text
+        assert hoda.play(HODA, Run(out=tmp_path, data=str(folder), jobs=0)) == text
 
     def test_a_users_window_is_judged_as_the_detector_judges_it(self, folder: Path, tmp_path: Path) -> None:
         scene = defended.scene_of(HODA, "digits", str(folder), tmp_path, "cpu")
@@ -100,7 +101,7 @@ TREES: dict[str, Any] = {
 
 class TestMonitor:
     def test_every_client_has_a_status_alone_and_shared(self, folder: Path, tmp_path: Path) -> None:
-        text = monitor.play(TREES, out=tmp_path, data=str(folder), jobs=0)
+        text = monitor.play(TREES, Run(out=tmp_path, data=str(folder), jobs=0))
         assert "Not measured" not in text
         rows = [[part.strip() for part in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("| ")]
         found = {(row[0], row[1]): row for row in rows}
@@ -110,14 +111,14 @@ class TestMonitor:
         assert covers[4] == covers[5]  # two accounts that share the questions cover together what one covers
         assert search[-1].startswith("100.0")
         assert found["JbDA", "agreement"][2] == "1"
-        assert monitor.play(TREES, out=tmp_path, data=str(folder), jobs=0) == text
+        assert monitor.play(TREES, Run(out=tmp_path, data=str(folder), jobs=0)) == text
 
     def test_a_run_that_was_cut_short_goes_on(self, folder: Path, tmp_path: Path) -> None:
         plan = {**TREES, "scene": {"iris": TREES["scene"]["iris"] | {"clients": ["honest client"]}}}
         (cell,) = monitor.cells_of(plan)
         (tmp_path / "cells" / cell.id / "evaluation").mkdir(parents=True)
         (tmp_path / "cells" / cell.id / "evaluation" / "half").write_text("written")
-        assert "Not measured" not in monitor.play(plan, out=tmp_path, data=str(folder), jobs=0)
+        assert "Not measured" not in monitor.play(plan, Run(out=tmp_path, data=str(folder), jobs=0))
 
 
 @pytest.mark.parametrize("module", [hoda, monitor])

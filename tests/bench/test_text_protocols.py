@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench.protocols import PROTOCOLS, canaries, memorization
+from portcullis_ml.bench.protocols.plans import Run
 
 pytest.importorskip("torch")
 
@@ -58,13 +59,13 @@ def test_a_protocol_prints_its_tables_and_runs_nothing_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     plan = plan_of(name, **changes)
-    text = protocol.play(plan, out=tmp_path, data=str(folder), jobs=0)
+    text = protocol.play(plan, Run(out=tmp_path, data=str(folder), jobs=0))
     rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| ")}
     for head, part in lines.items():
         assert part in rows[head]
     assert "Not measured" not in text
     monkeypatch.setattr(protocol, "work", lambda *a, **k: pytest.fail("a finished cell was run again"))
-    assert protocol.play(plan, out=tmp_path, data=str(folder), jobs=0) == text
+    assert protocol.play(plan, Run(out=tmp_path, data=str(folder), jobs=0)) == text
     assert PROTOCOLS.load(name)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from portcullis_ml.bench.protocols import PROTOCOLS, ensembles
 from portcullis_ml.bench.protocols import tramer_victims as victims
-from portcullis_ml.bench.protocols.tramer import cells_of, explained, run, same_values, shortened
+from portcullis_ml.bench.protocols.plans import Run
+from portcullis_ml.bench.protocols.tramer import cells_of, explained, planned, same_values, shortened
 from portcullis_ml.bench.protocols.tramer_tables import document
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
@@ -85,7 +86,7 @@ def small(monkeypatch):
 
 
 def test_published_stands_beside_measured_and_a_run_resumes(small, tmp_path):
-    table = run("tramer_linear.toml", out=tmp_path, jobs=0)
+    table = planned("tramer_linear.toml", Run(out=tmp_path, jobs=0))
     lines = {tuple(c.strip() for c in line.split("|")[1:5:3]): line for line in table.splitlines() if "|" in line}
     iris = lines[("Iris", "log-ratio, alpha 1")]
     assert "| 5 (15) | 1 | 100.00 [" in iris
@@ -96,7 +97,7 @@ def test_published_stands_beside_measured_and_a_run_resumes(small, tmp_path):
     assert "not applicable: equation_solving needs probs" in lines[("Iris", "labels, alpha 1")]
     assert "not applicable: no_such_attack is not part of this installation" in lines[("Iris", "to come")]
     before = (tmp_path / "records.jsonl").read_text()
-    assert run("tramer_linear.toml", out=tmp_path, jobs=0) == table
+    assert planned("tramer_linear.toml", Run(out=tmp_path, jobs=0)) == table
     assert (tmp_path / "records.jsonl").read_text() == before
     assert "Its figures stand for little" in document(SMALL, [], quick=True)
 

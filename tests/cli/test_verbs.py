@@ -282,9 +282,9 @@ def test_a_protocol_gets_its_options_and_its_table_is_kept(monkeypatch):
     assert Path("there/table.md").read_text() == "there d True 1 cpu"
 
 
-def protocol(*, out, data, quick, jobs, device, progress):
-    out.mkdir()
-    return f"{out} {data} {quick} {jobs} {device}"
+def protocol(run):
+    run.out.mkdir()
+    return f"{run.out} {run.data} {run.quick} {run.jobs} {run.device}"
 
 
 def test_time_left_in_words():

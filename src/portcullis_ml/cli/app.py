@@ -15,6 +15,7 @@ from portcullis_ml.cli import (
     check,
     demo,
     extract,
+    inspect,
     listing,
     prepare,
     privacy,
@@ -85,6 +86,7 @@ def _top(
 app.command("audit")(audit.audit)
 app.command("check")(check.check)
 app.command("extract")(extract.extract)
+app.command("inspect")(inspect.inspect)
 app.command("list")(listing.listing)
 app.command("prepare")(prepare.prepare)
 app.command("privacy")(privacy.privacy)

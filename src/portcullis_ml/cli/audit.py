@@ -149,7 +149,7 @@ def audit(
     from portcullis_ml.bench.run_audit import AuditOptions, run_audit
     from portcullis_ml.cli.outcome import Outcome
     from portcullis_ml.cli.progress import waiting, watching
-    from portcullis_ml.cli.schema import show_schema
+    from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
     from portcullis_ml.report.results import read
 
@@ -183,7 +183,7 @@ def audit(
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = options.spec.load()
     if not as_json:
-        show_schema(experiment)
+        show_understood(spec, experiment)
     with watching() as progress:
         records, meta = run_audit(options, out=out, jobs=jobs, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")

@@ -30,12 +30,13 @@ def run(
     Example:  portcullis bench run prada-mnist --quick
     """
     from portcullis_ml.bench.protocols import PROTOCOLS
+    from portcullis_ml.bench.protocols.plans import Run
     from portcullis_ml.cli.progress import watching
 
     protocol = PROTOCOLS.load(name)
     folder = out or Path("portcullis-bench") / (name.replace(":", "-") + ("-quick" if quick else ""))
     with watching() as progress:
-        table = protocol(out=folder, data=data, quick=quick, jobs=jobs, device=device, progress=progress)
+        table = protocol(Run(out=folder, data=data, quick=quick, jobs=jobs, device=device, progress=progress))
     (folder / "table.md").write_text(table, encoding="utf-8")
     typer.echo(table)
     typer.echo(f"Records and this table: {folder}", err=True)

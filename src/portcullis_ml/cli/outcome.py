@@ -41,7 +41,12 @@ class Outcome:
         return bool(self._limit is not None and self.worst and self.worst.copy.value > self._limit)
 
     def check(self) -> None:
-        """Raise AttackFailed if a limit was given and no attack made a copy: such a check must not pass."""
+        """Raise AttackFailed if no attack made a copy at all, or none behind the guard that a limit is given for."""
+        if self._audit.strongest is None:
+            raise AttackFailed(
+                "No attack made a copy, so the audit says nothing about your model. See the reasons in the report, or "
+                "`portcullis inspect` with the same options."
+            )
         if self._limit is not None and self.worst is None:
             raise AttackFailed(
                 f"--fail-over needs an attack that made a copy behind {self._deployed}; none did. "

@@ -1,6 +1,6 @@
 """Protocols: published experiments with every setting fixed, run on real data, printed beside what was published.
 
-A protocol is a function `(*, out, data, quick, jobs, device, progress) -> str` that returns its table as Markdown.
+A protocol is a function of a `plans.Run` that returns its table as Markdown.
 Its settings stand in a TOML file of the same name, with the published figures; changing one is a new version.
 """
 
@@ -17,7 +17,7 @@ PROTOCOLS = Catalog(
         "court": "portcullis_ml.bench.protocols.court:court",
         "dataset-inference": "portcullis_ml.bench.protocols.dataset_inference:dataset_inference",
         "dawn": "portcullis_ml.bench.protocols.dawn:dawn",
-        "deep-defense": "portcullis_ml.bench.protocols.deep_defense:run",
+        "deep-defense": "portcullis_ml.bench.protocols.deep_defense:deep_defense",
         "diverse-ensemble": "portcullis_ml.bench.protocols.defended:diverse_ensemble",
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
         "inversion": "portcullis_ml.bench.protocols.inversion:inversion",

@@ -12,11 +12,10 @@ Every setting stands in adi.toml. A cell is one data set and one repetition, wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ import numpy as np
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.defended_scene import pictures
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.types import Answer, Estimate, Interface, Model, Rows
 from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.measures.statistics import clopper_pearson, mean_over_seeds
@@ -38,10 +37,10 @@ Plan = Mapping[str, Any]
 WAYS = ("no mark", "from scratch", "pretrained")
 
 
-def adi(*, quick: bool = False, **where: Any) -> str:
+def adi(run: Run) -> str:
     """Run adi and return its tables; see `play`."""
     plan = plan_in("adi.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:
@@ -51,24 +50,13 @@ def shortened(plan: Plan) -> dict[str, Any]:
     return {**plan, **plan["quick"]["changes"], **fewer}
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
-    records = run_cells(
-        list(cells_of(plan)), partial(work, folder=data, device=device), out=out, jobs=jobs, progress=progress
-    )
+    records = run.cells(cells_of(plan), partial(work, folder=run.data, device=run.device))
     done = [r for r in records if r["outcome"] == "done"]
     by_scene = {scene: [r for r in done if r["attack"] == scene] for scene in plan["scene"]}
     parts = [section for scene, own in by_scene.items() if own for section in _sections(plan["scene"][scene], own)]
-    return page(plan, parts, records, quick)
+    return page(plan, parts, records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

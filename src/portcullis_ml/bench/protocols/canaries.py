@@ -11,18 +11,17 @@ measured after each of `points` epochs of the same training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.data.text import load_documents, plant
 from portcullis_ml.measures.statistics import mean_of, mean_over_seeds
@@ -36,10 +35,10 @@ NEVER = "0"
 WAYS = {"by_extrapolation": "extrapolation", "by_sampling": "sampling"}
 
 
-def canaries(*, quick: bool = False, **where: Any) -> str:
+def canaries(run: Run) -> str:
     """Run canaries and return its tables; see `play`."""
     plan = plan_in("canaries.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:
@@ -47,20 +46,11 @@ def shortened(plan: Plan) -> dict[str, Any]:
     return {**plan, **plan["quick"]["changes"]}
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown; resumable: a finished cell is never run again."""
-    work_here = partial(work, folder=data, device=device)
-    records = run_cells(list(cells_of(plan)), work_here, out=out, jobs=jobs, progress=progress)
-    return page(plan, [_section(plan, name, records) for name in plan["network"]], records, quick)
+    work_here = partial(work, folder=run.data, device=run.device)
+    records = run.cells(cells_of(plan), work_here)
+    return page(plan, [_section(plan, name, records) for name in plan["network"]], records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

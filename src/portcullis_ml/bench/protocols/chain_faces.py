@@ -12,9 +12,8 @@ Every setting stands in chain_faces.toml. A cell is one repetition and one route
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,9 @@ from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
 from portcullis_ml.bench.protocols.faces import Faces, SoftmaxLearner, faces_of, guard_of, inverted, judged
 from portcullis_ml.bench.protocols.faces_tables import comparison, drawn, mean, named
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Estimate, Model
@@ -43,28 +42,20 @@ THIEVES = {
 }
 
 
-def chain_faces(*, quick: bool = False, **where: Any) -> str:
+def chain_faces(run: Run) -> str:
     """Run chain-faces and return its tables; see `play`."""
     plan = plan_in("chain_faces.toml")
-    return play({**plan, **plan["quick"]} if quick else plan, quick=quick, **where)
+    return play({**plan, **plan["quick"]} if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown, and `contact-sheet.png` beside the records; resumable."""
-    records = run_cells(
-        list(cells_of(plan)), partial(work, folder=data, device=device), out=out, jobs=jobs, progress=progress
-    )
-    sections = [comparison("The pictures", records) + drawn(records, out / "contact-sheet.png"), _copies(plan, records)]
-    return page(plan, sections, records, quick)
+    records = run.cells(cells_of(plan), partial(work, folder=run.data, device=run.device))
+    sections = [
+        comparison("The pictures", records) + drawn(records, run.out / "contact-sheet.png"),
+        _copies(plan, records),
+    ]
+    return page(plan, sections, records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

@@ -11,11 +11,10 @@ trained once a repetition and judged by every scheme. Those that calibrate the n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,9 @@ import numpy as np
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.court_tables import sections
 from portcullis_ml.bench.protocols.defended_tables import page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
@@ -44,28 +43,17 @@ TAKEN = ("version", "rows", "learner", "tuner", "calibrating", "equivalent")
 ENDLESS = 10**9  # questions that an examiner may ask; schemes bound theirs themselves
 
 
-def court(*, quick: bool = False, **where: Any) -> str:
+def court(run: Run) -> str:
     """Run court and return its tables; see `play`."""
     plan = plan_in("court.toml")
-    return play({**plan, **plan["quick"]["changes"]} if quick else plan, quick=quick, **where)
+    return play({**plan, **plan["quick"]["changes"]} if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """The matrix as Markdown, and survival.svg in `out`; resumable: a finished cell is never run again."""
-    records = run_cells(
-        list(cells_of(plan)), partial(work, folder=data, device=device), out=out, jobs=jobs, progress=progress
-    )
+    records = run.cells(cells_of(plan), partial(work, folder=run.data, device=run.device))
     done = [r for r in records if r["outcome"] == "done"]
-    return page(plan, sections(plan, done, out) if done else [], records, quick)
+    return page(plan, sections(plan, done, run.out) if done else [], records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

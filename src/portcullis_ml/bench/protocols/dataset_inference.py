@@ -12,11 +12,10 @@ Every setting stands in dataset_inference.toml. A cell is one victim with rows, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ import numpy as np
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.dataset_inference_published import Groups, apart, mixed, one_sided, walked
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import Evidence
 from portcullis_ml.core.types import Array, Estimate, Interface, Labels, Model, Rows
@@ -57,27 +56,18 @@ ROWS_TESTS = ("published_code", "published", "welch", "calibrated", "white_box")
 OTHER_TESTS = ("few", "known_errors", "welch_elsewhere", "calibrated_elsewhere")
 
 
-def dataset_inference(*, quick: bool = False, **where: Any) -> str:
+def dataset_inference(run: Run) -> str:
     """Run dataset-inference and return its tables; see `play`."""
     plan = plan_in("dataset_inference.toml")
-    return play({**plan, **plan["quick"]["changes"]} if quick else plan, quick=quick, **where)
+    return play({**plan, **plan["quick"]["changes"]} if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured beside what was published, as Markdown; resumable: a finished cell is never run again."""
-    here = partial(work, folder=data, device=device)
-    records = run_cells(list(cells_of(plan)), here, out=out, jobs=jobs, progress=progress)
+    here = partial(work, folder=run.data, device=run.device)
+    records = run.cells(cells_of(plan), here)
     done = [r for r in records if r["outcome"] == "done"]
-    return page(plan, [_suspects(plan, done), _false_claims(done), _bill(done)] if done else [], records, quick)
+    return page(plan, [_suspects(plan, done), _false_claims(done), _bill(done)] if done else [], records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

@@ -12,27 +12,25 @@ facts of one victim's marks: what they cost, and how they survive noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.named import attack_named
 from portcullis_ml.bench.protocols.dawn_tables import sections
 from portcullis_ml.bench.protocols.defended_tables import page
-from portcullis_ml.bench.protocols.plans import plan_in
-from portcullis_ml.bench.run import Progress, run_cells
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 
 __all__ = ["dawn", "play"]
 
 Plan = Mapping[str, Any]
 
 
-def dawn(*, quick: bool = False, **where: Any) -> str:
+def dawn(run: Run) -> str:
     """Run dawn and return its tables; see `play`."""
     plan = plan_in("dawn.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:
@@ -42,28 +40,13 @@ def shortened(plan: Plan) -> dict[str, Any]:
     return {**plan, **quick["changes"], "theft": thefts}
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
     from portcullis_ml.bench.protocols.dawn_work import work
 
-    records = run_cells(
-        list(cells_of(plan)),
-        partial(work, plan=plan, folder=data, device=device),
-        out=out,
-        jobs=jobs,
-        progress=progress,
-    )
+    records = run.cells(cells_of(plan), partial(work, plan=plan, folder=run.data, device=run.device))
     done = [r for r in records if r["outcome"] == "done"]
-    return page(plan, sections(plan, done), records, quick)
+    return page(plan, sections(plan, done), records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

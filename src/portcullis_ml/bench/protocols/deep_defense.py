@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.deep_defense_tables import document
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.guard import Guard
@@ -42,28 +42,18 @@ from portcullis_ml.measures.statistics import clopper_pearson, mean_of
 from portcullis_ml.models.explain import ExplainedModel, explainer_named
 from portcullis_ml.models.victims import train_victim
 
-__all__ = ["run"]
+__all__ = ["deep_defense"]
 
 Plan = Mapping[str, Any]
 
 
-def run(
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def deep_defense(run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again. `device` is not used."""
     plan = plan_in("deep_defense.toml")
-    plan = shortened(plan) if quick else plan
+    plan = shortened(plan) if run.quick else plan
     text = json.dumps(plan, sort_keys=True)
-    records = run_cells(
-        cells_of(plan), partial(work, plan=text, data=data, out=out), out=out, jobs=jobs, progress=progress
-    )
-    return document(plan, records, quick=quick)
+    records = run.cells(cells_of(plan), partial(work, plan=text, data=run.data, out=run.out))
+    return document(plan, records, quick=run.quick)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:

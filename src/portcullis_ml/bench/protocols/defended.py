@@ -32,9 +32,9 @@ from portcullis_ml.bench.prepare import needs_outside, prepare_cells
 from portcullis_ml.bench.protocols.defended_facts import FACTS
 from portcullis_ml.bench.protocols.defended_scene import Scene
 from portcullis_ml.bench.protocols.defended_tables import document
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record, RecordFile
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Progress, Workspace
 from portcullis_ml.bench.target import hardened_folder, target_of
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import ExtractionAttack
@@ -46,53 +46,44 @@ from portcullis_ml.measures.agreement import agreement
 from portcullis_ml.measures.statistics import clopper_pearson
 from portcullis_ml.recipes import CATALOG as RECIPES
 
-__all__ = ["diverse_ensemble", "mad", "misinformation", "ood_filter", "play", "run"]
+__all__ = ["diverse_ensemble", "mad", "misinformation", "ood_filter", "planned", "play"]
 
 Plan = Mapping[str, Any]
 
 
-def mad(**where: Any) -> str:
+def mad(run: Run) -> str:
     """Run mad and return its tables; see `play`."""
-    return run("mad.toml", **where)
+    return planned("mad.toml", run)
 
 
-def misinformation(**where: Any) -> str:
+def misinformation(run: Run) -> str:
     """Run misinformation and return its tables; see `play`."""
-    return run("misinformation.toml", **where)
+    return planned("misinformation.toml", run)
 
 
-def diverse_ensemble(**where: Any) -> str:
+def diverse_ensemble(run: Run) -> str:
     """Run diverse-ensemble and return its tables; see `play`."""
-    return run("diverse_ensemble.toml", **where)
+    return planned("diverse_ensemble.toml", run)
 
 
-def ood_filter(**where: Any) -> str:
+def ood_filter(run: Run) -> str:
     """Run ood-filter and return its tables; see `play`."""
-    return run("ood_filter.toml", **where)
+    return planned("ood_filter.toml", run)
 
 
-def run(file: str, *, quick: bool = False, **where: Any) -> str:
+def planned(file: str, run: Run) -> str:
     """The protocol of that file; see `play`."""
     plan = plan_in(file)
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
-    scenes = {name: scene_of(plan, name, data, out, device) for name in plan["scene"]}
+    scenes = {name: scene_of(plan, name, run.data, run.out, run.device) for name in plan["scene"]}
     cells = list(cells_of(plan))
-    ready = trained(cells, scenes, out, progress)
-    records = run_cells(cells, partial(work, scenes=scenes, ready=ready), out=out, jobs=jobs, progress=progress)
-    return document(plan, records, quick=quick)
+    ready = trained(cells, scenes, run.out, run.progress)
+    records = run.cells(cells, partial(work, scenes=scenes, ready=ready))
+    return document(plan, records, quick=run.quick)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:

@@ -15,9 +15,8 @@ noted. The threshold comes from the owner's rows alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,10 @@ from portcullis_ml.bench.named import attack_named, guard_named
 from portcullis_ml.bench.protocols.defended import scene_of, trained
 from portcullis_ml.bench.protocols.defended_scene import Scene, pictures
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.protocols.prada import fitted
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
@@ -47,30 +46,19 @@ __all__ = ["hardness", "play"]
 Plan = Mapping[str, Any]
 
 
-def hardness(*, quick: bool = False, **where: Any) -> str:
+def hardness(run: Run) -> str:
     """Run hardness and return its tables; see `play`."""
     plan = plan_in("hardness.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
-    scenes = {name: scene_of(plan, name, data, out, device) for name in plan["scene"]}
+    scenes = {name: scene_of(plan, name, run.data, run.out, run.device) for name in plan["scene"]}
     cells = list(cells_of(plan))
-    ready = trained(cells, scenes, out, progress)
-    records = run_cells(
-        cells, partial(work, plan=plan, scenes=scenes, ready=ready), out=out, jobs=jobs, progress=progress
-    )
-    return page(plan, [_section(plan, scene, records) for scene in plan["scene"]], records, quick)
+    ready = trained(cells, scenes, run.out, run.progress)
+    records = run.cells(cells, partial(work, plan=plan, scenes=scenes, ready=ready))
+    return page(plan, [_section(plan, scene, records) for scene in plan["scene"]], records, run.quick)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:

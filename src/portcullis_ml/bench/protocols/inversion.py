@@ -12,9 +12,8 @@ no model had a part in, which say what the judge makes of a neutral start, of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ from portcullis_ml.bench.protocols.defended_tables import page
 from portcullis_ml.bench.protocols.faces import Faces, faces_of, inverted, judged
 from portcullis_ml.bench.protocols.faces_tables import comparison, drawn
 from portcullis_ml.bench.protocols.label_inversion import label_only_cells, label_only_work
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.types import Array
 
 __all__ = ["inversion", "play"]
@@ -42,31 +41,20 @@ PICTURES = (
 )
 
 
-def inversion(*, quick: bool = False, **where: Any) -> str:
+def inversion(run: Run) -> str:
     """Run inversion and return its tables; see `play`."""
     plan = plan_in("inversion.toml")
-    return play({**plan, **plan["quick"]} if quick else plan, quick=quick, **where)
+    return play({**plan, **plan["quick"]} if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown, and `contact-sheet-NAME.png` beside the records; resumable."""
-    records = run_cells(
-        list(cells_of(plan)), partial(work, folder=data, device=device), out=out, jobs=jobs, progress=progress
-    )
+    records = run.cells(cells_of(plan), partial(work, folder=run.data, device=run.device))
     sections = []
     for victim, title in {**{v: f"The {v} model" for v in plan["victims"]}, "labels": "From labels alone"}.items():
         own = [r for r in records if r["cell"]["names"]["victim"] == victim]
-        sections.append(comparison(title, own) + drawn(own, out / f"contact-sheet-{victim}.png"))
-    return page(plan, sections, records, quick)
+        sections.append(comparison(title, own) + drawn(own, run.out / f"contact-sheet-{victim}.png"))
+    return page(plan, sections, records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

@@ -12,7 +12,7 @@ attack on one victim of a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,10 @@ from portcullis_ml.bench.named import guard_named, privacy_named
 from portcullis_ml.bench.protocols.defended_tables import page
 from portcullis_ml.bench.protocols.membership_scene import Trained, groups_of, learner_of, train
 from portcullis_ml.bench.protocols.membership_tables import sections
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.rehearsal import Rehearsal
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import guard_of
 from portcullis_ml.catalog import identity
 from portcullis_ml.core.attack import Knowledge
@@ -49,32 +49,20 @@ COARSE = 8  # pixels of a side of what the blind baseline sees of a picture
 NONE = {"reveals": "probs"}
 
 
-def membership(*, quick: bool = False, **where: Any) -> str:
+def membership(run: Run) -> str:
     """Run membership and return its tables; see `play`."""
     plan = plan_in("membership.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
     groups = list(groups_of(plan))
-    where: dict[str, Any] = {"folder": data, "device": device, "out": out}
-    trained = run_cells(groups, partial(train, **where), out=out, jobs=jobs, progress=progress)
-    records = run_cells(
-        [cell for group in groups for cell in cells_of(plan, group)],
-        partial(work, groups={group.id: group for group in groups}, **where),
-        out=out, jobs=jobs, progress=progress,
-    )  # fmt: skip
-    return page(plan, sections(plan, trained, records), [*trained, *records], quick)
+    where: dict[str, Any] = {"folder": run.data, "device": run.device, "out": run.out}
+    trained = run.cells(groups, partial(train, **where))
+    cells = [cell for group in groups for cell in cells_of(plan, group)]
+    records = run.cells(cells, partial(work, groups={group.id: group for group in groups}, **where))
+    return page(plan, sections(plan, trained, records), [*trained, *records], run.quick)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:

@@ -12,9 +12,8 @@ smaller ones are trained, and every strategy draws its samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,9 @@ from numpy.typing import NDArray
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.canaries import first_documents, shortened
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.data.text import plant
 from portcullis_ml.measures.memorized import documents_holding, eidetic_precision
@@ -40,28 +39,17 @@ NOTICE = "Printed for the company and sold at the sign of the ship; no part of i
 TAKEN = ("version", "secrets", "words", "notices", "dashes", "run", "first", "strategies")
 
 
-def memorization(*, quick: bool = False, **where: Any) -> str:
+def memorization(run: Run) -> str:
     """Run memorization and return its tables; see `play`."""
     plan = plan_in("memorization.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown; resumable: a finished cell is never run again."""
-    records = run_cells(
-        list(cells_of(plan)), partial(work, folder=data, device=device), out=out, jobs=jobs, progress=progress
-    )
+    records = run.cells(cells_of(plan), partial(work, folder=run.data, device=run.device))
     done = [r for r in records if r["outcome"] == "done"]
-    return page(plan, [_rankings(plan, done), _secrets(plan, done)] if done else [], records, quick)
+    return page(plan, [_rankings(plan, done), _secrets(plan, done)] if done else [], records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

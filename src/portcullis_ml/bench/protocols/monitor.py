@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -29,10 +29,10 @@ from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.named import attack_named
 from portcullis_ml.bench.protocols.defended import scene_of
 from portcullis_ml.bench.protocols.defended_tables import markdown, page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.protocols.tramer_victims import dataset_of, victim_of
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Model, Request, Rows
@@ -60,26 +60,17 @@ class Victim:
     foreign: Array
 
 
-def monitor(*, quick: bool = False, **where: Any) -> str:
+def monitor(run: Run) -> str:
     """Run monitor and return its tables; see `play`."""
     plan = plan_in("monitor.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown; resumable: a finished cell is never run again."""
-    work_here = partial(work, plan=json.dumps(plan), folder=data, out=str(out), device=device)
-    records = run_cells(list(cells_of(plan)), work_here, out=out, jobs=jobs, progress=progress)
-    return page(plan, [_section(plan, scene, records) for scene in plan["scene"]], records, quick)
+    work_here = partial(work, plan=json.dumps(plan), folder=run.data, out=str(run.out), device=run.device)
+    records = run.cells(cells_of(plan), work_here)
+    return page(plan, [_section(plan, scene, records) for scene in plan["scene"]], records, run.quick)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:

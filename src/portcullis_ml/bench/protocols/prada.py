@@ -13,7 +13,7 @@ thresholds are set beforehand, on honest streams of the victim's own training ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell, fingerprint
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.protocols.tables import attack_table, detector_table, document
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction, ExtractionAttack
 from portcullis_ml.core.oracle import LocalOracle
@@ -59,39 +59,30 @@ class Setting:
         return hash((self.plan["protocol"], self.data, self.out, self.device))
 
 
-def mnist(**where: Any) -> str:
+def mnist(run: Run) -> str:
     """Run prada-mnist and return its tables; see `run`."""
-    return run("prada_mnist.toml", **where)
+    return planned("prada_mnist.toml", run)
 
 
-def gtsrb(**where: Any) -> str:
+def gtsrb(run: Run) -> str:
     """Run prada-gtsrb and return its tables; see `run`."""
-    return run("prada_gtsrb.toml", **where)
+    return planned("prada_gtsrb.toml", run)
 
 
-def run(file: str, *, quick: bool = False, **where: Any) -> str:
+def planned(file: str, run: Run) -> str:
     """The protocol of that file; see `play`."""
     plan = plan_in(file)
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Mapping[str, Any],
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Mapping[str, Any], run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again."""
-    setting = Setting(plan, data, out, device)
-    out.mkdir(parents=True, exist_ok=True)
+    setting = Setting(plan, run.data, run.out, run.device)
+    run.out.mkdir(parents=True, exist_ok=True)
     victim, thresholds = load(setting).fingerprint, calibrate(setting)
     cells = [*attack_cells(setting, victim, thresholds), *stream_cells(setting, victim, thresholds)]
-    records = run_cells(cells, partial(work, setting=setting), out=out, jobs=jobs, progress=progress, keep=True)
-    facts = {**load(setting).facts, "quick": quick}
+    records = run.cells(cells, partial(work, setting=setting), keep=True)
+    facts = {**load(setting).facts, "quick": run.quick}
     return document(plan, facts, attack_table(plan, records), detector_table(plan, records))
 
 

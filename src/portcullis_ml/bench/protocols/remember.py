@@ -12,9 +12,8 @@ pictures. The screen is run over the cells' portraits when the page is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,10 @@ from numpy.typing import NDArray
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.canaries import shortened
 from portcullis_ml.bench.protocols.defended_tables import page
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.protocols.remember_tables import sections
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Estimate, Rows
 from portcullis_ml.data.datasets import load_dataset
@@ -40,25 +39,16 @@ Plan = Mapping[str, Any]
 HONEST = {"unit": "honest"}
 
 
-def remember(*, quick: bool = False, **where: Any) -> str:
+def remember(run: Run) -> str:
     """Run remember and return its tables; see `play`."""
     plan = plan_in("remember.toml")
-    return play(shortened(plan) if quick else plan, quick=quick, **where)
+    return play(shortened(plan) if run.quick else plan, run)
 
 
-def play(
-    plan: Plan,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown; resumable: a finished cell is never run again. All of it runs on the CPU."""
-    records = run_cells(list(cells_of(plan)), partial(work, folder=data), out=out, jobs=jobs, progress=progress)
-    return page(plan, [s for name in plan["data"] for s in sections(plan, name, records)], records, quick)
+    records = run.cells(cells_of(plan), partial(work, folder=run.data))
+    return page(plan, [s for name in plan["data"] for s in sections(plan, name, records)], records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

@@ -15,20 +15,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.protocols.ensembles import distinct_thresholds
-from portcullis_ml.bench.protocols.plans import plan_in
+from portcullis_ml.bench.protocols.plans import Run, plan_in
 from portcullis_ml.bench.protocols.tramer_tables import document
 from portcullis_ml.bench.protocols.tramer_victims import Victim, api_of, dataset_of, victim_of
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.run import Progress, Workspace, run_cells
+from portcullis_ml.bench.run import Workspace
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import NotApplicable, ParameterError
 from portcullis_ml.core.oracle import LocalOracle
@@ -49,58 +48,49 @@ MEASURED = ("agreement", "agreement_uniform", "tv_natural", "tv_uniform", "victi
 Plan = Mapping[str, Any]
 
 
-def linear(**where: Any) -> str:
+def linear(run: Run) -> str:
     """Run tramer-linear and return its table; see `run`."""
-    return run("tramer_linear.toml", **where)
+    return planned("tramer_linear.toml", run)
 
 
-def mlp(**where: Any) -> str:
+def mlp(run: Run) -> str:
     """Run tramer-mlp and return its table; see `run`."""
-    return run("tramer_mlp.toml", **where)
+    return planned("tramer_mlp.toml", run)
 
 
-def trees(**where: Any) -> str:
+def trees(run: Run) -> str:
     """Run tramer-trees and return its table; see `run`."""
-    return run("tramer_trees.toml", **where)
+    return planned("tramer_trees.toml", run)
 
 
-def ensembles(**where: Any) -> str:
+def ensembles(run: Run) -> str:
     """Run tramer-ensembles and return its table; see `run`."""
-    return run("tramer_ensembles.toml", **where)
+    return planned("tramer_ensembles.toml", run)
 
 
-def labels(**where: Any) -> str:
+def labels(run: Run) -> str:
     """Run tramer-labels and return its table; see `run`."""
-    return run("tramer_labels.toml", **where)
+    return planned("tramer_labels.toml", run)
 
 
-def features(**where: Any) -> str:
+def features(run: Run) -> str:
     """Run tramer-features and return its table; see `run`."""
-    return run("tramer_features.toml", **where)
+    return planned("tramer_features.toml", run)
 
 
-def rounding(**where: Any) -> str:
+def rounding(run: Run) -> str:
     """Run tramer-rounding and return its table; see `run`."""
-    return run("tramer_rounding.toml", **where)
+    return planned("tramer_rounding.toml", run)
 
 
-def run(
-    file: str,
-    *,
-    out: Path,
-    data: str | None = None,
-    quick: bool = False,
-    jobs: int = 2,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> str:
+def planned(file: str, run: Run) -> str:
     """Published beside measured, as Markdown; resumable: a finished cell is never run again. `device` is not used."""
     plan = plan_in(file)
-    if quick:
+    if run.quick:
         plan = shortened(plan)
-    cells = list(cells_of(plan, data))
-    records = run_cells(cells, partial(work, folder=data), out=out, jobs=jobs, progress=progress)
-    return document(plan, records, quick=quick)
+    cells = list(cells_of(plan, run.data))
+    records = run.cells(cells, partial(work, folder=run.data))
+    return document(plan, records, quick=run.quick)
 
 
 def shortened(plan: Plan) -> dict[str, Any]:
