@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from portcullis_ml.bench.asked import asked_note
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.controls import most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
@@ -80,6 +81,8 @@ def audit_cell(
     if chosen := getattr(extraction.model, "chosen", None):  # a learner that chooses says what it trained
         notes["chosen"] = chosen
     curve, (*notes["right_on_the_way"], notes["right"]) = _curve(extraction, experiment, exam)
+    if shown := _asked(cell, extraction, target.interface):
+        notes["asked"] = shown
     if leak := representers_note(extraction.model, experiment, cell):
         notes["leak"] = leak
     return Record(
@@ -95,6 +98,12 @@ def audit_cell(
         notes=_plain(extraction.notes | notes),
         then=tuple(_plain_link(link) for link in _links(cell, extraction.model, target, exam, spec)),
     )
+
+
+def _asked(cell: Cell, extraction: Extraction, interface: Interface) -> dict[str, Any] | None:
+    """Pictures of the questions, of one seed of every attack on the undefended API."""
+    plain = cell.role == "attack" and cell.seed == 0 and not (cell.defense or cell.hardening or cell.mark)
+    return asked_note(extraction, interface) if plain else None
 
 
 def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> Record:
@@ -228,7 +237,8 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
 def _curve(
     extraction: Extraction, experiment: Experiment, exam: Exam
 ) -> tuple[tuple[tuple[int, dict[str, Estimate]], ...], list[str]]:
-    """Agreement after every round that the attack noted, thinned to what a reader can see, and on which rows.
+    """Agreement and accuracy after every round that the attack noted, thinned to what a reader can see, and on which
+    rows the copy agrees.
 
     The rows of each round are written as one bit for every test row, in order and in hexadecimal: whether the copy
     agrees there. Copies are compared row by row, and one is chosen on some rows and judged on the others.
@@ -237,7 +247,11 @@ def _curve(
     rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
     victim = exam.victim.argmax(axis=1)
     labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
-    points = tuple((q, {"agreement": agreement(victim, found)}) for (q, _), found in zip(rounds, labels, strict=True))
+    truth = {} if experiment.test_y is None else {"accuracy": experiment.test_y}
+    points = tuple(
+        (q, {name: agreement(right, found) for name, right in ({"agreement": victim} | truth).items()})
+        for (q, _), found in zip(rounds, labels, strict=True)
+    )
     return points, [_right(victim, found) for found in labels]
 
 

@@ -32,7 +32,7 @@ from portcullis_ml.bench.named import (
 from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
-from portcullis_ml.bench.run import Progress, run_cells
+from portcullis_ml.bench.run import Jobs, Progress, run_cells
 from portcullis_ml.bench.target import bindable
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
@@ -151,7 +151,7 @@ def run_audit(
     options: AuditOptions,
     *,
     out: Path,
-    jobs: int = 2,
+    jobs: Jobs = 2,
     progress: Callable[[Progress], None] | None = None,
     training: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -172,7 +172,7 @@ def run_audit(
         **_about(options, experiment, plan, records, prepared),
         "started": started,
         "seconds": round(time.monotonic() - clock, 1),
-        "jobs": jobs,
+        "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
         "flags": [*_flags_of(experiment), *of_run(records)],
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},

@@ -146,6 +146,7 @@ def audit(
         bool, typer.Option("--quick", help="A look: one seed, a third of the budget.", rich_help_panel=o.HOW)
     ] = False,
     jobs: o.JobsOption = o.CORES,
+    on: o.OnOption = None,
     device: o.DeviceOption = "cpu",
 ) -> None:
     """How cheaply your model can be stolen, by whom, and what each defense changes.
@@ -203,13 +204,14 @@ def audit(
         regimes=_words(regimes),
         command=o.command_line(),
     )
+    machines = o.workers(on, jobs)
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = options.spec.load()
     if not as_json:
         show_understood(spec, experiment)
     with watching() as progress:
-        jobs = 1 if per_second else jobs  # every process would ask at this rate
-        records, meta = run_audit(options, out=out, jobs=jobs, progress=progress, training=progress.training)
+        machines = 1 if per_second else machines  # every process would ask at this rate
+        records, meta = run_audit(options, out=out, jobs=machines, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
     outcome = Outcome(read(records, meta["cap"], prices_of(meta)), meta, report, fail_over, policy)
