@@ -15,10 +15,12 @@ from portcullis_ml.cli import (
     check,
     demo,
     extract,
+    inspect,
     listing,
     prepare,
     privacy,
     replay,
+    screen,
     serve,
     verify,
     watermark,
@@ -85,10 +87,12 @@ def _top(
 app.command("audit")(audit.audit)
 app.command("check")(check.check)
 app.command("extract")(extract.extract)
+app.command("inspect")(inspect.inspect)
 app.command("list")(listing.listing)
 app.command("prepare")(prepare.prepare)
 app.command("privacy")(privacy.privacy)
 app.command("replay")(replay.replay)
+app.command("screen")(screen.screen)
 app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")

@@ -242,10 +242,10 @@ def _from_safetensors(
     network = factory or about.get("network")
     shape = input_shape or (tuple(about["input_shape"]) if "input_shape" in about else None)
     classes = n_classes or about.get("n_classes")
-    if not network or shape is None or not classes:
+    if not network or shape is None:
         raise InputError(
-            f"{path} holds weights and does not say of what. Write {path}@module:factory, and give input_shape and "
-            "n_classes."
+            f"{path} holds weights and does not say of what. Write {path}@module:factory, with the function that makes "
+            "the module, and give rows that it takes."
         )
     module = _module(network, shape, classes)
     try:
@@ -254,23 +254,31 @@ def _from_safetensors(
         raise InputError(
             f"The weights in {path} do not fit the module that {network} makes. Name the right one."
         ) from error
-    if factory:  # a module of the user's own may end in a softmax
-        return _of_module(str(path), module, shape, classes, output, network=network)
+    if factory:  # a module of the user's own may end in a softmax, and its columns say how many classes it knows
+        return _of_module(str(path), module, shape, classes if classes == 2 else None, output, network=network)
+    assert classes is not None
     return TorchModel(module, shape, classes, network=network)
 
 
-def _module(network: str, shape: tuple[int, ...], classes: int) -> Any:
+def _module(network: str, shape: tuple[int, ...], classes: int | None) -> Any:
     """A network of ours by name, or what a factory makes: called with (input_shape, n_classes), or with nothing."""
     from portcullis_ml.models.networks import NETWORKS, build_network
 
-    if network.startswith("pretrained {"):
+    ours = network.startswith("pretrained {")  # and JSON, which has colons of its own
+    if not ours and ":" in network and not _required(factory := resolve(network)):
+        return factory()
+    if classes is None:
+        raise InputError(
+            f"{network} is made for a number of classes, and nobody says how many. Give test rows with named classes "
+            "(.csv), or a factory without arguments."
+        )
+    if ours:
         from portcullis_ml.models.pretrained import pretrained_network
 
         return pretrained_network(network, shape, classes)
     if network in NETWORKS or ":" not in network:
         return build_network(network, shape, classes)
-    factory = resolve(network)
-    return factory() if not _required(factory) else factory(shape, classes)
+    return resolve(network)(shape, classes)
 
 
 def _required(function: Any) -> int:
