@@ -38,6 +38,7 @@ VERBS = [
     "audit",
     "extract",
     "privacy",
+    "screen",
     "prepare",
     "serve",
     "check",

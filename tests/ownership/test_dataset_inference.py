@@ -161,6 +161,17 @@ def test_too_few_rows_say_how_many_would_suffice() -> None:
     )
 
 
+def test_it_is_said_after_how_many_questions_such_a_suspect_is_convicted() -> None:
+    """The victim here is sure of every private row, so far fewer questions than the key has convict it."""
+    notes = judged(VICTIM).notes
+    about, most = notes["queries_to_convict"], notes["queries_to_convict_at_most"]
+    assert 0 < about <= most < 800
+    rows = -(-most // 8)  # four questions a row, as many public rows as private ones
+    assert judged(VICTIM, scheme=DatasetInference(rows=rows, steps=1)).verdict == "derived"
+    innocent = judged(Honest(5)).notes
+    assert innocent["queries_to_convict_at_most"] is None or innocent["queries_to_convict_at_most"] > 800
+
+
 def test_parts_of_a_key_are_judged_as_the_whole_is() -> None:
     """The court opens some of the pairs, in an order that nobody chose."""
     key, places = minted(), np.random.default_rng(3).permutation(800)[:500]

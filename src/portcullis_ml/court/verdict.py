@@ -73,9 +73,13 @@ def dated(bundle: Bundle, roots: Sequence[Any], released: datetime | None) -> tu
 
 
 def order_of(classes: Sequence[str] | None, suspect: Sequence[str] | None) -> Labels | None:
-    """For every class of the suspect, which of the key's it is; None where they are taken to be the same."""
-    if suspect is None or classes is None:
+    """For every class of the suspect, which of the key's it is; None where they are taken to be the same.
+
+    Classes of a key that have no names go by their numbers, from 0.
+    """
+    if suspect is None:
         return None
+    classes = [str(i) for i in range(len(suspect))] if classes is None else classes
     if sorted(suspect) != sorted(classes):
         other = sorted(set(suspect) ^ set(classes))[:4]
         raise NotApplicable(f"The suspect was expected to have the key's classes; they differ in {', '.join(other)}.")
@@ -126,7 +130,13 @@ def in_order(answer: Answer, order: Labels | None) -> Answer:
     """The answers in the key's classes."""
     if answer.labels is None:
         raise InputError("The suspect was expected to answer with classes; it gives numbers. Nothing can be compared.")
-    return answer if order is None else Answer(order[answer.labels])
+    if order is None:
+        return answer
+    if len(answer) and answer.labels.max() >= len(order):
+        raise NotApplicable(
+            f"{len(order)} classes of the suspect were named, and it answers with more. Name all of them, in its order."
+        )
+    return Answer(order[answer.labels])
 
 
 def _changed(harvest: Harvest, x: Array, answer: Answer, order: Labels | None) -> int:

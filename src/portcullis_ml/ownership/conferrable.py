@@ -71,7 +71,7 @@ class Conferrable(Counted[ConferrableKey]):
     )
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
-        "No innocent model is one of those that the key was made with.",
+        "No innocent model is one of those that the key was made with, or was trained on rows beside its questions.",
         *unless_learnt,
     )
 

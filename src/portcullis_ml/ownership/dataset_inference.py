@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,7 +37,7 @@ from portcullis_ml.core.ownership import Evidence, MarkLog
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Array, Differentiable, Interface, Labels, Model, Rows
 from portcullis_ml.ownership._calibrated import Calibrated, against
-from portcullis_ml.ownership._counted import at_most, bits
+from portcullis_ml.ownership._counted import SURE, at_most, bits
 from portcullis_ml.ownership._margins import margins
 from portcullis_ml.ownership._pairs import Paired, PairsKey, drawn, question_bytes
 from portcullis_ml.ownership._walks import KINDS, directions, moved, sizes
@@ -44,6 +45,7 @@ from portcullis_ml.ownership._walks import KINDS, directions, moved, sizes
 __all__ = ["DatasetInference", "DatasetInferenceKey"]
 
 FEWEST = 10  # rows in a group without which nothing is said
+MOST = 10_000  # rows in a group beyond which nobody asks
 ASKED = 1_000  # public rows on which the sizes of the steps are read off the victim, at most
 
 
@@ -73,7 +75,7 @@ class DatasetInference(Paired[DatasetInferenceKey]):
     )
 
     def __post_init__(self) -> None:
-        check(self, "rows", f"an int in [{FEWEST}, 10_000]", lambda v: isinstance(v, int) and FEWEST <= v <= 10_000)
+        check(self, "rows", f"an int in [{FEWEST}, 10_000]", lambda v: isinstance(v, int) and FEWEST <= v <= MOST)
         check(self, "steps", "an int in [1, 8]", lambda v: isinstance(v, int) and 1 <= v <= 8)
 
     def mint(
@@ -156,9 +158,24 @@ class DatasetInference(Paired[DatasetInferenceKey]):
         each = np.bincount(at)
         scores = np.array([np.bincount(at, m[:n]) / each for m in (match, *(e.notes["match"] for e in asked))])
         best = np.where(private, 1.0, scores[0])
-        notes = {"private": float(scores[0][private].mean()), "public": float(scores[0][~private].mean())}
-        best_found = against(best, scores[1:], private)
-        return self._judged(replace(found, notes=notes), against(scores[0], scores[1:], private), fewest, best_found)
+        notes: dict[str, Any] = {
+            "private": float(scores[0][private].mean()),
+            "public": float(scores[0][~private].mean()),
+        }
+        best_found, compared = against(best, scores[1:], private), against(scores[0], scores[1:], private)
+        notes |= self._to_convict(compared, fewest, n / len(names))
+        return self._judged(replace(found, notes=notes), compared, fewest, best_found)
+
+    def _to_convict(self, c: Calibrated, rows: int, questions: float) -> dict[str, int | None]:
+        """After how many questions, so many a row, a suspect as sure as this one is convicted: by its statistic, and by
+        the 95% lower bound of that, whose spread is about 1. None where no number would do."""
+
+        def asked(statistic: float) -> int | None:
+            enough = rows * (c.needed(self.level, rows) / statistic) ** 2 if statistic > 0 else np.inf
+            return int(2 * np.ceil(enough) * questions) if enough <= MOST else None
+
+        least = c.statistic - NormalDist().inv_cdf(SURE)
+        return {"queries_to_convict": asked(c.statistic), "queries_to_convict_at_most": asked(least)}
 
     def _unknown(self, found: Evidence, tried: int) -> Evidence:
         lacking = f"{self.name} needs {self.least} innocent models to compare with, and {tried} were given."

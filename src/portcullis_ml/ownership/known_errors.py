@@ -13,7 +13,8 @@ Query cost                one query for each mistake that is shown.
 
 The key is read off the victim: rows that it was not trained on, whose class is known and which it answers otherwise,
 with its wrong answers. Where labels are noisy, an innocent model agrees with many "mistakes" that are none; the null
-takes that in, and the proof needs more questions. A suspect that was trained on these rows matches less.
+takes that in, and the proof needs more questions. Whoever was trained on these rows with their true classes matches
+less, so such a model must not be among the innocent ones.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class KnownErrors(Counted[KnownErrorsKey]):
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
         "Nobody trained the suspect on these rows with the victim's wrong answers but by asking the victim.",
+        "No innocent model was trained on these rows with their true classes.",
         *unless_learnt,
     )
 
