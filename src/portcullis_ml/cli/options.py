@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from portcullis_ml.bench.endpoint import Endpoint
     from portcullis_ml.bench.experiment import ExperimentSpec
+    from portcullis_ml.bench.run import Jobs
 
 __all__ = [
     "CORES",
@@ -30,6 +31,7 @@ __all__ = [
     "KOption",
     "LearnerOption",
     "ModelNameOption",
+    "OnOption",
     "OutsideOption",
     "PerSecondOption",
     "PoolOption",
@@ -45,6 +47,7 @@ __all__ = [
     "command_line",
     "endpoint_of",
     "spec_of",
+    "workers",
 ]
 
 CORES = os.cpu_count() or 2
@@ -172,6 +175,16 @@ KOption = Annotated[int, typer.Option("--k", min=1, help="Scores shown with --an
 JobsOption = Annotated[
     int, typer.Option("--jobs", min=0, help="Processes at work; 0 works in this one.", rich_help_panel=HOW)
 ]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ray[://HOST:PORT]",
+        help="Run cells on a Ray cluster, this machine's or the one at that address, as many at a time as it has CPUs "
+        "(extra `ray`).",
+        rich_help_panel=HOW,
+    ),
+]
 LearnerOption = Annotated[
     str | None,
     typer.Option(
@@ -239,6 +252,15 @@ def endpoint_of(
             "as --victim http://..."
         )
     return None
+
+
+def workers(on: str | None, jobs: int) -> Jobs:
+    """The cluster of --on, which answers now, or this machine's processes."""
+    if on is None:
+        return jobs
+    from portcullis_ml.bench.on_ray import RayCluster
+
+    return RayCluster(on)
 
 
 def cache_folder() -> str:

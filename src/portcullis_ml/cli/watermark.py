@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli.innocents import innocents
 from portcullis_ml.cli.marking import (
     keep_token,
     next_key,
@@ -368,4 +369,5 @@ def listing(
         )
 
 
+app.command("innocents")(innocents)
 app.command("trace")(trace)

@@ -87,9 +87,19 @@ def order_of(classes: Sequence[str] | None, suspect: Sequence[str] | None) -> La
 
 
 def judge(
-    bundle: Bundle, suspect: Oracle, anchor: Anchor, *, innocent: Sequence[Model] = (), order: Labels | None = None
+    bundle: Bundle,
+    suspect: Oracle,
+    anchor: Anchor,
+    *,
+    innocent: Sequence[Model] = (),
+    learnt: Sequence[bool] = (),
+    order: Labels | None = None,
 ) -> Verdict:
-    """Ask the suspect the questions that the bundle opens. Its links and its time were checked before."""
+    """Ask the suspect the questions that the bundle opens. Its links and its time were checked before.
+
+    learnt   which of the innocent models are known to have learnt the owner's rows; not given, none is
+    order    for every class of the suspect, which of the key's it is; None for the same
+    """
     published, scheme = bundle.published, bundle.published.scheme
     must_fit(published.vk.input_shape, published.vk.n_classes, suspect.interface)
     x = np.array([o.x for o in bundle.openings])
@@ -99,7 +109,7 @@ def judge(
     changed = _changed(harvest, x, answer, order)
     found = scheme.counted(labels, answer, published.vk.n_classes)
     others = [LocalOracle(model, published.interface, budget=len(x)).query(x) for model in innocent]
-    found = scheme.weigh(found, [scheme.counted(labels, other, published.vk.n_classes) for other in others])
+    found = scheme.weigh(found, [scheme.counted(labels, other, published.vk.n_classes) for other in others], learnt)
     found = replace(found, queries=harvest.paid)
     notes: dict[str, Any] = {"asked_again": AGAIN, "changed_answers": changed}
     if harvest.stopped != "done":

@@ -92,8 +92,11 @@ class Counted(Paired[K]):
         found = Evidence(matches, len(given), "", 1.0, level=self.level, assumed=self.assumed, notes={"chance": chance})
         return self._under(found, chance, "by theory", 0)
 
-    def weigh(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
-        """The evidence under the greater of both nulls, and how many innocent models the others would convict."""
+    def weigh(self, found: Evidence, innocent: Sequence[Evidence], learnt: Sequence[bool] = ()) -> Evidence:
+        """The evidence under the greater of both nulls, and how many innocent models the others would convict.
+
+        The one that matches most decides, so models that learnt the owner's rows and others need not be kept apart.
+        """
         asked = [e for e in innocent if e.n]
         if not asked:
             return found
@@ -112,7 +115,7 @@ class Counted(Paired[K]):
         }
         found = replace(found, accused=accused, tried=len(asked), notes={**found.notes, **notes})
         resembles = "The innocent models answer the marked questions as any other would."
-        found = replace(found, assumed=(*self.assumed, resembles))
+        found = replace(found, assumed=(*self.assuming(learnt), resembles))
         return self._under(found, max(theory, highest), said, len(asked))
 
     def _under(self, found: Evidence, chance: float, said: str, tried: int) -> Evidence:

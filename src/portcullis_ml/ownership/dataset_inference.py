@@ -8,6 +8,8 @@ Costs the honest client   nothing. It costs the owner the privacy of every row t
 Does not accuse           without 20 innocent models. The published test compares the two groups of rows alone, so it
                           accuses whoever finds the private rows easier. Here every row is compared with what innocent
                           models do on it, and the statistic with theirs (`_calibrated`).
+Accuses in error          models that honestly learnt the private rows, unless innocent models did, too; then it has
+                          next to no power, since it recognises the rows and not the model.
 Query cost                1 + 3 * `steps` queries a row, on 2 * `rows` rows: 4,000 with the settings as they are.
 
 Blind Walk (labels only) moves a row along a fixed random direction of one of three kinds until the label changes. Here
@@ -61,11 +63,15 @@ class DatasetInference(Paired[DatasetInferenceKey]):
     key: ClassVar[type[PairsKey]] = DatasetInferenceKey
     marks: ClassVar = "nothing"
     least: ClassVar[int] = 20
+    unless_learnt: ClassVar[tuple[str, ...]] = (
+        "Nobody but the owner had the private rows: a model that was honestly trained on some of them is accused too.",
+        "The innocent models were trained on none of the private rows.",
+    )
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
-        "Nobody but the owner had the private rows: a model that was honestly trained on some of them is accused too.",
-        "The innocent models were trained on none of these rows, private or public.",
+        "The innocent models were trained on none of the public rows.",
         "The two groups are one random split, or innocent models of the suspect's own kind are among those given.",
+        *unless_learnt,
     )
 
     def __post_init__(self) -> None:
@@ -120,8 +126,23 @@ class DatasetInference(Paired[DatasetInferenceKey]):
         found = Evidence(int(match.sum()), len(match), "", 1.0, level=self.level, assumed=self.assumed)
         return replace(self._unknown(found, 0), notes={"match": match, "row": row})
 
-    def weigh(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
-        """The statistic of the suspect beside those of innocent models, over the questions that all have answered."""
+    def weigh(self, found: Evidence, innocent: Sequence[Evidence], learnt: Sequence[bool] = ()) -> Evidence:
+        """The statistic of the suspect beside those of innocent models, over the questions that all have answered.
+
+        Models that learnt the owner's rows and models that did not are two kinds, and a mixture of both would be spread
+        widely: where there are enough of each, the suspect is compared with each kind apart, and the greater p-value
+        is the one that counts.
+        """
+        known = learnt or [False] * len(innocent)
+        owners, others = ([e for e, has in zip(innocent, known, strict=True) if has == kind] for kind in (True, False))
+        apart = min(len(owners), len(others)) >= self.least
+        each = [self._compared(found, kind) for kind in ((owners, others) if apart else (innocent,))]
+        most = max(each, key=lambda e: e.p_value)
+        assumed = (*self.assuming(learnt), *most.assumed[len(self.assumed) :])
+        return replace(most, accused=sum(e.accused for e in each), tried=sum(e.tried for e in each), assumed=assumed)
+
+    def _compared(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
+        """The suspect beside innocent models of one kind."""
         asked = [e for e in innocent if e.n]
         n = min([found.n, *(e.n for e in asked)])
         match, row = found.notes["match"][:n], found.notes["row"][:n]
