@@ -45,7 +45,10 @@ VERBS = [
     "replay",
     "demo",
     "list",
-    *(f"watermark {verb}" for verb in ("keygen", "mint", "embed", "commit", "bundle", "trace", "rotate", "list")),
+    *(
+        f"watermark {verb}"
+        for verb in ("keygen", "mint", "embed", "commit", "bundle", "innocents", "trace", "rotate", "list")
+    ),
     "verify",
     "bench",
 ]

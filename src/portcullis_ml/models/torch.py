@@ -126,6 +126,21 @@ class TorchModel:
             )
         return out  # type: ignore[no-any-return]
 
+    @property
+    def learning(self) -> nn.Module:
+        """The part of the network that its learner trains."""
+        return self.module
+
+    def entered(self, x: Array) -> Tensor:
+        """Rows (n, *input_shape) as that part takes them, on the device."""
+        return torch.tensor(x, dtype=torch.float32, device=self.device)
+
+    def duplicate(self) -> TorchModel:
+        """The same model with weights of its own in that part."""
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module)
+        return twin
+
     def save(self, path: str | Path) -> Path:
         """Weights and, in the header, what builds the network again, as safetensors."""
         from safetensors.torch import save_file
