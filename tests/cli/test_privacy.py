@@ -140,6 +140,7 @@ def test_members_chosen_by_class_and_another_source_are_flagged():
         ({}, ["--on", "nothing.safetensors"], "nothing.safetensors"),
         ({"victim": "toy_forest:straight"}, [], "a regression has none"),
         ({"members": ("in", 0, 300, {"x": X[:300, :32]})}, [], "the inputs of the non-members, (64,); they have (32,)"),
+        ({"members": ("in", 0, 300, {"y": np.r_[Y[:299], 10]})}, [], "the victim does not know the class '10'"),
     ],
 )
 def test_bad_input_is_one_sentence(files, options, sentence):
@@ -165,6 +166,32 @@ def test_files_without_a_victim_and_a_victim_without_files_are_refused():
     runner = CliRunner()
     assert "got none. Add --victim." in runner.invoke(app, ["privacy", "--members", "a.npz"]).stderr
     assert "needs --members FILE" in runner.invoke(app, ["privacy", "--victim", "toy_forest:forest"]).stderr
+
+
+def test_a_model_without_gradients_is_not_inverted_by_them():
+    result = call("--attacks", "mi_face(by=gradients)")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "needs a model that can be differentiated; there is none. by=differences asks the API." in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (("job", "work"), "; the table has none. Did you mean"),
+        (("yes", "perhaps"), "does not know the class 'perhaps'; it knows no, yes."),
+        (("cook", "king"), "has never seen 'king' in column 'job'"),
+    ],
+)
+@pytest.mark.parametrize("which", ["members", "others"])
+def test_members_of_another_schema_are_refused(which, changed, sentence):
+    files = {"members": people("in", 0, 200), "others": people("out", 200, 400)}
+    path = Path(files[which])
+    path.write_text(path.read_text().replace(*changed))
+    result = call("--target", "rich", "--attacks", "gap", victim="toy_forest:pipeline", **files)
+    assert result.exit_code == 2, result.output
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_a_hidden_column_is_guessed_beside_imputation():
@@ -210,7 +237,7 @@ def pipeline():
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    table = pandas.read_csv(people("in", 0, 200))
+    table = pandas.read_csv(people("fitted", 0, 200))
     encode = make_column_transformer((OneHotEncoder(), ["job", "town"]), remainder="passthrough")
     return make_pipeline(encode, RandomForestClassifier(20, random_state=0)).fit(
         table[["age", "job", "town"]], table["rich"]

@@ -196,6 +196,18 @@ class TestNoise:
         assert np.abs(logits - before).max() < 0.7 + np.abs(np.log(z.sum(axis=1))).max() + 0.8
         assert not np.allclose(z, Y)
 
+    def test_kept_labels_shrink_the_noise_of_those_rows_alone_that_would_change(self) -> None:
+        free, kept = shown("noise", eps=6.0), shown("label_preserving_noise", eps=6.0)
+        assert free.scores is not None
+        assert kept.scores is not None
+        stays = free.scores.argmax(axis=1) == Y.argmax(axis=1)
+        assert 20 < (~stays).sum() < 280
+        assert (kept.labels == Y.argmax(axis=1)).all()
+        np.testing.assert_array_equal(kept.scores[stays], free.scores[stays])
+        first = -np.sort(-kept.scores[~stays], axis=1)
+        np.testing.assert_allclose(first[:, 0], first[:, 1])  # as far as the label holds
+        assert np.abs(kept.scores - Y)[~stays].max(axis=1).min() > 0
+
     def test_the_projection_is_the_nearest_point_of_the_ball(self) -> None:
         v = np.random.default_rng(0).normal(size=(50, 6))
         found = onto_l1(v, 1.0)
@@ -208,7 +220,7 @@ class TestNoise:
         small = v / 100
         np.testing.assert_array_equal(onto_l1(small, 1.0), small)
 
-    @pytest.mark.parametrize("word", ["noise", "random_vertex", "private_answers"])
+    @pytest.mark.parametrize("word", ["noise", "label_preserving_noise", "random_vertex", "private_answers"])
     def test_it_is_keyed_by_the_question(self, word: str) -> None:
         defense = CATALOG.load(word)()
         one, two, other = (

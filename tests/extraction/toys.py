@@ -40,6 +40,7 @@ from portcullis_ml.extraction.least_likely import LeastLikely
 from portcullis_ml.extraction.lowd_meek import LowdMeek
 from portcullis_ml.extraction.maze import Maze
 from portcullis_ml.extraction.retraining import Retraining
+from portcullis_ml.extraction.swift_thief import SwiftThief
 from portcullis_ml.extraction.tree_ensembles import TreeEnsembles
 from portcullis_ml.extraction.tree_paths import TreePaths
 from portcullis_ml.models.artifacts import write_artifact
@@ -49,6 +50,7 @@ from portcullis_ml.models.kernel import KernelRegression
 from portcullis_ml.models.ovr import OneVsRest
 from portcullis_ml.models.relu import ReluNetwork
 from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.models.tree import TreeModel, grow_tree
 
 
@@ -355,6 +357,16 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         attack=Copycat(balance="oversample", cap=40, batch=16),
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
+    "swift_thief": lambda: Setup(
+        attack=SwiftThief(rounds=4, contrast=1, projector=16),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
+    "swift_thief-network": lambda: Setup(
+        attack=SwiftThief(rounds=3, contrast=1, projector=16, validation=0.2),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=TorchLearner(network="mlp", epochs=40)),
     ),
     "equation_solving": lambda: Setup(attack=EquationSolving(), budget=12, least=7, blocked_after=5),
     "equation_solving-binary": lambda: Setup(

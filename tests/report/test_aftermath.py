@@ -51,7 +51,7 @@ def test_a_mark_says_what_it_proves_after_how_many_questions() -> None:
 def test_of_several_seeds_the_worst_counts() -> None:
     found = read([theft("knockoff", examined("backdoor", 9 + s, 14 + s), ITSELF, seed=s) for s in range(3)])
     assert "after about 11 questions (16 at most)" in proofs(found)[0]
-    assert then_of(found.marked["knockoff", "backdoor"])[0]["questions_to_convict"] == (11, 16)
+    assert then_of(found.marked["knockoff", "backdoor"], found)[0]["questions_to_convict"] == (11, 16)
     found = read([theft("knockoff", examined("backdoor", 9, (14, None)[s]), ITSELF, seed=s) for s in range(2)])
     assert proofs(found)[0].startswith("backdoor would prove the theft of 0 of 1 stolen copy;")
 

@@ -20,6 +20,7 @@ from portcullis_ml.cli import (
     prepare,
     privacy,
     replay,
+    screen,
     serve,
     verify,
     watermark,
@@ -91,6 +92,7 @@ app.command("list")(listing.listing)
 app.command("prepare")(prepare.prepare)
 app.command("privacy")(privacy.privacy)
 app.command("replay")(replay.replay)
+app.command("screen")(screen.screen)
 app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")

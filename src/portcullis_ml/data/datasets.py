@@ -28,7 +28,7 @@ from portcullis_ml.data.dataset import Dataset
 from portcullis_ml.data.tables import from_csv, from_openml
 from portcullis_ml.data.takes import NOTHING_KNOWN, Takes
 
-__all__ = ["available", "load_dataset"]
+__all__ = ["available", "data_folder", "load_dataset"]
 
 LIMIT = 2 * 2**30  # bytes, unpacked
 SUFFIXES = (".npz", ".csv.gz", ".csv")
@@ -58,12 +58,13 @@ def load_dataset(
 
 def available(folder: str | Path | None = None) -> list[str]:
     """The names that `load_dataset` knows without a network."""
-    place = _folder(folder)
+    place = data_folder(folder)
     found = {_stem(p) for p in place.iterdir() if p.name.endswith(SUFFIXES)} if place and place.is_dir() else set()
     return sorted(found | {"digits"})
 
 
-def _folder(folder: str | Path | None) -> Path | None:
+def data_folder(folder: str | Path | None) -> Path | None:
+    """Where data sets lie: the folder given, or $PORTCULLIS_DATA, or nowhere."""
     given = folder or os.environ.get("PORTCULLIS_DATA")
     return Path(given) if given else None
 
@@ -73,7 +74,7 @@ def _stem(path: Path) -> str:
 
 
 def _find(name: str, folder: str | Path | None) -> Path:
-    place = _folder(folder)
+    place = data_folder(folder)
     if name.endswith(SUFFIXES):
         path = Path(name)
         if path.is_file():

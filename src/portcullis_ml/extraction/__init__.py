@@ -24,6 +24,7 @@ CATALOG = Catalog(
         "lowd_meek": "portcullis_ml.extraction.lowd_meek:LowdMeek",
         "maze": "portcullis_ml.extraction.maze:Maze",
         "retraining": "portcullis_ml.extraction.retraining:Retraining",
+        "swift_thief": "portcullis_ml.extraction.swift_thief:SwiftThief",
         "tree_ensembles": "portcullis_ml.extraction.tree_ensembles:TreeEnsembles",
         "tree_paths": "portcullis_ml.extraction.tree_paths:TreePaths",
     },

@@ -264,14 +264,15 @@ def _module(network: str, shape: tuple[int, ...], classes: int | None) -> Any:
     """A network of ours by name, or what a factory makes: called with (input_shape, n_classes), or with nothing."""
     from portcullis_ml.models.networks import NETWORKS, build_network
 
-    if ":" in network and not _required(factory := resolve(network)):
+    ours = network.startswith("pretrained {")  # and JSON, which has colons of its own
+    if not ours and ":" in network and not _required(factory := resolve(network)):
         return factory()
     if classes is None:
         raise InputError(
             f"{network} is made for a number of classes, and nobody says how many. Give test rows with named classes "
             "(.csv), or a factory without arguments."
         )
-    if network.startswith("pretrained {"):
+    if ours:
         from portcullis_ml.models.pretrained import pretrained_network
 
         return pretrained_network(network, shape, classes)

@@ -67,7 +67,7 @@ def _answers(verdict: Mapping[str, Any]) -> Html | None:
     if "null_chance" in notes:
         needed = fewest(n, notes["null_chance"], found["level"])
         rows.append([f"Fewest that convict, at p < {found['level']:g}", "none" if needed is None else _bar(needed, n)])
-        rows.append(["Expected of an innocent model", _bar(n * notes["null_chance"], n)])
+        rows.append(["Expected of an innocent model, at most", _bar(n * notes["null_chance"], n)])
     if notes.get("innocent_shares"):
         most = f"The most of {count(len(notes['innocent_shares']), 'innocent model')} that were asked"
         rows.append([most, _bar(n * max(notes["innocent_shares"]), n)])
