@@ -151,7 +151,9 @@ def test_few_answers_bound_innocent_models_loosely_and_it_is_said_how_many_would
     assert found.verdict == "inconclusive"
     enough = suffices_beside(0.5, 0.8, scheme.level)
     assert enough is not None
-    assert f"an innocent model may match 90% of so few: about {enough} would suffice" in found.lacking
+    assert f"4 answers are too few for p < 0.001: {enough} would suffice for a copy that answers 80%" in found.lacking
+    assert "if innocent models go on matching 50% at most" in found.lacking
+    assert found.notes["answers_that_suffice"] == enough
 
     def convicted(n: int) -> bool:
         null = at_most(int(np.ceil(0.5 * n)), n)

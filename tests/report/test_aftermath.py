@@ -76,6 +76,24 @@ def test_no_figure_is_made_up_where_none_was_recorded(notes: dict[str, Any], sai
     assert "would prove" not in page.partition('id="marks"')[2].partition("</section>")[0]
 
 
+def test_where_nothing_can_be_said_of_any_copy_the_sentence_says_why() -> None:
+    few = examined("dawn", lacking="6 answers are too few.", verdict="inconclusive")
+    few["notes"] |= {"queries_to_convict": None, "queries_to_convict_at_most": None}
+    assert proofs(read([theft("knockoff", few, mark="dawn")])) == [
+        "dawn would prove the theft of 0 of 1 stolen copy (6 answers are too few)."
+    ]
+
+
+def test_the_table_tells_the_copy_from_the_model_itself_and_counts_both_kinds_of_models() -> None:
+    itself = examined("known_errors on the victim itself", 4, 6)
+    itself["measures"]["false_claims"] = estimate(0.0, n=20, unit="innocent models")
+    page = render([*audit(), theft("knockoff", examined("known_errors"), itself, mark="known_errors")], META)
+    table = page.partition('id="marks"')[2].partition("</section>")[0]
+    assert "of 100</td>" in table
+    assert "of 20</td>" in table
+    assert table.count('<td data-head="Copy agrees"></td>') == 1  # the model itself is no copy
+
+
 def test_more_questions_than_were_asked_are_said_to_be() -> None:
     page = render([*audit(), theft("knockoff", examined("backdoor", 90, 140))], META)
     assert "about 90, 140 at most; 100 were asked here" in page

@@ -124,33 +124,30 @@ class Counted(Paired[K]):
         if tried < self.least:
             lacking = f"{self.name} needs {self.least} innocent models to compare with, and {tried} were given."
             return replace(found, null="unknown without innocent models", p_value=1.0, lacking=lacking)
-        p_value, enough = chance_of(found.matches, found.n, chance), suffices(chance, self.kept, self.level)
+        p_value, enough = chance_of(found.matches, found.n, chance), self._enough(found, chance)
         lacking = "" if p_value < self.level else self._too_few(found, chance, enough)
         notes = {**found.notes, "null_chance": chance, "answers_that_suffice": enough, "bits": bits(p_value)}
         if found.n:
             notes |= self._to_convict(found, chance)
         return replace(found, null=null, p_value=p_value, lacking=lacking, notes=notes)
 
+    def _enough(self, found: Evidence, chance: float) -> int | None:
+        """How many answers would suffice for a copy. A null that innocent models give shrinks as they answer more."""
+        if chance > found.notes["chance"]:
+            return suffices_beside(max(found.notes["innocent_shares"]), self.kept, self.level)
+        return suffices(chance, self.kept, self.level)
+
     def _too_few(self, found: Evidence, chance: float, enough: int | None) -> str:
         """Why so many answers cannot tell, and how many would suffice; "" where they can."""
-        copy = f"for a copy that answers {self.kept:.0%} of them as marked"
-        if enough is not None:
-            few = f"{found.n} answers are too few for p < {self.level:g}: {enough} would suffice {copy}."
-            return few if found.n < enough else ""
+        few = f"{found.n} answers are too few for p < {self.level:g}"
         most = max(found.notes.get("innocent_shares", [chance]))
-        enough = suffices_beside(most, self.kept, self.level)
-        if enough is not None and found.n < enough:
-            return (
-                f"{found.n} answers are too few for p < {self.level:g}, because an innocent model may match "
-                f"{chance:.0%} of so few: about {enough} would suffice {copy}, if innocent models go on matching "
-                f"{most:.0%} at most."
-            )
+        if enough is not None:
+            beside = f", if innocent models go on matching {most:.0%} at most" if chance > found.notes["chance"] else ""
+            would = f"{few}: {enough} would suffice for a copy that answers {self.kept:.0%} of them as marked{beside}."
+            return would if found.n < enough else ""
         least = suffices_beside(0.0, self.kept, self.level)
         if least is not None and found.n < least:
-            return (
-                f"{found.n} answers are too few for p < {self.level:g}: an innocent model matches {most:.0%} of them, "
-                f"and at least {least} are needed to tell."
-            )
+            return f"{few}: an innocent model matches {most:.0%} of them, and at least {least} are needed to tell."
         return (
             f"An innocent model may match {chance:.0%} of these answers and a copy {self.kept:.0%}: no number of such "
             "answers tells."

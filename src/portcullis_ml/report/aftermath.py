@@ -139,20 +139,20 @@ def marks(audit: Audit) -> Html | None:
         agrees = percent(copy, 1) if copy else _why(pair.outcome, pair.reason)
         lost = "?" if cost is None else f"{100 * cost.value:.1f} points"
         if not pair.done:
-            rows.append([attack, mark, agrees, "", "", "", ""])
+            rows.append([attack, mark, agrees, "", "", "", "", ""])
         for link in _examined(pair):
-            measured = _measures(link.measures)
-            rows.append([attack, link.name, agrees, measured, _p_value(link), _questions(link), lost])
+            found = [_counted(link, "matches"), _p_value(link), _questions(link), _counted(link, "false_claims")]
+            rows.append([attack, link.name, "" if link.name.endswith(ITSELF) else agrees, *found, lost])
     if not rows:
         return None
     sentence = (
         "A copy is examined by its answers alone. The p-value is the chance that a model that owes the mark nothing "
         "answers as many marked questions as marked; of several seeds the largest is shown. Questions are those after "
         f"which such a suspect is convicted{_level(audit)}: by the share of matches measured here, and at most by its "
-        "95% lower bound."
+        "95% lower bound. False claims are of innocent models that were put to the same questions."
     )
     sentence = " ".join([sentence, *_nulls(audit)])
-    head = ["Theft", "Mark", "Copy", "Measured", "p-value", "Questions", "Honest clients lose"]
+    head = ["Theft", "Mark", "Copy agrees", "As marked", "p-value", "Questions", "False claims", "Clients lose"]
     said = [el("p", el("b", line)) for line in proofs(audit)]
     return join([*said, el("p", sentence), table(head, rows, "What the marks prove", class_="stack")])
 
@@ -198,6 +198,8 @@ def _proof(mark: str, links: Sequence[_Link]) -> str:
     said = f"{mark} would prove the theft of {len(proven)} of {len(copies)} stolen {copied}"
     if proven:
         said += f", after {_about(*_worst(proven))}"
+    elif lacking := next((str(note["lacking"]) for link in copies for note in link.notes if note.get("lacking")), ""):
+        said += f" ({lacking.removesuffix('.')})"
     whole = [link for link in links if link.name.endswith(ITSELF)]
     itself = [link.to_convict for link in whole if link.to_convict]
     if whole and len(itself) == len(whole):
@@ -217,6 +219,12 @@ def _about(about: int, most: int) -> str:
 
 def _examined(pair: Pair) -> list[_Link]:
     return [link for link in _links(pair) if link.kind == "ownership"]
+
+
+def _counted(link: _Link, name: str) -> str:
+    """A share of the questions, or of the innocent models, and of how many."""
+    e = link.measures.get(name)
+    return f"{percent(e, 1)} of {e.n:,}" if e else ""
 
 
 def _questions(link: _Link) -> str:
