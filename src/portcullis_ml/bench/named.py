@@ -38,7 +38,7 @@ T = TypeVar("T")
 NONE = "none"  # no defense
 LABELS_ONLY = " (labels only)"  # behind the name of an attack that looks at the labels only
 # remember nothing, and answer every row with the true label
-KEEP_LABELS = ("deep_defense", "label_only", "log", "rounding", "temperature", "top_k")
+KEEP_LABELS = ("deep_defense", "label_only", "label_preserving_noise", "log", "rounding", "temperature", "top_k")
 
 Spec = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ __all__ = ["CAP", "GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit",
 NONE = "none"  # the defense of an undefended cell
 LABEL_ONLY = "label_only"
 # they remember nothing and answer with the true label
-KEEP_LABELS = ("deep_defense", LABEL_ONLY, "log", "rounding", "temperature", "top_k")
+KEEP_LABELS = ("deep_defense", LABEL_ONLY, "label_preserving_noise", "log", "rounding", "temperature", "top_k")
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 MATCHED, HELD_OUT = " [matched]", " [held out]"  # behind a defense's name: see `threat_model` of its records
 NO_API = "no_api"  # the control that asks nothing
