@@ -95,8 +95,10 @@ def test_a_second_run_trains_and_runs_nothing():
 def test_shadow_models_that_were_kept_serve_the_same_rows_and_are_refused_for_others():
     first = json.loads(call("--attacks", "lira", "--json").stdout)["results"][0]
     (kept,) = Path("portcullis-privacy").glob("shadows-*")
-    words = ("--attacks", f"lira(shadows={kept})", "--json", "--out", "again")
-    same = json.loads(call(*words).stdout)["results"][0]
+    words = ("--attacks", f'lira(shadows="{kept}")', "--json", "--out", "again")
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    same = json.loads(result.stdout)["results"][0]
     assert same["signal_values"] == first["signal_values"]
     assert not list(Path("again").glob("shadows-*"))
     others = {"members": rows("in2", 0, 200), "others": rows("out2", 400, 600)}

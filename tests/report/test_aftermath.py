@@ -8,7 +8,7 @@ import pytest
 from tests.report.fakes import META, audit, estimate, record
 
 from portcullis_ml.report import render
-from portcullis_ml.report.aftermath import proofs, sentences, then_of
+from portcullis_ml.report.aftermath import proofs, sentences, then_of, used
 from portcullis_ml.report.results import read
 
 
@@ -101,3 +101,21 @@ def test_more_questions_than_were_asked_are_said_to_be() -> None:
 
 def test_an_audit_without_marks_has_no_such_section() -> None:
     assert "If it is stolen anyway" not in render(audit(), META)
+
+
+def test_the_terminal_compares_the_same_figure_on_the_copy_and_on_the_api() -> None:
+    """Too few candidates on the API for a false positive rate of 1%: there both sides show the area."""
+    unit = {"unit": "loss_threshold"}
+    link = {"name": "loss_threshold", "kind": "privacy", "outcome": "done", "reason": "", "notes": {}}
+    measures = {"tpr_at_1_percent": estimate(0.02), "auc": estimate(0.6)}
+    stolen = record("knockoff", "none", then=[{**link, "measures": measures}])
+    stolen["cell"]["then"] = [unit]
+    asked = record("loss_threshold", "none", role="privacy", measures={"auc": estimate(0.7)})
+    asked["cell"]["attack"] = unit
+    rows, said = used(read([stolen, asked]))
+    assert [row[:3] for row in rows] == [["knockoff", "none", "loss_threshold"]]
+    assert [cell.split()[0] for cell in rows[0][3:]] == ["60%", "70%"]
+    assert said == ["loss_threshold: area under the curve"]
+    (alone,), said = used(read([stolen]))
+    assert (alone[3].split()[0], alone[4]) == ("2%", "")
+    assert said == ["loss_threshold: members found at 1% false accusations"]

@@ -159,8 +159,8 @@ def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"What the copy is good for, beside the same attack on the API; {bill:,} queries each at most"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    title = f"What the copy is good for, beside the same attack on the API; at most {bill:,} queries"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name in ("theft", "defense", "then", "on the copy", "on the API"):
         shown = name.startswith("on")
         table.add_column(name, justify="right" if shown else "left", overflow="fold", no_wrap=shown)

@@ -260,23 +260,26 @@ def sentences(audit: Audit) -> list[str]:
 
 
 def used(audit: Audit) -> tuple[list[list[str]], list[str]]:
-    """What the copies are good for, for a terminal: a row for every link (theft, defense, then, the first figure on the
-    copy and on the API), and below them what each figure is and why others are not there."""
+    """What the copies are good for, for a terminal: a row for every link (theft, defense, then, a figure on the copy, the
+    same one on the API), and below them what each figure is and why others are not there."""
     rows, said = [], dict[str, None]()
     for (attack, defense), pair in audit.pairs.items():
         for link in _links(pair):
-            beside = link.on_api(audit, defense)
-            on_api = "" if beside is None else _first(beside.measures) or NOT.get(beside.outcome, beside.outcome)
-            own = _first(link.measures) or NOT.get(link.found[0]["outcome"], link.found[0]["outcome"])
-            rows.append([attack, defense, link.name, own, on_api])
-            name = next((name for name in link.measures if name in WORDS), None)
+            beside, own = link.on_api(audit, defense), link.measures
+            there = {} if beside is None else beside.measures
+            known = [name for name in own if name in WORDS]
+            name = next((name for name in known if name in there), next(iter(known), ""))
+            on_api = "" if beside is None else _one(there, name, beside.outcome)
+            rows.append([attack, defense, link.name, _one(own, name, link.found[0]["outcome"]), on_api])
             said |= {f"{link.name}: {WORDS[name]}": None} if name else {}
             said |= {line: None for line in (link.reason, beside.reason if beside else "") if line}
     return rows, list(said)
 
 
-def _first(measures: Mapping[str, Estimate]) -> str:
-    return next((percent(e) for name, e in measures.items() if name in WORDS), "")
+def _one(measures: Mapping[str, Estimate], name: str, outcome: str) -> str:
+    if name in measures:
+        return percent(measures[name])
+    return "" if outcome == "done" else NOT.get(outcome, outcome)
 
 
 def then_of(pair: Pair, audit: Audit) -> list[dict[str, Any]]:
