@@ -260,8 +260,11 @@ def sentences(audit: Audit) -> list[str]:
 
 
 def used(audit: Audit) -> tuple[list[list[str]], list[str]]:
-    """What the copies are good for, for a terminal: a row for every link (theft, defense, then, a figure on the copy, the
-    same one on the API), and below them what each figure is and why others are not there."""
+    """What the copies are good for, for a terminal: a row for every link, and what the figures are.
+
+    A row is the theft, the defense, the link, and one figure on the copy and on the API. The sentences below the rows
+    say what each figure is, and why others are not there.
+    """
     rows, said = [], dict[str, None]()
     for (attack, defense), pair in audit.pairs.items():
         for link in _links(pair):
