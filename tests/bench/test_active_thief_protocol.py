@@ -30,7 +30,15 @@ def plan() -> dict[str, Any]:
         "SwiftThief": "swift_thief(rounds=3, contrast=1, projector=8)",
     }
     others = {"Copycat, fine-tuned": "copycat(finetune=True)"}
-    changes = {"attacks": attacks, "others": others, "points": 3, "repetitions": 2, "scene": {"digits": SCENE}}
+    pairs = [["SwiftThief", "ActiveThief, uncertainty"], ["Copycat, fine-tuned", "random order"], ["nobody", "Copycat"]]
+    changes = {
+        "pairs": pairs,
+        "attacks": attacks,
+        "others": others,
+        "points": 3,
+        "repetitions": 2,
+        "scene": {"digits": SCENE},
+    }
     return {**PLAN, **changes}
 
 
@@ -50,7 +58,12 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def test_every_attack_has_its_curve_its_price_and_its_end(ran: tuple[Path, str]) -> None:
-    curves, paid, ends, published = tables(ran[1])
+    curves, paid, pairs, ends, published = tables(ran[1])
+    assert [row[0] for row in pairs[2:]] == [
+        "SwiftThief - ActiveThief, uncertainty",
+        "Copycat, fine-tuned - random order",
+    ]
+    assert [bool(cell) for cell in pairs[3][1:]] == [False, False, True]  # Copycat has a copy at the end alone
     assert curves[0] == ["attack", "20", "40", "60"]
     assert [row[0] for row in curves[2:]] == ["random order", "ActiveThief, uncertainty", "SwiftThief"]
     assert all(len(row[1].split(", ")) == 2 for row in paid[2:])

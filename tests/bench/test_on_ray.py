@@ -181,3 +181,10 @@ def test_the_command_line_refuses_before_anything_is_loaded(
         assert result.exit_code == 2
         assert sentence in result.output
     assert not out.exists()
+
+
+def test_an_api_at_an_address_is_asked_from_this_machine_only(tmp_path: Path) -> None:
+    victim = ["--victim", "http://127.0.0.1:9", "--test", "test.npz", "--pool", "pool.npz"]
+    result = CliRunner().invoke(app, ["audit", *victim, "--on", "ray", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "--on would ask from others" in result.output

@@ -92,6 +92,19 @@ def test_a_second_run_trains_and_runs_nothing():
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+def test_shadow_models_that_were_kept_serve_the_same_rows_and_are_refused_for_others():
+    first = json.loads(call("--attacks", "lira", "--json").stdout)["results"][0]
+    (kept,) = Path("portcullis-privacy").glob("shadows-*")
+    words = ("--attacks", f"lira(shadows={kept})", "--json", "--out", "again")
+    same = json.loads(call(*words).stdout)["results"][0]
+    assert same["signal_values"] == first["signal_values"]
+    assert not list(Path("again").glob("shadows-*"))
+    others = {"members": rows("in2", 0, 200), "others": rows("out2", 400, 600)}
+    (refused,) = json.loads(call(*words, **others).stdout)["results"]
+    assert refused["outcome"] == "failed"
+    assert "were trained with other rows than are audited, so they say nothing here." in refused["reason"]
+
+
 @pytest.mark.parametrize(("limit", "code"), [(0.2, 3), (1.0, 0)])
 def test_fail_over_looks_at_the_worst_attack_on_the_api(limit, code):
     result = call("--attacks", "rmia,gap", "--fail-over", limit)

@@ -204,13 +204,13 @@ def audit(
         regimes=_words(regimes),
         command=o.command_line(),
     )
-    machines = o.workers(on, jobs)
+    # Every process would ask an API at the rate that --per-second allows.
+    machines = o.workers(on, 1 if per_second else jobs, api=endpoint is not None)
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = options.spec.load()
     if not as_json:
         show_understood(spec, experiment)
     with watching() as progress:
-        machines = 1 if per_second else machines  # every process would ask at this rate
         records, meta = run_audit(options, out=out, jobs=machines, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")

@@ -254,11 +254,17 @@ def endpoint_of(
     return None
 
 
-def workers(on: str | None, jobs: int) -> Jobs:
-    """The cluster of --on, which answers now, or this machine's processes."""
+def workers(on: str | None, jobs: int, *, api: bool = False) -> Jobs:
+    """The cluster of --on, which answers now, or this machine's processes. InputError for an API on a cluster."""
     if on is None:
         return jobs
     from portcullis_ml.bench.on_ray import RayCluster
+    from portcullis_ml.core.errors import InputError
+
+    if api:
+        raise InputError(
+            "An API at an address is asked from this machine, and --on would ask from others. Leave --on out."
+        )
 
     return RayCluster(on)
 

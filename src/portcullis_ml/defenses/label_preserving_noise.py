@@ -25,6 +25,8 @@ from portcullis_ml.defenses.noise import bounded, odds_of
 
 __all__ = ["LabelPreservingNoise"]
 
+KEPT = 0.9  # of the share of the noise that would make a tie: whoever reads scores alone must see the label, too
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPreservingNoise(Poisoned):
@@ -44,9 +46,9 @@ class LabelPreservingNoise(Poisoned):
 
 
 def _keeping(odds: Array, delta: Array) -> Array:
-    """The largest share of every row of delta (n, c) after which the first of the odds (n, c) is still the first."""
+    """As much of every row of delta (n, c) as leaves the first of the odds (n, c) a tenth of its lead."""
     top = odds.argmax(axis=1)[:, None]
     lead = np.take_along_axis(odds, top, axis=1) - odds
     lost = delta - np.take_along_axis(delta, top, axis=1)  # by which each other class comes nearer
-    share = np.where(lost > lead, lead / np.maximum(lost, 1e-300), 1.0).min(axis=1, keepdims=True)
+    share = np.where(lost > KEPT * lead, KEPT * lead / np.maximum(lost, 1e-300), 1.0).min(axis=1, keepdims=True)
     return np.asarray(share * delta)

@@ -43,6 +43,7 @@ def _scene(plan: Plan, settings: Mapping[str, Any], own: Sequence[Record]) -> li
         f"What each attack pays for the accuracy that random order has after {budget:,} queries, on straight lines "
         "between the points of a curve, seed by seed; and how far it is ahead of random order on the same seed:\n\n"
         + _paired(plan, main, budget),
+        "Other pairs within seeds, points of accuracy by which the first is ahead:\n\n" + _pairs(plan, main),
         f"All attacks after {budget:,} queries{', random order also with the whole pool' * bool(settings['whole'])}; "
         "processor seconds of a cell, least to most:\n\n" + _final(plan, own),
     ]
@@ -80,6 +81,20 @@ def _paired(plan: Plan, main: Sequence[Record], budget: int) -> str:
     points = [n for n, _ in next(iter(random.values()))] if random else []
     head = ["attack", "queries, by seed", "share of the budget", *(f"points ahead at {n:,}" for n in points)]
     return markdown(head, rows)
+
+
+def _pairs(plan: Plan, main: Sequence[Record]) -> str:
+    """Pairs of attacks at every point that both have a copy at, within seeds."""
+    curves = {(r["attack"], r["cell"]["seed"]): dict(_curve(r)) for r in main}
+    points = sorted({n for curve in curves.values() for n in curve})
+    rows = []
+    for one, other in plan["pairs"]:
+        found = [(curves[one, s], curves[other, s]) for a, s in curves if a == one and (other, s) in curves]
+        if found:
+            gaps = [[a[n] - b[n] for a, b in found if n in a and n in b] for n in points]
+            shown = [_percent(mean_over_seeds(gap, within=WIDE)) if gap else "" for gap in gaps]
+            rows.append([f"{one} - {other}", *shown])
+    return markdown(["pair", *(f"{n:,}" for n in points)], rows)
 
 
 def _ahead(curves: Mapping[int, Any], random: Mapping[int, Any], seeds: Sequence[int], i: int) -> str:

@@ -159,7 +159,8 @@ def cells_of(plan: Plan, group: Cell, thefts: list[Cell]) -> Iterator[Cell]:
     settings = group.victim["settings"]
     behind = {json.dumps(theft.defense): theft for theft in thefts}.values()
     for v in range(settings["victims"]):
-        yield _cell(group, group, v, "blind")
+        if "innocents" in settings:  # a control of the candidates, not of how models were trained
+            yield _cell(group, group, v, "blind")
         for theft in behind:
             yield _cell(group, theft, v, "honest")
             for word in plan["labels"] if theft.names["defense"] == "label_only" else plan["words"]:
