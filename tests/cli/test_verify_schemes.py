@@ -94,6 +94,15 @@ def test_a_scheme_without_its_innocent_models_says_that_nothing_can_be_said(stol
         assert f"needs {least} innocent models to compare with, and 0 were given" in found["sentence"]
 
 
+def test_one_innocent_model_named_twenty_times_is_refused_and_nothing_is_asked(copy: Counting) -> None:
+    same = [word for _ in range(OTHERS) for word in ("--innocent", "innocent-1.npz")]
+    with running(Suspect(copy)) as url:
+        result = call("verify", "b.zip", "--roots", "roots.pem", "--released", "2026-02-01", "--suspect", url, *same)
+    assert result.exit_code == 2
+    assert "innocent-1.npz is named more than once" in result.stderr
+    assert copy.rows == 0
+
+
 @pytest.mark.parametrize(("columns", "n_classes"), [(5, 5), (4, 6), (4, 3)], ids=["inputs", "more", "fewer"])
 def test_a_suspect_of_another_interface_is_inconclusive(copy: Counting, columns: int, n_classes: int) -> None:
     other = Counting(lambda x: np.full((len(x), n_classes), 1 / n_classes), columns, n_classes)

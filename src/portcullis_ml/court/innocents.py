@@ -42,7 +42,8 @@ class Innocents:
     def of(cls, words: Iterable[str]) -> Innocents:
         """The models that these words name: files, module:object, folders that hold one model, and folders of models.
 
-        Raises InputError for a folder without models, and for a model that is not the one that its folder's file names.
+        Raises InputError for a folder without models, a model that is not the one that its folder's file names, and one
+        that is named twice, since it would count as two.
         """
         names: list[str] = []
         learnt: list[bool] = []
@@ -59,6 +60,9 @@ class Innocents:
             inside = _inside(folder) if folder.is_dir() else [word]
             names += inside
             learnt += [False] * len(inside)
+        places = [str(Path(name).resolve()) for name in names]
+        if twice := next((name for name, place in zip(names, places, strict=True) if places.count(place) > 1), None):
+            raise InputError(f"Innocent models were expected to differ; {twice} is named more than once. Name it once.")
         return cls(tuple(names), tuple(learnt), tuple(rows))
 
     def to_json(self) -> dict[str, Any]:
