@@ -26,7 +26,7 @@ from portcullis_ml.bench.run import Workspace, run_cells
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Interface
 
-CELLS, SECONDS, BATCHES, PAIRS = 4, float(os.environ.get("SECONDS", "20")), 40, 2
+CELLS, SECONDS, BATCHES, PAIRS = 4, 20.0, 40, 2
 
 
 class Victim:

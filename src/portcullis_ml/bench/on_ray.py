@@ -11,6 +11,7 @@ is named as module:object must be importable on every node, as must Portcullis i
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import tempfile
@@ -36,6 +37,7 @@ __all__ = ["RayCluster"]
 WAIT = 0.2  # seconds for which the mailbox is listened to before finished cells are looked for
 PATIENCE = 0.5  # seconds between two reports of progress from one cell
 ANSWER = 5.0  # seconds within which an address must take a connection
+LOOK = 5.0  # seconds after which the cluster is asked for its size again
 LIVES = 3  # times that a cell is started before the loss of its worker is its outcome
 
 
@@ -149,6 +151,8 @@ class _Run:
         self._open: dict[int, Cell] = {}  # the starts whose letters count
         self._starts = 0
         self._tries: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        self._looked = -math.inf
 
     def all(self, waiting: Sequence[Cell]) -> Ended:
         import ray
@@ -178,7 +182,10 @@ class _Run:
 
     def _room(self, cell: Cell) -> int:
         """Cells at a time; at least one, which waits for a node to join where there is none."""
-        return max(1, self._cluster.count("GPU" if self._gpu[cell.id] else "CPU"))
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            self._sizes = {resource: self._cluster.count(resource) for resource in ("CPU", "GPU")}
+        return max(1, self._sizes["GPU" if self._gpu[cell.id] else "CPU"])
 
     def _start(self, cell: Cell, *, mailbox: Any, work: Any, luggage: Luggage) -> None:
         import ray
