@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +55,14 @@ class Sentences(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("portcullis: stopped. Run the same command again: it goes on from where it stood.", err=True)
             raise typer.Exit(130) from None
+        except Exception as error:
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort):  # typer's own, and a verb's exit code
+                raise
+            traceback.print_exc()  # a verdict's exit codes are small, and a mistake of ours must not be taken for one
+            typer.echo(
+                "portcullis: this is a mistake of Portcullis' own. Please report it with the lines above.", err=True
+            )
+            raise typer.Exit(70) from None
         raise typer.Exit(2)
 
 

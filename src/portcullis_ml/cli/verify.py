@@ -62,6 +62,7 @@ def verify(
     """
     from portcullis_ml.core.errors import NotApplicable, ProofError, Unreachable
     from portcullis_ml.court.bundle import Bundle, summary
+    from portcullis_ml.court.timestamp import read_date
     from portcullis_ml.court.verdict import AGAIN, false
 
     about: dict[str, Any] = {}
@@ -88,6 +89,8 @@ def verify(
             except (NotApplicable, Unreachable) as error:
                 verdict = _unfit(error, anchor)
     assert verdict is not None
+    if released is not None:
+        about["released"] = read_date(released).isoformat(timespec="seconds")
     _tell({**verdict.to_json(), **about, **_program()}, out, as_json)
     raise typer.Exit(verdict.code)
 

@@ -94,7 +94,9 @@ def _checked(verdict: Mapping[str, Any]) -> Html:
     else:
         rows.append(["Signature", "none", "the bundle does not say whose it is"])
     date = "not before the suspect" if word == "unanchored" else HELD
-    rows.append(["Date", date, f"committed to on or before {_moment(anchor['at'])}" if anchor else ""])
+    times = [f"committed to on or before {_moment(anchor['at'])}"] if anchor else []
+    times += [f"suspect released on {_moment(verdict['released'])}"] if verdict.get("released") else []
+    rows.append(["Date", date, "; ".join(times)])
     asked = ""
     if found:
         asked = f"p = {found['p_value']:.2g}; {found['null']}; {count(found['queries'], 'query')} paid"
