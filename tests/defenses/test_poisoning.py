@@ -123,11 +123,19 @@ class TestPredictionPoisoning:
         assert z is not None
         assert ((z - Y).argmax(axis=1) == Y.argmin(axis=1)).all()
 
-    def test_a_surrogate_that_answers_as_the_model_does_is_refused(self) -> None:
-        defense = PredictionPoisoning(surrogate=toy_surrogate()).bind(API)
+    @pytest.mark.parametrize("objective", ["mad", "argmax"])
+    def test_where_the_surrogate_answers_as_the_model_does_it_knows_nothing(self, objective: str) -> None:
+        """By chance both may be sure of one class: such a row is poisoned too, and its neighbours as without it."""
+        defense = PredictionPoisoning(surrogate=toy_surrogate(), objective=objective, eps=0.5).bind(API)
         assert defense._model is not None
-        with pytest.raises(InputError, match="no direction to turn away from"):
-            defense.poisoned(X[:3], defense._model.scores(X[:3]), noise())
+        y = Y[:3].copy()
+        y[1] = defense._model.scores(X[1:2])[0]
+        z = defense.poisoned(X[:3], y, noise())
+        assert np.abs(z - y).sum(axis=1) == pytest.approx(0.5)
+        assert np.allclose(z[[0, 2]], defense.poisoned(X[[0, 2]], y[[0, 2]], noise()))
+        uniform = np.full((1, 5), 0.2)
+        towards = (best_vertices if objective == "mad" else best_sets)(y[1:2], uniform)
+        assert ((z[1] - y[1]) @ (towards[0] - y[1])) > 0
 
     def test_a_surrogate_of_another_shape_is_refused(self, tmp_path: Any) -> None:
         with pytest.raises(InputError, match=r"must take rows of \(6,\) and know 5 classes; this one takes \(4,\)"):
