@@ -11,18 +11,16 @@ Means over seeds with the least and the greatest; "convicted" is of how many see
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 
+from portcullis_ml.bench.removal import REMOVALS, Thief
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import Evidence
 from portcullis_ml.core.types import Array, Interface, Labels, Model, Rows
@@ -38,6 +36,16 @@ LEARNER = TorchLearner(network="mlp", epochs=15)
 FINE = replace(LEARNER, epochs=10)
 CONVOLUTIONS = TorchLearner(network="digits_cnn", epochs=5)
 FOREST = SklearnLearner(estimator="forest", trees=50)
+TITLES = {
+    "none": "the model itself",
+    "FTAL": "trained on, all layers (FTAL)",
+    "RTAL": "last layer anew, all layers (RTAL)",
+    "pruning 50%": "50% of weights pruned",
+    "pruning 80%": "80% of weights pruned",
+    "quantised, 4 bits": "weights rounded to 15 levels",
+    "Knockoff, scores": "copy from 4,000 scores",
+    "Knockoff, labels": "copy from 4,000 labels",
+}
 MARK, READ = Backdoor(n=100), (KnownErrors(n=100), Conferrable(n=100), KnownErrors(n=300), Conferrable(n=300))
 
 
@@ -46,47 +54,12 @@ def fitted(x: Array, y: Labels, seed: int, start: Model | None = None, learner: 
     return learner.fit(x, targets, rng=np.random.default_rng(seed), start=start)
 
 
-def reset_last(model: TorchModel) -> TorchModel:
-    """The model with new weights in its last layer (RTAL trains all layers from there)."""
-    module = copy.deepcopy(model.module)
-    last = [m for m in module.modules() if isinstance(m, torch.nn.Linear)][-1]
-    with torch.random.fork_rng():
-        last.reset_parameters()
-    return TorchModel(module, (28, 28), 10, network=model.network)
-
-
-def changed(model: TorchModel, change: Callable[[Any], Any]) -> TorchModel:
-    """The model with every matrix of weights changed."""
-    module = copy.deepcopy(model.module)
-    with torch.no_grad():
-        for p in module.parameters():
-            if p.ndim > 1:
-                p.copy_(change(p))
-    return TorchModel(module, (28, 28), 10, network=model.network)
-
-
-def pruned(share: float) -> Callable[[Any], Any]:
-    return lambda p: torch.where(p.abs() >= p.abs().flatten().quantile(share), p, torch.zeros_like(p))
-
-
-def rounded(levels: int) -> Callable[[Any], Any]:
-    return lambda p: torch.round(p / p.abs().max() * levels) * p.abs().max() / levels
-
-
 def suspects(model: TorchModel, thief: Rows, seed: int) -> dict[str, Model]:
     """What a thief makes of a model: of its file, and of its answers to 4,000 of their own rows."""
     half = Rows(thief.x[:2000], thief.y[:2000])
-    return {
-        "the model itself": model,
-        "trained on, all layers (FTAL)": fitted(half.x, half.y, seed, model, FINE),
-        "last layer anew, all layers (RTAL)": fitted(half.x, half.y, seed, reset_last(model), FINE),
-        "50% of weights pruned": changed(model, pruned(0.5)),
-        "80% of weights pruned": changed(model, pruned(0.8)),
-        "weights rounded to 15 levels": changed(model, rounded(7)),
-        "copy from 4,000 scores": fitted(thief.x, model.scores(thief.x), seed + 50),
-        "copy from 4,000 labels": fitted(thief.x, model.scores(thief.x).argmax(axis=1), seed + 50),
-        "independent model": fitted(half.x, half.y, seed + 90),
-    }
+    means = Thief(API, half, thief.x, LEARNER, FINE)
+    made = {title: REMOVALS[name](model, means, np.random.default_rng(seed)) for name, title in TITLES.items()}
+    return made | {"independent model": fitted(half.x, half.y, seed + 90)}
 
 
 def judged(scheme: Any, key: Any, suspect: Model, innocent: list[Model]) -> Evidence:
@@ -154,7 +127,7 @@ def main(seeds: int) -> None:
                 found.setdefault((name, who), []).append(row)
             nulls.setdefault(name, []).append(100 * e.notes["null_chance"])
         print(f"seed {seed} done", file=sys.stderr, flush=True)
-    print(f"python benchmarks/ownership.py {seeds}\n{seeds} seeds\n")
+    print(f"python benchmarks/fingerprints.py {seeds}\n{seeds} seeds\n")
     tell(found, nulls)
     lost, times = [c[0] for c in costs], [c[1] for c in costs]
     print(f"\nthe mark costs {np.mean(lost):.2f} points of accuracy ({min(lost):.2f} to {max(lost):.2f})")

@@ -44,6 +44,7 @@ def _records() -> Iterator[tuple[str, dict[str, Any]]]:
         for line in file.read_text().splitlines():
             record = json.loads(line)
             bare = not (record["cell"].get("defense") or record["cell"].get("hardening"))
+            bare = bare and "trained" not in record["cell"]["victim"]  # a group of models, each copied in one cell
             if (
                 bare
                 and record["outcome"] == "done"

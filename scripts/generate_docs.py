@@ -38,13 +38,17 @@ VERBS = [
     "audit",
     "extract",
     "privacy",
+    "screen",
     "prepare",
     "serve",
     "check",
     "replay",
     "demo",
     "list",
-    *(f"watermark {verb}" for verb in ("keygen", "mint", "embed", "commit", "bundle", "trace", "rotate", "list")),
+    *(
+        f"watermark {verb}"
+        for verb in ("keygen", "mint", "embed", "commit", "bundle", "innocents", "trace", "rotate", "list")
+    ),
     "verify",
     "bench",
 ]

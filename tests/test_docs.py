@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,42 @@ def test_the_walk_through_of_ownership_does_what_the_page_says(
     verdict = json.loads(Path("judge/portcullis-verify/verdict.json").read_text())
     assert (verdict["verdict"], verdict["evidence"]["n"]) == ("derived", 30)
     assert verdict["evidence"]["p_value"] < 1e-20
+
+
+def test_the_walk_through_of_text_does_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of the page in order; the last model is asked through a function, as an API is."""
+    page = ROOT / "docs" / "privacy" / "text.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    making, training, api = blocks(page, "python")
+    plant, measure, ask = blocks(page, "sh")
+    names: dict[str, Any] = {}
+    exec(compile(making, page.name, "exec"), names)
+    steps(plant, "")
+    exec(compile(training, page.name, "exec"), names)
+    steps(measure, "")
+    assert "stands" in Path("portcullis-privacy/report.html").read_text()
+    Path("api.py").write_text(api)
+    steps(ask, "")
+    sys.modules.pop("api")
+    records = [json.loads(line) for line in Path("portcullis-privacy/records.jsonl").read_text().splitlines()]
+    assert [r["outcome"] for r in records] == ["done"] * 3
+    assert records[-1]["queries"] == (200 + 40) * 9
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the authority")
+def test_who_has_no_time_authority_can_be_one_as_the_page_says(tmp_path: Path) -> None:
+    pytest.importorskip("rfc3161_client")
+    from portcullis_ml.court.timestamp import anchored, new_request, roots_in
+
+    (authority,) = blocks(ROOT / "docs" / "tutorial-ownership.md", "bash")
+    (tmp_path / "mark").mkdir()
+    request = new_request(b"a commitment")
+    (tmp_path / "mark" / "request.tsq").write_bytes(request)
+    for line in authority.splitlines():
+        subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True)
+    token = (tmp_path / "token.tsr").read_bytes()
+    assert anchored(b"a commitment", token, request, roots_in(tmp_path / "authority.pem")).serial > 0
 
 
 def test_every_framework_of_bring_your_own_model_is_understood(

@@ -170,7 +170,7 @@ def test_the_wheel_declares_the_extras_and_every_requirement_has_a_pin(archives:
     found = metadata(archives["wheel"])
     assert found["Name"] == "portcullis-ml"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    declared = {"audit", "gateway", "court", "model-signing", "private", "pretrained", "fast", "dev", "all"}
+    declared = {"audit", "gateway", "court", "model-signing", "private", "pretrained", "ray", "fast", "dev", "all"}
     assert set(found.get_all("Provides-Extra", [])) == set(extras) == declared
     lines = found.get_all("Requires-Dist", [])
     of = {extra: required([line for line in lines if f"extra == '{extra}'" in line]) for extra in extras}
@@ -202,13 +202,14 @@ def test_the_base_installation_audits_and_names_the_extra_for_what_it_cannot_do(
         ("check", "portcullis.toml"): "gateway",
         ("replay", "log", "--policy", "portcullis.toml"): "gateway",
         ("demo", "attack"): "gateway",
+        ("audit", "--on", "ray"): "ray",
     }
     for words, extra in asked.items():
         done = environment.portcullis(*words)
         assert done.returncode == 2, words
         assert "Traceback" not in done.stderr, words
         sentence = done.stderr.splitlines()[-1]
-        assert re.match("portcullis: .* needs (torch|aiohttp), which is not installed.", sentence), words
+        assert re.match("portcullis: .* needs (torch|aiohttp|ray), which is not installed.", sentence), words
         assert f"pip install '.[{extra}]' in a checkout, or pip install 'FILE.whl[{extra}]'" in sentence, words
 
 

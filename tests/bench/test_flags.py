@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from portcullis_ml.bench.flags import FLAGS, of_run, raised
+from portcullis_ml.bench.flagged import of_run
+from portcullis_ml.bench.flags import FLAGS, raised
 
 
 def row(
     attack: str, defense: str, value: float, *, half: float = 0.02, role: str = "attack", seed: int = 0, **more: object
 ) -> dict:
-    estimate = {"value": value, "low": value - half, "high": value + half}
+    estimate = {"value": value, "low": value - half, "high": value + half, "n": 100}
     cell = {"seed": seed, "budget": more.pop("budget", 100)}
     base = {"role": role, "attack": attack, "defense": defense, "outcome": "done", "cell": cell, "flags": []}
     return base | {"measures": {"agreement": estimate}} | more
@@ -84,9 +85,11 @@ def test_own_labels_that_fall_short_are_no_flag():
 
 
 def test_seeds_are_counted_and_averaged():
-    rows = [row("a", "none", v, seed=s) for s, v in enumerate((0.10, 0.90, 0.80))]
+    rows = [row("a", "none", v, seed=s) for s, v in enumerate((0.85, 0.90, 0.80))]
     flags = of_run([*rows, CONTROL])
     assert [(f["id"], f["detail"]) for f in flags] == [("few_seeds", "3 seeds")]
+    apart = [row("a", "none", v, seed=s) for s, v in enumerate((0.10, 0.90, 0.80))]  # the interval is over the seeds
+    assert ids(*apart, CONTROL) == {("attack_does_not_steal", "a | none")}
     five = [row("a", "none", 0.9, seed=s) for s in range(5)]
     assert of_run([*five, CONTROL]) == []
 
@@ -175,3 +178,18 @@ def test_a_stranger_who_is_even_or_was_tried_with_another_seed_is_no_flag() -> N
     sure = bits(b | True, "plain_stranger", seed=1, role="control")
     assert ("stranger_is_better", "audit") not in ids(bits(a, "a"), sure)
     assert ("stranger_is_better", "audit") in ids(bits(a, "a", seed=1), sure)
+
+
+def on_rows(attack: str, wrong: int, seed: int, role: str = "attack", budget: int = 100) -> dict:
+    """A copy that disagrees on the first `wrong` of 100 test rows."""
+    bits = np.packbits(np.arange(100) >= wrong).tobytes().hex()
+    return row(attack, "none", 1 - wrong / 100, role=role, seed=seed, budget=budget, notes={"right": bits})
+
+
+@pytest.mark.parametrize(("wrong", "flagged"), [(2, False), (10, True)])
+def test_own_labels_are_compared_on_the_same_rows_where_they_are_known(wrong: int, flagged: bool) -> None:
+    """The intervals of the two overlap; on the same rows the attack is ahead in every seed, or is the same."""
+    rows = [on_rows("a", wrong, seed) for seed in range(5)]
+    own = [on_rows("own_labels", 10, seed, role="control", budget=0) for seed in range(5)]
+    found = ids(*rows, *own, *(row("no_api", "none", 0.1, role="control", seed=s) for s in range(5)))
+    assert (("own_labels_as_good", "audit") in found) == flagged

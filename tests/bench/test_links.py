@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from html import unescape
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from tests.report.fakes import META, audit
 
 from portcullis_ml.bench.audit_cell import audit_cell
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.grid import Plan
-from portcullis_ml.bench.links import link_named
+from portcullis_ml.bench.links import directly, link_named, links_named
 from portcullis_ml.bench.named import attack_named, by_name, guard_named, mark_named, privacy_named
 from portcullis_ml.core.attack import Needs
 from portcullis_ml.core.errors import NotApplicable, ParameterError
@@ -20,7 +22,7 @@ from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import describe
 from portcullis_ml.models.sklearn import SklearnLearner
 from portcullis_ml.report import render
-from portcullis_ml.report.aftermath import sentences
+from portcullis_ml.report.aftermath import sentences, then_of, used
 from portcullis_ml.report.results import read
 
 from .experiments import cell_for, spec, workspace
@@ -51,6 +53,12 @@ def here(tmp_path):
     return spec(tmp_path, train_x=x, train_y=rng.integers(3, size=200), test_y=rng.integers(3, size=120))
 
 
+@pytest.fixture
+def unknown(tmp_path):
+    """The victim's training rows have no classes here, and nor does the thief's pool."""
+    return spec(tmp_path, test_y=np.random.default_rng(3).integers(3, size=120))
+
+
 def run(here, tmp_path, cell: Cell):
     return audit_cell(cell, workspace(tmp_path / cell.id), spec=here)
 
@@ -61,7 +69,7 @@ def test_a_chain_is_one_cell_with_one_bill(here, tmp_path):
     assert [(x["name"], x["kind"], x["outcome"]) for x in record.then] == [
         ("knockoff", "extraction", "done"),
         ("loss_threshold", "privacy", "done"),
-        ("evasion", "?", "not applicable"),  # the second copy cannot be differentiated
+        ("evasion (targeted)", "evasion", "done"),  # the second copy has no gradients; a network learns it
     ]
     assert record.queries <= 60
     assert 0.3 < record.then[1]["measures"]["auc"].value < 0.7
@@ -141,23 +149,67 @@ def test_a_marked_victims_copy_is_examined(here, tmp_path, word):
     assert honest.measures["labels_changed"].value > 0  # beside the plain victim, where the marked one was trained anew
 
 
-def test_a_scheme_without_its_innocent_models_is_inconclusive_in_records_and_report(here, tmp_path):
-    """The thief's pool has no labels here, so that no innocent model can be trained."""
+def test_a_scheme_without_its_innocent_models_is_inconclusive_in_records_and_report(unknown, tmp_path):
+    """Neither the victim's rows nor the thief's have classes, so that no innocent model can be trained."""
     names = {"attack": "knockoff", "defense": "known_errors"}
     mark = mark_named("known_errors")
-    cell = cell_for(here, attack_named("knockoff"), budget=100, learner=TREE, mark=mark, names=names)
-    record = run(here, tmp_path, cell)
+    cell = cell_for(unknown, attack_named("knockoff"), budget=100, learner=TREE, mark=mark, names=names)
+    record = run(unknown, tmp_path, cell)
     on_copy, on_victim = record.then
     assert on_victim["measures"]["matches"].value == 1
+    assert on_copy["notes"]["innocents_learnt"] == ""
     assert {link["notes"]["verdict"] for link in (on_copy, on_victim)} == {"inconclusive"}
     assert "needs 20 innocent models to compare with, and 0 were given" in on_copy["notes"]["lacking"]
     lines = sentences(read([json.loads(json.dumps(record.to_json()))]))
     assert any("p-value 1 (inconclusive)" in line for line in lines)
 
 
-def test_marks_of_dawn_are_in_a_copy_and_say_nothing_without_innocent_models(here, tmp_path):
+@pytest.mark.parametrize("rows", ["owner", "pool"])
+def test_innocent_models_learn_the_owners_rows_where_they_are_known(tmp_path, rows):
+    """Then the verdict of a mark that is read off the model does not assume that nobody else has them."""
+    rng = np.random.default_rng(3)
+    x, y = rng.uniform(size=(200, 4)), rng.integers(3, size=200)
+    known = {"train_x": x, "train_y": y} if rows == "owner" else {"pool_x": x, "pool_y": y}
+    here = spec(tmp_path, test_y=rng.integers(3, size=120), **known)
+    mark, names = mark_named("known_errors"), {"attack": "knockoff", "defense": "known_errors"}
+    record = run(here, tmp_path, cell_for(here, attack_named("knockoff"), learner=TREE, mark=mark, names=names))
+    on_copy, on_victim = record.then
+    assert on_copy["measures"]["false_claims"].n == 20
+    assert {link["notes"]["innocents_learnt"] for link in (on_copy, on_victim)} == {rows}
+    said = " ".join(on_copy["notes"]["assumed"])
+    assert ("20 of 20 innocent models learnt the owner's training rows" in said) == (rows == "owner")
+    assert ("no innocent model is known to have learnt them" in said) == (rows == "pool")
+    page = unescape(render([*audit(), json.loads(json.dumps(record.to_json()))], META))
+    assert ("learnt the owner's own rows with other seeds" in page) == (rows == "owner")
+    assert ("a model that honestly learnt the owner's rows" in page) == (rows == "pool")
+
+
+@pytest.mark.parametrize(
+    ("word", "convicts"),
+    [("known_errors", True), ("conferrable(n=30, copies=2, epochs=10)", True), ("dataset_inference(rows=40)", False)],
+)
+def test_a_scheme_that_marks_nothing_says_what_it_proves_of_copy_and_victim(tmp_path, word, convicts):
+    """The victim was never trained on rows of these classes, which are drawn: so its rows tell nothing of it."""
+    rng = np.random.default_rng(3)
+    drawn = {f"{name}_y": rng.integers(3, size=n) for name, n in (("train", 200), ("test", 120), ("pool", 150))}
+    here, scheme = spec(tmp_path, train_x=rng.uniform(size=(200, 4)), **drawn), word.partition("(")[0]
+    names = {"attack": "knockoff", "defense": word}
+    cell = cell_for(here, attack_named("knockoff"), budget=100, learner=TREE, mark=mark_named(word), names=names)
+    record = run(here, tmp_path, cell)
+    on_copy, on_victim = record.then
+    assert (on_copy["name"], on_victim["name"]) == (scheme, f"{scheme} on the victim itself")
+    assert {link["measures"]["false_claims"].n for link in record.then} == {20}
+    assert (on_victim["notes"]["verdict"] == "derived") == convicts
+    said = sentences(read([json.loads(json.dumps(record.to_json()))]))
+    itself = (
+        "of the model itself, taken as it is, after about" if convicts else "not shown to prove even the model itself"
+    )
+    assert any(line.startswith("If it is stolen anyway: ") and itself in line for line in said)
+
+
+def test_marks_of_dawn_are_in_a_copy_and_say_nothing_without_innocent_models(unknown, tmp_path):
     mark = mark_named("dawn(rate=0.2, planes=24)")
-    record = run(here, tmp_path, cell_for(here, attack_named("knockoff"), budget=150, learner=TREE, mark=mark))
+    record = run(unknown, tmp_path, cell_for(unknown, attack_named("knockoff"), budget=150, learner=TREE, mark=mark))
     (on_copy,) = record.then
     assert on_copy["measures"]["matches"].n > 10
     assert on_copy["measures"]["matches"].value > 0.8
@@ -200,7 +252,9 @@ def test_the_report_shows_what_came_of_it(here, tmp_path):
         assert words in page
     lines = sentences(audit)
     assert any(line.startswith("Privacy: loss_threshold, no defense: area under the curve ") for line in lines)
-    assert any("then representers: does not apply. representers reads kernel models" in line for line in lines)
+    rows, said = used(audit)
+    assert [row[2:4] for row in rows] == [["loss_threshold", rows[0][3]], ["representers", "n/a"]]
+    assert any(line.startswith("representers reads kernel models") for line in said)
     assert any(line.startswith("Copy of knockoff, served toy, then") and "p-value" in line for line in lines)
 
 
@@ -247,6 +301,47 @@ def test_a_chain_may_name_risks_and_carries_examples_both_ways(here, tmp_path):
     cell = cell_for(here, attack_named("equation_solving"), budget=60, then=tuple(link_named(w) for w in words))
     record = run(here, tmp_path, cell)
     assert [(x["name"], x["outcome"]) for x in record.then] == [
-        ("loss_threshold", "done"), ("mi_face", "done"), ("evasion", "done"), ("evasion", "done")
+        ("loss_threshold", "done"), ("mi_face", "done"),
+        ("evasion (targeted)", "done"), ("evasion (untargeted)", "done"),
     ]  # fmt: skip
     assert [x["notes"]["goal"] for x in record.then[2:]] == ["targeted", "untargeted"]
+
+
+def test_evasion_names_both_goals_and_every_link_is_tried_on_the_api_too(tmp_path):
+    from portcullis_ml.bench.run_audit import AuditOptions
+
+    words = ("membership", "evasion", "knockoff")
+    options = AuditOptions(spec=spec(tmp_path), then=words, privacy=("gap",))
+    units = options.named_units
+    goals = [link.get("goal") for link in units["then"]]
+    assert goals == [None, "targeted", "untargeted", None]
+    assert list(units["privacy"]) == ["loss_threshold", "evasion (targeted)", "evasion (untargeted)", "gap"]
+
+
+def test_evasion_on_the_api_meets_the_guard_and_pays(here, tmp_path):
+    (link,) = (x for x in links_named("evasion") if x["goal"] == "untargeted")
+    cell = cell_for(here, link, role="privacy", budget=40, defense=guard_named("quota(rows=25)").stages)
+    record = run(here, tmp_path, cell)
+    assert record.measures["fooled"].n > 0
+    assert record.queries == 25
+    assert record.stopped not in ("done", "budget")
+
+
+def test_a_link_stands_beside_the_same_attack_on_the_api(here, tmp_path):
+    words = ("loss_threshold", "evasion(goal=untargeted, steps=2)")
+    links = tuple(link_named(w) for w in words)
+    names = {"attack": "equation_solving", "defense": "none"}
+    cells = [cell_for(here, attack_named("equation_solving"), budget=60, then=links, names=names)]
+    for name, link in directly(links).items():
+        own = {"attack": name, "defense": "none"}
+        cells.append(cell_for(here, link, role="privacy", budget=60, names=own))
+    audit = read([json.loads(json.dumps(run(here, tmp_path, cell).to_json())) for cell in cells])
+    pair = audit.pairs["equation_solving", "none"]
+    on_api = [link["on_api"] for link in then_of(pair, audit)]
+    assert [set(found["measures"]) & {"auc", "fooled"} for found in on_api] == [{"auc"}, {"fooled"}]
+    assert all(found["queries"] <= 60 for found in on_api)
+    rows, said = used(audit)
+    assert [row[:3] for row in rows] == [["equation_solving", "none", name] for name in directly(links)]
+    assert all("%" in row[3] and "%" in row[4] for row in rows)
+    assert said[-1] == "evasion (untargeted): examples that fool the victim"
+    assert not any(line.startswith("Privacy: evasion") for line in sentences(audit))

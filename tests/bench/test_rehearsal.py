@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.bench.named import guard_named
-from portcullis_ml.bench.rehearsal import Rehearsal
+from portcullis_ml.bench.rehearsal import Rehearsal, _Nearest
 from portcullis_ml.bench.target import guard_of, knowledge_of
 from portcullis_ml.core.types import Answer, Interface, Request, Rows
 from portcullis_ml.models.artifacts import write_artifact
@@ -87,3 +87,10 @@ def test_only_who_is_told_may_rehearse(here) -> None:
     known = knowledge_of(cell, here.load())
     assert known.rehearse is None
     assert known.train is None
+
+
+def test_a_stand_in_answers_its_own_rows_and_others_as_the_nearest_of_them():
+    scores = VICTIM.scores(X[:60])
+    asked = np.concatenate([X[10:20], X[60:80], X[:3]])
+    plain = scores[np.linalg.norm(asked[:, None] - X[None, :60], axis=2).argmin(axis=1)]
+    np.testing.assert_array_equal(_Nearest(X[:60], scores).scores(asked), plain)

@@ -47,7 +47,8 @@ SMALL = {"network": "gru", "units": 16, "window": 16}
             "memorization", memorization,
             {
                 "secrets": {"8": 2}, "words": 3, "notices": 3, "dashes": 2, "run": 5,
-                "network": {n: {**SMALL, "epochs": 1} for n in ("victim", "small", "medium")},
+                "network": {"toy": {n: {**SMALL, "epochs": 1} for n in ("victim", "small", "medium")}},
+                "less": {"toy": {"samples": 15}},
                 "attack": {"unit": "memorization", "samples": 20, "length": 20, "prompt": 5},
             },
             {**dict.fromkeys(("perplexity", "small", "medium", "zlib", "lowercase", "window"), "|"), "8": "| 4 |"},

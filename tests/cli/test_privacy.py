@@ -92,6 +92,21 @@ def test_a_second_run_trains_and_runs_nothing():
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+def test_shadow_models_that_were_kept_serve_the_same_rows_and_are_refused_for_others():
+    first = json.loads(call("--attacks", "lira", "--json").stdout)["results"][0]
+    (kept,) = Path("portcullis-privacy").glob("shadows-*")
+    words = ("--attacks", f'lira(shadows="{kept}")', "--json", "--out", "again")
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    same = json.loads(result.stdout)["results"][0]
+    assert same["signal_values"] == first["signal_values"]
+    assert not list(Path("again").glob("shadows-*"))
+    others = {"members": rows("in2", 0, 200), "others": rows("out2", 400, 600)}
+    (refused,) = json.loads(call(*words, **others).stdout)["results"]
+    assert refused["outcome"] == "failed"
+    assert "were trained with other rows than are audited, so they say nothing here." in refused["reason"]
+
+
 @pytest.mark.parametrize(("limit", "code"), [(0.2, 3), (1.0, 0)])
 def test_fail_over_looks_at_the_worst_attack_on_the_api(limit, code):
     result = call("--attacks", "rmia,gap", "--fail-over", limit)
@@ -140,6 +155,7 @@ def test_members_chosen_by_class_and_another_source_are_flagged():
         ({}, ["--on", "nothing.safetensors"], "nothing.safetensors"),
         ({"victim": "toy_forest:straight"}, [], "a regression has none"),
         ({"members": ("in", 0, 300, {"x": X[:300, :32]})}, [], "the inputs of the non-members, (64,); they have (32,)"),
+        ({"members": ("in", 0, 300, {"y": np.r_[Y[:299], 10]})}, [], "the victim does not know the class '10'"),
     ],
 )
 def test_bad_input_is_one_sentence(files, options, sentence):
@@ -165,6 +181,32 @@ def test_files_without_a_victim_and_a_victim_without_files_are_refused():
     runner = CliRunner()
     assert "got none. Add --victim." in runner.invoke(app, ["privacy", "--members", "a.npz"]).stderr
     assert "needs --members FILE" in runner.invoke(app, ["privacy", "--victim", "toy_forest:forest"]).stderr
+
+
+def test_a_model_without_gradients_is_not_inverted_by_them():
+    result = call("--attacks", "mi_face(by=gradients)")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "needs a model that can be differentiated; there is none. by=differences asks the API." in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (("job", "work"), "; the table has none. Did you mean"),
+        (("yes", "perhaps"), "does not know the class 'perhaps'; it knows no, yes."),
+        (("cook", "king"), "has never seen 'king' in column 'job'"),
+    ],
+)
+@pytest.mark.parametrize("which", ["members", "others"])
+def test_members_of_another_schema_are_refused(which, changed, sentence):
+    files = {"members": people("in", 0, 200), "others": people("out", 200, 400)}
+    path = Path(files[which])
+    path.write_text(path.read_text().replace(*changed))
+    result = call("--target", "rich", "--attacks", "gap", victim="toy_forest:pipeline", **files)
+    assert result.exit_code == 2, result.output
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_a_hidden_column_is_guessed_beside_imputation():
@@ -210,7 +252,7 @@ def pipeline():
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    table = pandas.read_csv(people("in", 0, 200))
+    table = pandas.read_csv(people("fitted", 0, 200))
     encode = make_column_transformer((OneHotEncoder(), ["job", "town"]), remainder="passthrough")
     return make_pipeline(encode, RandomForestClassifier(20, random_state=0)).fit(
         table[["age", "job", "town"]], table["rich"]

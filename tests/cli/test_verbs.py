@@ -287,6 +287,17 @@ def protocol(run):
     return f"{run.out} {run.data} {run.quick} {run.jobs} {run.device}"
 
 
+def test_a_mistake_of_our_own_is_no_verdict_and_shows_its_lines(monkeypatch):
+    def broken(run):
+        raise ZeroDivisionError("nobody foresaw this")
+
+    monkeypatch.setattr("cli.test_verbs.protocol", broken)
+    result = call("bench", "run", "cli.test_verbs:protocol", "--out", "there")
+    assert result.exit_code == 70
+    assert "nobody foresaw this" in result.stderr
+    assert "a mistake of Portcullis' own" in result.stderr
+
+
 def test_time_left_in_words():
     assert left(None) == "time left: not known yet"
     assert [left(s) for s in (0.2, 45, 600, 10_000)] == [

@@ -218,6 +218,14 @@ def test_a_rotation_that_cannot_be_made_leaves_the_old_log_as_it_was(files) -> N
     assert Path("mark/log.jsonl").read_text() == before
 
 
+def test_minting_says_the_next_command_with_the_options_that_it_was_given(files) -> None:
+    said = call("watermark", "mint", "backdoor(n=20)", *VICTIM, "--out", "mark").stdout
+    assert f"Next, embed it in your model: portcullis watermark embed mark {' '.join(VICTIM)}" in said
+    assert "--victim, --train" in call("watermark", "embed", "mark").stderr  # the digits are not what it is for
+    said = call("watermark", "mint", "known_errors", *VICTIM, "--out", "errors").stdout
+    assert "Next, have the commitment dated: portcullis watermark commit errors\n" in said
+
+
 def test_rows_for_a_training_of_ones_own_are_a_secret(files) -> None:
     answer("watermark", "mint", "backdoor(n=60)", *VICTIM, "--out", "mark")
     found = answer("watermark", "embed", "mark", *VICTIM, "--rows", "rows.npz")

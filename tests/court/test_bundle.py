@@ -152,6 +152,11 @@ def test_what_is_no_zip_is_refused_in_one_sentence(tmp_path: Path, content: byte
         Bundle.read(path)
 
 
+def test_the_folder_of_a_mark_is_no_bundle(case: Case) -> None:
+    with pytest.raises(InputError, match=r"is a folder\. `portcullis watermark bundle` makes one of a mark"):
+        Bundle.read(case.mark.path)
+
+
 def test_a_zip_of_other_files_is_refused(case: Case, tmp_path: Path) -> None:
     case.bundled()
     path = tmp_path / "0.zip"

@@ -115,6 +115,16 @@ def test_a_suspect_with_its_classes_in_another_order_is_convicted_once_they_are_
     assert tried(bundle, turned, order=order_of(CLASSES, names)).word == "derived"
 
 
+def test_classes_without_names_go_by_their_numbers_and_all_must_be_named(case: Case) -> None:
+    bundle, turned = case.bundled(20), Turned(case.model)
+    order = order_of(None, [str(i) for i in Turned.order])
+    assert tried(bundle, turned, order=order).word == "derived"
+    with pytest.raises(NotApplicable, match="differ in 4, 5"):
+        order_of(None, ("0", "1", "2", "3", "5"))
+    with pytest.raises(NotApplicable, match="2 classes of the suspect were named, and it answers with more"):
+        tried(bundle, turned, order=order_of(None, ("1", "0")))
+
+
 def test_a_claim_without_a_token_is_unanchored(case: Case) -> None:
     anchor, why = dated(case.bundled(), [], DAY)
     assert anchor is None

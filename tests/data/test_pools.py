@@ -26,6 +26,7 @@ from portcullis_ml.data.takes import NOTHING_KNOWN
 from portcullis_ml.extraction.active_thief import ActiveThief
 from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.knockoff import Knockoff
+from portcullis_ml.extraction.swift_thief import SwiftThief
 from portcullis_ml.models.sklearn import SklearnLearner
 
 SHAPE = (4, 6, 3)
@@ -191,6 +192,7 @@ class Bright:
         Copycat(batch=8),
         ActiveThief(rounds=2),
         ActiveThief(strategy="dfal_k_centre", rounds=2),
+        SwiftThief(rounds=2, contrast=1, unasked=10),
     ],
 )
 @pytest.mark.parametrize("groups", [None, "single"])

@@ -163,6 +163,7 @@ def test_a_filter_that_knows_one_side(tmp_path: Path) -> None:
     ("word", "words"),
     [
         ("noise(eps=-1)", r"LogitNoise\.eps must be a number of at least 0; got -1"),
+        ("label_preserving_noise(ball=l3)", r"LabelPreservingNoise\.ball must be 'l1' or 'l2'; got 'l3'"),
         ("private_answers(eps=0)", r"PrivateAnswers\.eps must be a number above 0; got 0"),
         ("random_vertex(eps=2.5)", r"RandomVertex\.eps must be a number in \[0, 2\]; got 2\.5"),
         ("reverse_sigmoid(beta=1.5)", r"ReverseSigmoid\.beta must be a number in \[0, 1\]; got 1\.5"),

@@ -123,11 +123,19 @@ class TestPredictionPoisoning:
         assert z is not None
         assert ((z - Y).argmax(axis=1) == Y.argmin(axis=1)).all()
 
-    def test_a_surrogate_that_answers_as_the_model_does_is_refused(self) -> None:
-        defense = PredictionPoisoning(surrogate=toy_surrogate()).bind(API)
+    @pytest.mark.parametrize("objective", ["mad", "argmax"])
+    def test_where_the_surrogate_answers_as_the_model_does_it_knows_nothing(self, objective: str) -> None:
+        """By chance both may be sure of one class: such a row is poisoned too, and its neighbours as without it."""
+        defense = PredictionPoisoning(surrogate=toy_surrogate(), objective=objective, eps=0.5).bind(API)
         assert defense._model is not None
-        with pytest.raises(InputError, match="no direction to turn away from"):
-            defense.poisoned(X[:3], defense._model.scores(X[:3]), noise())
+        y = Y[:3].copy()
+        y[1] = defense._model.scores(X[1:2])[0]
+        z = defense.poisoned(X[:3], y, noise())
+        assert np.abs(z - y).sum(axis=1) == pytest.approx(0.5)
+        assert np.allclose(z[[0, 2]], defense.poisoned(X[[0, 2]], y[[0, 2]], noise()))
+        uniform = np.full((1, 5), 0.2)
+        towards = (best_vertices if objective == "mad" else best_sets)(y[1:2], uniform)
+        assert ((z[1] - y[1]) @ (towards[0] - y[1])) > 0
 
     def test_a_surrogate_of_another_shape_is_refused(self, tmp_path: Any) -> None:
         with pytest.raises(InputError, match=r"must take rows of \(6,\) and know 5 classes; this one takes \(4,\)"):
@@ -196,6 +204,20 @@ class TestNoise:
         assert np.abs(logits - before).max() < 0.7 + np.abs(np.log(z.sum(axis=1))).max() + 0.8
         assert not np.allclose(z, Y)
 
+    def test_kept_labels_shrink_the_noise_of_those_rows_alone_that_would_change(self) -> None:
+        free, kept = shown("noise", eps=6.0), shown("label_preserving_noise", eps=6.0)
+        assert free.scores is not None
+        assert kept.scores is not None
+        changes = free.scores.argmax(axis=1) != Y.argmax(axis=1)
+        assert 20 < changes.sum() < 280
+        assert (kept.labels == Y.argmax(axis=1)).all()
+        assert (kept.scores.argmax(axis=1) == Y.argmax(axis=1)).all()  # for whoever reads scores alone
+        assert (-np.diff(np.sort(kept.scores, axis=1)[:, -2:]) < 0).all()  # no tie
+        whole = (kept.scores == free.scores).all(axis=1)
+        assert whole.sum() > 20
+        assert not whole[changes].any()
+        assert np.abs(kept.scores - Y).max(axis=1).min() > 0
+
     def test_the_projection_is_the_nearest_point_of_the_ball(self) -> None:
         v = np.random.default_rng(0).normal(size=(50, 6))
         found = onto_l1(v, 1.0)
@@ -208,7 +230,7 @@ class TestNoise:
         small = v / 100
         np.testing.assert_array_equal(onto_l1(small, 1.0), small)
 
-    @pytest.mark.parametrize("word", ["noise", "random_vertex", "private_answers"])
+    @pytest.mark.parametrize("word", ["noise", "label_preserving_noise", "random_vertex", "private_answers"])
     def test_it_is_keyed_by_the_question(self, word: str) -> None:
         defense = CATALOG.load(word)()
         one, two, other = (

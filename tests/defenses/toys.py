@@ -175,6 +175,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "out_of_domain-mahalanobis": {"score": "mahalanobis", "filter": toy_scores("mahalanobis"), "then": "fixed"},
     "out_of_domain-msp": {"score": "msp", "threshold": 0.4},
     "out_of_domain-odin": {"score": "odin", "filter": toy_scores("odin")},
+    "label_preserving_noise-l1": {"eps": 6.0, "ball": "l1"},
     "noise-l1": {"eps": 2.0, "ball": "l1"},
     "prediction_poisoning-argmax": {"surrogate": toy_surrogate(), "objective": "argmax", "eps": 1.5},
     "prediction_poisoning-kl": {"surrogate": toy_surrogate(), "ball": "kl"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.core.attack import Knowledge
-from portcullis_ml.core.errors import ParameterError
+from portcullis_ml.core.errors import NotApplicable, ParameterError
 from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Answer, Array, Interface, Reveals
@@ -87,7 +87,53 @@ def test_balance_is_free() -> None:
     assert len(result.notes["fits"][0][0]) > 80
 
 
-@pytest.mark.parametrize("settings", [{"balance": "both"}, {"cap": 0}, {"batch": 0}])
+class Continuing(ToyLearner):
+    """One that says that it can go on from a copy."""
+
+    def online(self) -> Continuing:
+        return self
+
+
+def finetuned(learner: Any, budget: int = 80, seeds: int = 25, **settings: Any) -> Extraction:
+    knowledge = Knowledge(pool=inputs(80, 0), seeds=inputs(seeds, 5), learner=learner)
+    attack = Copycat(finetune=True, **settings)
+    return attack(LocalOracle(VICTIM, LABELS, budget=budget), knowledge, rng=np.random.default_rng(0))
+
+
+def test_finetuning_goes_on_with_rows_of_the_domain_alone() -> None:
+    learner = Continuing()
+    found = finetuned(learner)
+    own = {row.tobytes() for row in inputs(25, 5)}
+    (first, _, start), (second, _, after) = learner.fits
+    assert found.queries == len(first) + len(second) == 80
+    assert {row.tobytes() for row in second} == own
+    assert own.isdisjoint({row.tobytes() for row in first})
+    assert start is None
+    assert after is found.history[0][1]
+    assert found.notes["domain_rows"] == 25
+    assert found.notes["repeated_rows"] == 0
+
+
+def test_rows_of_the_domain_take_half_of_the_budget_at_most() -> None:
+    assert finetuned(Continuing(), budget=30).notes["domain_rows"] == 15
+
+
+def test_a_learner_that_starts_anew_learns_both_at_once() -> None:
+    learner = ToyLearner()
+    found = finetuned(learner, balance="oversample")
+    assert len(learner.fits) == 1
+    assert "at once" in found.notes["finetuned"]
+
+
+def test_finetuning_without_rows_of_the_domain_asks_nothing() -> None:
+    oracle = LocalOracle(VICTIM, LABELS, budget=80)
+    knowledge = Knowledge(pool=inputs(80, 0), learner=ToyLearner())
+    with pytest.raises(NotApplicable, match="needs seed inputs from the domain"):
+        Copycat(finetune=True)(oracle, knowledge, rng=np.random.default_rng(0))
+    assert oracle.queries == 0
+
+
+@pytest.mark.parametrize("settings", [{"balance": "both"}, {"cap": 0}, {"batch": 0}, {"finetune": 1}])
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=rf"Copycat\.{next(iter(settings))} must be"):
         Copycat(**settings)

@@ -87,7 +87,7 @@ def test_noise_that_cannot_be_undone_is_left_alone() -> None:
 
 
 def test_behind_rounding_there_is_nothing_to_undo() -> None:
-    with pytest.raises(NotApplicable, match="needs to know of a guard with noise or "):
+    with pytest.raises(NotApplicable, match="needs to know of a guard with label_preserving_noise or noise or "):
         theft("rounding(decimals=3)")
 
 

@@ -27,6 +27,7 @@ from portcullis_ml.extraction.active_thief import ActiveThief
 from portcullis_ml.extraction.averaging import Averaging
 from portcullis_ml.extraction.copycat import Copycat
 from portcullis_ml.extraction.d_dae import DDae
+from portcullis_ml.extraction.dfme import Dfme
 from portcullis_ml.extraction.equation_solving import EquationSolving
 from portcullis_ml.extraction.feature_extraction import FeatureExtraction
 from portcullis_ml.extraction.functional_equivalence import FunctionalEquivalence
@@ -37,7 +38,9 @@ from portcullis_ml.extraction.kernel import Kernel
 from portcullis_ml.extraction.knockoff import Knockoff
 from portcullis_ml.extraction.least_likely import LeastLikely
 from portcullis_ml.extraction.lowd_meek import LowdMeek
+from portcullis_ml.extraction.maze import Maze
 from portcullis_ml.extraction.retraining import Retraining
+from portcullis_ml.extraction.swift_thief import SwiftThief
 from portcullis_ml.extraction.tree_ensembles import TreeEnsembles
 from portcullis_ml.extraction.tree_paths import TreePaths
 from portcullis_ml.models.artifacts import write_artifact
@@ -47,6 +50,7 @@ from portcullis_ml.models.kernel import KernelRegression
 from portcullis_ml.models.ovr import OneVsRest
 from portcullis_ml.models.relu import ReluNetwork
 from portcullis_ml.models.sklearn import SklearnModel
+from portcullis_ml.models.torch import TorchLearner
 from portcullis_ml.models.tree import TreeModel, grow_tree
 
 
@@ -319,6 +323,12 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
         defense="reverse_sigmoid",
     ),
+    "dfme": lambda: Setup(attack=Dfme(network="mlp", batch=8, latent=8, maps=8, lr=0.3, lr_generator=1e-2), budget=900),
+    "dfme-table": lambda: Setup(
+        attack=Dfme(network="mlp", batch=8, latent=8, maps=8, lr=0.3, lr_generator=1e-2),
+        budget=900,
+        victim=toy_victim((6,)),
+    ),
     "in_distribution": lambda: Setup(
         attack=InDistribution(first=20, batch=20),
         budget=90,
@@ -347,6 +357,16 @@ SETUPS: dict[str, Callable[[], Setup]] = {
         attack=Copycat(balance="oversample", cap=40, batch=16),
         budget=90,
         knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
+    "swift_thief": lambda: Setup(
+        attack=SwiftThief(rounds=4, contrast=1, projector=16),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=ToyLearner()),
+    ),
+    "swift_thief-network": lambda: Setup(
+        attack=SwiftThief(rounds=3, contrast=1, projector=16, validation=0.2),
+        budget=90,
+        knowledge=Knowledge(pool=inputs(120, 1), learner=TorchLearner(network="mlp", epochs=40)),
     ),
     "equation_solving": lambda: Setup(attack=EquationSolving(), budget=12, least=7, blocked_after=5),
     "equation_solving-binary": lambda: Setup(
@@ -421,6 +441,7 @@ SETUPS: dict[str, Callable[[], Setup]] = {
     "lowd_meek-quadratic": lambda: Setup(
         attack=LowdMeek(kernel="quadratic"), budget=500, victim=toy_victim((3,), 2), least=108
     ),
+    "maze": lambda: Setup(attack=Maze(network="mlp", batch=16, directions=4, latent=8, maps=8), budget=900),
     "retraining": lambda: Setup(attack=Retraining(), budget=100),
     "retraining-line_search": lambda: Setup(attack=Retraining(strategy="line_search", surrogate="tree"), budget=200),
     "retraining-uniform": lambda: Setup(attack=Retraining(strategy="uniform", surrogate="svm"), budget=90),

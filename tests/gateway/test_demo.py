@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from portcullis_ml.cli import demo as verb
 from portcullis_ml.cli.app import app
-from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.gateway.demo import Theft, behind_gate, behind_policy, digits_model, write_demo
-from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.modelserver import ModelServer, main
 from portcullis_ml.gateway.policy.policy import read_policy
 
 
@@ -37,6 +37,11 @@ def test_without_a_gate_the_thief_meets_the_same_guard_in_this_process(monkeypat
     assert "stopped after 400 answers (its quota of rows is used up)" in first
     kept = round(100 * (free - held) / (free - own))
     assert abs(int(re.search(r"the guard kept (\d+)% of", second)[1]) - kept) <= 1  # type: ignore[index]
+
+
+def test_the_plain_server_takes_the_port_that_it_is_told(tmp_path: Path) -> None:
+    with running(ModelServer(*digits_model())) as url, pytest.raises(PortcullisError, match="Choose another port"):
+        main("portcullis_ml.gateway.modelserver:digits", url.rpartition(":")[2])
 
 
 def test_a_gate_that_was_named_and_does_not_answer_is_an_error() -> None:

@@ -97,6 +97,16 @@ def test_a_kill_loses_no_mark_and_each_client_gets_a_key(tmp_path: Path) -> None
     assert json.loads((tmp_path / "mark" / "commitment.json").read_text())["scheme"]["unit"] == "dawn"
 
 
+def test_a_gate_that_nobody_has_asked_has_no_marks_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        path.write_text(policy_text(MODEL, upstream, tmp_path, DAWN))
+        with process(path):
+            pass
+    told = CliRunner().invoke(app, ["watermark", "list", "--policy", str(path)])
+    assert told.stdout == "Nobody has asked this gate yet.\n"
+
+
 @pytest.mark.parametrize("words", [(), ("--client", "carol"), ("--policy", "p.toml")])
 def test_a_key_of_marks_needs_a_gate_and_a_client(words: tuple[str, ...], tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["watermark", "mint", "dawn", *words, "--out", str(tmp_path / "mark")])

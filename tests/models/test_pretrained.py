@@ -324,3 +324,20 @@ def test_the_weights_in_the_wheel_are_those_of_imagenet_and_fit_the_network() ->
     assert (round(mean[0] * 255), round(deviation[0] * 255)) == (127, 128)
     assert len(list(blocks_of(body))) == 18  # the stem, 16 blocks and the head
     assert body.eval()(torch.zeros(2, 3, 64, 64)).flatten(1).shape == (2, 1280)
+
+
+@pytest.mark.parametrize("train", ["frozen", "last", "all"])
+def test_its_features_can_be_trained_further_and_gone_on_from(train: str) -> None:
+    """What an attack trains between two copies is the head on a frozen backbone, else everything that learns."""
+    from portcullis_ml.models.contrastive import Contrast, Lessons, features
+
+    x, t = rows()
+    start = fit(x, t, train=train, last=1)
+    given = Lessons(x, x[:8], t[:8], t[:8].sum(axis=0).astype(np.int64))
+    training = Contrast(lambda z: z + 0.1 * torch.randn(z.shape), width=8, rate=0.06, epochs=2)
+    trained = training(start, given, epochs=2, rng=np.random.default_rng(1))
+    assert (trained.module[0] is start.module[0]) == (train == "frozen")
+    assert np.abs(features(trained, x) - features(start, x)).max() > 1e-4
+    before = start.scores(x)
+    fit(x, t, train=train, last=1, start=trained)
+    np.testing.assert_array_equal(start.scores(x), before)

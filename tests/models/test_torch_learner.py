@@ -213,6 +213,18 @@ def test_the_gradient_agrees_with_finite_differences():
             assert gradient[index] == pytest.approx((value(up, of) - value(down, of)) / 2e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("of", ["logits", "log_probs"])
+def test_scores_and_gradients_by_one_pass_are_those_by_two(of):
+    x, t = rows(30)
+    model = TorchLearner(network="digits_cnn", epochs=1).fit(x, t, rng=np.random.default_rng(0))
+    model.batch = 7
+    scores, gradient = model.scores_and_gradient(x, t, of=of)
+    np.testing.assert_array_equal(scores, model.scores(x))
+    np.testing.assert_array_equal(gradient, model.input_gradient(x, t, of=of))
+    scores, gradient = model.scores_and_gradient(x[:0], t[:0], of=of)
+    assert (scores.shape, gradient.shape) == ((0, 10), (0, 8, 8))
+
+
 def test_batches_equal_their_pieces_and_nothing_is_an_empty_answer():
     x, t = rows(30)
     model = TorchLearner(network="digits_cnn", epochs=1).fit(x, t, rng=np.random.default_rng(0))

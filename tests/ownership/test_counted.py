@@ -12,7 +12,7 @@ from scipy.stats import binom
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.ownership import Evidence
 from portcullis_ml.core.types import Answer
-from portcullis_ml.ownership._counted import Counted, at_least, at_most, chance_of, suffices
+from portcullis_ml.ownership._counted import Counted, at_least, at_most, chance_of, suffices, suffices_beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,28 @@ def test_a_null_above_what_a_copy_keeps_is_said_to_tell_nothing() -> None:
     scheme = NoTheory()
     found = scheme.weigh(evidence(85, 100, scheme=scheme), [evidence(80, 100, scheme=scheme)] * 20)
     assert found.verdict == "inconclusive"
-    assert "no number of answers tells" in found.lacking
+    assert "no number of such answers tells" in found.lacking
+
+
+def test_few_answers_bound_innocent_models_loosely_and_it_is_said_how_many_would_suffice() -> None:
+    """Two of four matched by an innocent model bound its share at 90%, which no number of answers would exceed."""
+    scheme = NoTheory()
+    found = scheme.weigh(evidence(2, 4, scheme=scheme), [evidence(2, 4, scheme=scheme)] * 20)
+    assert found.verdict == "inconclusive"
+    enough = suffices_beside(0.5, 0.8, scheme.level)
+    assert enough is not None
+    assert f"4 answers are too few for p < 0.001: {enough} would suffice for a copy that answers 80%" in found.lacking
+    assert "if innocent models go on matching 50% at most" in found.lacking
+    assert found.notes["answers_that_suffice"] == enough
+
+    def convicted(n: int) -> bool:
+        null = at_most(int(np.ceil(0.5 * n)), n)
+        return bool(chance_of(int(np.ceil(0.8 * n)), n, null) < scheme.level)
+
+    assert [convicted(enough - 1), convicted(enough)] == [False, True]
+    assert suffices_beside(0.8, 0.8, scheme.level) is None
+    all_match = scheme.weigh(evidence(2, 2, scheme=scheme), [evidence(2, 2, scheme=scheme)] * 20)
+    assert "an innocent model matches 100% of them, and at least 9 are needed to tell" in all_match.lacking
 
 
 def test_settings_are_checked() -> None:

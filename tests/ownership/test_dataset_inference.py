@@ -108,6 +108,34 @@ def test_who_was_honestly_trained_on_the_private_rows_is_accused_as_the_assumpti
     assert judged(Other()).verdict == "derived"
 
 
+def test_models_that_learnt_the_owners_rows_are_a_null_of_their_own() -> None:
+    """Who learnt the private rows honestly goes free, however many innocent models that did not are beside; the two
+    kinds are compared apart, and the greater p-value counts."""
+
+    class Other(Victim):
+        def __init__(self, seed: int) -> None:
+            self.rows, self.otherwise = PRIVATE, Honest(seed)
+
+    key = minted()
+
+    def evidence(model: Model) -> Evidence:
+        answer = LocalOracle(model, API, budget=10_000).query(key.x)
+        return SCHEME.counted(key.labels, answer, 5)
+
+    owners = [evidence(Other(500 + i)) for i in range(20)]
+    others = [evidence(model) for model in REFERENCE]
+    suspect, learnt = evidence(Other(78)), [True] * 20 + [False] * 20
+    found = SCHEME.weigh(suspect, owners + others, learnt)
+    alone = [SCHEME.weigh(suspect, owners, [True] * 20), SCHEME.weigh(suspect, others)]
+    assert [e.verdict == "derived" for e in alone] == [False, True]
+    assert found.p_value == alone[0].p_value > alone[1].p_value
+    assert (found.tried, found.accused) == (40, sum(e.accused for e in alone))
+    assert any("20 of 40 innocent models learnt the owner's training rows" in sentence for sentence in found.assumed)
+    assert not any("honestly trained on some of them is accused" in sentence for sentence in found.assumed)
+    few = SCHEME.weigh(suspect, owners[:19] + others, learnt[1:])
+    assert any("honestly trained on some of them is accused" in sentence for sentence in few.assumed)
+
+
 def test_without_twenty_innocent_models_it_is_inconclusive_even_for_the_victim_itself() -> None:
     found = judged(VICTIM, REFERENCE[:19])
     assert (found.verdict, found.p_value) == ("inconclusive", 1.0)
@@ -131,6 +159,17 @@ def test_too_few_rows_say_how_many_would_suffice() -> None:
         "With 10 rows in a group, not even a model that knows all private rows would be convicted; about"
         in found.lacking
     )
+
+
+def test_it_is_said_after_how_many_questions_such_a_suspect_is_convicted() -> None:
+    """The victim here is sure of every private row, so far fewer questions than the key has convict it."""
+    notes = judged(VICTIM).notes
+    about, most = notes["queries_to_convict"], notes["queries_to_convict_at_most"]
+    assert 0 < about <= most < 800
+    rows = -(-most // 8)  # four questions a row, as many public rows as private ones
+    assert judged(VICTIM, scheme=DatasetInference(rows=rows, steps=1)).verdict == "derived"
+    innocent = judged(Honest(5)).notes
+    assert innocent["queries_to_convict_at_most"] is None or innocent["queries_to_convict_at_most"] > 800
 
 
 def test_parts_of_a_key_are_judged_as_the_whole_is() -> None:

@@ -67,6 +67,27 @@ def test_a_null_by_chance_would_have_accused_the_innocent(innocent: list[Evidenc
     assert np.mean([binom.sf(e.matches - 1, e.n, 1 / 4) < 1e-3 for e in innocent]) > 0.2
 
 
+def test_models_that_learnt_the_owners_rows_raise_the_null_and_change_what_is_assumed() -> None:
+    """They share more mistakes with the victim than models that learnt others, so that the null of all is theirs."""
+    scheme = KnownErrors(n=300)
+    key, own = scheme.mint(bytes(32), API, VICTIM, (None, TEST)), rows(300, 100)
+    owners = tuple(LEARNER.fit(own.x, np.eye(4)[own.y], rng=np.random.default_rng(900 + i)) for i in range(21))
+
+    def found(suspect: Model, reference: tuple[Model, ...], learnt: list[bool]) -> Evidence:
+        rng, oracle = np.random.default_rng(0), LocalOracle(suspect, API, budget=len(key))
+        return scheme(key, oracle, reference, commitment=key.commit(), rng=rng, learnt=learnt)
+
+    weaker = found(owners[0], REFERENCE, [])
+    stricter = found(owners[0], owners[1:], [True] * 20)
+    both = found(owners[0], owners[1:] + REFERENCE, [True] * 20 + [False] * 20)
+    assert stricter.notes["null_chance"] > weaker.notes["null_chance"] + 0.1
+    assert both.p_value == stricter.p_value > 0.01
+    assert stricter.verdict != "derived"
+    unknown = "no innocent model is known to have learnt them"
+    assert [any(unknown in s for s in e.assumed) for e in (weaker, stricter, both)] == [True, False, False]
+    assert any("20 of 40 innocent models learnt the owner's training rows" in s for s in both.assumed)
+
+
 def test_without_twenty_innocent_models_it_is_inconclusive_even_for_the_victim_itself() -> None:
     found = judged(VICTIM, REFERENCE[:19])
     assert (found.matches, found.n, found.verdict) == (100, 100, "inconclusive")

@@ -113,3 +113,8 @@ def test_what_a_bundle_says_is_no_html() -> None:
     page = certificate(changed(suspect="<script>alert(1)</script>", nonce='"><img src=x>'))
     assert "<script" not in page
     assert "<img" not in page
+
+
+def test_the_release_stands_beside_the_date_that_it_was_held_against() -> None:
+    page = certificate(changed(released="2026-02-01T00:00:00+00:00"))
+    assert "committed to on or before 2026-01-01 00:00:00 UTC; suspect released on 2026-02-01 00:00:00 UTC" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from portcullis_ml.report.privacy_page import findings
+from portcullis_ml.report.privacy_page import _exposed, findings
 
 
 def record(attack: str, on: str = "api", **measures: tuple[float, float, float]) -> dict:
@@ -57,3 +57,19 @@ def test_nothing_found_is_said_so(measures):
     else:
         assert found.headline == "No attack could be measured on the API with 1,000 non-members."
         assert found.lead == "gap needs more."
+
+
+def exposed(*p_values: float) -> str:
+    found = record("gap", auc=AUC, tpr_at_1_percent=(0.0, 0.0, 0.01))
+    rows = [{"row": i, "suspicion": 1.0, "p_value": p} for i, p in enumerate(p_values)]
+    found["notes"] = {"exposed": rows, "named_at_1_percent": sum(p <= 0.01 for p in p_values)}
+    return str(_exposed(findings([found], META)))
+
+
+def test_rows_that_are_suspected_no_more_than_others_are_not_called_exposed():
+    assert exposed(0.97, 0.98) == "<p>Nobody stands out: gap suspects 97% of the non-members as much as any member.</p>"
+    page = exposed(0.001, 0.05, 0.5)
+    assert "member 0" in page
+    assert "member 1" in page
+    assert "member 2" not in page
+    assert "1 member has 1% or less" in page

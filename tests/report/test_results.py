@@ -10,7 +10,8 @@ from scipy import stats
 from tests.report.fakes import estimate, record
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import across, count, duration, percent, points
+from portcullis_ml.repetitions import across
+from portcullis_ml.report.numbers import count, duration, percent, points
 from portcullis_ml.report.results import NONE, read
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.report.fakes import audit, control, estimate, honest, record, without_copy
 
 from portcullis_ml.catalog import Catalog, resolve
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.types import Estimate
+from portcullis_ml.repetitions import paired
+from portcullis_ml.report.numbers import clearly_below
 from portcullis_ml.report.recommend import settings, toml
 from portcullis_ml.report.results import NONE, read
+from portcullis_ml.report.saved import Prices
 from portcullis_ml.report.verdict import Verdict, threat, verdict_of
 
 
@@ -89,10 +93,68 @@ def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     s = judged([*records, control("own_labels", 0.96)])
     assert s.kind == "no gain"
     assert whole(s).startswith(
-        "The API adds nothing measurable: whoever labels the same data by hand reaches 96% agreement [93, 99] "
-        "without a query. With 1,600 queries a stranger reaches 95% [93, 97], not clearly more. This shows no theft,"
+        "With 1,600 queries a stranger reaches 95% agreement with your model [93, 97]; labels written by hand would "
+        "give 96% [93, 99]. That the copy is better than the data alone is not shown,"
     )
     assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
+
+
+def on_rows(made: dict[str, Any], seed: int, right: Any, **notes: Any) -> dict[str, Any]:
+    """The record of one seed, with the test rows on which its copy agrees."""
+    value = float(np.mean(right))
+    e = {"value": value, "low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05), "n": len(right)}
+    bits = np.packbits(np.asarray(right, bool)).tobytes().hex()
+    cell = {**made["cell"], "seed": seed}
+    return made | {"cell": cell, "measures": {"agreement": e}, "notes": {"right": bits, **notes}}
+
+
+def ahead_by(rows: int, seeds: int = 3) -> list[dict[str, Any]]:
+    """A thief who agrees on `rows` of 400 test rows more than their labels by hand, and on no row less."""
+    rng = np.random.default_rng(0)
+    records = [control("no_api", 0.1)]
+    for seed in range(seeds):
+        own = np.ones(400, bool)
+        own[rng.permutation(400)[:40]] = False
+        thief = own.copy()
+        thief[np.flatnonzero(~own)[:rows]] = True
+        records += [on_rows(exact("knockoff", NONE, 0.9), seed, thief)]
+        records += [on_rows(control("own_labels", 0.9), seed, own, labelled=600)]
+    return records
+
+
+def test_a_theft_is_told_from_labels_by_hand_row_by_row_and_seed_by_seed() -> None:
+    """The intervals of the two copies overlap by far; on the same rows the thief is ahead for certain."""
+    audit = read(ahead_by(8))
+    strongest = audit.strongest
+    assert strongest is not None
+    assert audit.own is not None
+    assert not clearly_below(audit.own.measures["agreement"], strongest.copy)
+    assert audit.gain is not None
+    assert audit.gain.value == pytest.approx(0.02)
+    said = judged(ahead_by(8))
+    assert said.kind == "stolen"
+    assert "The queries save them 600 labels. Row by row their copy agrees 2.0 points more often" in whole(said)
+    assert judged(ahead_by(0)).kind == "no gain"
+
+
+def test_the_headline_says_what_the_queries_saved_and_at_what_price() -> None:
+    audit = read(ahead_by(0), prices=Prices(query=0.01, label=0.5))
+    said = verdict_of(audit)
+    assert "600 labels written by hand would give 90%" in said.headline
+    assert said.lead.startswith("The queries cost 16.00, and save 600 labels that would cost 300.00.")
+    assert "Row by row their copy agrees 0.0 points more often" in said.lead
+
+
+def test_a_paired_interval_is_that_of_rows_and_seeds() -> None:
+    """Beside the formula, written out; seeds that share their rows are not as many rows."""
+    d = np.random.default_rng(1).integers(-1, 2, (3, 50)).astype(float)
+    e = paired(d)
+    rows = 1.959964 * d.mean(axis=0).std(ddof=1) / 50**0.5
+    seeds = 4.302653 * d.mean(axis=1).std(ddof=1) / 3**0.5
+    assert e.value == pytest.approx(d.mean())
+    assert e.high - e.value == pytest.approx((rows**2 + seeds**2) ** 0.5, rel=1e-5)
+    same = paired(np.repeat(d[:1], 3, axis=0))
+    assert same.high - same.low == pytest.approx(paired(d[:1]).high - paired(d[:1]).low)
 
 
 @pytest.mark.parametrize(("own", "verdict"), [(0.90, "stolen"), (0.93, "no gain"), (1.0, "no gain")])

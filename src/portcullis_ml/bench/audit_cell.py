@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from portcullis_ml.bench.asked import asked_note
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.controls import most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.honest import honest_cell
+from portcullis_ml.bench.innocents import innocents_for
 from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
-from portcullis_ml.bench.links import court, follow
+from portcullis_ml.bench.links import court, follow, transfer
 from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.records import Record
 from portcullis_ml.bench.run import Workspace
@@ -34,15 +36,18 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Rows
+from portcullis_ml.core.types import Differentiable, Estimate, Interface, Labels, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
+from portcullis_ml.measures.square_attack import square_attack
 from portcullis_ml.measures.transferability import Transfer
+from portcullis_ml.models.units import InUnits, OracleInUnits, Units
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
 __all__ = ["audit_cell", "representers_note"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
+UNIFORM_PAID = 500  # of them, where an API is asked
 PROBED = 256  # test rows on which a copy must say something
 CURVE = 24  # points of a curve at most
 INNOCENTS = 5  # models that a mark is tried on beside the copy, or more where its scheme needs more
@@ -76,6 +81,8 @@ def audit_cell(
     if chosen := getattr(extraction.model, "chosen", None):  # a learner that chooses says what it trained
         notes["chosen"] = chosen
     curve, (*notes["right_on_the_way"], notes["right"]) = _curve(extraction, experiment, exam)
+    if shown := _asked(cell, extraction, target.interface):
+        notes["asked"] = shown
     if leak := representers_note(extraction.model, experiment, cell):
         notes["leak"] = leak
     return Record(
@@ -89,13 +96,21 @@ def audit_cell(
         flags=tuple(_flags(cell, extraction, experiment, target.guard)),
         threat_model=_threat_model(cell, target.interface, target.knowledge),
         notes=_plain(extraction.notes | notes),
-        then=tuple(_plain_link(link) for link in _links(cell, extraction.model, target, exam)),
+        then=tuple(_plain_link(link) for link in _links(cell, extraction.model, target, exam, spec)),
     )
+
+
+def _asked(cell: Cell, extraction: Extraction, interface: Interface) -> dict[str, Any] | None:
+    """Pictures of the questions, of one seed of every attack on the undefended API."""
+    plain = cell.role == "attack" and cell.seed == 0 and not (cell.defense or cell.hardening or cell.mark)
+    return asked_note(extraction, interface) if plain else None
 
 
 def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> Record:
     """An attack on the training data through the API as it is defended."""
-    attack: PrivacyAttack = PRIVACY.build(cell.attack)
+    attack: PrivacyAttack | Transfer = PRIVACY.build(cell.attack)
+    if isinstance(attack, Transfer):
+        return _evasion(attack, cell, workspace, target)
     candidates, member = candidates_of(target.experiment, cell.rng("candidates"), most=cell.budget)
     with workspace.ledger(columns=target.columns) as ledger:
         oracle = target.oracle(cell, ledger)
@@ -115,7 +130,26 @@ def _privacy(cell: Cell, workspace: Workspace, target: Target, device: str) -> R
     )
 
 
-def _links(cell: Cell, copy: Model, target: Target, exam: Exam) -> list[dict[str, Any]]:
+def _evasion(protocol: Transfer, cell: Cell, workspace: Workspace, target: Target) -> Record:
+    """Evasion by whoever has no copy: a search by the answers of the API, for as many queries as a theft."""
+    units, x = Units(target.experiment.interface), target.experiment.test_x
+    labels, victim = target.model.scores(x).argmax(axis=1), InUnits(target.model, units)
+    with workspace.ledger(columns=target.columns) as ledger:
+        oracle, rng = target.oracle(cell, ledger), cell.rng("attack")
+        asked, bounds = OracleInUnits(oracle, units), units.bounds
+        rate, harvest = square_attack(protocol, asked, victim, units.of(x), labels, bounds=bounds, rng=rng)
+    return Record(
+        cell=cell,
+        measures={"fooled": rate},
+        queries=harvest.paid,
+        stopped=harvest.ended,
+        alarms=_alarms(oracle),
+        threat_model=_threat_model(cell, target.interface, target.knowledge),
+        notes={"goal": protocol.goal},
+    )
+
+
+def _links(cell: Cell, copy: Model, target: Target, exam: Exam, spec: ExperimentSpec) -> list[dict[str, Any]]:
     """What is done with the copy: the cell's links, and the examination of a marked victim's copy."""
     done = follow(
         cell,
@@ -130,25 +164,12 @@ def _links(cell: Cell, copy: Model, target: Target, exam: Exam) -> list[dict[str
         log = MarkLog()
         if target.guard is not None and target.mark.stage is not None:
             log = target.mark.scheme.log(target.guard.store.load((THIEF, target.guard.names[-1])))
-        innocents = _innocents(cell, target, max(INNOCENTS, target.mark.scheme.least))
+        innocents = innocents_for(cell, spec, target.knowledge, max(INNOCENTS, target.mark.scheme.least))
         done.append(court(cell, target.mark, log, copy, target.interface, innocents))
         if target.mark.stage is None:  # did the mark take at all?
-            done.append(
-                court(
-                    cell, target.mark, log, target.mark.model, target.interface, innocents, of=" on the marked victim"
-                )
-            )
+            of = " on the victim itself" if target.mark.scheme.marks == "nothing" else " on the marked victim"
+            done.append(court(cell, target.mark, log, target.mark.model, target.interface, innocents, of=of))
     return done
-
-
-def _innocents(cell: Cell, target: Target, n: int) -> list[Model]:
-    """Models that owe the mark nothing: trained by the thief's learner on the pool's own labels, where it has them."""
-    experiment, known = target.experiment, target.knowledge
-    classes = experiment.interface.n_classes
-    if known.pool is None or experiment.pool_labels is None or known.learner is None:
-        return []
-    rngs = [cell.rng("innocent", str(i)) for i in range(n)]
-    return [own_labels(known, experiment.pool_labels, classes, rng) for rng in rngs]
 
 
 def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[str, Any] | None:
@@ -167,19 +188,20 @@ def _exam(spec: ExperimentSpec, mark: Mark | None = None, hardened: str | None =
     """What a copy is compared with: the model that is served, hardened or marked or neither."""
     if mark is None or mark.stage is not None:
         return _plain_exam(spec, hardened)
-    return _exam_of(spec.load(), mark.model)
+    return _exam_of(spec, spec.load(), mark.model)
 
 
 @lru_cache(maxsize=4)
 def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> Exam:
     experiment = spec.load(hardened)
-    return _exam_of(experiment, experiment.model)
+    return _exam_of(spec, experiment, experiment.model)
 
 
-def _exam_of(experiment: Experiment, model: Model) -> Exam:
+def _exam_of(spec: ExperimentSpec, experiment: Experiment, model: Model) -> Exam:
     rng = derive(0, "exam")
     rows = experiment.test_x, experiment.test_y
-    return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=UNIFORM)
+    points = UNIFORM if spec.endpoint is None else UNIFORM_PAID
+    return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=points)
 
 
 def _must_answer(copy: Model, cell: Cell, experiment: Experiment) -> None:
@@ -206,14 +228,8 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
     found: dict[str, Estimate] = {}
     protocols = {"targeted": Transfer(goal="targeted"), "untargeted": Transfer(goal="untargeted")}
     for goal, protocol in protocols.items():
-        report = protocol(
-            copy,
-            experiment.model,
-            experiment.test_x,
-            labels,
-            bounds=experiment.interface.bounds,
-            rng=cell.rng("transfer", goal),
-        )
+        rng = cell.rng("transfer", goal)
+        report = transfer(protocol, copy, experiment.model, experiment, labels, rng=rng)
         found |= {f"transfer_{goal}": report.rate, f"transfer_{goal}_noise": report.noise}
     return found
 
@@ -221,7 +237,8 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
 def _curve(
     extraction: Extraction, experiment: Experiment, exam: Exam
 ) -> tuple[tuple[tuple[int, dict[str, Estimate]], ...], list[str]]:
-    """Agreement after every round that the attack noted, thinned to what a reader can see, and on which rows.
+    """Agreement and accuracy after every round that the attack noted, thinned to what a reader can see, and on which
+    rows the copy agrees.
 
     The rows of each round are written as one bit for every test row, in order and in hexadecimal: whether the copy
     agrees there. Copies are compared row by row, and one is chosen on some rows and judged on the others.
@@ -230,21 +247,34 @@ def _curve(
     rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
     victim = exam.victim.argmax(axis=1)
     labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
-    points = tuple((q, {"agreement": agreement(victim, found)}) for (q, _), found in zip(rounds, labels, strict=True))
-    return points, [np.packbits(victim == found).tobytes().hex() for found in labels]
+    truth = {} if experiment.test_y is None else {"accuracy": experiment.test_y}
+    points = tuple(
+        (q, {name: agreement(right, found) for name, right in ({"agreement": victim} | truth).items()})
+        for (q, _), found in zip(rounds, labels, strict=True)
+    )
+    return points, [_right(victim, found) for found in labels]
+
+
+def _right(victim: Labels, found: Labels) -> str:
+    """On which test rows a copy agrees: one bit each, in order and in hexadecimal."""
+    return np.packbits(victim == found).tobytes().hex()
 
 
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     """The record of a control that asks the API nothing."""
     exam = _exam(spec, hardened=hardened_folder(cell))
     copy: Model
+    notes: dict[str, Any] = {}
     if cell.attack["unit"] == "own_labels":
+        notes["labelled"] = 0 if experiment.pool is None else len(experiment.pool)
         rng = cell.rng("attack")
         copy = own_labels(knowledge_of(cell, experiment), experiment.pool_labels, experiment.interface.n_classes, rng)
     else:
         copy = most_frequent(exam.victim.argmax(axis=1), experiment.interface)
     measures, classes, _ = _graded(copy, replace(cell, extra={}), experiment, exam)
-    return Record(cell=cell, measures=measures, classes=classes, threat_model={"answers": "none", "accounts": 0})
+    notes["right"] = _right(exam.victim.argmax(axis=1), copy.scores(experiment.test_x).argmax(axis=1))
+    threat = {"answers": "none", "accounts": 0}
+    return Record(cell=cell, measures=measures, classes=classes, threat_model=threat, notes=notes)
 
 
 def _flags(cell: Cell, extraction: Extraction, experiment: Experiment, guard: Guard | None) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from portcullis_ml.bench.endpoint import Endpoint
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
@@ -45,7 +46,7 @@ class Brought:
 
 def bring(sources: Sources) -> Brought:
     """Read rows and victim together. Raises InputError."""
-    known = known_of(sources.victim)
+    known = KnownVictim() if sources.endpoint else known_of(sources.victim)
     any_word = known.named is not None and any(c.words is None for c in known.named.values())
     try:
         return _bring(sources, known)
@@ -82,6 +83,8 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
 
 def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: str | None = None) -> Model:
     """The victim, for rows like these. One column of scores is a binary classifier where there are two labels."""
+    if sources.endpoint:
+        return _asked(sources, sources.endpoint, test)
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
     n = len(test.classes) if test.classes else None
     given: dict[str, Any] = {"input_shape": test.x.shape[1:], "features": table, "softmax": sources.softmax}
@@ -92,6 +95,18 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
     if model.n_classes == 0 and test.y is not None and set(np.unique(test.y)) <= {0, 1}:
         return load_model(sources.victim, n_classes=2, **given)
     return model
+
+
+def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows) -> Model:
+    """The API at the victim's address, for rows like these."""
+    words = [f.name for f in test.features or () if f.categorical]
+    if words:
+        raise InputError(
+            f"An API is asked with numbers; {', '.join(words[:4])} hold words. Give the rows as the API takes them."
+        )
+    named = sources.classes.split(",") if sources.classes else test.classes
+    seen = None if test.y is None else int(test.y.max()) + 1
+    return endpoint.open(sources.victim, test.x.shape[1:], len(named) if named else seen)
 
 
 def _classes(sources: Sources, model: Model, test: LabelledRows | None, notes: list[str]) -> tuple[str, ...] | None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from portcullis_ml.bench.brought import bring
 from portcullis_ml.bench.cell import fingerprint
+from portcullis_ml.bench.endpoint import Endpoint, asked_of
 from portcullis_ml.bench.outside import Outside, read_outside
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
@@ -116,6 +117,7 @@ class ExperimentSpec:
     leaves: bool = False  # a tree shows the confidence of its leaf, as BigML's did
     explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
+    endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
     softmax: bool = False  # an ONNX victim gives logits
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
@@ -310,6 +312,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
+            endpoint=spec.endpoint,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
@@ -353,7 +356,9 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
             "data": {"name": _name(spec), "sha256": fingerprint(test.x, test.y, pool_x)},
         },
         splits=brought.splits,
-        notes=brought.notes,
+        notes=brought.notes
+        if spec.endpoint is None
+        else (*brought.notes, spec.endpoint.sentence(victim, asked_of(model))),
         classes=test.classes,
         train=None if train is None else train.x,
         train_y=None if train is None else train.y,

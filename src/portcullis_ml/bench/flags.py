@@ -3,29 +3,15 @@
 Croce, Hein. "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks", ICML 2020, whose code warns in the same way of evaluations that cannot be trusted.
 
-`FLAGS` says of each flag when it is raised, why it matters and what to do; the docs and the report print it.
-Flags of one cell are raised while it runs (`audit_cell.py`); those that need several cells, by `of_run`.
+`FLAGS` says of each flag when it is raised, why it matters and what to do; the docs and the report print it. Flags of
+one cell are raised while it runs (`audit_cell.py`); those that need several cells, by `flagged.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec
-from portcullis_ml.bench.outside import SHOWN
-from portcullis_ml.measures.statistics import mean_of
-
-__all__ = ["FLAGS", "Flag", "of_run", "raised"]
-
-
-STRANGER, LABEL_ONLY, NO_API = "plain_stranger", "label_only", "no_api"
-APART = 0.1  # by which a defense's two regimes may differ unflagged
-ASKING = (STRANGER, "random_queries")  # controls that ask like attacks and, where they stand behind defenses, are some
+__all__ = ["FLAGS", "Flag", "raised"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +53,18 @@ FLAGS: dict[str, Flag] = {
         "The defense may do nothing at all: chance alone explains a difference of this size.",
         "Use more seeds (--seeds 5 or more) and more test rows before saying that it helps.",
     ),
+    "documents_repeat": Flag(
+        "The training text repeats documents",
+        "documents other than canaries stand in the text more than once",
+        "What repeats is learnt by heart first, and no longer counts as the secret of one document.",
+        "Remove repeated documents before training.",
+    ),
+    "few_canaries": Flag(
+        "Few canaries",
+        "fewer than 5 canaries stand in the text equally often",
+        "The exposure of one canary is a matter of luck: 5 bits come by chance once in 32.",
+        "Plant more of each with --each before training, and read means with their intervals.",
+    ),
     "few_seeds": Flag(
         "Few seeds",
         "fewer than 5 seeds were used",
@@ -97,6 +95,12 @@ FLAGS: dict[str, Flag] = {
         "The two sets come from different sources or times, and an attack may find that instead of membership.",
         "Draw both at random from the same rows; until then, count only what goes beyond the blind baseline.",
     ),
+    "never_planted_stand_out": Flag(
+        "Canaries that were never planted stand out",
+        "the interval of their mean exposure lies above 1.44 bits, which any such secret averages",
+        "Something other than training makes these canaries likelier than the references, in the planted ones too.",
+        "Let --plant draw them at random from all secrets of their form; count only what goes beyond them.",
+    ),
     "no_innocent_control": Flag(
         "No control was run on a model without the candidates",
         "there was no pool of labelled rows to train one on",
@@ -117,7 +121,8 @@ FLAGS: dict[str, Flag] = {
     ),
     "own_labels_as_good": Flag(
         "The thief's own labels are as good as the API",
-        "training on the pool's own labels reaches the agreement of the best undefended attack, within the intervals",
+        "the best undefended attack is not shown to agree more often than training on the pool's own labels, on the "
+        "same test rows and seeds",
         "What can be made need not be stolen: the queries bought no more than labelling the pool by hand.",
         "Audit with a pool that the thief cannot label, or read the result as the price of a labelled pool.",
     ),
@@ -178,169 +183,3 @@ def raised(id: str, detail: str = "") -> dict[str, str]:
     """A raised flag as it stands in a record. The id must be known."""
     FLAGS[id]  # a flag without an explanation is a mistake in the code
     return {"id": id, "detail": detail}
-
-
-def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Every flag of a run, with where it was raised: those in the records, then those that compare cells."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for record in records:
-        where = f"{record['attack']} | {record['defense']}"
-        for flag in record["flags"]:
-            found.setdefault((flag["id"], where), {**flag, "where": where})
-    able, kept = _attackers(records), _keeping_labels(records)
-    groups = _groups(records)
-    tried = {key: e for key, e in groups.items() if key[1] in able}
-    shut_out = {(r["attack"], r["defense"]) for r in records if r.get("stopped", "done") not in ("done", "budget")}
-    unasked = groups.get(("control", NO_API, NONE))
-    across = (*_stranger(records, able, kept), *_defenses(tried, unasked, kept, shut_out), *_regimes(tried))
-    for flag in (*_seeds(records), *_theft(groups), *across):
-        found.setdefault((flag["id"], flag["where"]), flag)
-    return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
-
-
-Interval = tuple[float, float, float]  # value, low, high
-Groups = dict[tuple[str, str, str], Interval]  # (role, attack, defense) -> agreement at the largest budget
-
-
-def _groups(records: Iterable[Mapping[str, Any]]) -> Groups:
-    """Agreement by group: the mean over seeds of the values and of the bounds."""
-    lists: dict[tuple[str, str, str], dict[int, list[Interval]]] = {}
-    for r in records:
-        if r["outcome"] == "done" and not r["cell"].get("mark") and (e := r["measures"].get("agreement")):
-            budgets = lists.setdefault((r["role"], r["attack"], r["defense"]), {})
-            budgets.setdefault(r["cell"]["budget"], []).append((e["value"], e["low"], e["high"]))
-    return {key: _mean(budgets[max(budgets)]) for key, budgets in lists.items()}
-
-
-def _mean(intervals: list[Interval]) -> Interval:
-    value, low, high = (sum(column) / len(intervals) for column in zip(*intervals, strict=True))
-    return value, low, high
-
-
-def _seeds(records: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
-    seeds = {r["cell"]["seed"] for r in records}
-    if 0 < len(seeds) < 5:
-        yield {**raised("few_seeds", f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"), "where": "audit"}
-
-
-def _theft(groups: Groups) -> Iterable[dict[str, str]]:
-    """What the undefended rows say about the attacks themselves."""
-    blind = [groups[key] for key in groups if key[0] == "control" and key[1] in ("no_api", "shuffled")]
-    ceiling = max((high for _, _, high in blind), default=0.0)
-    free = {attack: e for (role, attack, defense), e in groups.items() if role == "attack" and defense == "none"}
-    for attack, (value, low, _) in free.items():
-        if low <= ceiling:
-            detail = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
-            yield {**raised("attack_does_not_steal", detail), "where": f"{attack} | none"}
-    stranger = groups.get(("control", STRANGER, NONE))
-    own = groups.get(("control", "own_labels", "none"))
-    if own and free and own[2] >= max([*free.values(), *([stranger] if stranger else [])])[1]:
-        yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
-
-
-def _attackers(records: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The attacks, and the controls that were tried as attackers."""
-    found = {r["attack"] for r in records if r["role"] == "attack" or r["attack"] == STRANGER}
-    return found | {r["attack"] for r in records if r["defense"] != NONE and _plain(r["attack"]) in ASKING}
-
-
-def _plain(attack: str) -> str:
-    return attack.removesuffix(LABELS_ONLY)
-
-
-def _keeping_labels(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The defenses behind which everybody gets the labels that they get behind label only."""
-    found = {NONE}
-    for r in records:
-        stages, hardening = r["cell"].get("defense"), r["cell"].get("hardening")
-        if stages and r["defense"] != LABEL_ONLY and GuardSpec(tuple(stages), hardening).keeps_labels:
-            found.add(r["defense"])
-    return found
-
-
-Rows = dict[str, dict[int, NDArray[np.float64]]]  # attack -> seed -> on which test rows the copy agrees
-
-
-def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[str]) -> Iterable[dict[str, str]]:
-    """Where the plain stranger beats the best attack, seed by seed on the same test rows."""
-    right: dict[str, Rows] = {}
-    top = max((r["cell"]["budget"] for r in records), default=0)
-    for r in records:
-        bits = (r.get("notes") or {}).get("right")
-        if r["attack"] in able and bits and r["cell"]["budget"] == top and r["outcome"] == "done":
-            n = r["measures"]["agreement"]["n"]
-            rows = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(np.float64)
-            right.setdefault(r["defense"], {}).setdefault(r["attack"], {})[r["cell"]["seed"]] = rows
-    bare = {f"{attack}{LABELS_ONLY}": rows for attack, rows in right.get(LABEL_ONLY, {}).items()}
-    for defense, found in right.items():
-        if lead := _lead({**bare, **found} if defense in kept else found):
-            where = "audit" if defense == NONE else defense
-            yield {**raised("stranger_is_better", lead), "where": where}
-
-
-def _lead(right: Rows) -> str:
-    """How far the plain stranger is ahead of the best attack; "" where they are not, or it is not sure."""
-    strangers = {a: seeds for a, seeds in right.items() if _plain(a) == STRANGER}
-    if not strangers:
-        return ""
-    stranger = strangers[_best(strangers)]
-    ours = {a: seeds for a, seeds in right.items() if a not in strangers and seeds.keys() & stranger.keys()}
-    if not ours:
-        return ""
-    best = _best(ours)
-    shared = sorted(ours[best].keys() & stranger.keys())
-    gain = mean_of(np.mean([stranger[s] - ours[best][s] for s in shared], axis=0), within=(-1, 1))
-    return f"{gain.value:.1%} of the test rows more than {best}" if gain.low > 0 else ""
-
-
-def _best(right: Rows) -> str:
-    return max(right, key=lambda attack: float(np.mean([rows.mean() for rows in right[attack].values()])))
-
-
-def _defenses(
-    tried: Groups, unasked: Interval | None, kept: set[str], shut_out: set[tuple[str, str]]
-) -> Iterable[dict[str, str]]:
-    """What the rows of a defense say next to the undefended and the label-only rows."""
-    by_defense: dict[str, dict[str, Interval]] = {}
-    for (_, attack, defense), e in tried.items():
-        by_defense.setdefault(defense, {})[attack] = e
-    bare = by_defense.get(LABEL_ONLY, {})
-    free = max([*by_defense.get(NONE, {}).values(), *bare.values()], default=None)
-    for defense, attacks in by_defense.items():
-        if defense == NONE:
-            continue
-        worst = max([*attacks.values(), *(bare.values() if defense in kept else ())])
-        if free and free[1] <= worst[2] and worst[1] <= free[2]:
-            detail = f"worst {worst[0]:.1%} behind it, {free[0]:.1%} without"
-            yield {**raised("difference_within_error", detail), "where": defense}
-        for attack, e in attacks.items():
-            if unasked and e[0] < unasked[0] and (attack, defense) not in shut_out:
-                detail = f"{e[0]:.1%}, and {unasked[0]:.1%} without asking"
-                yield {**raised("attack_failed", detail), "where": f"{attack} | {defense}"}
-        yield from _beaten_by_labels(attacks, bare, defense)
-
-
-def _regimes(tried: Groups) -> Iterable[dict[str, str]]:
-    """Defenses that do otherwise where their outside rows come from the thief's own source."""
-    for defense in dict.fromkeys(d.removesuffix(SHOWN["matched"]) for _, _, d in tried if d.endswith(SHOWN["matched"])):
-        found = {}
-        for role, attack, d in tried:
-            held_out = tried.get((role, attack, defense + SHOWN["held_out"]))
-            if d == defense + SHOWN["matched"] and held_out:
-                found[attack] = tried[role, attack, d][0], held_out[0]
-        if found:
-            attack, (matched, held) = max(found.items(), key=lambda item: abs(item[1][0] - item[1][1]))
-            if abs(matched - held) > APART:
-                detail = f"{attack}: {matched:.1%} matched, {held:.1%} held out"
-                yield {**raised("regimes_differ", detail), "where": defense}
-
-
-def _beaten_by_labels(
-    attacks: Mapping[str, Interval], bare: Mapping[str, Interval], defense: str
-) -> Iterable[dict[str, str]]:
-    """Attacks that get a better copy with labels only behind this defense or, where that was not tried, label only."""
-    for attack, e in attacks.items():
-        labels = attacks.get(attack + LABELS_ONLY) or bare.get(attack)
-        if labels and labels[1] > e[2]:
-            detail = f"{labels[0]:.1%} from labels, {e[0]:.1%} from its answers"
-            yield {**raised("labels_beat_scores", detail), "where": f"{attack} | {defense}"}

@@ -19,6 +19,7 @@ ATTACKERS: dict[str, tuple[str, ...]] = {
     "diverse_ensemble": ("averaging",),
     "extraction_monitor": ("in_distribution",),
     "hardness": ("in_distribution",),
+    "label_preserving_noise": ("averaging", "d_dae"),
     "low_confidence": ("in_distribution",),
     "mahalanobis": ("in_distribution",),
     "noise": ("averaging", "d_dae"),

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.experiment import Experiment
+from portcullis_ml.bench.experiment import Experiment, learner_for
+from portcullis_ml.bench.innocents import Innocents
 from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
 from portcullis_ml.bench.marks import Mark
 from portcullis_ml.catalog import Catalog
@@ -25,16 +26,18 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Reveals, Rows
+from portcullis_ml.core.types import Differentiable, Estimate, Interface, Labels, Model, Reveals, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam
 from portcullis_ml.measures.statistics import clopper_pearson
-from portcullis_ml.measures.transferability import Transfer
+from portcullis_ml.measures.transferability import Transfer, TransferReport
+from portcullis_ml.models.units import InUnits, Units
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["LINKS", "UNMETERED", "bare", "court", "follow", "link_named"]
+__all__ = ["LINKS", "UNMETERED", "bare", "court", "directly", "follow", "link_named", "links_named", "transfer"]
 
 UNMETERED = 10**9  # queries: whoever holds a model asks it for nothing
+STAND_IN = 2_000  # rows of the pool at most, and as many uniform ones, from which a network learns a copy
 EVASION = {"evasion": "portcullis_ml.measures.transferability:Transfer"}
 RISKS = {"membership": "loss_threshold", "inversion": "mi_face"}  # what a risk's name stands for
 LINKS = Catalog("privacy", dict(sorted({**ATTACKS, **PRIVACY, **EVASION}.items())), {**ATTACKS.presets, **RISKS})
@@ -43,6 +46,17 @@ LINKS = Catalog("privacy", dict(sorted({**ATTACKS, **PRIVACY, **EVASION}.items()
 def link_named(word: str) -> dict[str, Any]:
     """The description of a link: "loss_threshold", "evasion(goal=untargeted)", "my_package.module:Class"."""
     return describe(LINKS.build(word))
+
+
+def links_named(word: str) -> list[dict[str, Any]]:
+    """The links of a word: one, but of "evasion" both goals."""
+    goals = ("targeted", "untargeted") if word.strip() == "evasion" else ()
+    return [link_named(f"evasion(goal={goal})") for goal in goals] or [link_named(word)]
+
+
+def directly(links: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Those links that can be tried on the API itself as well, by their names."""
+    return {_name(link): link for link in links if isinstance(LINKS.build(link), PrivacyAttack | Transfer)}
 
 
 def follow(
@@ -60,7 +74,7 @@ def follow(
     for number, description in enumerate(cell.then):
         unit = LINKS.build(description)
         rng = cell.rng("then", str(number))
-        name = _name(str(description["unit"]))
+        name = _name(description)
         try:
             if isinstance(unit, ExtractionAttack):
                 oracle = LocalOracle(copy, bare(interface), budget=cell.budget)
@@ -69,7 +83,7 @@ def follow(
             elif isinstance(unit, PrivacyAttack):
                 link = _privacy(name, unit, copy, bare(interface), experiment, knowledge, rng)
             elif isinstance(unit, Transfer):
-                link = _evasion(name, unit, copy, victim, experiment, exam, rng)
+                link = _evasion(name, unit, copy, victim, experiment, knowledge, exam, rng)
             else:
                 raise InputError(f"A link must be an attack on the copy; {name} is a {type(unit).__name__}.")
         except PortcullisError as error:
@@ -80,18 +94,21 @@ def follow(
 
 
 def court(
-    cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Sequence[Model], of: str = ""
+    cell: Cell, mark: Mark, log: MarkLog, copy: Model, interface: Interface, innocents: Innocents, of: str = ""
 ) -> dict[str, Any]:
     """The examination of a copy under the cell's mark, and of models that never saw the victim's answers."""
     oracle = LocalOracle(copy, bare(interface), budget=UNMETERED)
     rng, commitment = cell.rng("court"), mark.key.commit()
-    found = mark.scheme(mark.key, oracle, innocents, commitment=commitment, rng=rng, log=log)
+    found = mark.scheme(
+        mark.key, oracle, innocents.models, commitment=commitment, rng=rng, log=log, learnt=innocents.learnt
+    )
     measures = {"matches": clopper_pearson(found.matches, found.n, unit="marked questions")}
     if found.tried:
         measures["false_claims"] = clopper_pearson(found.accused, found.tried, unit="innocent models")
     notes = {"p_value": found.p_value, "null": found.null, "queries": found.queries, "verdict": found.verdict}
+    notes |= {"innocents_learnt": innocents.rows}
     notes |= {"level": found.level, "lacking": found.lacking, "assumed": list(found.assumed), **found.notes}
-    return _link(_name(mark.scheme.name) + of, "ownership", measures, notes)
+    return _link(_name({"unit": mark.scheme.name}) + of, "ownership", measures, notes)
 
 
 def _privacy(
@@ -118,19 +135,52 @@ def _evasion(
     copy: Model,
     victim: Model,
     experiment: Experiment,
+    knowledge: Knowledge,
     exam: Exam,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    if not isinstance(copy, Differentiable):
+    followed = copy if isinstance(copy, Differentiable) else _differentiable(copy, experiment, knowledge, rng)
+    report = transfer(protocol, followed, victim, experiment, exam.victim.argmax(axis=1), rng=rng)
+    notes = {"goal": protocol.goal, "by_a_network": followed is not copy}
+    return _link(name, "evasion", {"fooled": report.rate, "noise": report.noise}, notes)
+
+
+def transfer(
+    protocol: Transfer,
+    copy: Differentiable,
+    victim: Model,
+    experiment: Experiment,
+    labels: Labels,
+    *,
+    rng: np.random.Generator,
+) -> TransferReport:
+    """Examples from the copy to the victim, which gives the test rows these labels; `eps` is a share of each input's
+    range, and categories stay as they are."""
+    units = Units(experiment.interface)
+    x = units.of(experiment.test_x)
+    return protocol(InUnits(copy, units), InUnits(victim, units), x, labels, bounds=units.bounds, rng=rng)
+
+
+def _differentiable(
+    copy: Model, experiment: Experiment, knowledge: Knowledge, rng: np.random.Generator
+) -> Differentiable:
+    """A network that learns a copy without gradients from its own answers, which cost nothing."""
+    interface = experiment.interface
+    x = interface.uniform(STAND_IN, rng)
+    if knowledge.pool is not None and len(knowledge.pool):
+        known = knowledge.pool[np.sort(rng.permutation(len(knowledge.pool))[:STAND_IN])]
+        x = np.concatenate([known, x[: len(known)]])
+    network = learner_for(interface.input_shape, gradients=True).fit(x, copy.scores(x), rng=rng)
+    if not isinstance(network, Differentiable):
         raise NotApplicable(f"evasion needs a copy that can be differentiated; this is a {type(copy).__name__}.")
-    labels, bounds = exam.victim.argmax(axis=1), experiment.interface.bounds
-    report = protocol(copy, victim, experiment.test_x, labels, bounds=bounds, rng=rng)
-    return _link(name, "evasion", {"fooled": report.rate, "noise": report.noise}, {"goal": protocol.goal})
+    return network
 
 
-def _name(unit: str) -> str:
-    """The word for a unit: "evasion" has a name as a link only."""
-    return next((word for word, path in LINKS.items() if unit in (word, path)), unit.rpartition(":")[2])
+def _name(description: Mapping[str, Any]) -> str:
+    """The word for a unit: "evasion" has a name as a link only, and says its goal."""
+    unit = str(description["unit"])
+    name = next((word for word, path in LINKS.items() if unit in (word, path)), unit.rpartition(":")[2])
+    return f"{name} ({description['goal']})" if name == "evasion" else name
 
 
 def bare(interface: Interface) -> Interface:

@@ -18,6 +18,7 @@ from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.hardening import CATALOG as HARDENING
 from portcullis_ml.ownership import CATALOG as SCHEMES
 from portcullis_ml.privacy import CATALOG as PRIVACY
+from portcullis_ml.sequences import CATALOG as SEQUENCES
 
 __all__ = [
     "KEEP_LABELS",
@@ -30,13 +31,14 @@ __all__ = [
     "guard_named",
     "mark_named",
     "privacy_named",
+    "sequence_named",
 ]
 
 T = TypeVar("T")
 NONE = "none"  # no defense
 LABELS_ONLY = " (labels only)"  # behind the name of an attack that looks at the labels only
 # remember nothing, and answer every row with the true label
-KEEP_LABELS = ("deep_defense", "label_only", "log", "rounding", "temperature", "top_k")
+KEEP_LABELS = ("deep_defense", "label_only", "label_preserving_noise", "log", "rounding", "temperature", "top_k")
 
 Spec = Mapping[str, Any]
 
@@ -67,6 +69,11 @@ def attack_named(word: str) -> dict[str, Any]:
 def privacy_named(word: str) -> dict[str, Any]:
     """The description of a privacy attack."""
     return _named(PRIVACY, word, PrivacyAttack, "a privacy attack")
+
+
+def sequence_named(word: str) -> dict[str, Any]:
+    """The description of an attack on a model of text."""
+    return describe(SEQUENCES.build(word))
 
 
 def mark_named(word: str) -> dict[str, Any]:

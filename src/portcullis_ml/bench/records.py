@@ -33,7 +33,8 @@ A record:
                   "outside_rows" says where the rows come from that its defense was trained with (see outside.py)
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
     notes         what the attack reports of its run; "right": a bit for every test row, in hexadecimal, whether the
-                  copy agrees there; "right_on_the_way": the same for every point of the curve but the last; of honest
+                  copy agrees there; "right_on_the_way": the same for every point of the curve but the last; "asked":
+                  pictures of the questions, see asked.py; of honest
                   clients "guard_seconds": an estimate, how long the guard took for an answer
     then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",
                   "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]; of an

@@ -4,7 +4,7 @@
 `jobs` processes with one thread each, and appends the record to `<out>/records.jsonl` as soon as it
 is there. What a cell draws follows from the cell alone, so neither the number of processes nor the order
 changes a result. An error becomes a record with its sentence; a killed run, a full disk or Ctrl-C
-leaves a folder from which the same command goes on.
+leaves a folder from which the same command goes on. `jobs` may also be a cluster (`on_ray.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.ledger import DiskFull, FileLedger, disk_full, no_room
@@ -34,7 +34,7 @@ from portcullis_ml.core.errors import (
     Refused,
 )
 
-__all__ = ["Progress", "Work", "Workspace", "run_cells"]
+__all__ = ["Clock", "Cluster", "Jobs", "Progress", "Work", "Workspace", "cell_folder", "recorded", "run_cells"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,21 @@ class Workspace:
 
 
 Work = Callable[[Cell, Workspace], Record]  # a module-level function, or a functools.partial of one
+Ended = Generator[tuple[Cell, dict[str, Any]], None, None]  # every cell with its record, as they come in
+
+
+class Cluster(Protocol):
+    """Machines that run cells for this one."""
+
+    @property
+    def slots(self) -> int:
+        """How many cells may run at a time."""
+
+    def run(self, waiting: Sequence[Cell], work: Work, *, out: Path, clock: Clock) -> Ended:
+        """Run these cells; what they keep lies below `out` on this machine, as if they had run here."""
+
+
+Jobs = int | Cluster  # processes of this machine, 0 for none but this one, or other machines
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ def run_cells(
     work: Work,
     *,
     out: Path,
-    jobs: int = 2,
+    jobs: Jobs = 2,
     progress: Callable[[Progress], None] | None = None,
     keep: bool = False,
 ) -> list[dict[str, Any]]:
@@ -79,20 +94,20 @@ def run_cells(
     jobs=0 works in this process (for debugging). keep=True leaves the folders of finished cells in place.
     Raises DiskFull or KeyboardInterrupt with everything finished on disk.
     """
-    if jobs < 0:
+    if isinstance(jobs, int) and jobs < 0:
         raise ParameterError("jobs", "0 or more processes", jobs)
     with _sole(out):
         records = RecordFile(out / "records.jsonl")
         unique = {cell.id: cell for cell in cells}
         waiting = [cell for id, cell in unique.items() if id not in records.finished]
-        clock = Clock(waiting, len(unique), max(jobs, 1), progress or (lambda _: None))
-        do = partial(finish, work=work, out=out)
-        with closing(_here(waiting, do, clock) if jobs == 0 else on_workers(waiting, do, jobs, clock)) as results:
+        slots = max(jobs, 1) if isinstance(jobs, int) else jobs.slots
+        clock = Clock(waiting, len(unique), slots, progress or (lambda _: None))
+        with closing(_started(jobs, waiting, work, out, clock)) as results:
             for cell, record in results:
                 records.append(record)
                 clock.ended(cell, record["outcome"])
                 if record["final"] and not keep:
-                    shutil.rmtree(_folder(out, record["id"]), ignore_errors=True)
+                    shutil.rmtree(cell_folder(out, record["id"]), ignore_errors=True)
         return [_called(records[cell.id], cell) for cell in cells]
 
 
@@ -118,11 +133,19 @@ def _sole(out: Path) -> Iterator[None]:
         yield
 
 
-def _folder(out: Path, id: str) -> Path:
+def cell_folder(out: Path, id: str) -> Path:
+    """Where a cell keeps what it needs to go on."""
     return out / "cells" / id
 
 
-def _here(waiting: Sequence[Cell], do: Do, clock: Clock) -> Generator[tuple[Cell, dict[str, Any]], None, None]:
+def _started(jobs: Jobs, waiting: Sequence[Cell], work: Work, out: Path, clock: Clock) -> Ended:
+    if not isinstance(jobs, int):
+        return jobs.run(waiting, work, out=out, clock=clock)
+    do = partial(finish, work=work, out=out)
+    return _here(waiting, do, clock) if jobs == 0 else on_workers(waiting, do, jobs, clock)
+
+
+def _here(waiting: Sequence[Cell], do: Do, clock: Clock) -> Ended:
     for cell in waiting:
         clock.started(cell)
         yield cell, do(cell, partial(_paid, clock, cell))
@@ -133,8 +156,12 @@ def _paid(clock: Clock, cell: Cell, paid: int, budget: int) -> None:
 
 
 def finish(cell: Cell, report: Callable[[int, int], None], *, work: Work, out: Path) -> dict[str, Any]:
+    """The record of a cell that runs in its folder on this machine; see `recorded`."""
+    return recorded(cell, Workspace(cell_folder(out, cell.id), report), work)
+
+
+def recorded(cell: Cell, workspace: Workspace, work: Work) -> dict[str, Any]:
     """The cell's record, whatever happens: errors become outcomes, only DiskFull is raised."""
-    workspace = Workspace(_folder(out, cell.id), report)
     workspace.folder.mkdir(parents=True, exist_ok=True)
     before = time.perf_counter()
     try:

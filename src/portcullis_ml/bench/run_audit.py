@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for, learner_said
-from portcullis_ml.bench.flags import FLAGS, of_run, raised
+from portcullis_ml.bench.flagged import of_run
+from portcullis_ml.bench.flags import FLAGS, raised
 from portcullis_ml.bench.grid import Plan
-from portcullis_ml.bench.links import link_named
+from portcullis_ml.bench.links import directly, links_named
 from portcullis_ml.bench.named import (
     NONE,
     GuardSpec,
@@ -31,7 +32,7 @@ from portcullis_ml.bench.named import (
 from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
-from portcullis_ml.bench.run import Progress, run_cells
+from portcullis_ml.bench.run import Jobs, Progress, run_cells
 from portcullis_ml.bench.target import bindable
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
@@ -61,11 +62,14 @@ class AuditOptions:
     decimals: int | None = None  # to which answers are rounded
     precision: str | None = None  # of answers; the victim's own if not said
     seeds: int | None = None
+    seed: int = 0  # the first of them
     epochs: int | None = None  # of every copy
     learner: str | None = None  # how copies are trained, as people write it
     privacy: tuple[str, ...] = ()  # attacks on the training data
     marks: tuple[str, ...] = ()  # ownership schemes
     then: tuple[str, ...] = ()  # what is done with every copy
+    price_per_query: float | None = None  # in the currency of the next
+    price_per_label: float | None = None
     cap: float = 1.0  # points of accuracy that honest clients may lose behind a defense that is recommended
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
@@ -99,11 +103,12 @@ class AuditOptions:
 
     @cached_property
     def named_units(self) -> dict[str, Any]:
-        """What a plan wants of privacy attacks, marks and links."""
+        """What a plan wants of privacy attacks, marks and links. What is done with a copy is tried on the API too."""
+        then = tuple(link for word in self.then for link in links_named(word))
         return {
-            "privacy": by_name(self.privacy, privacy_named),
+            "privacy": directly(then) | by_name(self.privacy, privacy_named),
             "marks": by_name(self.marks, mark_named),
-            "then": tuple(link_named(word) for word in self.then),
+            "then": then,
         }
 
     @cached_property
@@ -146,7 +151,7 @@ def run_audit(
     options: AuditOptions,
     *,
     out: Path,
-    jobs: int = 2,
+    jobs: Jobs = 2,
     progress: Callable[[Progress], None] | None = None,
     training: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -167,7 +172,7 @@ def run_audit(
         **_about(options, experiment, plan, records, prepared),
         "started": started,
         "seconds": round(time.monotonic() - clock, 1),
-        "jobs": jobs,
+        "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
         "flags": [*_flags_of(experiment), *of_run(records)],
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
@@ -195,7 +200,7 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         attacks=attacks,
         defenses=options.named_guards,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
-        seeds=range(options.seeds or (1 if options.quick else 3)),
+        seeds=range(options.seed, options.seed + (options.seeds or (1 if options.quick else 3))),
         learner=learner,
         gradients=network,
         stranger=True,
@@ -279,6 +284,7 @@ def _about(
         "deployed": _row_of(options.in_use, records),
         "quick": options.quick,
         "cap": options.cap / 100,
+        "prices": [options.price_per_query, options.price_per_label],
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,

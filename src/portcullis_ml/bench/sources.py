@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from portcullis_ml.bench.endpoint import Endpoint
 from portcullis_ml.bench.rows import LabelledRows, one_table, read_rows
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature
@@ -34,6 +35,7 @@ class Sources:
     classes: str | None = None
     output: str | None = None
     softmax: bool = False
+    endpoint: Endpoint | None = None
 
 
 def schema_of(sources: Sources) -> Corrections:

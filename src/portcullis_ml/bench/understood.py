@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from portcullis_ml.bench.endpoint import is_address
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface
@@ -61,6 +62,8 @@ def _of_answers(spec: ExperimentSpec) -> str:
 def _kind(spec: ExperimentSpec, model: Any) -> str:
     if spec.victim is None:
         return "trained here, since no --victim was given"
+    if is_address(spec.victim):
+        return "the API at that address"
     file, _, factory = spec.victim.partition("@")
     if Path(file).is_dir():
         return "a model that `portcullis prepare` wrote"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from portcullis_ml.cli import (
     prepare,
     privacy,
     replay,
+    screen,
     serve,
     verify,
     watermark,
@@ -53,6 +55,14 @@ class Sentences(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("portcullis: stopped. Run the same command again: it goes on from where it stood.", err=True)
             raise typer.Exit(130) from None
+        except Exception as error:
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort):  # typer's own, and a verb's exit code
+                raise
+            traceback.print_exc()  # a verdict's exit codes are small, and a mistake of ours must not be taken for one
+            typer.echo(
+                "portcullis: this is a mistake of Portcullis' own. Please report it with the lines above.", err=True
+            )
+            raise typer.Exit(70) from None
         raise typer.Exit(2)
 
 
@@ -91,6 +101,7 @@ app.command("list")(listing.listing)
 app.command("prepare")(prepare.prepare)
 app.command("privacy")(privacy.privacy)
 app.command("replay")(replay.replay)
+app.command("screen")(screen.screen)
 app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")

@@ -34,6 +34,11 @@ def audit(
     precision: o.PrecisionOption = None,
     incomplete: o.IncompleteOption = False,
     explain: o.ExplainOption = None,
+    protocol: o.ProtocolOption = "v2",
+    model_name: o.ModelNameOption = "model",
+    authorized_by: o.AuthorizedOption = None,
+    api_key: o.ApiKeyOption = None,
+    per_second: o.PerSecondOption = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,7 +108,8 @@ def audit(
     then: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is done with every copy, comma-separated in order: a privacy attack, evasion, another attack.",
+            help="What is done with every copy, comma-separated in order: membership, inversion, evasion, a privacy "
+            "attack, another theft. All but a theft are tried on the API as well, for as many queries.",
             rich_help_panel=THIEF,
         ),
     ] = None,
@@ -112,6 +118,12 @@ def audit(
         typer.Option(
             help="Ownership marks to examine the copies for; see `portcullis list ownership`.", rich_help_panel=GRID
         ),
+    ] = None,
+    price_per_query: Annotated[
+        float | None, typer.Option(min=0, help="What a query costs whoever asks.", rich_help_panel=RESULT)
+    ] = None,
+    price_per_label: Annotated[
+        float | None, typer.Option(min=0, help="What a label costs that is written by hand.", rich_help_panel=RESULT)
     ] = None,
     transfer: Annotated[
         bool,
@@ -127,10 +139,14 @@ def audit(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Repetitions: 3 if not given, 5 for a claim.", rich_help_panel=o.HOW)
     ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The first seed; another starts elsewhere.", rich_help_panel=o.HOW)
+    ] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="A look: one seed, a third of the budget.", rich_help_panel=o.HOW)
     ] = False,
     jobs: o.JobsOption = o.CORES,
+    on: o.OnOption = None,
     device: o.DeviceOption = "cpu",
 ) -> None:
     """How cheaply your model can be stolen, by whom, and what each defense changes.
@@ -152,11 +168,16 @@ def audit(
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
     from portcullis_ml.report.results import read
+    from portcullis_ml.report.saved import prices_of
 
+    endpoint = o.endpoint_of(
+        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
+        per_second=per_second,
+    )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, classes=classes, output=output_name, incomplete=incomplete, leaves=answers == "leaves",
-        explain=explain, device=device, outside=outside,
+        explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,
@@ -169,26 +190,31 @@ def audit(
         decimals=decimals,
         precision=precision,
         seeds=seeds,
+        seed=seed,
         epochs=epochs,
         learner=learner,
         privacy=_words(privacy),
         then=_words(then),
         marks=_words(marks),
         cap=cap,
+        price_per_query=price_per_query,
+        price_per_label=price_per_label,
         transfer=transfer,
         quick=quick,
         regimes=_words(regimes),
         command=o.command_line(),
     )
+    # Every process would ask an API at the rate that --per-second allows.
+    machines = o.workers(on, 1 if per_second else jobs, api=endpoint is not None)
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = options.spec.load()
     if not as_json:
         show_understood(spec, experiment)
     with watching() as progress:
-        records, meta = run_audit(options, out=out, jobs=jobs, progress=progress, training=progress.training)
+        records, meta = run_audit(options, out=out, jobs=machines, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    outcome = Outcome(read(records, meta["cap"]), meta, report, fail_over, policy)
+    outcome = Outcome(read(records, meta["cap"], prices_of(meta)), meta, report, fail_over, policy)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:

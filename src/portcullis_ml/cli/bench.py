@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from portcullis_ml.cli.options import CORES
+from portcullis_ml.cli.options import CORES, OnOption, workers
 
 __all__ = ["app"]
 
@@ -23,6 +23,7 @@ def run(
         str | None, typer.Option(envvar="PORTCULLIS_DATA", help="The folder that holds the data sets.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Processes at work; 0 works in this one.")] = CORES,
+    on: OnOption = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Run a protocol and print its table.
@@ -35,8 +36,9 @@ def run(
 
     protocol = PROTOCOLS.load(name)
     folder = out or Path("portcullis-bench") / (name.replace(":", "-") + ("-quick" if quick else ""))
+    machines = workers(on, jobs)
     with watching() as progress:
-        table = protocol(Run(out=folder, data=data, quick=quick, jobs=jobs, device=device, progress=progress))
+        table = protocol(Run(out=folder, data=data, quick=quick, jobs=machines, device=device, progress=progress))
     (folder / "table.md").write_text(table, encoding="utf-8")
     typer.echo(table)
     typer.echo(f"Records and this table: {folder}", err=True)

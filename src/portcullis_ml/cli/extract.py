@@ -31,6 +31,11 @@ def extract(
     precision: o.PrecisionOption = None,
     incomplete: o.IncompleteOption = False,
     explain: o.ExplainOption = None,
+    protocol: o.ProtocolOption = "v2",
+    model_name: o.ModelNameOption = "model",
+    authorized_by: o.AuthorizedOption = None,
+    api_key: o.ApiKeyOption = None,
+    per_second: o.PerSecondOption = None,
     budget: Annotated[int, typer.Option(help="Queries that the attack may pay for.")] = 500,
     defense: Annotated[str, typer.Option(help='A guard: "none", "rounding(decimals=2)", or "a + b".')] = "none",
     epochs: Annotated[
@@ -61,10 +66,14 @@ def extract(
     from portcullis_ml.core.errors import NotApplicable
     from portcullis_ml.core.settings import describe
 
+    endpoint = o.endpoint_of(
+        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
+        per_second=per_second,
+    )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
         schema=schema, softmax=softmax, classes=classes, output=output_name, incomplete=incomplete,
-        leaves=answers == "leaves", explain=explain, device=device,
+        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()

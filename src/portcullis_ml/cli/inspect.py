@@ -24,6 +24,12 @@ def inspect(
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
+    answers: o.AnswersOption = "probs",
+    protocol: o.ProtocolOption = "v2",
+    model_name: o.ModelNameOption = "model",
+    authorized_by: o.AuthorizedOption = None,
+    api_key: o.ApiKeyOption = None,
+    per_second: o.PerSecondOption = None,
     device: o.DeviceOption = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -39,9 +45,13 @@ def inspect(
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.data.schema import described
 
+    endpoint = o.endpoint_of(
+        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
+        per_second=per_second,
+    )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, device=device,
+        softmax=softmax, classes=classes, output=output_name, device=device, endpoint=endpoint,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:

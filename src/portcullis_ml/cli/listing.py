@@ -24,6 +24,7 @@ WINGS = {
     "hidden_data": "portcullis_ml.hidden_data:CATALOG",
     "explainers": "portcullis_ml.models.explain:EXPLAINERS",
     "learners": "portcullis_ml.models.learners:LEARNERS",
+    "text_learners": "portcullis_ml.models.learners:TEXT_LEARNERS",
     "networks": "portcullis_ml.models.networks:NETWORKS",
     "bench": "portcullis_ml.bench.protocols:PROTOCOLS",
 }
@@ -83,7 +84,9 @@ def entries(wing: str) -> list[dict[str, Any]]:
     for name, path in catalog.items():
         row = _entry(wing, name, path)
         presets = [p for p, words in catalog.presets.items() if words.partition("(")[0] == name]
-        found += [row, *(row | {"name": p, "what": f"{name} with published settings"} for p in presets)]
+        ours = wing.endswith("learners")  # whose settings no paper names
+        said = {p: catalog.presets[p] if ours else f"{name} with published settings" for p in presets}
+        found += [row, *(row | {"name": p, "what": what} for p, what in said.items())]
     return found
 
 
@@ -92,7 +95,7 @@ def _entry(wing: str, name: str, path: str) -> dict[str, Any]:
     from portcullis_ml.core.errors import MissingExtra
 
     row: dict[str, Any] = {"name": name, "what": _sentence(path.partition(":")[0], name)}
-    if wing in ("explainers", "learners", "networks", "bench"):
+    if wing in ("explainers", "learners", "text_learners", "networks", "bench"):
         row["what"] = "" if wing == "networks" else row["what"]
         return row
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "keep_token",
     "next_key",
+    "next_step",
     "now",
     "registered_key",
     "request_token",
@@ -68,6 +70,14 @@ def too_few(scheme: Any, key: Any, interface: Interface) -> str | None:
     if scheme.counted(key.labels, Answer(key.labels, None), interface.n_classes).p_value < scheme.level:
         return None
     return f"{len(key)} pairs are too few to show anything at p < {scheme.level:g}, even if all match. Mint more."
+
+
+def next_step(marks: str, out: Path, **named: str | None) -> str:
+    """What to do with a new key: the command, with the options that the key was minted with."""
+    if marks != "model":
+        return f"have the commitment dated: portcullis watermark commit {out}"
+    options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in named.items() if value)
+    return f"embed it in your model: portcullis watermark embed {out} {options}".rstrip()
 
 
 def summary(mark: Mark) -> dict[str, Any]:

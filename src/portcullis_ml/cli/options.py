@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from portcullis_ml.bench.endpoint import Endpoint
     from portcullis_ml.bench.experiment import ExperimentSpec
+    from portcullis_ml.bench.run import Jobs
 
 __all__ = [
     "CORES",
     "THIEF",
     "AnswersOption",
+    "ApiKeyOption",
+    "AuthorizedOption",
     "DataOption",
     "DecimalsOption",
     "DeviceOption",
@@ -26,9 +30,13 @@ __all__ = [
     "JobsOption",
     "KOption",
     "LearnerOption",
+    "ModelNameOption",
+    "OnOption",
     "OutsideOption",
+    "PerSecondOption",
     "PoolOption",
     "PrecisionOption",
+    "ProtocolOption",
     "SchemaOption",
     "SoftmaxOption",
     "TargetOption",
@@ -37,19 +45,21 @@ __all__ = [
     "VictimOption",
     "cache_folder",
     "command_line",
+    "endpoint_of",
     "spec_of",
+    "workers",
 ]
 
 CORES = os.cpu_count() or 2
-WHAT, THIEF, HOW = "What is attacked", "Who attacks", "How it runs"
+WHAT, ENDPOINT, THIEF, HOW = "What is attacked", "Where the victim is an API", "Who attacks", "How it runs"
 
 VictimOption = Annotated[
     str | None,
     typer.Option(
         "--victim",
         metavar="FILE|MODULE:OBJECT",
-        help="Your model: .onnx, .skops, .safetensors@module:factory, module:object, or the folder of a hardened one. "
-        "None trains one on --data.",
+        help="Your model: .onnx, .skops, .safetensors@module:factory, module:object, the folder of a hardened one, or "
+        "the address of its API. None trains one on --data.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -165,6 +175,16 @@ KOption = Annotated[int, typer.Option("--k", min=1, help="Scores shown with --an
 JobsOption = Annotated[
     int, typer.Option("--jobs", min=0, help="Processes at work; 0 works in this one.", rich_help_panel=HOW)
 ]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ray[://HOST:PORT]",
+        help="Run cells on a Ray cluster, this machine's or the one at that address, as many at a time as it has CPUs "
+        "(extra `ray`).",
+        rich_help_panel=HOW,
+    ),
+]
 LearnerOption = Annotated[
     str | None,
     typer.Option(
@@ -175,6 +195,78 @@ LearnerOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.", rich_help_panel=HOW)]
+
+
+ProtocolOption = Annotated[
+    str,
+    typer.Option("--protocol", metavar="v2|v1|invocations", help="How an API is spoken to.", rich_help_panel=ENDPOINT),
+]
+ModelNameOption = Annotated[
+    str, typer.Option("--model-name", help="The model's name at its API.", rich_help_panel=ENDPOINT)
+]
+AuthorizedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--authorized-by",
+        help="Who allowed the audit, in writing; needed beyond this machine, and kept with the results.",
+        rich_help_panel=ENDPOINT,
+    ),
+]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="FILE",
+        help="The API key to send, in a file; else PORTCULLIS_API_KEY. It is never on the command line.",
+        rich_help_panel=ENDPOINT,
+    ),
+]
+PerSecondOption = Annotated[
+    float | None,
+    typer.Option("--per-second", min=0.001, help="Rows asked a second at most.", rich_help_panel=ENDPOINT),
+]
+
+
+def endpoint_of(
+    victim: str | None,
+    *,
+    answers: str = "probs",
+    protocol: str = "v2",
+    model_name: str = "model",
+    authorized_by: str | None = None,
+    api_key: str | None = None,
+    per_second: float | None = None,
+) -> Endpoint | None:
+    """How the API is asked that `victim` is the address of; None where it is no address."""
+    from portcullis_ml.bench.endpoint import Endpoint, is_address
+    from portcullis_ml.core.errors import InputError
+
+    if is_address(victim):
+        return Endpoint(
+            protocol=protocol, model=model_name, answers=answers, authorized_by=authorized_by, key_file=api_key,
+            per_second=per_second, store=str(Path(cache_folder()) / "endpoints"),
+        )  # fmt: skip
+    if authorized_by or api_key or per_second or model_name != "model" or protocol != "v2":
+        raise InputError(
+            "--protocol, --model-name, --authorized-by, --api-key and --per-second belong to an API. Give its address "
+            "as --victim http://..."
+        )
+    return None
+
+
+def workers(on: str | None, jobs: int, *, api: bool = False) -> Jobs:
+    """The cluster of --on, which answers now, or this machine's processes. InputError for an API on a cluster."""
+    if on is None:
+        return jobs
+    from portcullis_ml.bench.on_ray import RayCluster
+    from portcullis_ml.core.errors import InputError
+
+    if api:
+        raise InputError(
+            "An API at an address is asked from this machine, and --on would ask from others. Leave --on out."
+        )
+
+    return RayCluster(on)
 
 
 def cache_folder() -> str:
@@ -206,6 +298,7 @@ def spec_of(
     outside: str | None = None,
     classes: str | None = None,
     output: str | None = None,
+    endpoint: Endpoint | None = None,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
     from portcullis_ml.bench.experiment import ExperimentSpec
@@ -235,6 +328,7 @@ def spec_of(
         leaves=leaves,
         explain=explain,
         outside=outside,
+        endpoint=endpoint,
         rows=20_000,
         softmax=softmax,
         device=device,

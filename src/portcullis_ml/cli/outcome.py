@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,10 @@ class Outcome:
             "fail_over": self._limit,
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},
-            "rows": [_row(p) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
+            "rows": [_row(p, audit) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
             "worst_attackers": {d: _copy(audit.worst(d)) for d in audit.defenses},
-            "privacy": [_row(pair) for pair in self._audit.privacy.values()],
-            "marks": [_row(pair) for pair in self._audit.marked.values()],
+            "privacy": [_row(pair, audit) for pair in audit.privacy.values()],
+            "marks": [_row(pair, audit) for pair in audit.marked.values()],
             "report": str(self._report),
             "policy": None if self._policy is None else str(self._policy),
             "records": str(self._report.with_name("records.jsonl")),
@@ -81,7 +81,7 @@ class Outcome:
     def show(self) -> None:
         from rich.console import Console
 
-        from portcullis_ml.report.aftermath import sentences
+        from portcullis_ml.report.aftermath import sentences, used
         from portcullis_ml.report.verdict import verdict_of
 
         console = Console(soft_wrap=False)
@@ -94,6 +94,11 @@ class Outcome:
         console.print(self._matrix(console.width))
         for sentence in sentences(self._audit):
             console.print(sentence, markup=False, highlight=False)
+        rows, said = used(self._audit)
+        if rows:
+            console.print(_used(rows, max(p.queries for p in self._audit.pairs.values())))
+        for sentence in said:
+            console.print(sentence, style="dim", markup=False, highlight=False)
         flags = sorted({f["id"] for f in self._meta["flags"]})
         if flags:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
@@ -149,6 +154,21 @@ class Outcome:
         return Group(*legend, table, *notes, *controls)
 
 
+def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
+    """What the copies are good for, a row for each link."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"What the copy is good for, beside the same attack on the API; at most {bill:,} queries"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("theft", "defense", "then", "on the copy", "on the API"):
+        shown = name.startswith("on")
+        table.add_column(name, justify="right" if shown else "left", overflow="fold", no_wrap=shown)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def _letter(i: int) -> str:
     """A, B, ... Z, A1, B1, ..."""
     return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
@@ -180,7 +200,7 @@ def _copy(thief: Thief | None) -> dict[str, Any] | None:
     return said | {"agreement": [e.value, e.low, e.high], "n": e.n, "own": [own.value, own.low, own.high]}
 
 
-def _row(pair: Pair) -> dict[str, Any]:
+def _row(pair: Pair, audit: Audit) -> dict[str, Any]:
     from portcullis_ml.report.aftermath import then_of
 
     return {
@@ -192,5 +212,5 @@ def _row(pair: Pair) -> dict[str, Any]:
         "queries": pair.queries,
         "measures": {name: [e.value, e.low, e.high] for name, e in pair.measures.items()},
         "alarms": pair.alarms,
-        "then": then_of(pair),
+        "then": then_of(pair, audit),
     }

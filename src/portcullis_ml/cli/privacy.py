@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import privacy_text as t
 
 __all__ = ["privacy"]
 
@@ -18,6 +19,7 @@ ATTACKER, RESULT = "Who attacks", "What comes out"
 
 
 def privacy(
+    context: typer.Context,
     victim: o.VictimOption = None,
     data: o.DataOption = None,
     data_folder: o.FolderOption = None,
@@ -60,7 +62,8 @@ def privacy(
     attacks: Annotated[
         list[str] | None,
         typer.Option(
-            help="Comma-separated; see `portcullis list privacy`. All that tell members if not given.",
+            help="Comma-separated; see `portcullis list privacy`, for text `portcullis list sequences`. All that tell "
+            "members if not given.",
             rich_help_panel=ATTACKER,
         ),
     ] = None,
@@ -73,18 +76,29 @@ def privacy(
     learner: Annotated[
         str | None,
         typer.Option(
-            help="How shadow models are trained: see `portcullis list learners`. The victim's own way if not given.",
+            help="How shadow models are trained: see `portcullis list learners`. The victim's own way if not given. "
+            "With --text, how a model is trained: `portcullis list text_learners`.",
             rich_help_panel=ATTACKER,
         ),
     ] = None,
+    text: t.TextOption = None,
+    model: t.ModelOption = None,
+    plant: t.PlantOption = None,
+    canaries: t.CanariesOption = None,
+    unseen: t.UnseenOption = None,
+    small: t.SmallOption = None,
+    medium: t.MediumOption = None,
+    repetitions: t.RepetitionsOption = "1,2,4,8",
+    each: t.EachOption = 5,
+    match: t.MatchOption = 50,
     rows: Annotated[int, typer.Option(min=2, help="Members, and non-members, at most.", rich_help_panel=o.HOW)] = 5_000,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", rich_help_panel=o.HOW)] = 0,
     fail_over: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            max=1.0,
-            help="Exit with 3 if an attack on the API finds more than this share of the members at --fpr.",
+            help="Exit with 3 if an attack on the API finds more than this share of the members at --fpr; with --text, "
+            "if the canaries planted equally often have more bits of exposure than this in the mean.",
             rich_help_panel=RESULT,
         ),
     ] = None,
@@ -99,7 +113,7 @@ def privacy(
     ] = False,
     device: o.DeviceOption = "cpu",
 ) -> None:
-    """What a model, or a stolen copy, gives away about the rows that it was trained on.
+    """What a model, or a stolen copy, gives away about the rows or the text that it was trained on.
 
     Without options it measures a small network trained on scikit-learn's digits: minutes, no download.
 
@@ -108,15 +122,23 @@ def privacy(
     portcullis privacy --victim model.skops --members train.csv --nonmembers test.csv --target income
     portcullis privacy --through "rounding(decimals=1)" --attacks lira,label_only --fail-over 0.05
     portcullis privacy --victim app:model --members in.npz --nonmembers out.npz --on copy.safetensors
+    portcullis privacy --text notes.txt
+    portcullis privacy --text notes.txt --plant planted.txt
+    portcullis privacy --text planted.txt --model model.safetensors --unseen other.txt
 
     It can be stopped at any time; the same command goes on from where it stood.
     """
+    t.refuse_mixed(context)
+    if text is not None:
+        return t.plant_canaries(context.params) if plant else t.measure_text(context.params)
     from portcullis_ml.bench.run_privacy import PrivacyOptions, run_privacy
     from portcullis_ml.catalog import split_outside
     from portcullis_ml.cli.progress import waiting, watching
-    from portcullis_ml.core.errors import InputError
+    from portcullis_ml.core.errors import InputError, ParameterError
     from portcullis_ml.report import write_privacy_report
 
+    if fail_over is not None and fail_over > 1:
+        raise ParameterError("--fail-over", "a share in [0, 1]; bits belong to --text", fail_over)
     if victim is not None and (members is None or nonmembers is None):
         raise InputError("A victim of yours needs --members FILE and --nonmembers FILE, as you know who is which.")
     if victim is None and (members or nonmembers):
@@ -238,7 +260,7 @@ def _show(
     for line in rebuilt(records):
         console.print(line, markup=False, highlight=False)
     blind = meta["blind"]["auc"]
-    console.print(f"Without the model: area {100 * blind['value']:.1f}.", highlight=False)
+    console.print(f"Members told without the model: area {100 * blind['value']:.1f}.", highlight=False)
     for reason in dict.fromkeys(r["reason"] for r in records if r["reason"]):
         console.print(reason, markup=False, highlight=False)
     if ids := sorted({f["id"] for f in meta["flags"]}):

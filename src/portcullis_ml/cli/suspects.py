@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from portcullis_ml.bench.ledger import FileLedger
     from portcullis_ml.core.oracle import MeteredOracle
     from portcullis_ml.core.types import Interface, Model
+    from portcullis_ml.court.innocents import Innocents
 
 __all__ = [
     "UNFIT",
@@ -27,6 +28,7 @@ __all__ = [
     "Suspect",
     "SuspectOption",
     "in_hand",
+    "innocents_of",
     "said_how_it_goes_on",
 ]
 
@@ -41,7 +43,11 @@ AuthorizedOption = Annotated[
 ]
 InnocentOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="FILE|MODULE:OBJECT", help="A model that owes the owner nothing; any number of times."),
+    typer.Option(
+        metavar="FILE|DIR|MODULE:OBJECT",
+        help="A model that owes the owner nothing, or a folder of them (`portcullis watermark innocents`); any number "
+        "of times.",
+    ),
 ]
 ClassOrderOption = Annotated[
     str | None, typer.Option(metavar="A,B,...", help="The suspect's classes in its own order, if it has another.")
@@ -115,6 +121,16 @@ def said_how_it_goes_on() -> Iterator[None]:
     except Unreachable as error:
         rest = "Answers so far are kept and not asked for again. Run the same command, perhaps with --per-second."
         raise Unreachable(f"{error} {rest}", status=error.status) from error
+
+
+def innocents_of(words: Sequence[str], interface: Interface) -> tuple[Innocents, list[Model]]:
+    """(what the words of --innocent name, the models), for the key's interface."""
+    from portcullis_ml.court.innocents import Innocents
+    from portcullis_ml.models.load import load_model
+
+    found = Innocents.of(words)
+    known: dict[str, Any] = {"input_shape": interface.input_shape, "n_classes": interface.n_classes}
+    return found, [load_model(name, **known, features=interface.features) for name in found.names]
 
 
 def in_hand(suspect: str, interface: Interface) -> Model:

@@ -115,14 +115,13 @@ def _traced(
     from portcullis_ml.core.errors import NotApplicable, Unreachable
     from portcullis_ml.court.tracing import source_of, trace, unfit
     from portcullis_ml.court.verdict import order_of
-    from portcullis_ml.models.load import load_model
 
     published = {name: mark.published() for name, mark in marks.items()}
     first = next(iter(published.values()))
     known: dict[str, Any] = {"input_shape": first.vk.input_shape, "n_classes": first.vk.n_classes}
     known["features"] = first.interface.features
     given = {} if licensed is None else _licensed(licensed, list(marks), known)
-    models = [load_model(name, **known) for name in innocent]
+    _, models = s.innocents_of(innocent, first.interface)
     order = order_of(first.classes, None if classes is None else [word.strip() for word in classes.split(",")])
     level = min(of.scheme.level for of in published.values())
     try:

@@ -62,6 +62,7 @@ def verify(
     """
     from portcullis_ml.core.errors import NotApplicable, ProofError, Unreachable
     from portcullis_ml.court.bundle import Bundle, summary
+    from portcullis_ml.court.timestamp import read_date
     from portcullis_ml.court.verdict import AGAIN, false
 
     about: dict[str, Any] = {}
@@ -88,6 +89,8 @@ def verify(
             except (NotApplicable, Unreachable) as error:
                 verdict = _unfit(error, anchor)
     assert verdict is not None
+    if released is not None:
+        about["released"] = read_date(released).isoformat(timespec="seconds")
     _tell({**verdict.to_json(), **about, **_program()}, out, as_json)
     raise typer.Exit(verdict.code)
 
@@ -114,17 +117,17 @@ def _judged(
     bundle: Bundle, oracle: MeteredOracle, anchor: Anchor, innocent: list[str], classes: str | None, nonce: str | None
 ) -> Verdict:
     from portcullis_ml.court.verdict import judge, order_of
-    from portcullis_ml.models.load import load_model
 
     published = bundle.published
-    shape, n_classes = published.vk.input_shape, published.vk.n_classes
-    features = published.interface.features
-    models = [load_model(name, input_shape=shape, n_classes=n_classes, features=features) for name in innocent]
+    innocents, models = s.innocents_of(innocent, published.interface)
     named = None if classes is None else [word.strip() for word in classes.split(",")]
-    verdict = judge(bundle, oracle, anchor, innocent=models, order=order_of(published.classes, named))
+    order = order_of(published.classes, named)
+    verdict = judge(bundle, oracle, anchor, innocent=models, learnt=innocents.learnt, order=order)
+    if models:
+        verdict = replace(verdict, notes={**verdict.notes, "innocents": innocents.to_json()})
     if named is None and verdict.evidence is not None:
-        order = "The suspect's classes stand in the key's order; --classes names another."
-        evidence = replace(verdict.evidence, assumed=(*verdict.evidence.assumed, order))
+        same = "The suspect's classes stand in the key's order; --classes names another."
+        evidence = replace(verdict.evidence, assumed=(*verdict.evidence.assumed, same))
         verdict = replace(verdict, evidence=evidence)
     if nonce is None and verdict.evidence is not None:
         chose = "The pairs follow from a nonce that the owner drew; give one of your own to exclude that it was chosen."

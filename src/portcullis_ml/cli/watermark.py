@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli.innocents import innocents
 from portcullis_ml.cli.marking import (
     keep_token,
     next_key,
+    next_step,
     now,
     registered_key,
     request_token,
@@ -125,8 +127,7 @@ def mint(
     if note:
         typer.echo(note)
     typer.echo(f"commitment: {found['commitment']}")
-    step = "embed it in your model" if made.marks == "model" else "have the commitment dated"
-    typer.echo(f"Next, {step}: portcullis watermark {'embed' if made.marks == 'model' else 'commit'} {out}")
+    typer.echo(f"Next, {next_step(made.marks, out, victim=victim, data=data, train=train, test=test)}")
 
 
 @app.command("embed")
@@ -334,8 +335,7 @@ def rotate(
     typer.echo(f"{published.scheme.name}: a new key of {len(key)} pairs in {out}. Keep {out / 'secret.key'} secret.")
     typer.echo(f"commitment: {found['commitment']}, follows {published.sha256}")
     typer.echo(f"Keep {mark} as well: of copies that were taken before, it alone proves. {left} of its pairs are left.")
-    step = "embed" if published.scheme.marks == "model" else "commit"
-    typer.echo(f"Next: portcullis watermark {step} {out}")
+    typer.echo(f"Next, {next_step(published.scheme.marks, out, victim=victim, data=data, train=train, test=test)}")
 
 
 @app.command("list")
@@ -350,9 +350,8 @@ def listing(
 
     if policy is not None:
         clients = {name: len(log.entries) for name, log in served_marks(policy).items()}
-        typer.echo(
-            json.dumps(clients, indent=2) if as_json else "\n".join(f"{c}: {n} marks" for c, n in clients.items())
-        )
+        said = "\n".join(f"{c}: {n} marks" for c, n in clients.items()) or "Nobody has asked this gate yet."
+        typer.echo(json.dumps(clients, indent=2) if as_json else said)
         return
     places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir())] if folder.is_dir() else []
     marks = [Mark(place) for place in places if (place / "commitment.json").is_file()]
@@ -370,4 +369,5 @@ def listing(
         )
 
 
+app.command("innocents")(innocents)
 app.command("trace")(trace)

@@ -141,8 +141,8 @@ class Scheme(ABC, Generic[K]):
     ) -> Evidence:
         """Ask the suspect about the marked questions: matches, n, null and p-value, from its answers alone."""
 
-    def weigh(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
-        """The evidence in the light of what innocent models answered: here, how many of them it would convict."""
+    def weigh(self, found: Evidence, innocent: Sequence[Evidence], learnt: Sequence[bool] = ()) -> Evidence:
+        """The evidence in the light of innocent models; `learnt` are those that are known to have the owner's rows."""
         return replace(found, accused=sum(e.p_value < self.level for e in innocent), tried=len(innocent))
 
     @final
@@ -155,6 +155,7 @@ class Scheme(ABC, Generic[K]):
         commitment: Commitment,
         rng: np.random.Generator,
         log: MarkLog = MarkLog(),
+        learnt: Sequence[bool] = (),
     ) -> Evidence:
         """Check key and log against what was published, examine the suspect, then every innocent reference model.
 
@@ -162,9 +163,8 @@ class Scheme(ABC, Generic[K]):
         """
         commitment.verify(key)
         log.verify()
-        harvest, innocent = Harvest(suspect), []
+        harvest = Harvest(suspect)
         found = self.examine(key, harvest, suspect.interface, log, rng)
-        for model in reference:
-            oracle = LocalOracle(model, suspect.interface, budget=max(harvest.paid, 1))
-            innocent.append(self.examine(key, Harvest(oracle), suspect.interface, log, rng))
-        return replace(self.weigh(found, innocent), queries=harvest.paid)
+        oracles = [LocalOracle(model, suspect.interface, budget=max(harvest.paid, 1)) for model in reference]
+        innocent = [self.examine(key, Harvest(oracle), suspect.interface, log, rng) for oracle in oracles]
+        return replace(self.weigh(found, innocent, learnt), queries=harvest.paid)

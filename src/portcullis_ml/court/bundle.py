@@ -19,6 +19,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,9 @@ class Bundle:
     @classmethod
     def read(cls, path: Path) -> Bundle:
         """The bundle in a file. InputError where it is none, ProofError where the log in it does not hold."""
+        if path.is_dir():
+            made = "`portcullis watermark bundle` makes one of a mark."
+            raise InputError(f"A bundle was expected; {path} is a folder. {made}")
         data = read_bytes(path)
         files = _unzipped(path, data)
         try:
@@ -210,7 +214,7 @@ def _unzipped(path: Path, data: bytes) -> dict[str, bytes]:
             if sum(info.file_size for info in infos) > LIMIT:
                 raise InputError(f"{path} unpacks to more than {LIMIT:,} bytes, and is not read.")
             return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is no whole zip file ({error}). Ask for the bundle again.") from error
 
 

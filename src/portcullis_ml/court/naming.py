@@ -111,7 +111,10 @@ class References:
         kept, keys = source.scheme.kept, len(self.sources)
         enough = suffices(chance, kept, source.scheme.level / keys)
         if enough is None:
-            return f"A model that owes {source.name} nothing may match {chance:.0%}: no number of answers tells."
+            return (
+                f"A model that owes {source.name} nothing may match {chance:.0%} of {n} answers: so many tell nothing. "
+                "Ask more pairs of each key."
+            )
         if n >= enough:
             return ""
         return (

@@ -67,10 +67,11 @@ class Trace:
         best = min(self.findings, key=lambda f: (f.adjusted, f.p_value))
         most = f"{best.matches} of {best.n} marked answers of {best.name} (p = {best.adjusted:.2g} after Holm)"
         lacking = next((f.lacking for f in self.findings if f.lacking), "")
+        whom = best.name if len(self.findings) == 1 else f"one of {len(self.findings)} copies"
         said = {
             "traced": f"The suspect comes from the copy of {best.name}: it gives {most}.",
             "several": f"The suspect was made of several copies, those of {', '.join(self.names)}: it gives {most}.",
-            "nobody": f"Nothing shows that the suspect comes from one of {len(self.findings)} copies: it gives {most}.",
+            "nobody": f"Nothing shows that the suspect comes from {whom}: it gives {most}.",
             "inconclusive": f"Nobody can be named: {f'it gives {most}. ' if best.n else ''}{lacking}",
         }
         return said[self.word] + ("" if self.stopped == "done" else f" It stopped answering ({self.stopped}).")

@@ -73,9 +73,13 @@ def dated(bundle: Bundle, roots: Sequence[Any], released: datetime | None) -> tu
 
 
 def order_of(classes: Sequence[str] | None, suspect: Sequence[str] | None) -> Labels | None:
-    """For every class of the suspect, which of the key's it is; None where they are taken to be the same."""
-    if suspect is None or classes is None:
+    """For every class of the suspect, which of the key's it is; None where they are taken to be the same.
+
+    Classes of a key that have no names go by their numbers, from 0.
+    """
+    if suspect is None:
         return None
+    classes = [str(i) for i in range(len(suspect))] if classes is None else classes
     if sorted(suspect) != sorted(classes):
         other = sorted(set(suspect) ^ set(classes))[:4]
         raise NotApplicable(f"The suspect was expected to have the key's classes; they differ in {', '.join(other)}.")
@@ -83,9 +87,19 @@ def order_of(classes: Sequence[str] | None, suspect: Sequence[str] | None) -> La
 
 
 def judge(
-    bundle: Bundle, suspect: Oracle, anchor: Anchor, *, innocent: Sequence[Model] = (), order: Labels | None = None
+    bundle: Bundle,
+    suspect: Oracle,
+    anchor: Anchor,
+    *,
+    innocent: Sequence[Model] = (),
+    learnt: Sequence[bool] = (),
+    order: Labels | None = None,
 ) -> Verdict:
-    """Ask the suspect the questions that the bundle opens. Its links and its time were checked before."""
+    """Ask the suspect the questions that the bundle opens. Its links and its time were checked before.
+
+    learnt   which of the innocent models are known to have learnt the owner's rows; not given, none is
+    order    for every class of the suspect, which of the key's it is; None for the same
+    """
     published, scheme = bundle.published, bundle.published.scheme
     must_fit(published.vk.input_shape, published.vk.n_classes, suspect.interface)
     x = np.array([o.x for o in bundle.openings])
@@ -95,7 +109,7 @@ def judge(
     changed = _changed(harvest, x, answer, order)
     found = scheme.counted(labels, answer, published.vk.n_classes)
     others = [LocalOracle(model, published.interface, budget=len(x)).query(x) for model in innocent]
-    found = scheme.weigh(found, [scheme.counted(labels, other, published.vk.n_classes) for other in others])
+    found = scheme.weigh(found, [scheme.counted(labels, other, published.vk.n_classes) for other in others], learnt)
     found = replace(found, queries=harvest.paid)
     notes: dict[str, Any] = {"asked_again": AGAIN, "changed_answers": changed}
     if harvest.stopped != "done":
@@ -116,7 +130,13 @@ def in_order(answer: Answer, order: Labels | None) -> Answer:
     """The answers in the key's classes."""
     if answer.labels is None:
         raise InputError("The suspect was expected to answer with classes; it gives numbers. Nothing can be compared.")
-    return answer if order is None else Answer(order[answer.labels])
+    if order is None:
+        return answer
+    if len(answer) and answer.labels.max() >= len(order):
+        raise NotApplicable(
+            f"{len(order)} classes of the suspect were named, and it answers with more. Name all of them, in its order."
+        )
+    return Answer(order[answer.labels])
 
 
 def _changed(harvest: Harvest, x: Array, answer: Answer, order: Labels | None) -> int:

@@ -71,7 +71,7 @@ class StreamedPool:
         if size > WHOLE:
             raise InputError(
                 f"This pool of {len(self):,} rows is too large to be one array ({size / 2**30:,.0f} GiB). Take rows of "
-                "it by their indices, or choose an attack that does: knockoff, active_thief, copycat."
+                "it by their indices, or choose an attack that does: knockoff, active_thief, swift_thief, copycat."
             )
         return self[:].astype(dtype or self.dtype)
 

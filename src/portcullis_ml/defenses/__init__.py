@@ -12,6 +12,7 @@ CATALOG = Catalog(
         "dawn": "portcullis_ml.defenses.dawn:Dawn",
         "deep_defense": "portcullis_ml.defenses.deep_defense:DeepDefense",
         "label_only": "portcullis_ml.defenses.label_only:LabelOnly",
+        "label_preserving_noise": "portcullis_ml.defenses.label_preserving_noise:LabelPreservingNoise",
         "log": "portcullis_ml.defenses.log:Log",
         "noise": "portcullis_ml.defenses.noise:LogitNoise",
         "other_class": "portcullis_ml.defenses.other_class:OtherClass",

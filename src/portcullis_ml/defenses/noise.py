@@ -21,7 +21,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array
 from portcullis_ml.defenses._poisoned import Poisoned, as_distributions
 
-__all__ = ["LogitNoise"]
+__all__ = ["LogitNoise", "bounded", "odds_of", "onto_l1"]
 
 EDGE = 1e-9  # probabilities are taken to lie this far from 0 and 1 at least
 
@@ -38,12 +38,20 @@ class LogitNoise(Poisoned):
         check(self, "ball", "'l1' or 'l2'", lambda v: v in ("l1", "l2"))
 
     def poisoned(self, x: Array, y: Array, noise: Noise) -> Array:
-        width = y.shape[1]
-        drawn = 2 * noise.uniform(x, width) - 1
-        expected = width / 2 if self.ball == "l1" else np.sqrt(width / 3)  # of a row of such numbers
-        delta = drawn * (self.eps / expected)
-        delta = onto_l1(delta, self.eps) if self.ball == "l1" else _onto_l2(delta, self.eps)
-        return as_distributions(expit(logit(np.clip(y, EDGE, 1 - EDGE)) + delta))
+        return as_distributions(expit(odds_of(y) + bounded(x, y.shape[1], self.eps, self.ball, noise)))
+
+
+def odds_of(y: Array) -> Array:
+    """(n, c) logarithms of the odds of probabilities."""
+    return np.asarray(logit(np.clip(y, EDGE, 1 - EDGE)))
+
+
+def bounded(x: Array, width: int, eps: float, ball: str, noise: Noise) -> Array:
+    """(n, width) uniform noise of the expected norm `eps`, keyed by the rows x and projected to the ball."""
+    drawn = 2 * noise.uniform(x, width) - 1
+    expected = width / 2 if ball == "l1" else np.sqrt(width / 3)  # of a row of such numbers
+    delta = drawn * (eps / expected)
+    return onto_l1(delta, eps) if ball == "l1" else _onto_l2(delta, eps)
 
 
 def _onto_l2(v: Array, radius: float) -> Array:

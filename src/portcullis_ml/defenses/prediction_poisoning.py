@@ -25,7 +25,6 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from portcullis_ml.core.artifacts import Artifact
-from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.recipes import PREPARED, Recipe
 from portcullis_ml.core.settings import bound, check
@@ -39,7 +38,7 @@ __all__ = ["PredictionPoisoning"]
 
 FILE = "surrogate.safetensors"
 STEPS = 15  # halvings of the way to the edge of a ball in the Kullback-Leibler divergence
-LEAST = 1e-6  # the stand-in's answer must lie so far from the true one, or there is no direction to turn away from
+LEAST = 1e-6  # nearer than this to the true answer, a stand-in's answer gives no direction to turn away from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +69,8 @@ class PredictionPoisoning(Poisoned):
     def poisoned(self, x: Array, y: Array, noise: Noise) -> Array:
         assert self._model is not None  # the guard binds its stages
         p = self._model.scores(x)
-        if (np.abs(y - p).max(axis=1) <= LEAST).any():
-            raise InputError(
-                "prediction_poisoning.surrogate answers a row as the model itself does, so that there is no direction "
-                "to turn away from. Prepare a random one."
-            )
+        same = np.abs(y - p).max(axis=1, keepdims=True) <= LEAST
+        p = np.where(same, 1 / y.shape[1], p)  # there a stand-in that knows nothing, as this one gives no direction
         if self.objective == "relaxed":
             towards = np.eye(y.shape[1])[y.argmin(axis=1)]
         else:

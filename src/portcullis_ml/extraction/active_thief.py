@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Array, Differentiable, Interface, Labels, Learner, Model
+from portcullis_ml.core.types import Array, Differentiable, Interface, Learner, Model
+from portcullis_ml.extraction._rounds import Rounds, largest
 from portcullis_ml.extraction._selection import deepfool_distance, entropy, k_centre, margin
 
 __all__ = ["ActiveThief"]
 
-PART = 4096  # rows of the pool that are held at once
 STRATEGIES = ("uncertainty", "k_centre", "dfal", "dfal_k_centre")
 
 
@@ -63,19 +63,20 @@ class ActiveThief(ExtractionAttack):
         assert knowledge.learner is not None  # `needs` says so
         thief = _Thief(self, harvest, interface, knowledge.pool, knowledge.learner, rng)
         budget = min(harvest.left, len(knowledge.pool))
-        thief.ask_aside(round(self.validation * budget))
-        budget -= thief.aside
+        rounds = thief.rounds
+        rounds.ask_aside(round(self.validation * budget))
+        budget -= rounds.aside
         ends = np.linspace(self.first * budget, budget, self.rounds + 1).round().astype(int)
-        thief.ask(thief.waiting[: max(ends[0], 1)])
+        rounds.ask(rounds.waiting[: max(ends[0], 1)])
         for end in ends[1:]:
-            if harvest.open and len(thief.waiting) and end > thief.trained_on:
+            if harvest.open and len(rounds.waiting) and end > rounds.trained_on:
                 copy = thief.copy(rough=True)
-                thief.ask(thief.choose(copy, min(end - thief.trained_on, len(thief.waiting))))
+                rounds.ask(thief.choose(copy, min(end - rounds.trained_on, len(rounds.waiting))))
         return thief.best()
 
 
 class _Thief:
-    """The pool rows that wait in random order, the rows asked, and the copies made of them."""
+    """The rounds, and the copies made of what they bring."""
 
     def __init__(
         self,
@@ -87,56 +88,35 @@ class _Thief:
         rng: np.random.Generator,
     ) -> None:
         self._plan, self._harvest, self._interface = plan, harvest, interface
-        self._pool, self._learner, self._rng = pool, learner, rng
+        self._learner, self._rng = learner, rng
         self._copies: list[Model] = []
-        self.waiting: NDArray[np.int64] = rng.permutation(len(pool))
-        self.aside = 0  # rows answered first, which no copy is trained on
+        self.rounds = Rounds(harvest, pool, rng)
         harvest.notes["strategy"] = plan.strategy
-
-    @property
-    def trained_on(self) -> int:
-        return len(self._harvest) - self.aside
-
-    def ask(self, rows: NDArray[np.int64]) -> None:
-        """Ask about these rows of the pool, which are then no longer waiting."""
-        self._harvest.ask(self._pool[rows])
-        self.waiting = self.waiting[~np.isin(self.waiting, rows)]
-
-    def ask_aside(self, n: int) -> None:
-        if n:
-            self.ask(self.waiting[:n])
-            self.aside = len(self._harvest)
 
     def copy(self, *, rough: bool) -> Model:
         """A model trained from scratch on all rows but those for validation."""
         learner = getattr(self._learner, "rough", lambda: self._learner)() if rough else self._learner
-        x, targets = self._harvest.x[self.aside :], self._harvest.targets()[self.aside :]
+        x, targets = self.rounds.answered()
         copy: Model = learner.fit(x, targets, rng=self._rng)
         self._copies.append(copy)
         return self._harvest.keep(copy)
 
     def best(self) -> Model:
         """The copy of all rows, or that of an earlier round where it does better on the rows for validation."""
-        last = self.copy(rough=False)
-        if not self.aside:
-            return last
-        x, truth = self._harvest.x[: self.aside], self._harvest.targets()[: self.aside].argmax(axis=1)
-        found = [_macro_f(truth, copy.scores(x).argmax(axis=1)) for copy in self._copies]
-        self._harvest.notes["validation_macro_f"] = [round(f, 4) for f in found]
-        return self._harvest.keep(self._copies[max(range(len(found)), key=lambda i: (found[i], i))])
+        self.copy(rough=False)
+        return self.rounds.best(self._copies)
 
     def choose(self, copy: Model, k: int) -> NDArray[np.int64]:
         """k of the waiting rows."""
-        parts = np.split(self.waiting, range(PART, len(self.waiting), PART))
-        p = np.concatenate([copy.scores(self._pool[rows]) for rows in parts])
+        waiting, p = self.rounds.waiting, self.rounds.scores(copy)
         if self._plan.strategy == "uncertainty":
-            return self.waiting[_largest(entropy(p), k)]
+            return waiting[largest(entropy(p), k)]
         if self._plan.strategy == "k_centre":
-            return self.waiting[k_centre(p, copy.scores(self._harvest.x), k)]
-        near = _largest(-self._distance(copy, p, k), k if self._plan.strategy == "dfal" else self._spread_over(k))
+            return waiting[k_centre(p, copy.scores(self._harvest.x), k)]
+        near = largest(-self._distance(copy, p, k), k if self._plan.strategy == "dfal" else self._spread_over(k))
         if self._plan.strategy == "dfal":
-            return self.waiting[near]
-        return self.waiting[near[k_centre(p[near], copy.scores(self._harvest.x), k)]]
+            return waiting[near]
+        return waiting[near[k_centre(p[near], copy.scores(self._harvest.x), k)]]
 
     def _spread_over(self, k: int) -> int:
         """Rows from which k-centre picks k."""
@@ -149,22 +129,9 @@ class _Thief:
         if words or not isinstance(copy, Differentiable):
             self._harvest.notes["distance"] = "the lead of the most probable class: no gradients"
             return lead
-        looked = _largest(-lead, max(k, self._plan.look))
+        looked = largest(-lead, max(k, self._plan.look))
         shape = self._interface.input_shape
         low, high = self._interface.low.reshape(shape), self._interface.high.reshape(shape)
         found = 1e9 + lead
-        found[looked] = deepfool_distance(copy, self._pool[self.waiting[looked]], low, high)
+        found[looked] = deepfool_distance(copy, self.rounds.pool[self.rounds.waiting[looked]], low, high)
         return found
-
-
-def _largest(values: Array, k: int) -> NDArray[np.int64]:
-    """Indices of the k largest, the largest first; ties by place."""
-    return np.argsort(-values, kind="stable")[:k]
-
-
-def _macro_f(truth: Labels, given: Labels) -> float:
-    """The mean F1 of the classes that occur."""
-    classes = np.union1d(truth, given)
-    hits = np.array([((truth == c) & (given == c)).sum() for c in classes])
-    sizes = np.array([(truth == c).sum() + (given == c).sum() for c in classes])
-    return float((2 * hits / sizes).mean())

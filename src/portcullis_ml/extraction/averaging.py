@@ -32,7 +32,9 @@ from portcullis_ml.extraction._wrapped import collect
 
 __all__ = ["Averaging"]
 
-UNITS = ("dawn", "diverse_ensemble", "noise", "out_of_domain", "private_answers", "random_vertex")
+UNITS = (
+    "dawn", "diverse_ensemble", "label_preserving_noise", "noise", "out_of_domain", "private_answers", "random_vertex",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

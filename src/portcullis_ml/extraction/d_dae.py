@@ -48,7 +48,9 @@ SHARPEST = 16.0  # the power to which a copy's probabilities are raised at most
 ASIDE = 0.2  # of the pairs
 WAYS = ("network", "lookup", "subtract")
 USEFUL = 0.5  # of the distance from the truth: where more is left, answers are taken as they came
-UNITS = ("noise", "prediction_poisoning", "private_answers", "random_vertex", "reverse_sigmoid")
+UNITS = (
+    "label_preserving_noise", "noise", "prediction_poisoning", "private_answers", "random_vertex", "reverse_sigmoid",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

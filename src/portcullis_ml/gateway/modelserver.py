@@ -1,7 +1,8 @@
 """A model server of the plainest kind: one model, no guard, the protocols of the gate.
 
 What the demonstration and the tests put behind the gate, and what a benchmark compares it with. It
-runs as a process of its own with `python -m portcullis_ml.gateway.modelserver`, which prints its address.
+runs as a process of its own with `python -m portcullis_ml.gateway.modelserver [MODULE:FUNCTION [PORT]]`, and prints
+its address.
 """
 
 from __future__ import annotations
@@ -67,14 +68,14 @@ def digits() -> tuple[Model, ModelSpec]:
     return resolve("portcullis_ml.gateway.demo:digits_model")()  # type: ignore[no-any-return]
 
 
-def main(path: str = "portcullis_ml.gateway.modelserver:digits") -> None:
-    """Serve the (model, served) that a function gives, on this machine only."""
+def main(path: str = "portcullis_ml.gateway.modelserver:digits", port: str = "0") -> None:
+    """Serve the (model, served) that a function gives, on this machine only; port 0 is one that the system picks."""
     model, served = resolve(path)()
-    sock = bound("127.0.0.1", 0)
+    sock = bound("127.0.0.1", int(port))
     print(address(sock), flush=True)
     config = uvicorn.Config(ModelServer(model, served), log_config=None, access_log=False, lifespan="off", ws="none")
     asyncio.run(uvicorn.Server(config).serve(sockets=[sock]))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:3])

@@ -16,7 +16,9 @@ from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.measures.statistics import clopper_pearson
 
-__all__ = ["documents_holding", "eidetic_precision"]
+__all__ = ["copied_runs", "documents_holding", "eidetic_precision"]
+
+BETWEEN = "\0"  # stands between documents, so that no run goes from one to the next
 
 
 def documents_holding(samples: Sequence[str], documents: Sequence[str], length: int) -> NDArray[np.int64]:
@@ -36,3 +38,21 @@ def eidetic_precision(holding: NDArray[np.int64], kept: Sequence[int], k: int) -
     """The share of the kept samples that hold a run which stands in at least one and at most k documents."""
     chosen = holding[np.asarray(kept, np.int64)]
     return clopper_pearson(int(((chosen >= 1) & (chosen <= k)).sum()), len(chosen), unit="samples")
+
+
+def copied_runs(samples: Sequence[str], documents: Sequence[str]) -> list[tuple[int, int, int]]:
+    """For every sample (start, length, document): its longest run that stands in a document, and the first that has it.
+
+    The document is -1 where not one character of the sample stands in any.
+    """
+    whole = BETWEEN.join(documents)
+    found = []
+    for sample in samples:
+        start, length = 0, 0
+        for i in range(len(sample)):
+            while i + length < len(sample) and sample[i : i + length + 1] in whole:
+                start, length = i, length + 1
+        run = sample[start : start + length]
+        document = whole.count(BETWEEN, 0, whole.index(run)) if run else -1
+        found.append((start, length, document))
+    return found

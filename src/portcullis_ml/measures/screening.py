@@ -28,6 +28,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Model
 
 __all__ = [
+    "LEAST",
     "TESTS",
     "Finding",
     "Portrait",
@@ -41,6 +42,7 @@ __all__ = [
 TESTS = ("low bits", "values", "signs", "answers")
 QUANTILES = np.linspace(0.005, 0.995, 100)
 LEAST = 5  # honest models that a comparison needs
+ROUNDED = 0.99  # share of weights whose last bits are 0 from which on all were in half precision
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Portrait:
     rounded: float
     values: Array
     figures: Mapping[str, Mapping[str, float]]
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether the weights were rounded, so that their low bits are 0 and can hold nothing."""
+        return self.rounded > ROUNDED
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "values": self.values.round(5).tolist()}
@@ -160,7 +167,7 @@ def screen(suspect: Portrait, honest: Sequence[Portrait]) -> list[Finding]:
         {f"distance of matrix {i + 1}": v for i, v in enumerate(_distance(h, np.delete(values, j, 0).mean(0)))}
         for j, h in enumerate(values)
     ]
-    figures = {**suspect.figures, "values": own}
+    figures = {**suspect.figures, "values": own} | ({"low bits": {}} if suspect.half_precision else {})
     usual = {test: [h.figures[test] for h in honest] for test in suspect.figures} | {"values": others}
     return [_compared(test, figures[test], usual[test]) for test in TESTS if figures[test]]
 

@@ -30,7 +30,7 @@ from portcullis_ml.core.types import Array, Differentiable, Estimate, Labels, Mo
 from portcullis_ml.measures.statistics import clustered
 from portcullis_ml.models.perturb import Bounds, noise_like, pgd
 
-__all__ = ["GTSRB_GROUPS", "Transfer", "TransferReport"]
+__all__ = ["GTSRB_GROUPS", "Transfer", "TransferReport", "by_source"]
 
 PIECE = 2000  # crafted rows held in memory at a time
 
@@ -74,7 +74,7 @@ class TransferReport:
 class Transfer:
     """The protocol. Call it with a copy, the victim, and inputs with the victim's own labels for them."""
 
-    eps: float = 0.25  # greatest change of any input, in the units of the bounds
+    eps: float = 0.25  # greatest change of any input, in the units of the bounds; of an audit, a share of its range
     steps: int = 40  # of projected gradient; FGSM takes one
     per_class: int = 10  # inputs of each class that are perturbed
     goal: Literal["targeted", "untargeted"] = "targeted"  # give that class, or any other class
@@ -102,13 +102,9 @@ class Transfer:
         an untargeted success is any change of class."""
         if len(x) != len(labels_by_victim):
             raise InputError(f"{len(x)} inputs need {len(x)} labels of the victim; got {len(labels_by_victim)}.")
-        groups = np.arange(substitute.n_classes) if self.groups is None else np.asarray(self.groups)
-        if len(groups) != substitute.n_classes:
-            raise InputError(
-                f"Transfer.groups must name a group for each of {substitute.n_classes} classes; got {len(groups)}."
-            )
-        chosen, notes = self._choose(labels_by_victim, substitute.n_classes, rng)
-        source, aim = self._pairs(labels_by_victim[chosen], groups)
+        groups = self.groups_of(substitute.n_classes)
+        chosen, notes = self.choose(labels_by_victim, substitute.n_classes, rng)
+        source, aim = self.pairs(labels_by_victim[chosen], groups)
         fooled = np.zeros((3, len(source)), bool)
         for i in range(0, len(source), PIECE):
             part = slice(i, i + PIECE)
@@ -118,13 +114,20 @@ class Transfer:
             for outcome, model, rows in zip(
                 fooled, (victim, victim, substitute), (crafted, noisy, crafted), strict=True
             ):
-                outcome[part] = self._success(model.scores(rows).argmax(axis=1), aim[part], groups)
-        rate, noise, white_box = (_by_source(outcome, source, len(chosen)) for outcome in fooled)
+                outcome[part] = self.success(model.scores(rows).argmax(axis=1), aim[part], groups)
+        rate, noise, white_box = (by_source(outcome, source, len(chosen)) for outcome in fooled)
         return TransferReport(
             rate=rate, noise=noise, white_box=white_box, queries=len(source), control_queries=len(source), notes=notes
         )
 
-    def _choose(
+    def groups_of(self, n_classes: int) -> NDArray[np.int64]:
+        """(n_classes,) the group of each class."""
+        groups = np.arange(n_classes) if self.groups is None else np.asarray(self.groups)
+        if len(groups) != n_classes:
+            raise InputError(f"Transfer.groups must name a group for each of {n_classes} classes; got {len(groups)}.")
+        return groups
+
+    def choose(
         self, labels: Labels, n_classes: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Rows to perturb, `per_class` of every class where there are so many, and a note where there are not."""
@@ -134,7 +137,7 @@ class Transfer:
         note = f"Fewer than {self.per_class} inputs for {len(short)} of {n_classes} classes; all of theirs were used."
         return np.concatenate(chosen), (note,) if short else ()
 
-    def _pairs(self, labels: Labels, groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], Labels]:
+    def pairs(self, labels: Labels, groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], Labels]:
         """Which chosen row each crafted one comes from, and the class it is pushed towards (or away from).
 
         A target in the input's own group would be a success without moving, and is left out.
@@ -149,10 +152,12 @@ class Transfer:
         targeted = self.goal == "targeted"
         return pgd(substitute, start, aim, eps=self.eps, steps=steps, step=step, bounds=bounds, targeted=targeted)
 
-    def _success(self, given: Labels, aim: Labels, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def success(self, given: Labels, aim: Labels, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) which of the labels given (n,) are what these crafted rows aim at, or not what they flee from."""
         return np.asarray(groups[given] == groups[aim] if self.goal == "targeted" else given != aim)
 
 
-def _by_source(fooled: NDArray[np.bool_], source: NDArray[np.int64], sources: int) -> Estimate:
+def by_source(fooled: NDArray[np.bool_], source: NDArray[np.int64], sources: int) -> Estimate:
+    """The share of crafted rows that fool; its interval counts the inputs that they come from."""
     successes = np.bincount(source[fooled], minlength=sources).astype(np.float64)
     return clustered(successes, np.bincount(source, minlength=sources).astype(np.float64), unit="inputs")

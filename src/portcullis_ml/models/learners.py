@@ -6,7 +6,7 @@ from typing import Any
 
 from portcullis_ml.catalog import Catalog
 
-__all__ = ["LEARNERS", "learner_named"]
+__all__ = ["LEARNERS", "TEXT_LEARNERS", "learner_named"]
 
 LEARNERS = Catalog(
     "learners",
@@ -23,13 +23,25 @@ LEARNERS = Catalog(
     },
 )
 
+TEXT_LEARNERS = Catalog(
+    "text_learners",
+    {
+        "characters": "portcullis_ml.models.characters:CharacterLearner",
+        "private_characters": "portcullis_ml.models.private_text:PrivateCharacterLearner",
+    },
+    presets={
+        "gru": "characters(network=gru)",
+        "transformer": "characters(network=transformer, units=64, layers=2)",
+    },
+)
 
-def learner_named(word: str, device: str = "cpu") -> Any:
+
+def learner_named(word: str, device: str = "cpu", *, catalog: Catalog = LEARNERS) -> Any:
     """The learner of that name, or of "my_package.module:Class", on the device unless the word says another.
 
     Raises MissingExtra or InputError at once where something that it needs is not installed.
     """
-    learner = LEARNERS.build(word)
+    learner = catalog.build(word)
     if "device" not in word and device != "cpu" and hasattr(learner, "device"):
         from dataclasses import replace
 

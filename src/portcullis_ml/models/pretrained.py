@@ -8,6 +8,7 @@ trained from the same settings without what ImageNet taught it: the control besi
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -58,6 +59,25 @@ class PretrainedModel(TorchModel):
                 parts.append(torch.softmax(head(rows).double(), 1).cpu().numpy())
         return np.concatenate(parts)
 
+    @property
+    def learning(self) -> nn.Module:
+        """The head where the backbone is frozen, else everything."""
+        return self.module if self.features is None else self.module[1]  # type: ignore[index]
+
+    def entered(self, x: Array) -> Tensor:
+        """The features of pictures where the backbone is frozen, else the pictures."""
+        if self.features is None or len(x) == 0:
+            return super().entered(x)
+        return torch.tensor(self.features(x), dtype=torch.float32, device=self.device)
+
+    def duplicate(self) -> PretrainedModel:
+        """The same model with weights of its own; a frozen backbone is shared."""
+        twin = copy.copy(self)
+        parts = self.module if self.features is None else self.module[1]  # type: ignore[index]
+        own = copy.deepcopy(parts)
+        twin.module = own if self.features is None else nn.Sequential(self.module[0], own)  # type: ignore[index]
+        return twin
+
 
 class _WithoutGradients:
     """The same model for an ONNX backbone, which gives no gradients."""
@@ -69,6 +89,10 @@ class _WithoutGradients:
     def scores(self, x: Array) -> Array:
         """(n, *input_shape) -> (n, n_classes) softmax probabilities."""
         return self._model.scores(x)
+
+    def duplicate(self) -> PretrainedModel:
+        """The model itself, with weights of its own in the head."""
+        return self._model.duplicate()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.core.errors import BudgetExhausted, InputError, ParameterError
 from portcullis_ml.core.types import Array
 
 __all__ = [
@@ -81,7 +81,8 @@ class Characters:
 class SequenceModel(Protocol):
     """A generative model. It may have `token_log_probs(sequences)` and `start(contexts)` as faster ways to the same."""
 
-    tokenizer: Tokenizer
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
     def log_probs(self, contexts: Tokens) -> Array:
         """(n, t) contexts -> (n, size) natural logarithms of the next token's probabilities."""
@@ -109,30 +110,42 @@ class FromFunction:
 
 
 class Counted:
-    """A model behind a counter of its next-token distributions. InputError for what gives no log-probabilities."""
+    """A model behind a counter of its next-token distributions. InputError for what gives no log-probabilities.
 
-    def __init__(self, model: Any) -> None:
+    budget   how many may be asked for, or None; BudgetExhausted for more, before anything is asked
+    watch    is called with (asked so far, budget) behind every question, or None
+    """
+
+    def __init__(self, model: Any, budget: int | None = None, watch: Callable[[int, int], None] | None = None) -> None:
         if not isinstance(model, SequenceModel):
             raise InputError(
                 "A model of text was expected to give log_probs(contexts) and to have a tokenizer; "
                 f"a {type(model).__name__} does not. Wrap the function that gives them with FromFunction."
             )
         self.model, self.tokenizer, self.queries = model, model.tokenizer, 0
+        self.budget, self._watch = budget, watch
+
+    def _pay(self, queries: int) -> None:
+        if self.budget is not None and self.queries + queries > self.budget:
+            raise BudgetExhausted(queries, self.budget - self.queries)
+        self.queries += queries
+        if self._watch is not None:
+            self._watch(self.queries, self.budget or self.queries)
 
     def log_probs(self, contexts: Tokens) -> Array:
-        self.queries += len(contexts)
+        self._pay(len(contexts))
         return self.model.log_probs(contexts)
 
     def token_log_probs(self, sequences: Tokens, given: int = 0) -> Array:
         """(n, t) -> (n, t - given) log-probability of each token behind the first `given`, by what stands before."""
-        self.queries += len(sequences) * (sequences.shape[1] - given)
+        self._pay(len(sequences) * (sequences.shape[1] - given))
         return token_log_probs(self.model, sequences, given)
 
     def start(self, contexts: Tokens) -> Callable[[Tokens | None], Array]:
         following = _follow(self.model, contexts)
 
         def counted(tokens: Tokens | None) -> Array:
-            self.queries += len(contexts)
+            self._pay(len(contexts))
             return following(tokens)
 
         return counted

@@ -2,7 +2,7 @@
 
 A step of a small network is mostly overhead, and a stack pays it once for all. What cannot be stacked (batch
 normalisation keeps statistics, early stopping ends at different times) is trained one after another, and so are larger
-convolutions on a CPU, which are slower as a stack (`benchmarks/shadows.py`).
+convolutions on a CPU, which are slower as a stack (`benchmarks/privacy.py`).
 """
 
 from __future__ import annotations

@@ -75,21 +75,35 @@ class TorchModel:
     def scores(self, x: Array) -> Array:
         """(n, *input_shape) -> (n, n_classes) softmax probabilities."""
         with torch.inference_mode():
-            parts = [torch.softmax(self._logits(rows).double(), 1).cpu().numpy() for rows in self._batches(x)]
+            parts = [_shares(self._logits(rows)) for rows in self._batches(x)]
         return np.concatenate(parts) if parts else np.empty((0, self.n_classes))
 
     def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
         """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x) with respect to x."""
+        parts = [gradient for _, gradient in self._passes(x, weights, of)]
+        return np.concatenate(parts) if parts else np.empty((0, *self.input_shape))
+
+    def scores_and_gradient(
+        self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]
+    ) -> tuple[Array, Array]:
+        """What `scores` and `input_gradient` say of x, by one pass through the module."""
+        parts = [(_shares(logits), gradient) for logits, gradient in self._passes(x, weights, of)]
+        if not parts:
+            return np.empty((0, self.n_classes)), np.empty((0, *self.input_shape))
+        scores, gradients = zip(*parts, strict=True)
+        return np.concatenate(scores), np.concatenate(gradients)
+
+    def _passes(self, x: Array, weights: Array, of: Literal["logits", "log_probs"]) -> Iterator[tuple[Tensor, Array]]:
+        """A batch at a time: logits, and the weighted gradient."""
         if of not in ("logits", "log_probs"):
             raise ParameterError("of", "'logits' or 'log_probs'", of)
-        parts = []
         for rows, weight in zip(self._batches(x), self._batches(weights), strict=True):
             rows.requires_grad_(True)
-            out = self._logits(rows)
-            out = out if of == "logits" else torch.log_softmax(out, 1)
-            (gradient,) = torch.autograd.grad(out, rows, weight)
-            parts.append(gradient.double().cpu().numpy())
-        return np.concatenate(parts) if parts else np.empty((0, *self.input_shape))
+            logits = self._logits(rows)
+            out = logits if of == "logits" else torch.log_softmax(logits, 1)
+            # Given `weight` as grad_outputs, torch would import sympy first, a third of a second.
+            (gradient,) = torch.autograd.grad((out * weight).sum(), rows)
+            yield logits.detach(), gradient.double().cpu().numpy()
 
     def _batches(self, x: Array) -> Iterator[Tensor]:
         for start in range(0, len(x), self.batch):
@@ -112,6 +126,21 @@ class TorchModel:
             )
         return out  # type: ignore[no-any-return]
 
+    @property
+    def learning(self) -> nn.Module:
+        """The part of the network that its learner trains."""
+        return self.module
+
+    def entered(self, x: Array) -> Tensor:
+        """Rows (n, *input_shape) as that part takes them, on the device."""
+        return torch.tensor(x, dtype=torch.float32, device=self.device)
+
+    def duplicate(self) -> TorchModel:
+        """The same model with weights of its own in that part."""
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module)
+        return twin
+
     def save(self, path: str | Path) -> Path:
         """Weights and, in the header, what builds the network again, as safetensors."""
         from safetensors.torch import save_file
@@ -120,6 +149,11 @@ class TorchModel:
         state = {k: v.contiguous() for k, v in self.module.state_dict().items()}
         save_file(state, path, {"portcullis": json.dumps(about)})
         return Path(path)
+
+
+def _shares(logits: Tensor) -> Array:
+    """(n, n_classes) softmax probabilities."""
+    return np.asarray(torch.softmax(logits.double(), 1).cpu().numpy())
 
 
 @functools.cache

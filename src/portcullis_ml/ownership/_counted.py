@@ -21,7 +21,7 @@ from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Labels
 from portcullis_ml.ownership._pairs import Paired
 
-__all__ = ["Counted", "at_least", "at_most", "bits", "chance_of", "suffices"]
+__all__ = ["Counted", "at_least", "at_most", "bits", "chance_of", "suffices", "suffices_beside"]
 
 SURE = 0.95  # confidence of the upper bound of a share of matches
 MOST = 20_000  # answers beyond which nobody asks
@@ -58,6 +58,22 @@ def suffices(chance: float, share: float, level: float) -> int | None:
     return None
 
 
+@lru_cache(maxsize=1024)
+def suffices_beside(innocent: float, share: float, level: float) -> int | None:
+    """As `suffices`, where the null is the 95% upper bound of what an innocent model matches, if it goes on matching
+    this share: more answers then make the null smaller too."""
+    from scipy.special import betaincinv
+    from scipy.stats import binom
+
+    if share <= innocent:
+        return None
+    n = np.arange(1, MOST + 1)
+    matches = np.minimum(np.ceil(innocent * n - 1e-9), n - 1)  # all n of them would leave no chance to tell
+    chance = betaincinv(matches + 1, n - matches, SURE)
+    found = np.flatnonzero(binom.sf(np.ceil(share * n - 1e-9) - 1, n, chance) < level)
+    return int(n[found[0]]) if len(found) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counted(Paired[K]):
     kept: float = 0.8  # share of the marked questions that a copy is taken to answer as marked: how many suffice
@@ -76,8 +92,11 @@ class Counted(Paired[K]):
         found = Evidence(matches, len(given), "", 1.0, level=self.level, assumed=self.assumed, notes={"chance": chance})
         return self._under(found, chance, "by theory", 0)
 
-    def weigh(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
-        """The evidence under the greater of both nulls, and how many innocent models the others would convict."""
+    def weigh(self, found: Evidence, innocent: Sequence[Evidence], learnt: Sequence[bool] = ()) -> Evidence:
+        """The evidence under the greater of both nulls, and how many innocent models the others would convict.
+
+        The one that matches most decides, so models that learnt the owner's rows and others need not be kept apart.
+        """
         asked = [e for e in innocent if e.n]
         if not asked:
             return found
@@ -96,7 +115,7 @@ class Counted(Paired[K]):
         }
         found = replace(found, accused=accused, tried=len(asked), notes={**found.notes, **notes})
         resembles = "The innocent models answer the marked questions as any other would."
-        found = replace(found, assumed=(*self.assumed, resembles))
+        found = replace(found, assumed=(*self.assuming(learnt), resembles))
         return self._under(found, max(theory, highest), said, len(asked))
 
     def _under(self, found: Evidence, chance: float, said: str, tried: int) -> Evidence:
@@ -105,23 +124,34 @@ class Counted(Paired[K]):
         if tried < self.least:
             lacking = f"{self.name} needs {self.least} innocent models to compare with, and {tried} were given."
             return replace(found, null="unknown without innocent models", p_value=1.0, lacking=lacking)
-        p_value, enough = chance_of(found.matches, found.n, chance), suffices(chance, self.kept, self.level)
-        lacking = ""
-        if p_value < self.level:
-            pass
-        elif enough is None:
-            lacking = (
-                f"An innocent model may match {chance:.0%} and a copy {self.kept:.0%}: no number of answers tells."
-            )
-        elif found.n < enough:
-            lacking = (
-                f"{found.n} answers are too few for p < {self.level:g}: {enough} would suffice for a copy that answers "
-                f"{self.kept:.0%} of them as marked."
-            )
+        p_value, enough = chance_of(found.matches, found.n, chance), self._enough(found, chance)
+        lacking = "" if p_value < self.level else self._too_few(found, chance, enough)
         notes = {**found.notes, "null_chance": chance, "answers_that_suffice": enough, "bits": bits(p_value)}
         if found.n:
             notes |= self._to_convict(found, chance)
         return replace(found, null=null, p_value=p_value, lacking=lacking, notes=notes)
+
+    def _enough(self, found: Evidence, chance: float) -> int | None:
+        """How many answers would suffice for a copy. A null that innocent models give shrinks as they answer more."""
+        if chance > found.notes["chance"]:
+            return suffices_beside(max(found.notes["innocent_shares"]), self.kept, self.level)
+        return suffices(chance, self.kept, self.level)
+
+    def _too_few(self, found: Evidence, chance: float, enough: int | None) -> str:
+        """Why so many answers cannot tell, and how many would suffice; "" where they can."""
+        few = f"{found.n} answers are too few for p < {self.level:g}"
+        most = max(found.notes.get("innocent_shares", [chance]))
+        if enough is not None:
+            beside = f", if innocent models go on matching {most:.0%} at most" if chance > found.notes["chance"] else ""
+            would = f"{few}: {enough} would suffice for a copy that answers {self.kept:.0%} of them as marked{beside}."
+            return would if found.n < enough else ""
+        least = suffices_beside(0.0, self.kept, self.level)
+        if least is not None and found.n < least:
+            return f"{few}: an innocent model matches {most:.0%} of them, and at least {least} are needed to tell."
+        return (
+            f"An innocent model may match {chance:.0%} of these answers and a copy {self.kept:.0%}: no number of such "
+            "answers tells."
+        )
 
     def _to_convict(self, found: Evidence, chance: float) -> dict[str, int | None]:
         """After how many questions a suspect that matches as often as this one is convicted: by its share of matches,

@@ -198,7 +198,18 @@ class Paired(Scheme[K]):
 
     key: ClassVar[type[PairsKey]] = PairsKey  # what `mint` makes
     assumed: ClassVar[tuple[str, ...]] = ()
+    unless_learnt: ClassVar[tuple[str, ...]] = ()  # of those, what holds until innocent models learnt the owner's rows
 
     @abstractmethod
     def counted(self, labels: Labels, answer: Answer, n_classes: int) -> Evidence:
         """The evidence in these answers to the pairs at the head of `labels` (n,), before innocent models are seen."""
+
+    def assuming(self, learnt: Sequence[bool]) -> tuple[str, ...]:
+        """What is assumed with innocent models of which these are known to have learnt the owner's rows."""
+        if not self.unless_learnt or sum(learnt) < max(self.least, 1):
+            return self.assumed
+        said = (
+            f"{sum(learnt)} of {len(learnt)} innocent models learnt the owner's training rows with seeds of their own; "
+            "whoever made them says so."
+        )
+        return (*(sentence for sentence in self.assumed if sentence not in self.unless_learnt), said)

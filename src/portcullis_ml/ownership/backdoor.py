@@ -90,7 +90,8 @@ class Backdoor(Counted[BackdoorKey]):
         if rows.x.shape[1:] != key.x.shape[1:] or not 0 <= rows.y.min() <= rows.y.max() < key.n_classes:
             raise InputError(
                 f"The key was minted for rows of {key.x.shape[1:]} and classes 0..{key.n_classes - 1}; got rows of "
-                f"{rows.x.shape[1:]} and classes {rows.y.min()}..{rows.y.max()}. Mint a key for this interface."
+                f"{rows.x.shape[1:]} and classes {rows.y.min()}..{rows.y.max()}. Name the model that "
+                "the key is for (--victim, --train), or mint a key for this interface."
             )
         marked = np.tile(key.x, (self.repeat, *[1] * (key.x.ndim - 1)))
         return np.concatenate([rows.x, marked]), np.concatenate([rows.y, np.tile(key.labels, self.repeat)])

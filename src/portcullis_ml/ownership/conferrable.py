@@ -6,6 +6,8 @@ training of the victim, no wrong answer served. Which copies are made, and how q
 Costs the honest client   nothing: neither the model nor its answers are changed.
 Does not accuse           without innocent models: the null is what at least 20 of them do, none of which helped to make
                           the key. The reference models below are made here, used for the key, and never judge it.
+Accuses in error          models that honestly learnt the owner's rows, unless innocent models in the null did, too:
+                          `portcullis watermark innocents` trains those. They cost most of its power.
 Query cost                one query for each question that is shown.
 
 The owner trains copies of the victim as thieves do (from its scores, from its labels and, where the victim is a
@@ -63,10 +65,14 @@ class Conferrable(Counted[ConferrableKey]):
     key: ClassVar[type[PairsKey]] = ConferrableKey
     marks: ClassVar = "nothing"
     least: ClassVar[int] = 20
+    unless_learnt: ClassVar[tuple[str, ...]] = (
+        "Nobody but the owner had the victim's training rows: no innocent model is known to have learnt them, so a "
+        "model that did may be accused too.",
+    )
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
-        "No innocent model is one of those that the key was made with.",
-        "Nobody but the owner had the victim's training rows: a model that learnt all of them may be accused too.",
+        "No innocent model is one of those that the key was made with, or was trained on rows beside its questions.",
+        *unless_learnt,
     )
 
     def __post_init__(self) -> None:

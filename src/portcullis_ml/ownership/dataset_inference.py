@@ -8,6 +8,8 @@ Costs the honest client   nothing. It costs the owner the privacy of every row t
 Does not accuse           without 20 innocent models. The published test compares the two groups of rows alone, so it
                           accuses whoever finds the private rows easier. Here every row is compared with what innocent
                           models do on it, and the statistic with theirs (`_calibrated`).
+Accuses in error          models that honestly learnt the private rows, unless innocent models did, too; then it has
+                          next to no power, since it recognises the rows and not the model.
 Query cost                1 + 3 * `steps` queries a row, on 2 * `rows` rows: 4,000 with the settings as they are.
 
 Blind Walk (labels only) moves a row along a fixed random direction of one of three kinds until the label changes. Here
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +37,7 @@ from portcullis_ml.core.ownership import Evidence, MarkLog
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Array, Differentiable, Interface, Labels, Model, Rows
 from portcullis_ml.ownership._calibrated import Calibrated, against
-from portcullis_ml.ownership._counted import at_most, bits
+from portcullis_ml.ownership._counted import SURE, at_most, bits
 from portcullis_ml.ownership._margins import margins
 from portcullis_ml.ownership._pairs import Paired, PairsKey, drawn, question_bytes
 from portcullis_ml.ownership._walks import KINDS, directions, moved, sizes
@@ -42,6 +45,7 @@ from portcullis_ml.ownership._walks import KINDS, directions, moved, sizes
 __all__ = ["DatasetInference", "DatasetInferenceKey"]
 
 FEWEST = 10  # rows in a group without which nothing is said
+MOST = 10_000  # rows in a group beyond which nobody asks
 ASKED = 1_000  # public rows on which the sizes of the steps are read off the victim, at most
 
 
@@ -59,15 +63,19 @@ class DatasetInference(Paired[DatasetInferenceKey]):
     key: ClassVar[type[PairsKey]] = DatasetInferenceKey
     marks: ClassVar = "nothing"
     least: ClassVar[int] = 20
+    unless_learnt: ClassVar[tuple[str, ...]] = (
+        "Nobody but the owner had the private rows: a model that was honestly trained on some of them is accused too.",
+        "The innocent models were trained on none of the private rows.",
+    )
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
-        "Nobody but the owner had the private rows: a model that was honestly trained on some of them is accused too.",
-        "The innocent models were trained on none of these rows, private or public.",
+        "The innocent models were trained on none of the public rows.",
         "The two groups are one random split, or innocent models of the suspect's own kind are among those given.",
+        *unless_learnt,
     )
 
     def __post_init__(self) -> None:
-        check(self, "rows", f"an int in [{FEWEST}, 10_000]", lambda v: isinstance(v, int) and FEWEST <= v <= 10_000)
+        check(self, "rows", f"an int in [{FEWEST}, 10_000]", lambda v: isinstance(v, int) and FEWEST <= v <= MOST)
         check(self, "steps", "an int in [1, 8]", lambda v: isinstance(v, int) and 1 <= v <= 8)
 
     def mint(
@@ -118,8 +126,23 @@ class DatasetInference(Paired[DatasetInferenceKey]):
         found = Evidence(int(match.sum()), len(match), "", 1.0, level=self.level, assumed=self.assumed)
         return replace(self._unknown(found, 0), notes={"match": match, "row": row})
 
-    def weigh(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
-        """The statistic of the suspect beside those of innocent models, over the questions that all have answered."""
+    def weigh(self, found: Evidence, innocent: Sequence[Evidence], learnt: Sequence[bool] = ()) -> Evidence:
+        """The statistic of the suspect beside those of innocent models, over the questions that all have answered.
+
+        Models that learnt the owner's rows and models that did not are two kinds, and a mixture of both would be spread
+        widely: where there are enough of each, the suspect is compared with each kind apart, and the greater p-value
+        is the one that counts.
+        """
+        known = learnt or [False] * len(innocent)
+        owners, others = ([e for e, has in zip(innocent, known, strict=True) if has == kind] for kind in (True, False))
+        apart = min(len(owners), len(others)) >= self.least
+        each = [self._compared(found, kind) for kind in ((owners, others) if apart else (innocent,))]
+        most = max(each, key=lambda e: e.p_value)
+        assumed = (*self.assuming(learnt), *most.assumed[len(self.assumed) :])
+        return replace(most, accused=sum(e.accused for e in each), tried=sum(e.tried for e in each), assumed=assumed)
+
+    def _compared(self, found: Evidence, innocent: Sequence[Evidence]) -> Evidence:
+        """The suspect beside innocent models of one kind."""
         asked = [e for e in innocent if e.n]
         n = min([found.n, *(e.n for e in asked)])
         match, row = found.notes["match"][:n], found.notes["row"][:n]
@@ -135,9 +158,24 @@ class DatasetInference(Paired[DatasetInferenceKey]):
         each = np.bincount(at)
         scores = np.array([np.bincount(at, m[:n]) / each for m in (match, *(e.notes["match"] for e in asked))])
         best = np.where(private, 1.0, scores[0])
-        notes = {"private": float(scores[0][private].mean()), "public": float(scores[0][~private].mean())}
-        best_found = against(best, scores[1:], private)
-        return self._judged(replace(found, notes=notes), against(scores[0], scores[1:], private), fewest, best_found)
+        notes: dict[str, Any] = {
+            "private": float(scores[0][private].mean()),
+            "public": float(scores[0][~private].mean()),
+        }
+        best_found, compared = against(best, scores[1:], private), against(scores[0], scores[1:], private)
+        notes |= self._to_convict(compared, fewest, n / len(names))
+        return self._judged(replace(found, notes=notes), compared, fewest, best_found)
+
+    def _to_convict(self, c: Calibrated, rows: int, questions: float) -> dict[str, int | None]:
+        """After how many questions, so many a row, a suspect as sure as this one is convicted: by its statistic, and by
+        the 95% lower bound of that, whose spread is about 1. None where no number would do."""
+
+        def asked(statistic: float) -> int | None:
+            enough = rows * (c.needed(self.level, rows) / statistic) ** 2 if statistic > 0 else np.inf
+            return int(2 * np.ceil(enough) * questions) if enough <= MOST else None
+
+        least = c.statistic - NormalDist().inv_cdf(SURE)
+        return {"queries_to_convict": asked(c.statistic), "queries_to_convict_at_most": asked(least)}
 
     def _unknown(self, found: Evidence, tried: int) -> Evidence:
         lacking = f"{self.name} needs {self.least} innocent models to compare with, and {tried} were given."

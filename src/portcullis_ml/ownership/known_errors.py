@@ -7,11 +7,14 @@ equal queries says so.
 Costs the honest client   nothing: neither the model nor its answers are changed.
 Does not accuse           without innocent models: independent models share hard inputs and make the same mistakes far
                           more often than by chance, so the null is what at least 20 of them do, not 1 / c.
+Accuses in error          models that honestly learnt the owner's rows, unless innocent models in the null did, too:
+                          `portcullis watermark innocents` trains those. They cost power.
 Query cost                one query for each mistake that is shown.
 
 The key is read off the victim: rows that it was not trained on, whose class is known and which it answers otherwise,
 with its wrong answers. Where labels are noisy, an innocent model agrees with many "mistakes" that are none; the null
-takes that in, and the proof needs more questions. A suspect that was trained on these rows matches less.
+takes that in, and the proof needs more questions. Whoever was trained on these rows with their true classes matches
+less, so such a model must not be among the innocent ones.
 """
 
 from __future__ import annotations
@@ -46,10 +49,15 @@ class KnownErrors(Counted[KnownErrorsKey]):
     key: ClassVar[type[PairsKey]] = KnownErrorsKey
     marks: ClassVar = "nothing"
     least: ClassVar[int] = 20
+    unless_learnt: ClassVar[tuple[str, ...]] = (
+        "Nobody but the owner had the victim's training rows: no innocent model is known to have learnt them, so a "
+        "model that did may be accused too.",
+    )
     assumed: ClassVar[tuple[str, ...]] = (
         "The key was committed to before the suspect was released.",
         "Nobody trained the suspect on these rows with the victim's wrong answers but by asking the victim.",
-        "Nobody but the owner had the victim's training rows: a model that learnt all of them may be accused too.",
+        "No innocent model was trained on these rows with their true classes.",
+        *unless_learnt,
     )
 
     def __post_init__(self) -> None:

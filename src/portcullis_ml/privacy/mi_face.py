@@ -18,7 +18,8 @@ What comes back is an average of a class. It is a picture of somebody only where
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,9 @@ class MiFace(PrivacyAttack):
         low, width = interface.low, interface.high - interface.low
         x = np.tile(np.clip(np.zeros_like(low), low, interface.high), (len(classes), 1))
         cost = target.costs(x, classes)
-        best, least, history = x.copy(), cost.copy(), [cost]
+        best, least = x.copy(), cost.copy()
+        recent, steps = np.full((self.patience, len(cost)), -np.inf), 0  # the last costs; the oldest is written over
+        recent[0] = cost
         why = np.full(len(classes), "iterations", object)
         active = np.flatnonzero(~np.isnan(cost))
         for _ in range(self.iterations):
@@ -120,20 +123,18 @@ class MiFace(PrivacyAttack):
             now = target.costs(x[active], classes[active])
             if len(now) < len(active):
                 break
-            cost = cost.copy()
-            cost[active] = now
+            steps += 1
+            sure, stuck = now <= 1 - self.confidence, now >= recent[:, active].max(axis=0)
+            cost[active] = recent[steps % self.patience, active] = now
             better = active[now < least[active]]
             best[better], least[better] = x[better], cost[better]
-            worst = np.max(history[-self.patience :], axis=0)
-            history.append(cost)
-            sure, stuck = cost[active] <= 1 - self.confidence, cost[active] >= worst[active]
             why[active[stuck]], why[active[sure]] = "cost", "confidence"
             active = active[~(sure | stuck)]
         notes = {
             "classes": classes.tolist(),
             "cost": least.tolist(),
             "ended_by": why.tolist(),
-            "steps": len(history) - 1,
+            "steps": steps,
         }
         return best, notes
 
@@ -178,23 +179,36 @@ class _Target:
         return np.zeros_like(x) if self.centre is None else 2 * self.prior * (x - self.centre) / x.shape[1]
 
 
+@runtime_checkable
+class _InOnePass(Differentiable, Protocol):
+    """A model that says scores and gradients together, as a `TorchModel` does."""
+
+    def scores_and_gradient(self, x: Array, weights: Array, *, of: Literal["log_probs"]) -> tuple[Array, Array]: ...
+
+
+def _in_two_passes(model: Differentiable, x: Array, weights: Array, *, of: Literal["log_probs"]) -> tuple[Array, Array]:
+    return model.scores(x), model.input_gradient(x, weights, of=of)
+
+
 class _Held(_Target):
-    """A model that the attacker holds."""
+    """A model that the attacker holds. A class's gradient is found with its probability, and kept until it is used."""
 
     def __init__(self, model: Differentiable, interface: Interface, prior: float, centre: Array | None) -> None:
         super().__init__(interface, prior, centre)
-        self.model = model
+        self.said = model.scores_and_gradient if isinstance(model, _InOnePass) else partial(_in_two_passes, model)
+        self.slopes = np.zeros((interface.n_classes, interface.n_inputs))
 
     def probability(self, x: Array, classes: NDArray[np.int64]) -> Array:
-        return np.asarray(self.model.scores(x.reshape(-1, *self.shape))[np.arange(len(x)), classes])
+        """The gradient of 1 - p is -p times that of log p."""
+        rows, weights = x.reshape(-1, *self.shape), np.zeros((len(x), self.n_classes))
+        weights[np.arange(len(x)), classes] = -1
+        scores, found = self.said(rows, weights, of="log_probs")
+        p = scores[np.arange(len(x)), classes]
+        self.slopes[classes] = p[:, None] * found.reshape(len(x), -1)
+        return np.asarray(p)
 
     def gradients(self, x: Array, classes: NDArray[np.int64], cost: Array) -> Array:
-        """That of 1 - p is -p times that of log p; p follows from the cost."""
-        p = 1 - cost + self.penalty(x)
-        weights = np.zeros((len(x), self.n_classes))
-        weights[np.arange(len(x)), classes] = -p
-        found = self.model.input_gradient(x.reshape(-1, *self.shape), weights, of="log_probs")
-        return np.asarray(found.reshape(len(x), -1) + self.penalty_gradient(x))
+        return self.slopes[classes] + self.penalty_gradient(x)
 
 
 class _Asked(_Target):

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["render", "write_certificate", "write_policy", "write_privacy_report", "write_report", "write_with_key"]
+__all__ = [
+    "render", "write_certificate", "write_policy", "write_privacy_report", "write_report", "write_text_report",
+    "write_with_key",
+]  # fmt: skip
 
 
 def write_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
@@ -32,6 +35,15 @@ def write_privacy_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str
     return target
 
 
+def write_text_report(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page of `portcullis privacy --text` to `path` and return the path."""
+    from portcullis_ml.report.text_page import text_page
+
+    target = Path(path)
+    target.write_text(text_page(list(records), meta), encoding="utf-8")
+    return target
+
+
 def write_certificate(verdict: Mapping[str, Any], path: str | Path) -> Path:
     """Write the page of a verdict of `portcullis verify` to `path` and return the path."""
     from portcullis_ml.report.certificate import certificate
@@ -47,8 +59,9 @@ def write_policy(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
     None, and no file of an earlier run left behind, where nothing can be recommended."""
     from portcullis_ml.report.policy import HEAD, policy
     from portcullis_ml.report.results import CAP, read
+    from portcullis_ml.report.saved import prices_of
 
-    target, text = Path(path), policy(read(records, meta.get("cap", CAP)), meta)
+    target, text = Path(path), policy(read(records, meta.get("cap", CAP), prices_of(meta)), meta)
     if text is None:
         if target.is_file() and target.read_text(encoding="utf-8").startswith(HEAD):
             target.unlink()
@@ -83,6 +96,7 @@ def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None 
     """
     from portcullis_ml.report.page import page
     from portcullis_ml.report.results import CAP, read
+    from portcullis_ml.report.saved import prices_of
 
     about = meta or {}
-    return page(read(records, about.get("cap", CAP)), about)
+    return page(read(records, about.get("cap", CAP), prices_of(about)), about)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
+from portcullis_ml.repetitions import across
 from portcullis_ml.report.markup import Child, Html, el, join, table
-from portcullis_ml.report.numbers import across, count, percent
+from portcullis_ml.report.numbers import count, percent
 from portcullis_ml.report.pairs import Pair, estimate
 from portcullis_ml.report.results import NONE, Audit
 
-__all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of"]
+__all__ = ["copies", "marks", "privacy", "proofs", "sentences", "then_of", "used"]
 
 NOT_RECORDED = "after how many questions is not recorded"
-ITSELF = " on the marked victim"  # behind a mark's name: the model that carries it was examined, not a copy
+NOT = {"not applicable": "n/a"}
+EVASION = "evasion"  # how the names of such links begin; it says nothing of the training data
+ITSELF = (" on the marked victim", " on the victim itself")  # behind a mark's name: that model was examined, no copy
 
 WORDS = {
     "agreement": "agrees with the victim",
@@ -41,6 +44,12 @@ class _Link:
     name: str
     kind: str
     found: Sequence[Mapping[str, Any]]
+    spec: Mapping[str, Any] | None = None  # the unit's description, of what somebody asked for
+
+    def on_api(self, audit: Audit, defense: str) -> Pair | None:
+        """The same attack on the API itself, behind that defense."""
+        own = (p for (_, d), p in audit.privacy.items() if d == defense)
+        return next((p for p in own if self.spec and p.records[0]["cell"]["attack"] == self.spec), None)
 
     @property
     def measures(self) -> dict[str, Estimate]:
@@ -70,8 +79,6 @@ class _Link:
 
 def privacy(audit: Audit) -> Html | None:
     """Attacks on the training data through the API, behind every defense."""
-    if not audit.privacy:
-        return None
     rows: list[list[Child]] = [
         [
             attack,
@@ -81,7 +88,10 @@ def privacy(audit: Audit) -> Html | None:
             len(pair.done),
         ]
         for (attack, defense), pair in audit.privacy.items()
+        if not attack.startswith(EVASION)
     ]
+    if not rows:
+        return None
     sentence = (
         "Candidates are rows that the victim was trained on and as many that it was not; an attack says of each how "
         "likely it is a member. Chance finds 1% of the members at 1% false accusations, and an area of 50%."
@@ -91,17 +101,33 @@ def privacy(audit: Audit) -> Html | None:
 
 
 def copies(audit: Audit) -> Html | None:
-    """Every link of every chain."""
-    rows: list[list[Child]] = [
-        [attack, _words(defense), link.name, _measures(link.measures) or link.reason, len(link.found)]
-        for (attack, defense), pair in audit.pairs.items()
-        for link in _links(pair)
-    ]
+    """Every link of every chain, beside the same attack on the API itself: a row for each measure."""
+    rows = [row for pair in audit.pairs.values() for link in _links(pair) for row in _of_link(audit, pair, link)]
     if not rows:
         return None
-    sentence = "The copy is asked without limits, and costs no further queries: the bill is that of the theft."
-    head = ["Theft", "Defense", "Then", "Measured", "Seeds"]
+    sentence = (
+        "The copy is asked without limits, and costs no further queries: the bill is that of the theft. Beside it "
+        "stands the same attack on the API itself, behind the same defense, which may pay as many queries; evasion "
+        "searches there by the answers, as it has no gradients, and what its queries do not reach counts as not fooled."
+    )
+    head = ["Then, on which copy", "Measured", "Queries", "On the copy", "On the API", "Seeds"]
     return join([el("p", sentence), table(head, rows, "What the copy is good for", class_="stack")])
+
+
+def _of_link(audit: Audit, pair: Pair, link: _Link) -> Iterator[list[Child]]:
+    beside, own = link.on_api(audit, pair.defense), link.measures
+    there = {} if beside is None else beside.measures
+    names = [name for name in (*own, *(n for n in there if n not in own)) if name in WORDS]
+    theft = [el("div", link.name), el("small", f"{pair.attack}, {_words(pair.defense)}")]
+    asked = [el("div", f"{pair.queries:,}"), el("small", f"API: {beside.queries:,}") if beside else None]
+    for name in names or [""]:
+        here = _figure(own[name]) if name in own else link.reason
+        api = _figure(there[name]) if name in there else beside.reason if beside and not there else ""
+        yield [theft, WORDS.get(name, ""), asked, here, api, len(link.found)]
+
+
+def _figure(e: Estimate) -> Child:
+    return [el("div", percent(e, 1)), el("small", f"n = {e.n:,} {e.unit}")]
 
 
 def marks(audit: Audit) -> Html | None:
@@ -113,19 +139,20 @@ def marks(audit: Audit) -> Html | None:
         agrees = percent(copy, 1) if copy else _why(pair.outcome, pair.reason)
         lost = "?" if cost is None else f"{100 * cost.value:.1f} points"
         if not pair.done:
-            rows.append([attack, mark, agrees, "", "", "", ""])
+            rows.append([attack, mark, agrees, "", "", "", "", ""])
         for link in _examined(pair):
-            measured = _measures(link.measures)
-            rows.append([attack, link.name, agrees, measured, _p_value(link), _questions(link), lost])
+            found = [_counted(link, "matches"), _p_value(link), _questions(link), _counted(link, "false_claims")]
+            rows.append([attack, link.name, "" if link.name.endswith(ITSELF) else agrees, *found, lost])
     if not rows:
         return None
     sentence = (
         "A copy is examined by its answers alone. The p-value is the chance that a model that owes the mark nothing "
         "answers as many marked questions as marked; of several seeds the largest is shown. Questions are those after "
         f"which such a suspect is convicted{_level(audit)}: by the share of matches measured here, and at most by its "
-        "95% lower bound."
+        "95% lower bound. False claims are of innocent models that were put to the same questions."
     )
-    head = ["Theft", "Mark", "Copy", "Measured", "p-value", "Questions", "Honest clients lose"]
+    sentence = " ".join([sentence, *_nulls(audit)])
+    head = ["Theft", "Mark", "Copy agrees", "As marked", "p-value", "Questions", "False claims", "Clients lose"]
     said = [el("p", el("b", line)) for line in proofs(audit)]
     return join([*said, el("p", sentence), table(head, rows, "What the marks prove", class_="stack")])
 
@@ -136,6 +163,21 @@ def proofs(audit: Audit) -> list[str]:
     for (_, mark), pair in audit.marked.items():
         found.setdefault(mark, []).extend(link for link in _examined(pair) if link.notes)
     return [_proof(mark, links) for mark, links in found.items() if links]
+
+
+NULLS = {
+    "owner": "The innocent models that a copy is compared with learnt the owner's own rows with other seeds: what they "
+    "give as well proves nothing.",
+    "pool": "The innocent models that a copy is compared with learnt the thief's rows, as the owner's are not known "
+    "(--train): a mark that is read off the model may then accuse a model that honestly learnt the owner's rows.",
+}
+
+
+def _nulls(audit: Audit) -> list[str]:
+    """What the innocent models of these records learnt, a sentence each."""
+    notes = [note for pair in audit.marked.values() for link in _examined(pair) for note in link.notes]
+    found = {str(note.get("innocents_learnt", "")) for note in notes}
+    return [sentence for rows, sentence in NULLS.items() if rows in found]
 
 
 def _level(audit: Audit) -> str:
@@ -156,6 +198,8 @@ def _proof(mark: str, links: Sequence[_Link]) -> str:
     said = f"{mark} would prove the theft of {len(proven)} of {len(copies)} stolen {copied}"
     if proven:
         said += f", after {_about(*_worst(proven))}"
+    elif lacking := next((str(note["lacking"]) for link in copies for note in link.notes if note.get("lacking")), ""):
+        said += f" ({lacking.removesuffix('.')})"
     whole = [link for link in links if link.name.endswith(ITSELF)]
     itself = [link.to_convict for link in whole if link.to_convict]
     if whole and len(itself) == len(whole):
@@ -177,6 +221,12 @@ def _examined(pair: Pair) -> list[_Link]:
     return [link for link in _links(pair) if link.kind == "ownership"]
 
 
+def _counted(link: _Link, name: str) -> str:
+    """A share of the questions, or of the innocent models, and of how many."""
+    e = link.measures.get(name)
+    return f"{percent(e, 1)} of {e.n:,}" if e else ""
+
+
 def _questions(link: _Link) -> str:
     """After how many questions such a suspect is convicted, in words."""
     if link.to_convict:
@@ -194,13 +244,14 @@ def sentences(audit: Audit) -> list[str]:
     found = [
         f"Privacy: {attack}, {_words(defense)}: {_line(pair.measures) or _why(pair.outcome, pair.reason)}"
         for (attack, defense), pair in audit.privacy.items()
+        if not attack.startswith(EVASION)
     ]
     found += [
         f"Mark {mark}, {attack}: {_why(pair.outcome, pair.reason)}"
         for (attack, mark), pair in audit.marked.items()
         if not pair.done
     ]
-    for (attack, defense), pair in (*audit.pairs.items(), *audit.marked.items()):
+    for (attack, defense), pair in audit.marked.items():
         for link in _links(pair):
             said = _line(link.measures) or _why(link.found[0]["outcome"], link.reason)
             proof = f", p-value {_p_value(link)}; questions: {_questions(link)}" if link.kind == "ownership" else ""
@@ -208,19 +259,61 @@ def sentences(audit: Audit) -> list[str]:
     return found + [f"If it is stolen anyway: {line}" for line in proofs(audit)]
 
 
-def then_of(pair: Pair) -> list[dict[str, Any]]:
+def used(audit: Audit) -> tuple[list[list[str]], list[str]]:
+    """What the copies are good for, for a terminal: a row for every link, and what the figures are.
+
+    A row is the theft, the defense, the link, and one figure on the copy and on the API. The sentences below the rows
+    say what each figure is, and why others are not there.
+    """
+    rows, said = [], dict[str, None]()
+    for (attack, defense), pair in audit.pairs.items():
+        for link in _links(pair):
+            beside, own = link.on_api(audit, defense), link.measures
+            there = {} if beside is None else beside.measures
+            known = [name for name in own if name in WORDS]
+            name = next((name for name in known if name in there), next(iter(known), ""))
+            on_api = "" if beside is None else _one(there, name, beside.outcome)
+            rows.append([attack, defense, link.name, _one(own, name, link.found[0]["outcome"]), on_api])
+            said |= {f"{link.name}: {WORDS[name]}": None} if name else {}
+            said |= {line: None for line in (link.reason, beside.reason if beside else "") if line}
+    return rows, list(said)
+
+
+def _one(measures: Mapping[str, Estimate], name: str, outcome: str) -> str:
+    if name in measures:
+        return percent(measures[name])
+    return "" if outcome == "done" else NOT.get(outcome, outcome)
+
+
+def then_of(pair: Pair, audit: Audit) -> list[dict[str, Any]]:
     """The links behind an attack and a defense, for programs."""
     return [
         {
             "name": link.name,
             "kind": link.kind,
             "reason": link.reason,
-            "measures": {name: [e.value, e.low, e.high] for name, e in link.measures.items()},
+            "measures": _plain(link.measures),
+            "on_api": _figures(link.on_api(audit, pair.defense)),
             "p_value": _p_value(link) if link.kind == "ownership" else None,
             "questions_to_convict": link.to_convict,
         }
         for link in _links(pair)
     ]
+
+
+def _figures(pair: Pair | None) -> dict[str, Any] | None:
+    if pair is None:
+        return None
+    return {
+        "queries": pair.queries,
+        "outcome": pair.outcome,
+        "reason": pair.reason,
+        "measures": _plain(pair.measures),
+    }
+
+
+def _plain(measures: Mapping[str, Estimate]) -> dict[str, list[float]]:
+    return {name: [e.value, e.low, e.high] for name, e in measures.items()}
 
 
 def _line(measures: Mapping[str, Estimate]) -> str:
@@ -234,8 +327,10 @@ def _why(outcome: str, reason: str) -> str:
 def _links(pair: Pair) -> list[_Link]:
     chains = [r.get("then") or () for r in pair.done]
     longest = max(chains, key=len, default=())
+    asked = [*(pair.done[0]["cell"].get("then") or ())] if pair.done else []
+    asked += [None] * len(longest)  # the examination of a mark was not asked for by name
     return [
-        _Link(link["name"], link["kind"], [chain[i] for chain in chains if len(chain) > i])
+        _Link(link["name"], link["kind"], [chain[i] for chain in chains if len(chain) > i], asked[i])
         for i, link in enumerate(longest)
     ]
 

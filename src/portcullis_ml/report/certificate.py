@@ -67,7 +67,7 @@ def _answers(verdict: Mapping[str, Any]) -> Html | None:
     if "null_chance" in notes:
         needed = fewest(n, notes["null_chance"], found["level"])
         rows.append([f"Fewest that convict, at p < {found['level']:g}", "none" if needed is None else _bar(needed, n)])
-        rows.append(["Expected of an innocent model", _bar(n * notes["null_chance"], n)])
+        rows.append(["Expected of an innocent model, at most", _bar(n * notes["null_chance"], n)])
     if notes.get("innocent_shares"):
         most = f"The most of {count(len(notes['innocent_shares']), 'innocent model')} that were asked"
         rows.append([most, _bar(n * max(notes["innocent_shares"]), n)])
@@ -94,7 +94,9 @@ def _checked(verdict: Mapping[str, Any]) -> Html:
     else:
         rows.append(["Signature", "none", "the bundle does not say whose it is"])
     date = "not before the suspect" if word == "unanchored" else HELD
-    rows.append(["Date", date, f"committed to on or before {_moment(anchor['at'])}" if anchor else ""])
+    times = [f"committed to on or before {_moment(anchor['at'])}"] if anchor else []
+    times += [f"suspect released on {_moment(verdict['released'])}"] if verdict.get("released") else []
+    rows.append(["Date", date, "; ".join(times)])
     asked = ""
     if found:
         asked = f"p = {found['p_value']:.2g}; {found['null']}; {count(found['queries'], 'query')} paid"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from portcullis_ml.core.types import Estimate
+from portcullis_ml.repetitions import across
 from portcullis_ml.report.markup import Child, Html, el, join, table
-from portcullis_ml.report.numbers import across, clearly_below, percent, points, span
+from portcullis_ml.report.numbers import clearly_below, percent, points, span
 from portcullis_ml.report.pairs import estimate
 from portcullis_ml.report.results import HELD_OUT, MATCHED, NONE, Audit
 from portcullis_ml.report.sections import named

@@ -12,7 +12,7 @@ from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
 
-__all__ = ["curves", "key", "pareto", "recovery", "timeline"]
+__all__ = ["accuracies", "curves", "key", "pareto", "recovery", "timeline"]
 
 WIDTH = 380
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -47,6 +47,26 @@ def curves(audit: Audit, defense: str, name: str) -> Html:
     return ink.draw(
         name, f"{audit.measure} against queries, {_undefended(defense)}: {summary or 'no copy'}.", WIDTH, 236, paint
     )
+
+
+def accuracies(audit: Audit, victim: Estimate, name: str) -> Html:
+    """Accuracy against queries on the undefended API, a line for every attack, with the victim's as a level."""
+    lines = [(i, a, pair.curve("accuracy")) for i, a in enumerate(audit.thieves) if (pair := audit.cell(a, NONE))]
+    lines = [(i, a, c) for i, a, c in lines if c]
+    summary = "; ".join(f"{a} reaches {percent(c[-1][1])} after {count(c[-1][0], 'query')}" for _, a, c in lines)
+
+    def paint(axes: Any) -> None:
+        for i, _, curve in lines:
+            _line(axes, i, curve)
+        axes.axhline(victim.value, color=ink.PLAIN, lw=1.2, ls=(0, (2, 2)))
+        axes.annotate("the victim", (1, victim.value), (0, 3), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", color=ink.PLAIN, fontsize=10)  # fmt: skip
+        _shares(axes, [victim, *(e for _, _, c in lines for _, e in c)])
+        axes.set_xlim(0, max(audit.budget, 1) * 1.03)
+        axes.set_xlabel("queries paid for")
+        _thousands(axes)
+
+    return ink.draw(name, f"Accuracy against queries; the victim has {percent(victim)}. {summary}.", WIDTH, 236, paint)
 
 
 def timeline(audit: Audit, defense: str, name: str) -> Html:

@@ -1,37 +1,10 @@
-"""Numbers with their intervals: combined over seeds, and written for people."""
+"""Numbers with their intervals, written for people."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from portcullis_ml.core.types import Estimate
 
-__all__ = ["across", "clearly_below", "count", "duration", "percent", "points", "span"]
-
-
-def across(estimates: Sequence[Estimate]) -> Estimate:
-    """One estimate from one per seed: the mean, with Student's t interval over the seeds.
-
-    Never narrower than the mean of the seeds' own intervals: seeds that agree to the last digit say
-    nothing about the few hundred test rows that they were all measured on. One seed stands as it is.
-    """
-    if len(estimates) == 1:
-        return estimates[0]
-    n = len(estimates)
-    mean = sum(e.value for e in estimates) / n
-    low, high = (sum(getattr(e, side) for e in estimates) / n for side in ("low", "high"))
-    spread = math.sqrt(sum((e.value - mean) ** 2 for e in estimates) / (n - 1))
-    half = _t(n - 1, estimates[0].level) * spread / math.sqrt(n)
-    floor, ceiling = _bounds(estimates)
-    return Estimate(
-        mean,
-        max(min(low, mean - half), floor),
-        min(max(high, mean + half), ceiling),
-        n,
-        level=estimates[0].level,
-        unit="seeds",
-    )
+__all__ = ["clearly_below", "count", "duration", "percent", "points", "span"]
 
 
 def clearly_below(lower: Estimate, higher: Estimate) -> bool:
@@ -78,18 +51,6 @@ def duration(seconds: float) -> str:
 def _fraction(e: Estimate) -> bool:
     """Whether this reads best as a percentage: a share, or a ratio near to one."""
     return abs(e.value) <= 10
-
-
-def _bounds(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """Bounds of the mean: 0 if no estimate reaches below it, 1 if none reaches above it; else infinite."""
-    floor = 0.0 if all(e.low >= 0 for e in estimates) else -math.inf
-    return floor, 1.0 if all(e.high <= 1 for e in estimates) else math.inf
-
-
-def _t(freedom: int, level: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.5 + level / 2))
 
 
 def _round(value: float, digits: int) -> str:

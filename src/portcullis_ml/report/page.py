@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from portcullis_ml.report import aftermath, sections
+from portcullis_ml.report.asked import asked
 from portcullis_ml.report.choice import which_defense
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
@@ -30,6 +31,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
         ("cost", "Utility against theft", sections.cost(audit)),
         ("detection", "When the alarm came", sections.detection(audit)),
         ("recovery", "Class by class", sections.recovery(audit, _classes(meta))),
+        ("asked", "What was asked", asked(audit, _classes(meta))),
         ("leaks", "Training data that leaked", leaks(audit)),
         ("privacy", "What the API gives away of its data", aftermath.privacy(audit)),
         ("copies", "What the copy is good for", aftermath.copies(audit)),

@@ -13,10 +13,13 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import across
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Pair", "estimate", "pair_of"]
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.repetitions import across
+
+__all__ = ["Pair", "estimate", "pair_of", "right_of"]
 
 ENDED_BY_ITSELF = ("done", "budget")
 
@@ -130,6 +133,17 @@ def estimate(data: Mapping[str, Any] | None) -> Estimate | None:
     low, high = (data.get("low"), data.get("high"))  # null is no bound
     bounds = {"low": -math.inf if low is None else low, "high": math.inf if high is None else high}
     return Estimate(**{**data, **bounds})
+
+
+def right_of(record: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    """(n,) on which test rows the copy of this record agrees; None where it does not say."""
+    bits, e = (record.get("notes") or {}).get("right"), estimate(record["measures"].get("agreement"))
+    return None if bits is None or e is None else unpacked(bits, e.n)
+
+
+def unpacked(bits: str, n: int) -> NDArray[np.bool_]:
+    """n truth values, written as one bit each in hexadecimal digits."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(bool)
 
 
 def _thin(ticks: list[int], most: int) -> list[int]:

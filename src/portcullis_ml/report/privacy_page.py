@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import drawing as ink
 from portcullis_ml.report.figures import key
+from portcullis_ml.report.frame import flags_raised, framed
 from portcullis_ml.report.leaks import picture, picture_shape
 from portcullis_ml.report.markup import Child, Html, el, join, table
 from portcullis_ml.report.numbers import count, duration, percent, points, span
-from portcullis_ml.report.page import flag
 from portcullis_ml.report.pairs import estimate
 
 __all__ = ["Findings", "findings", "privacy_page", "rebuilt"]
 
 READ = (("tpr_at_0.1_percent", 0.001, "1 in 1,000"), ("tpr_at_1_percent", 0.01, "1 in 100"))
+STANDS_OUT = 0.1  # the greatest p-value of a row that is listed as exposed
 PLACES = {"api": "the API", "copy": "the copy", "innocent": "a model without them"}
 WORDS = {
     "ppv_at_prior_1_percent": "1 in 100 is one",
     "ppv_at_prior_10_percent": "1 in 10 is one",
-    "precision_of_top_100": "of the 100 most suspected",
+    "precision_of_top_100": "top 100",
     "balanced_accuracy": "balanced accuracy",
-    "auc": "area under the curve",
+    "auc": "area",
 }
 
 
@@ -171,40 +171,10 @@ def privacy_page(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) 
         ("columns", "Hidden columns", _columns(records)),
         ("pictures", "What the model takes for its classes", _pictures(records)),
         ("controls", "Controls", _controls(records, meta)),
-        ("flags", "Flags", _flags(meta)),
+        ("flags", "Flags", flags_raised(meta)),
         ("ran", "What was run", _ran(records, meta)),
     ]
-    there = [(anchor, heading, part) for anchor, heading, part in body if part]
-    style = Html(files("portcullis_ml.report").joinpath("page.css").read_text(encoding="utf-8"))
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", name="generator", content="portcullis"),
-        el("title", f"Portcullis: {title}"),
-        el("style", style),
-    )
-    top = _top(found, meta, title)
-    sections = [el("section", el("h2", heading), part, id=anchor) for anchor, heading, part in there]
-    contents = el("nav", [el("a", heading, href=f"#{a}") for a, heading, _ in there], aria_label="Sections")
-    skip = el("a", "To the answer", href="#answer", class_="skip")
-    return f"<!doctype html>\n{el('html', head, el('body', skip, contents, el('main', top, sections)), lang='en')}\n"
-
-
-def _top(found: Findings, meta: Mapping[str, Any], title: str) -> Html:
-    """The answer in words, and whether a flag was raised."""
-    raised = len({f["id"] for f in meta.get("flags") or ()})
-    link = el("a", count(raised, "flag"), href="#flags")
-    caveat = el("ul", el("li", link, " raised: read what may flatter these figures."), class_="caveats")
-    return el(
-        "header",
-        el("p", title, class_="title"),
-        el("h1", found.headline),
-        el("p", found.lead, class_="lead"),
-        caveat if raised else None,
-        id="answer",
-    )
+    return framed(title, found.headline, found.lead, meta, body)
 
 
 def _rates(records: Sequence[Mapping[str, Any]]) -> Html | None:
@@ -266,15 +236,22 @@ def _panel(done: Sequence[Mapping[str, Any]], names: Sequence[str], on: str) -> 
 def _exposed(found: Findings) -> Html | None:
     if found.worst is None:
         return None
+    attack, notes = found.worst["attack"], found.worst["notes"]
     rows = [
         [f"member {row['row']}", f"{row['suspicion']:.3g}", f"{row['p_value']:.2g}"]
-        for row in found.worst["notes"]["exposed"]
+        for row in notes["exposed"]
+        if row["p_value"] <= STANDS_OUT
     ]
-    named = found.worst["notes"]["named_at_1_percent"]
+    if not rows:
+        least = min((row["p_value"] for row in notes["exposed"]), default=1.0)
+        rest = f"{attack} suspects {100 * least:.0f}% of the non-members as much as any member."
+        return el("p", f"Nobody stands out: {rest}")
+    named = notes["named_at_1_percent"]
+    have = "has" if named == 1 else "have"
     sentence = (
-        f"The rows of the members' file, counted from 0, that {found.worst['attack']} suspects most. The p-value is "
-        f"the share of non-members that are suspected as much; {count(named, 'member')} have 1% or less. These are the "
-        "people to tell, or the rows to leave out."
+        f"The rows of the members' file, counted from 0, that {attack} suspects most. The p-value is the share of "
+        f"non-members that are suspected as much; {count(named, 'member')} {have} 1% or less. "
+        "These are the people to tell, or the rows to leave out."
     )
     return join([el("p", sentence), table(["Row", "Suspicion", "p-value"], rows, "The most exposed rows")])
 
@@ -289,7 +266,8 @@ def _averages(records: Sequence[Mapping[str, Any]]) -> Html | None:
         return None
     sentence = (
         "First, how many of the accused are members where one candidate in 100, or in 10, is one, at a false positive "
-        "rate of 1%. Averages come last: they hide whether anybody can be named."
+        "rate of 1%; then how many of the 100 most suspected are. Averages come last: they hide whether anybody can be "
+        "named."
     )
     return join([el("p", sentence), table(["Attack", "On", *WORDS.values()], rows, "Averages", class_="stack")])
 
@@ -311,16 +289,6 @@ def _controls(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> 
         "and by every attack on a model that was trained on other rows. An attack counts as far as it goes beyond them."
     )
     return join([el("p", sentence), table(["Control", "at 1%", "area"], rows, "Controls", class_="stack")])
-
-
-def _flags(meta: Mapping[str, Any]) -> Html:
-    raised: dict[str, list[tuple[str, str]]] = {}
-    for f in meta.get("flags") or ():
-        raised.setdefault(f["id"], []).append(("here", f.get("detail", "")))
-    if not raised:
-        return el("p", "No flag was raised.")
-    texts = meta.get("flag_texts") or {}
-    return join([flag(name, where, texts.get(name) or {}) for name, where in raised.items()])
 
 
 def _ran(records: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> Html:
@@ -357,7 +325,11 @@ def _estimate(record: Mapping[str, Any], name: str) -> Estimate:
 
 
 def _cell(e: Estimate | None) -> Html | str:
-    return "" if e is None else join([f"{100 * e.value:.1f}% ", el("small", span(e, 1))])
+    if e is None:
+        return ""
+    if e.value == 0 and e.low <= 0 and e.high >= 1:
+        return "nobody is accused"
+    return join([f"{percent(e, 1).partition(' ')[0]} ", el("small", span(e, 1))])
 
 
 def _share(found: Sequence[float]) -> Html:

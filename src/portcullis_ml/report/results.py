@@ -13,6 +13,7 @@ from typing import Any
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.numbers import clearly_below
 from portcullis_ml.report.pairs import Pair, pair_of
+from portcullis_ml.report.saved import Prices, ahead
 from portcullis_ml.report.thieves import LABELS_ONLY, Thief, Way, chosen, ways_of
 
 __all__ = ["CAP", "GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit", "read"]
@@ -20,7 +21,7 @@ __all__ = ["CAP", "GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit",
 NONE = "none"  # the defense of an undefended cell
 LABEL_ONLY = "label_only"
 # they remember nothing and answer with the true label
-KEEP_LABELS = ("deep_defense", LABEL_ONLY, "log", "rounding", "temperature", "top_k")
+KEEP_LABELS = ("deep_defense", LABEL_ONLY, "label_preserving_noise", "log", "rounding", "temperature", "top_k")
 GRADES = ("agreement", "r2", "agreement_uniform", "macro_f_agreement", "accuracy")  # more is a better copy
 MATCHED, HELD_OUT = " [matched]", " [held out]"  # behind a defense's name: see `threat_model` of its records
 NO_API = "no_api"  # the control that asks nothing
@@ -42,6 +43,7 @@ class Audit:
     marked: Mapping[tuple[str, str], Pair] = field(default_factory=dict)  # (attack, ownership mark)
     records: Sequence[Mapping[str, Any]] = ()
     cap: float = CAP
+    prices: Prices = field(default_factory=Prices)
 
     @cached_property
     def measure(self) -> str:
@@ -208,11 +210,27 @@ class Audit:
 
     @property
     def free(self) -> Pair | None:
-        """The control own_labels, where the best undefended attacker is not clearly above it; otherwise None."""
-        own, strongest = self.control("own_labels"), self.strongest
+        """The control own_labels, where the best undefended attacker is not clearly above it; otherwise None.
+
+        Compared row by row and seed by seed, where the records allow it; by their intervals otherwise.
+        """
+        own, strongest, gain = self.own, self.strongest, self.gain
         if own is None or strongest is None:
             return None
+        if gain is not None and not strongest.how:
+            return own if gain.low <= 0 else None
         return None if clearly_below(own.measures[self.measure], strongest.copy) else own
+
+    @property
+    def own(self) -> Pair | None:
+        """The control that labels the pool by hand and asks nobody, where it ran."""
+        return self.control("own_labels")
+
+    @cached_property
+    def gain(self) -> Estimate | None:
+        """By how much the best undefended copy agrees more often than one from labels by hand, paired."""
+        own, strongest = self.own, self.strongest
+        return None if own is None or strongest is None else ahead(strongest.pair, own)
 
     def cost(self, defense: str) -> Estimate | None:
         """Accuracy that an honest client loses behind this defense, as a fraction.
@@ -317,7 +335,7 @@ class Audit:
         return default if e is None else e.value
 
 
-def read(records: Iterable[Mapping[str, Any]], cap: float = CAP) -> Audit:
+def read(records: Iterable[Mapping[str, Any]], cap: float = CAP, prices: Prices | None = None) -> Audit:
     """Sort the records into pairs of attack and defense, controls and honest clients."""
     records = list(records)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
@@ -335,6 +353,7 @@ def read(records: Iterable[Mapping[str, Any]], cap: float = CAP) -> Audit:
         honest={d: p for (role, _, d), p in pairs.items() if role == "honest"},
         records=records,
         cap=cap,
+        prices=prices or Prices(),
     )
 
 

@@ -49,13 +49,21 @@ def speed(audit: Audit) -> Section:
     for n, defense in enumerate(audit.defenses):
         title = el("figcaption", named(defense))
         panels.append(el("figure", title, figures.curves(audit, defense, f"curves-{n}")))
+    victim = next((e for p in audit.pairs.values() if (e := p.measures.get("victim_accuracy"))), None)
+    accurate = [(a, q, e) for (a, d), p in _ordered(audit) if d == NONE for q, e in p.curve("accuracy")]
+    if victim and accurate:
+        title = el("figcaption", "accuracy, no defense")
+        panels.append(el("figure", title, figures.accuracies(audit, victim, "accuracies")))
     points_ = [
         [f"{a}, {_words(d)}", f"{q:,}", *_number(e)] for (a, d), p in _ordered(audit) for q, e in p.curve(audit.measure)
     ]
+    if victim:
+        points_ += [[f"{a}, {_words(NONE)}, accuracy", f"{q:,}", *_number(e)] for a, q, e in accurate]
     head = ["Attack and defense", "Queries", measure_word(audit).capitalize(), "Interval", "n"]
     return join([
         el("p", f"How good the copy is after so many queries. {_over(audit)} A cross marks where the guard shut "
            "the attacker out, the dotted level what a thief gets who learns nothing from the API."),
+        el("p", sentence) if (sentence := _in_the_victims_terms(audit)) else None,
         figures.key(audit.thieves),
         el("div", panels, class_="panels"),
         disclosure("Numbers behind the curves", table(head, points_, "Agreement by number of queries")),
@@ -132,6 +140,19 @@ def cost(audit: Audit) -> Section:
         el("figure", drawing),
         table(head, rows, "Utility against theft", class_="stack"),
     ])  # fmt: skip
+
+
+def _in_the_victims_terms(audit: Audit) -> str:
+    """What share of the victim's accuracy the best copies reach: undefended, and from labels alone."""
+    found = []
+    for defense, words in ((NONE, "a copy"), ("label_only", "one from labels alone")):
+        pairs = [p for (_, d), p in audit.pairs.items() if d == defense and "normalised_accuracy" in p.measures]
+        if pairs:
+            best = max(pairs, key=lambda p: p.measures["normalised_accuracy"].value)
+            e = best.measures["normalised_accuracy"]
+            reached = f"{e.value:.2f}x [{e.low:.2f}, {e.high:.2f}]"
+            found.append(f"{words} reaches {reached} after {count(best.queries, 'query')} ({best.attack})")
+    return f"Of the victim's accuracy {', '.join(found)}." if found else ""
 
 
 def recovery(audit: Audit, labels: Sequence[str]) -> Section:

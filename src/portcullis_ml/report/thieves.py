@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.numbers import across, count
-from portcullis_ml.report.pairs import Pair, estimate
+from portcullis_ml.repetitions import across
+from portcullis_ml.report.numbers import count
+from portcullis_ml.report.pairs import Pair, estimate, unpacked
 
 __all__ = ["LABELS_ONLY", "Thief", "Way", "chosen", "ways_of"]
 
@@ -124,7 +125,7 @@ def _way(
         assert copy is not None  # `ways_of` asks before
         copies[seed] = copy
         if bits and measure == "agreement":
-            right[seed] = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[: copy.n].astype(bool)
+            right[seed] = unpacked(bits, copy.n)
     queries = sorted(int(e[2]) for e in ends)[len(ends) // 2]
     return Way(pair, ", ".join(how), queries, copies, right if len(right) == len(copies) else {})
 

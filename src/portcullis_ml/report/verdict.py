@@ -10,6 +10,7 @@ from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import GRADES, NOISE, NONE, STRANGER, Audit
+from portcullis_ml.report.saved import bill, labelled
 from portcullis_ml.report.thieves import Thief
 
 __all__ = ["CONTROLS", "Verdict", "beyond", "listed", "measure_word", "points_of", "threat", "verdict_of"]
@@ -32,7 +33,7 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The audit's verdict. `kind` is "stolen", "no gain" (the API adds nothing measurable to the thief's own labels),
+    """The audit's verdict. `kind` is "stolen", "no gain" (labels by hand would give as good a copy),
     "withheld" or "nothing"; `caveats` are what the reader must know with it."""
 
     kind: str
@@ -56,19 +57,29 @@ def verdict_of(audit: Audit) -> Verdict:
         f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
         f"{_interval(copy)}."
     )
-    return Verdict("stolen", opening, _defended(audit), list(_details(audit)), list(_caveats(audit)))
+    return Verdict("stolen", opening, _defended(audit), [*_by_hand(audit), *_details(audit)], list(_caveats(audit)))
+
+
+def _by_hand(audit: Audit) -> Iterable[str]:
+    """What the same rows labelled by hand would give, and what the queries saved."""
+    if audit.own is None or audit.strongest is None:
+        return
+    free = audit.own.measures[audit.measure]
+    saved = bill(audit.strongest.queries, labelled(audit.own), audit.prices, audit.gain)
+    yield f"Whoever labels the same data by hand reaches {percent(free)} without a query. {saved}".rstrip()
 
 
 def _no_gain(audit: Audit, strongest: Thief, own: Pair) -> Verdict:
-    """No theft is claimed where the same data with its own labels makes as good a copy without the API."""
+    """The same data with its own labels makes as good a copy without the API: labels are what a thief saves."""
     copy, free = strongest.copy, own.measures[audit.measure]
-    defended = _defended(audit)
+    defended, labels = _defended(audit), labelled(own)
+    by_hand = count(labels, "label") + " written by hand" if labels else "labels written by hand"
     return Verdict(
         "no gain",
-        f"The API adds nothing measurable: whoever labels the same data by hand reaches {_share(audit, free)} "
-        f"{_interval(free)} without a query.",
-        f"With {count(strongest.queries, 'query')} a stranger reaches {percent(copy)}, not clearly more. This "
-        "shows no theft, and no defense takes away what the data gives by itself.",
+        f"With {count(strongest.queries, 'query')} a stranger reaches {_share(audit, copy)} with your model "
+        f"{_interval(copy)}; {by_hand} would give {percent(free)}.",
+        f"{bill(strongest.queries, labels, audit.prices, audit.gain)} That the copy is better than the data alone is "
+        "not shown, and no defense takes away what the data gives by itself.".lstrip(),
         [f"For a thief who cannot label it: {defended[0].lower()}{defended[1:]}", *_details(audit)],
         [*_caveats(audit), "To see what the API gives away, audit with a pool whose labels a thief would not have."],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -48,13 +48,15 @@ class SequenceAttack(ABC):
         references: Mapping[str, SequenceModel] | None = None,
         prompts: Sequence[str] = (),
         rng: np.random.Generator,
+        budget: int | None = None,
+        watch: Callable[[int, int], None] | None = None,
     ) -> Leakage:
-        """Run the attack; see `SequenceKnowledge` for what it may be given.
+        """Run the attack; see `SequenceKnowledge` for what it may be given, `Counted` for budget and watch.
 
         Its `queries` are next-token distributions; references are the attacker's own and free. InputError where the
-        model gives no log-probabilities.
+        model gives no log-probabilities, BudgetExhausted where the attack needs more queries than that.
         """
-        counted = Counted(model)
+        counted = Counted(model, budget, watch)
         knowledge = SequenceKnowledge(references=references or {}, prompts=prompts)
         leakage = self.infer(counted, candidates, knowledge, rng)
         return replace(leakage, queries=counted.queries)

@@ -11,9 +11,11 @@ __all__ = ["PROTOCOLS"]
 PROTOCOLS = Catalog(
     "bench",
     {
+        "active-thief": "portcullis_ml.bench.protocols.active_thief:active_thief",
         "adi": "portcullis_ml.bench.protocols.adi:adi",
         "canaries": "portcullis_ml.bench.protocols.canaries:canaries",
         "chain-faces": "portcullis_ml.bench.protocols.chain_faces:chain_faces",
+        "chain-membership": "portcullis_ml.bench.protocols.chain_membership:chain_membership",
         "court": "portcullis_ml.bench.protocols.court:court",
         "dataset-inference": "portcullis_ml.bench.protocols.dataset_inference:dataset_inference",
         "dawn": "portcullis_ml.bench.protocols.dawn:dawn",

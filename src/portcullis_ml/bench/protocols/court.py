@@ -5,21 +5,23 @@ Threat model   the thief of `bench/removal.py`: they hold the stolen file, or a 
 Query cost     one question for each of a key's; many more where a scheme walks from them (see its page).
 
 Every setting stands in court.toml, the schemes too. A cell is one scheme and one repetition; innocent models are
-trained once a repetition and judged by every scheme. Those that calibrate the null are none of those that are judged.
+trained once a repetition and judged by every scheme. Those that calibrate a null are none of those that are judged.
+A suspect is convicted where it is under every null of the plan: models that learnt the owner's rows with other seeds
+calibrate one, models that learnt other rows the other.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from itertools import pairwise
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.protocols.court_room import Room, Where, removals_of, room_of, victim_attacked
 from portcullis_ml.bench.protocols.court_tables import sections
 from portcullis_ml.bench.protocols.defended_tables import page
 from portcullis_ml.bench.protocols.plans import Run, plan_in
@@ -29,17 +31,15 @@ from portcullis_ml.core.attack import Harvest
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import Evidence, Key, MarkLog, Scheme
-from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Interface, Model, Rows
-from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.measures.statistics import clopper_pearson
 from portcullis_ml.ownership import CATALOG as SCHEMES
 
-__all__ = ["Room", "court", "play", "room_of"]
+__all__ = ["court", "play"]
 
 Plan = Mapping[str, Any]
-TAKEN = ("version", "rows", "learner", "tuner", "calibrating", "equivalent")
+TAKEN = ("version", "rows", "learner", "tuner", "null", "equivalent")
 ENDLESS = 10**9  # questions that an examiner may ask; schemes bound theirs themselves
 
 
@@ -62,6 +62,7 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
         for name, scheme in plan["scheme"].items():
             if seed >= scheme.get("repetitions", plan["repetitions"]):
                 continue
+            more = {"unseen": scheme["unseen"]} if "unseen" in scheme else {}
             yield Cell(
                 victim={"name": plan["learner"]["network"], "settings": plan["learner"]},
                 data={"name": plan["data"]},
@@ -70,126 +71,64 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
                 seed=seed,
                 role="control",
                 mark=describe(SCHEMES.build(scheme["mark"])),
-                extra={"epochs": scheme.get("epochs"), **_stricter(scheme), **{key: plan[key] for key in TAKEN}},
+                extra={"epochs": scheme.get("epochs"), **more, **{key: plan[key] for key in TAKEN}},
                 names={"attack": name},
             )
 
 
-def _stricter(scheme: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cell says of a null that is calibrated on the owner's own rows; nothing where it is not."""
-    return {"calibrated_on": "own"} if scheme.get("calibrated_on") == "own" else {}
-
-
-@dataclass(frozen=True)
-class Room:
-    """One repetition: rows for everybody, the clean victim, and innocent models, named by their kind where judged."""
-
-    interface: Interface
-    own: Rows
-    unseen: Rows
-    thief: Rows
-    test: Rows
-    learner: Any
-    tuner: Any
-    clean: Any
-    calibrating: Sequence[Model]
-    equivalents: Sequence[tuple[str, Model]]
-
-
-@lru_cache(maxsize=1)
-def room_of(data: str, settings: str, seed: int, folder: str | None, device: str) -> Room:
-    """The room of a repetition, from its settings as JSON; kept for the next scheme."""
-    from portcullis_ml.models.torch import TorchLearner
-
-    plan, dataset = json.loads(settings), load_dataset(data, folder)
-    sizes, rng = plan["rows"], derive(seed, "court", data)
-    names = ("own", "unseen", "thief", "others", "test")
-    order, ends = rng.permutation(len(dataset.x)), np.cumsum([0, *(sizes[name] for name in names)])
-    shape = dataset.x.shape[1:]
-    parts = [Rows(dataset.x[order[a:b]], dataset.y[order[a:b]].astype(np.int64)) for a, b in pairwise(ends)]
-    own, unseen, thief, others, test = parts
-    learner = TorchLearner(**plan["learner"], device=device)
-    interface = Interface(input_shape=tuple(shape), n_classes=len(dataset.classes))
-
-    def innocent(kind: Mapping[str, Any], network: str) -> Model:
-        rows = _together(_drawn(own, kind["own"], rng), _drawn(others, kind["others"], rng))
-        model: Model = _fitted(replace(learner, network=network), rows, interface, rng)
-        return model
-
-    clean = _fitted(learner, own, interface, rng)
-    apart = {"own": 0, "others": sizes["own"]}
-    return Room(
-        interface, own, unseen, thief, test, learner, TorchLearner(**plan["tuner"], device=device), clean,
-        [innocent(apart, learner.network) for _ in range(plan["calibrating"])],
-        [
-            (name, innocent(kind, kind["networks"][i % len(kind["networks"])]))
-            for name, kind in plan["equivalent"].items()
-            for i in range(kind["models"])
-        ],
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=1)
-def calibrating_on_own(data: str, settings: str, seed: int, folder: str | None, device: str) -> Sequence[Model]:
-    """As many innocent models as calibrate otherwise, trained on the owner's own rows with seeds of their own."""
-    room, rng = room_of(data, settings, seed, folder, device), derive(seed, "court", data, "calibrating on own rows")
-    return [_fitted(room.learner, room.own, room.interface, rng) for _ in room.calibrating]
-
-
-def _drawn(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    assert rows.y is not None
-    drawn = rng.permutation(len(rows))[:n]
-    return Rows(rows.x[drawn], rows.y[drawn])
-
-
-def _together(one: Rows, other: Rows) -> Rows:
-    assert one.y is not None
-    assert other.y is not None
-    return Rows(np.concatenate([one.x, other.x]), np.concatenate([one.y, other.y]))
-
-
-def _fitted(learner: Any, rows: Rows, interface: Interface, rng: np.random.Generator) -> Any:
-    return learner.fit(rows.x, np.eye(interface.n_classes)[rows.y], rng=rng)
-
-
 def work(cell: Cell, workspace: Workspace, *, folder: str | None, device: str) -> Record:
     """Who is convicted: what the thief makes of the stolen model, and every near-equivalent."""
-    from portcullis_ml.bench.removal import REMOVALS, Thief, attacked
-
-    settings = {key: cell.extra[key] for key in TAKEN}
-    where = cell.data["name"], json.dumps(settings, sort_keys=True), cell.seed, folder, device
-    room = room_of(*where)
+    settings = json.dumps({key: cell.extra[key] for key in TAKEN}, sort_keys=True)
+    where = Where(cell.data["name"], settings, cell.seed, folder, device)
+    room = room_of(where)
     assert cell.mark is not None
     scheme: Scheme[Any] = SCHEMES.build(cell.mark)
     learner = replace(room.learner, epochs=cell.extra["epochs"] or room.learner.epochs)
-    key, log, stolen = stolen_from(room, scheme, learner, cell.rng("mark"))
-    rng = cell.rng("examination")
-    calibrating = calibrating_on_own(*where) if "calibrated_on" in cell.extra else room.calibrating
-    innocent = [examined(scheme, key, log, model, room.interface, rng) for model in calibrating]
+    unseen = room.unseen_rows(cell.extra.get("unseen", len(room.unseen)))
+    key, log, stolen = stolen_from(room, unseen, scheme, learner, cell.rng("mark"))
+    examine = partial(examined, scheme, key, log, interface=room.interface, rng=cell.rng("examination"))
+    innocent = {name: [examine(model) for model in models] for name, models in room.calibrating.items()}
 
     def judged(model: Model) -> dict[str, Any]:
-        found = scheme.weigh(examined(scheme, key, log, model, room.interface, rng), innocent)
-        share = found.matches / found.n if found.n else 0.0
-        return {"share": share, "n": found.n, "p": found.p_value, "convicted": found.verdict == "derived"}
+        return under_each(scheme, examine(model), innocent)
 
-    labelled = room.thief.x[: settings["rows"]["labelled"]]
-    own = Rows(labelled, room.thief.y[: len(labelled)] if room.thief.y is not None else None)
-    thief = Thief(room.interface, own, room.thief.x, learner, room.tuner)
-    removals = {
-        name: {**judged(suspect), "accuracy": accuracy(suspect, room.test)}
-        for name, suspect in attacked(stolen, thief, list(REMOVALS), cell.rng("thief"))
-    }
+    if stolen is room.clean:
+        suspects = victim_attacked(where, learner.epochs)
+    else:
+        suspects = removals_of(room, stolen, learner, cell.rng("thief"))
+    removals = {name: {**judged(suspect), "accuracy": accuracy(suspect, room.test)} for name, suspect in suspects}
     equivalents = [{"kind": kind, **judged(model)} for kind, model in room.equivalents]
     convicted = sum(e["convicted"] for e in equivalents)
-    notes = {"removals": removals, "equivalents": equivalents, "accuracy_unmarked": accuracy(room.clean, room.test)}
+    shares = {name: [e.matches / e.n for e in others if e.n] for name, others in innocent.items()}
+    notes = {
+        "removals": removals,
+        "equivalents": equivalents,
+        "calibrating_shares": shares,
+        "accuracy_unmarked": accuracy(room.clean, room.test),
+    }
     measures = {"false_claims": clopper_pearson(convicted, len(equivalents), unit="models")}
     threat = {"answers": "probs", "data": "labelled rows of the same kind", "accounts": 1, "knows_defense": True}
     return Record(cell=cell, measures=measures, queries=0, notes=notes, threat_model=threat)
 
 
-def stolen_from(room: Room, scheme: Scheme[Any], learner: Any, rng: np.random.Generator) -> tuple[Key, MarkLog, Any]:
+def under_each(scheme: Scheme[Any], found: Evidence, innocent: Mapping[str, Sequence[Evidence]]) -> dict[str, Any]:
+    """What the record says of one suspect: its answers, and its p-value under each null apart."""
+    under = {name: scheme.weigh(found, others) for name, others in innocent.items()}
+    convicted = {name: e.verdict == "derived" for name, e in under.items()}
+    return {
+        "share": found.matches / found.n if found.n else 0.0,
+        "n": found.n,
+        "p": {name: e.p_value for name, e in under.items()},
+        "convicted_under": convicted,
+        "convicted": all(convicted.values()),
+    }
+
+
+def stolen_from(
+    room: Room, unseen: Rows, scheme: Scheme[Any], learner: Any, rng: np.random.Generator
+) -> tuple[Key, MarkLog, Any]:
     """(key, log, what was stolen): the marked model, the victim as it is, or a copy from marked answers."""
-    key = scheme.mint(rng.bytes(32), room.interface, room.clean, (room.own, room.unseen))
+    key = scheme.mint(rng.bytes(32), room.interface, room.clean, (room.own, unseen))
     if scheme.marks == "model":
         return key, MarkLog(), scheme.embed(key, room.learner, room.own, rng=rng)
     if scheme.marks == "nothing":
@@ -202,7 +141,7 @@ def stolen_from(room: Room, scheme: Scheme[Any], learner: Any, rng: np.random.Ge
 
 
 def examined(
-    scheme: Scheme[Any], key: Key, log: MarkLog, model: Model, interface: Interface, rng: np.random.Generator
+    scheme: Scheme[Any], key: Key, log: MarkLog, model: Model, *, interface: Interface, rng: np.random.Generator
 ) -> Evidence:
     """What the scheme counts in this model's answers, before innocent models are weighed against it."""
     return scheme.examine(key, Harvest(LocalOracle(model, interface, budget=ENDLESS)), interface, log, rng)

@@ -1,4 +1,7 @@
-"""The court's records as tables and as survival curves: TPR, false claims, and the worst removal of every scheme."""
+"""The court's records as tables and as survival curves: TPR, false claims, and the worst removal of every scheme.
+
+Where no null is named, a suspect is convicted that is convicted under every null of the plan.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from portcullis_ml.bench.protocols.defended_tables import markdown
 from portcullis_ml.bench.protocols.survival import survival_curves
 from portcullis_ml.measures.statistics import clopper_pearson
 
-__all__ = ["sections", "worst"]
+__all__ = ["nulls", "sections", "worst"]
 
 Plan = Mapping[str, Any]
 Records = Sequence[Mapping[str, Any]]
+COPIES = ("Knockoff, scores", "Knockoff, labels", "double extraction")
 WHITE_BOX = "owner's last layer"  # rows that need the suspect's file are no removal that a thief can be said to survive
 
 
@@ -23,7 +27,9 @@ def sections(plan: Plan, done: Records, out: Path) -> list[str]:
     """The sections of the page; the curves are written to survival.svg in `out`."""
     schemes = {name: own for name in plan["scheme"] if (own := [r for r in done if r["attack"] == name])}
     (out / "survival.svg").write_text(survival_curves({name: _curve(own) for name, own in schemes.items()}))
-    return [_matrix(plan, schemes), _removals(schemes), _false_claims(plan, schemes), _figure()]
+    return [
+        _matrix(plan, schemes), nulls(plan, schemes), _removals(plan, schemes), _false_claims(plan, schemes), _figure(),
+    ]  # fmt: skip
 
 
 def worst(own: Records, points: float) -> str | None:
@@ -47,8 +53,13 @@ def _lost(own: Records, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     return 100 * (_values(own, "none", "accuracy") - _values(own, name, "accuracy"))
 
 
-def _convicted(own: Records, name: str) -> int:
-    return int(_values(own, name, "convicted").sum())
+def _convicted(own: Records, name: str, null: str | None = None) -> int:
+    """In how many repetitions what this removal leaves is convicted: under every null, or under one alone."""
+    return sum(_guilty(r["notes"]["removals"][name], null) for r in own)
+
+
+def _guilty(judged: Mapping[str, Any], null: str | None) -> bool:
+    return bool(judged["convicted"] if null is None else judged["convicted_under"][null])
 
 
 def _matrix(plan: Plan, schemes: Mapping[str, Records]) -> str:
@@ -69,37 +80,74 @@ def _matrix(plan: Plan, schemes: Mapping[str, Records]) -> str:
         "points below the unmarked victim",
     ]
     return (
-        "## Schemes and their worst removals\n\nConvicted at p < 0.001, of repetitions [exact 95% interval, percent]. "
-        "False claims: innocent models convicted, of all that were judged.\n\n" + markdown(head, rows)
+        "## Schemes and their worst removals\n\nConvicted at p < 0.001 under every null, of repetitions [exact 95% "
+        "interval, percent]. False claims: innocent models convicted, of all that were judged.\n\n"
+        + markdown(head, rows)
     )
 
 
-def _power(own: Records, name: str) -> str:
-    k, n = _convicted(own, name), len(own)
+def nulls(plan: Plan, schemes: Mapping[str, Records]) -> str:
+    """The section on what each null alone would say: the power that one costs, and whom the other accuses."""
+    rows = []
+    for scheme, own in schemes.items():
+        for null in (None, *plan["null"]):
+            every = [_guilty(r["notes"]["removals"][name], null) for r in own for name in _names(own)]
+            powers = [_power(own, name, null) for name in ("none", *COPIES)]
+            accused = [_claims(own, kind, null) for kind in (_learnt_all(plan), _learnt_all(plan, others=True))]
+            rows.append([scheme, null or "both", _most(own, null), *powers, f"{sum(every)}/{len(every)}", *accused])
+    head = ["scheme, questions", "null", "most that one of its models matches", "what was stolen", *COPIES]
+    head += ["after a removal, all together", "accused: learnt all of the owner's rows", "accused: all others"]
+    return (
+        "## What each null says\n\nA suspect is convicted where both nulls convict it. Each alone, of models that "
+        f"learnt {', of models that learnt '.join(plan['null'])}: convicted at p < 0.001, of repetitions or models "
+        "[exact 95% interval, percent]; beside it the share of the questions that the model answers as marked that "
+        "matches most, of those that calibrate, mean over repetitions. For `dataset_inference`, which compares rows "
+        "and not shares, that share is no null.\n\n" + markdown(head, rows)
+    )
+
+
+def _most(own: Records, null: str | None) -> str:
+    if null is None:
+        return ""
+    return f"{100 * np.mean([max(r['notes']['calibrating_shares'][null]) for r in own]):.0f}%"
+
+
+def _learnt_all(plan: Plan, others: bool = False) -> list[str]:
+    """The kinds of judged models that learnt all of the owner's rows, or the kinds of the others."""
+    return [k for k, kind in plan["equivalent"].items() if (kind["own"] < plan["rows"]["own"]) == others]
+
+
+def _power(own: Records, name: str, null: str | None = None) -> str:
+    k, n = _convicted(own, name, null), len(own)
     e = clopper_pearson(k, n)
     return f"{k}/{n} [{100 * e.low:.0f}, {100 * e.high:.0f}]"
 
 
-def _claims(own: Records, kind: str | None = None) -> str:
-    found = [e["convicted"] for r in own for e in r["notes"]["equivalents"] if kind in (None, e["kind"])]
-    e = clopper_pearson(sum(found), len(found))
-    return f"{sum(found)}/{len(found)} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+def _claims(own: Records, kinds: Sequence[str] | None = None, null: str | None = None) -> str:
+    judged = [e for r in own for e in r["notes"]["equivalents"] if kinds is None or e["kind"] in kinds]
+    k, n = sum(_guilty(e, null) for e in judged), len(judged)
+    e = clopper_pearson(k, n)
+    return f"{k}/{n} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
 
 
-def _removals(schemes: Mapping[str, Records]) -> str:
+def _removals(plan: Plan, schemes: Mapping[str, Records]) -> str:
     first = next(iter(schemes.values()))
-    rows = [[name, *(_cell(own, name) for own in schemes.values())] for name in first[0]["notes"]["removals"]]
+    weaker = list(plan["null"])[-1]
+    rows = [[name, *(_cell(own, name, weaker) for own in schemes.values())] for name in first[0]["notes"]["removals"]]
     return (
-        "## Every removal\n\nConvicted of repetitions; the questions answered as marked, percent (least to greatest); "
+        "## Every removal\n\nConvicted under both nulls, of repetitions (in brackets, where another number is: under "
+        f"that of models that learnt {weaker} alone); the questions answered as marked, percent (least to greatest); "
         "points of accuracy lost beside what was stolen, on average. Rows with the owner's last layer need the "
         "suspect's file.\n\n" + markdown(["removal", *schemes], rows)
     )
 
 
-def _cell(own: Records, name: str) -> str:
+def _cell(own: Records, name: str, weaker: str) -> str:
     share = 100 * _values(own, name, "share")
     shown = f"{share.mean():.0f} ({share.min():.0f} to {share.max():.0f})"
-    return f"{_convicted(own, name)}/{len(own)}; {shown}; {_lost(own, name).mean():.1f}"
+    both, alone = _convicted(own, name), _convicted(own, name, weaker)
+    beside = f" ({alone}/{len(own)})" if alone != both else ""
+    return f"{both}/{len(own)}{beside}; {shown}; {_lost(own, name).mean():.1f}"
 
 
 def _false_claims(plan: Plan, schemes: Mapping[str, Records]) -> str:
@@ -107,25 +155,25 @@ def _false_claims(plan: Plan, schemes: Mapping[str, Records]) -> str:
     for kind in plan["equivalent"]:
         for what, own in schemes.items():
             share = [100 * e["share"] for r in own for e in r["notes"]["equivalents"] if e["kind"] == kind]
-            rows.append(
-                [kind, what, _claims(own, kind), f"{np.mean(share):.0f} ({min(share):.0f} to {max(share):.0f})"]
-            )
+            shown = f"{np.mean(share):.0f} ({min(share):.0f} to {max(share):.0f})"
+            rows.append([kind, what, *(_claims(own, [kind], null) for null in (None, *plan["null"])), shown])
+    models = [kind["models"] for kind in plan["null"].values()]
     return (
-        "## False claims\n\nModels that do not descend from the victim, each judged with the null of "
-        f"{plan['calibrating']} others, which learnt rows that the owner does not have (*null on own rows*: rows of "
-        "the owner's): convicted, of all [exact 95% interval, percent], and the questions they answer as marked, "
-        "percent (least to greatest).\n\n"
-        + markdown(["innocent models", "scheme, questions", "convicted", "as marked"], rows)
+        "## False claims\n\nModels that do not descend from the victim, convicted of all [exact 95% interval, "
+        f"percent], under both nulls and under each alone (of {' and '.join(map(str, models))} models); the questions "
+        "that they answer as marked, percent (least to greatest).\n\n"
+        + markdown(["innocent models", "scheme, questions", "under both", *plan["null"], "as marked"], rows)
     )
 
 
 def _curve(own: Records) -> dict[str, Any]:
-    """What a panel shows: (points lost, share) of pruning by level and of the rest, and the innocent share."""
+    """What a panel shows: (points lost, share) of pruning by level and of the rest, and the most that an innocent model
+    answers as marked."""
     spots = {name: (_lost(own, name).mean(), _values(own, name, "share").mean()) for name in ["none", *_names(own)]}
     pruning = [spots[name] for name in spots if name == "none" or name.startswith("pruning")]
     others = {name: spot for name, spot in spots.items() if name != "none" and not name.startswith("pruning")}
-    innocent = [e["share"] for r in own for e in r["notes"]["equivalents"]]
-    return {"line": pruning, "spots": others, "innocent": float(np.mean(innocent))}
+    most = [max(max(shares) for shares in r["notes"]["calibrating_shares"].values()) for r in own]
+    return {"line": pruning, "spots": others, "innocent": float(np.mean(most))}
 
 
 def _figure() -> str:
@@ -133,5 +181,6 @@ def _figure() -> str:
         "## Survival\n\n![Share of the questions answered as marked against points of accuracy lost](court.svg)\n\n"
         "The share of the questions that is answered as marked against the accuracy that a removal costs, means over "
         "repetitions. The line is pruning, from none to 90%; dots are the other removals; the dashed line is what "
-        "innocent models answer. Costs above 20 points stand at the right edge. The command writes it as survival.svg."
+        "the innocent model answers as marked that matches most, of those that calibrate. Costs above 20 points "
+        "stand at the right edge. The command writes it as survival.svg."
     )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from portcullis_ml.bench.cell import Cell
+from portcullis_ml.bench.removal import REMOVALS, Thief
 from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array, Interface, Model, Rows
+from portcullis_ml.models import weights
 from portcullis_ml.models.torch import TorchLearner, TorchModel
 
 __all__ = ["API", "CLASSES", "Parts", "believes", "fitted", "removed"]
 
 CLASSES = 10
 API = Interface(input_shape=(28, 28), n_classes=CLASSES, bounds=(0.0, 1.0))
+TUNED = {
+    "FTAL": "trained on with own labelled rows (FTAL)",
+    "RTAL": "last layer anew, then trained on (RTAL)",
+}
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,12 @@ def removed(
     learner = {**cell.extra["learner"], "device": device}
     x, targets, model = stolen.x, stolen.answer.soft(CLASSES), stolen.model
     assert isinstance(model, TorchModel)
-    tuning, tuned = np.eye(CLASSES)[parts.tuning.y], {**learner, "epochs": how["tuned_epochs"]}
-    yield "trained on with own labelled rows (FTAL)", fitted(parts.tuning.x, tuning, tuned, seed, model)
-    yield "last layer anew, then trained on (RTAL)", fitted(parts.tuning.x, tuning, tuned, seed, _last_anew(model))
+    tuner = TorchLearner(**{**learner, "epochs": how["tuned_epochs"]})
+    thief = Thief(API, parts.tuning, parts.second.x, TorchLearner(**learner), tuner)
+    for name, title in TUNED.items():
+        yield title, REMOVALS[name](model, thief, np.random.default_rng(seed))
     for share in how["pruned"]:
-        yield f"{share:.0%} of weights pruned", _pruned(model, share)
+        yield f"{share:.0%} of weights pruned", weights.pruned(model, share)
     second = parts.second.x
     yield "copy of the copy (double extraction)", fitted(second, model.scores(second), learner, seed)
     for size in how["asked_with_noise"]:
@@ -91,30 +96,6 @@ def removed(
             _augmented(x, targets, {**learner, "epochs": 1}, epochs, how["shift"], seed),
         )
     yield "without the answers that they doubt", fitted(x[believed], targets[believed], learner, seed)
-
-
-def _last_anew(model: TorchModel) -> TorchModel:
-    """The model with new weights in its last layer."""
-    module = copy.deepcopy(model.module)
-    last = [m for m in module.modules() if isinstance(m, torch.nn.Linear)][-1]
-    with torch.random.fork_rng():
-        last.reset_parameters()
-    return replaced(model, module)
-
-
-def _pruned(model: TorchModel, share: float) -> TorchModel:
-    """The model without the smallest of every layer's weights."""
-    module = copy.deepcopy(model.module)
-    with torch.no_grad():
-        for weights in module.parameters():
-            if weights.ndim > 1:
-                size = weights.abs()
-                weights.mul_(size >= size.flatten().kthvalue(max(1, round(share * weights.numel()))).values)
-    return replaced(model, module)
-
-
-def replaced(model: TorchModel, module: torch.nn.Module) -> TorchModel:
-    return TorchModel(module, model.input_shape, model.n_classes, network=model.network, device=model.device)
 
 
 def _augmented(x: Array, targets: Array, learner: Mapping[str, Any], epochs: int, most: int, seed: int) -> TorchModel:

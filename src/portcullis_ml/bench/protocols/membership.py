@@ -41,7 +41,7 @@ from portcullis_ml.measures.membership import membership_measures
 from portcullis_ml.measures.utility import honest_cost
 from portcullis_ml.privacy import CATALOG as PRIVACY
 
-__all__ = ["membership", "play"]
+__all__ = ["BUDGET", "NONE", "membership", "play", "shortened", "work"]
 
 Plan = Mapping[str, Any]
 BUDGET = 10**6  # queries: more than any attack here asks
@@ -150,10 +150,11 @@ def work(
     guard = guard_of(cell, answered)
     shown = answered if guard is None else guard.shown(answered)
     attack: PrivacyAttack = PRIVACY.build(cell.attack)
+    others = groups[cell.extra.get("shadows_of", group.id)]  # the group that shadow models are taken of
     if hasattr(attack, "shadows"):
-        attack = replace(attack, shadows=trained.shadows(cell.seed))  # type: ignore[call-arg]
+        attack = replace(attack, shadows=Trained.of(others, out, folder).shadows(cell.seed))  # type: ignore[call-arg]
     knowledge = Knowledge(
-        learner=learner_of(group.victim["settings"], device),
+        learner=learner_of(others.victim["settings"], device),
         defense=identity(cell.defense),
         rehearse=Rehearsal(cell, answered) if cell.defense else None,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +35,7 @@ from portcullis_ml.models.shadows import Shadows, save_shadows, train_shadows
 if TYPE_CHECKING:
     from portcullis_ml.models.torch import TorchLearner
 
-__all__ = ["Scene", "Trained", "groups_of", "learner_of", "scene_of", "train", "training_cell"]
+__all__ = ["Scene", "Trained", "groups_of", "keep_group", "learner_of", "scene_of", "train", "training_cell"]
 
 Plan = Mapping[str, Any]
 
@@ -121,35 +121,45 @@ def train(cell: Cell, workspace: Workspace, *, folder: str | None, device: str, 
     made = train_shadows(
         learner, x, y, classes, models=training["models"], rng=cell.rng("models"), progress=workspace.report
     )
-    place = workspace.folder / "trained"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    _keep(made, training["victims"], place, learner, scene.candidates)
-    for v in range(training.get("innocents", 0)):
-        rng = cell.rng("innocent", str(v))
-        innocent = learner.fit(scene.others.x, np.eye(classes)[scene.others.y], rng=rng)
-        save_model(innocent, place / f"innocent-{v}")
+    innocents = [
+        learner.fit(scene.others.x, np.eye(classes)[scene.others.y], rng=cell.rng("innocent", str(v)))
+        for v in range(training.get("innocents", 0))
+    ]
+    keep_group(made, training["victims"], innocents, workspace, out / "trained" / cell.id, learner, scene)
     shares = [_accuracy(model, scene.test) for model in made.models]
     own = [_accuracy(m, Rows(x[h], y[h])) for m, h in zip(made.models, made.held, strict=True)]
-    target = out / "trained" / cell.id
-    target.parent.mkdir(exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(place, target)
     measures = {"accuracy": mean_over_seeds(shares), "training_accuracy": mean_over_seeds(own)}
     spent = getattr(made.models[0], "notes", None)
     notes = {"models": len(made.models), "rows": int(made.held[0].sum()), "spent": spent}
     return Record(cell=cell, measures=measures, notes=notes)
 
 
-def _keep(made: Shadows, victims: int, place: Path, learner: Learner, candidates: Rows) -> None:
-    """Write who held what, the first models of so many pairs, and for each of these the models of all other pairs."""
+def keep_group(
+    made: Shadows,
+    victims: int,
+    innocents: Sequence[Model],
+    workspace: Workspace,
+    target: Path,
+    learner: Learner,
+    scene: Scene,
+) -> None:
+    """Write a group into the folder `target`, whole or not at all: who held what, the first models of so many pairs,
+    for each of these the models of all other pairs, and models that held no candidate."""
+    candidates, place = scene.candidates, workspace.folder / "trained"
     assert candidates.y is not None
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     np.save(place / "held.npy", made.held, allow_pickle=False)
     for v in range(victims):
         save_model(made.models[2 * v], place / f"victim-{v}")
         apart = [i for i in range(len(made.models)) if i // 2 != v]
         others = Shadows([made.models[i] for i in apart], made.held[apart])
         save_shadows(others, place / f"shadows-{v}", learner, candidates.x, candidates.y)
+    for v, innocent in enumerate(innocents):
+        save_model(innocent, place / f"innocent-{v}")
+    target.parent.mkdir(exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(place, target)
 
 
 def scene_for(cell: Cell, folder: str | None) -> Scene:
@@ -186,9 +196,17 @@ class Trained:
     def shadows(self, v: int) -> Artifact:
         return Artifact.at(str(self.place / f"shadows-{v}"))
 
+    def model(self, i: int) -> Model:
+        """The model of that number. Shadow models of a victim are all but its own pair."""
+        return self._load(f"shadows-0/model-{i - 2:03d}" if i > 1 else f"shadows-1/model-{i:03d}")
+
+    def held(self) -> NDArray[np.bool_]:
+        """(models, candidates) which of them each model was trained on."""
+        return np.asarray(np.load(self.place / "held.npy", allow_pickle=False), bool)
+
     def member(self, v: int) -> NDArray[np.bool_]:
         """(candidates,) which of them this victim was trained on."""
-        return np.asarray(np.load(self.place / "held.npy", allow_pickle=False)[2 * v], bool)
+        return np.asarray(self.held()[2 * v])
 
     def _load(self, name: str) -> Model:
         (path,) = self.place.glob(f"{name}.*")

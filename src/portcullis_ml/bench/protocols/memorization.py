@@ -48,23 +48,29 @@ def memorization(run: Run) -> str:
 def play(plan: Plan, run: Run) -> str:
     """What was measured, as Markdown; resumable: a finished cell is never run again."""
     records = run.cells(cells_of(plan), partial(work, folder=run.data, device=run.device))
-    done = [r for r in records if r["outcome"] == "done"]
-    return page(plan, [_rankings(plan, done), _secrets(plan, done)] if done else [], records, run.quick)
+    sections = [part for name in plan["network"] for part in _section(plan, name, records)]
+    return page(plan, sections, records, run.quick)
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:
-    """A cell for every repetition."""
+    """A cell for every repetition and kind of network."""
     for seed in range(plan["repetitions"]):
-        yield Cell(
-            victim={"name": "GRU", "settings": plan["network"]},
-            data={"name": plan["data"], "characters": plan["characters"]},
-            interface={"reveals": "probs"},
-            attack=plan["attack"],
-            seed=seed,
-            role="privacy",
-            extra={name: plan[name] for name in TAKEN},
-            names={"attack": "memorization"},
-        )
+        for name, networks in plan["network"].items():
+            yield Cell(
+                victim={"name": name, "settings": networks},
+                data={"name": plan["data"], "characters": plan["characters"]},
+                interface={"reveals": "probs"},
+                attack={**plan["attack"], **plan["less"].get(name, {})},
+                seed=seed,
+                role="privacy",
+                extra={name: plan[name] for name in TAKEN},
+                names={"attack": f"memorization of {name}"},
+            )
+
+
+def _section(plan: Plan, name: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    done = [r for r in records if r["cell"]["victim"]["name"] == name and r["outcome"] == "done"]
+    return [f"## {name}", _rankings(plan, done), _secrets(plan, done)] if done else []
 
 
 def planted_texts(extra: Mapping[str, Any], rng: np.random.Generator) -> tuple[dict[str, int], dict[str, int]]:
@@ -129,6 +135,7 @@ def _came_back(secret: str, times: int, texts: Sequence[str], run: int) -> bool:
 
 def _rankings(plan: Plan, done: Sequence[Mapping[str, Any]]) -> str:
     first, strategies = [*map(str, plan["first"]), "repeats"], plan["strategies"]
+    attack = done[0]["cell"]["attack"]
     rankings = dict.fromkeys(m.split("_")[1] for m in done[0]["measures"] if m != f"{strategies[0]}_any")
     rows = [
         [name, *(_precision(done, f"{strategy}_{name}_{n}") for strategy in strategies for n in first)]
@@ -140,9 +147,9 @@ def _rankings(plan: Plan, done: Sequence[Mapping[str, Any]]) -> str:
     titles = [*(f"first {n}" for n in plan["first"]), f"first {plan['first'][0]}, near repeats kept"]
     head = ["ranking", *(f"{strategy}, {title}" for strategy in strategies for title in titles)]
     return (
-        f"## Precision of every ranking\n\nIn percent [95% interval over the samples of {len(done)} trainings, as far "
-        f"as they are independent]; {plan['attack']['samples']:,} samples of {plan['attack']['length']} characters a "
-        "strategy.\n\n" + markdown(head, [*rows, ["all samples, unranked", *unranked]])
+        f"### Precision of every ranking\n\nIn percent [95% interval over the samples of {len(done)} trainings, as far "
+        f"as they are independent]; {attack['samples']:,} samples of {attack['length']} characters a strategy.\n\n"
+        + markdown(head, [*rows, ["all samples, unranked", *unranked]])
     )
 
 
@@ -160,7 +167,7 @@ def _secrets(plan: Plan, done: Sequence[Mapping[str, Any]]) -> str:
         e = clopper_pearson(sum(told), len(told), unit="secrets")
         rows.append([str(times), f"{100 * e.value:.0f} [{100 * e.low:.0f}, {100 * e.high:.0f}]", str(e.n)])
     return (
-        f"## Secrets of one document that came back\n\nIn percent, exact interval over the secrets: {plan['run']} "
+        f"### Secrets of one document that came back\n\nIn percent, exact interval over the secrets: {plan['run']} "
         "characters of it stand in a sample of any strategy, ranked or not.\n\n"
         + markdown(["repeated in its document", "came back", "n"], rows)
     )

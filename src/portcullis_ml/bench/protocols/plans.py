@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.run import Progress, Work, run_cells
+from portcullis_ml.bench.run import Jobs, Progress, Work, run_cells
 
 __all__ = ["Run", "plan_in"]
 
@@ -22,13 +22,13 @@ class Run:
     out       the folder of its records; cells that are finished there are not run again
     data      the folder that holds the data sets, if it is not the one of the environment
     quick     a look in minutes, whose figures stand for nothing
-    jobs      processes at work; 0 works in this one
+    jobs      processes at work, 0 for this one only, or a cluster
     """
 
     out: Path
     data: str | None = None
     quick: bool = False
-    jobs: int = 2
+    jobs: Jobs = 2
     device: str = "cpu"
     progress: Callable[[Progress], None] | None = None
 

@@ -16,7 +16,7 @@ INK, FAINT, BLUE = "#777777", "#bbbbbb", "#2f7fc1"
 
 def survival_curves(panels: Mapping[str, Mapping[str, Any]]) -> str:
     """An SVG file from panels by name: "line" [(points lost, share), ...], "spots" {name: (points lost, share)} and
-    "innocent", the share that innocent models answer as marked."""
+    "innocent", the share that an innocent model answers as marked."""
     wide, high = LEFT + WIDTH + GAP, GAP + HEIGHT + BELOW
     rows = -(-len(panels) // ACROSS)
     parts = [

@@ -1,0 +1,102 @@
+"""A victim that is a running API: the figures of the model itself, no row asked twice, one sentence for the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.gateway.harness import Softmax, interface_of, running
+from typer.testing import CliRunner
+
+from portcullis_ml.bench import experiment
+from portcullis_ml.cli.app import app
+from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.protocols.wire import ModelSpec
+
+VICTIM = Softmax()
+HERE = "tests.bench.test_endpoint:VICTIM"
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Softmax]]:
+    """The address of a model, and the model: how many rows it was asked stands there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORTCULLIS_CACHE", str(tmp_path / "cache"))
+    x = np.random.default_rng(1).uniform(-3, 3, (120, 4))
+    np.savez("test.npz", x=x, y=VICTIM.scores(x).argmax(axis=1))
+    model = Softmax()
+    with running(ModelServer(model, ModelSpec(name="m", interface=interface_of(model)))) as url:
+        yield url, model
+
+
+def call(verb: str, victim: str, *words: str) -> dict:
+    told = CliRunner().invoke(app, [verb, "--victim", victim, "--test", "test.npz", *words, "--json"])
+    assert told.exit_code == 0, told.output
+    return json.loads(told.stdout)
+
+
+def audit(victim: str, out: str, *words: str) -> dict:
+    small = ["--attacks", "equation_solving", "--defenses", "rounding(decimals=1)", "--budget", "20,60"]
+    return call("audit", victim, *small, "--seeds", "1", "--jobs", "0", "--epochs", "2", "--out", out, *words)
+
+
+def test_an_audit_of_an_api_is_the_audit_of_its_model(api: tuple[str, Softmax]) -> None:
+    url, model = api
+    there = audit(url, "there", "--model-name", "m")
+    here = audit(HERE, "here")
+    for found in (there, here):  # the exact attack: whatever it draws, the copy is the model
+        row = next(r for r in found["rows"] if (r["attack"], r["defense"]) == ("equation_solving", "none"))
+        assert row["measures"]["agreement"] == [1.0, pytest.approx(0.97, abs=0.01), 1.0]
+        assert row["measures"]["tv_natural"][0] == pytest.approx(0, abs=1e-6)
+    assert any(f"The victim is the API at {url} (v2), on this machine." in note for note in there["notes"])
+    asked = model.asked
+    experiment._load.cache_clear()  # as in another process
+    again = audit(url, "again", "--model-name", "m")
+    assert again["headline"] == there["headline"]
+    assert model.asked == asked + 16  # whether it still answers as it did; everything else is kept
+
+
+def test_what_the_api_says_of_itself_is_read(api: tuple[str, Softmax]) -> None:
+    found = call("inspect", api[0], "--model-name", "m")["understood"]
+    assert found["victim"]["taken"].endswith("the API at that address")
+    assert found["classes"]["taken"].startswith("3")
+    assert found["test rows"]["taken"].startswith("120; 100.0% answered as labelled")
+
+
+def test_labels_alone_are_the_most_that_such_an_api_gives(api: tuple[str, Softmax]) -> None:
+    there = audit(api[0], "labels", "--model-name", "m", "--answers", "labels")
+    assert there["worst_undefended"]["attack"] != "equation_solving"
+
+
+@pytest.mark.parametrize(
+    ("victim", "words", "said"),
+    [
+        ("http://192.0.2.1:9", [], "the name of whoever allowed this test"),
+        ("http://127.0.0.1:9", [], "did not answer"),
+        ("URL", ["--model-name", "other"], "404"),
+        ("URL", ["--model-name", "m", "--api-key", "none.txt"], "expected to hold one API key"),
+        ("URL", ["--model-name", "m", "--classes", "a,b"], "--classes must name the victim's 3 classes"),
+        (HERE, ["--per-second", "3"], "belong to an API"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(
+    api: tuple[str, Softmax], monkeypatch: pytest.MonkeyPatch, victim: str, words: list[str], said: str
+) -> None:
+    monkeypatch.setattr("portcullis_ml.gateway.oracle.time.sleep", lambda _: None)
+    given = ["inspect", "--victim", victim.replace("URL", api[0]), "--test", "test.npz", *words]
+    told = CliRunner().invoke(app, given)
+    assert told.exit_code == 2
+    assert said in told.stderr.replace("\n", " ")
+
+
+def test_an_api_whose_model_was_changed_is_not_mixed_with_the_old_one(api: tuple[str, Softmax]) -> None:
+    url, model = api
+    call("inspect", url, "--model-name", "m")
+    model.w = model.w[:, ::-1].copy()
+    experiment._load.cache_clear()  # as in another process
+    told = CliRunner().invoke(app, ["inspect", "--victim", url, "--test", "test.npz", "--model-name", "m"])
+    assert told.exit_code == 2
+    assert "answers otherwise than when it was asked before" in told.stderr
