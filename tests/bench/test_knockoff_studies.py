@@ -37,7 +37,7 @@ PLAN: dict[str, Any] = {
     "table": [
         {
             "title": "What is shown", "across": "answers", "columns": ["full", "label", "shuffled"],
-            "compare_columns": [["shuffled", "full"]], "by_class": ["a victim"],
+            "compare_columns": [["shuffled", "full"]], "by_class": ["a victim", "one that a quick look leaves out"],
             "published_classes": {"3": [90, 45, 0.5]},
             "published": [{"name": "theirs", "victim": "94.6", "full": "0.93x (88.2)"}],
             "row": [{"victim": "a victim"}],

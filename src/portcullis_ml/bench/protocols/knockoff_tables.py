@@ -38,9 +38,10 @@ def sections(plan: Plan, records: Sequence[Record]) -> Iterator[str]:
         if compared := list(_compared(table, own)):
             yield "Differences between recoveries, paired by repetition [95% t interval]:"
             yield markdown(["difference", "", "n", "the interval"], compared)
-        for row in table.get("by_class", ()):
+        first = str(table["columns"][0])
+        for row in (row for row in table.get("by_class", ()) if (row, first) in own):
             yield f"Class by class, {row}, first column: percent, means over repetitions."
-            yield _by_class(table, own[row, str(table["columns"][0])])
+            yield _by_class(table, own[row, first])
 
 
 def _matrix(plan: Plan, table: Plan, own: Own) -> str:
