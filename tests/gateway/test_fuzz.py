@@ -220,7 +220,9 @@ def test_a_token_of_any_claims_names_a_client_or_is_refused(token: Token, claims
 
     text = jwt.api_jws.encode(json.dumps(claims).encode(), "s" * 32, "HS256") + cut.decode("latin-1")
     name = attempt(token.client, text)
-    assert name.status in (400, 401) if isinstance(name, BadRequest) else name == claims["sub"]
+    assert (
+        name.status in (400, 401) if isinstance(name, BadRequest) else name == str(claims["sub"])
+    )  # a number is one too
 
 
 @pytest.mark.parametrize("part", [b"[" * 5_000 + b"]" * 5_000, b'{"alg":[]}', b'{"alg":"none"}', b"{}", b"1", b"\xff"])
