@@ -74,7 +74,7 @@ def test_labels_alone_are_the_most_that_such_an_api_gives(api: tuple[str, Softma
 @pytest.mark.parametrize(
     ("victim", "words", "said"),
     [
-        ("http://192.0.2.1:9", [], "the name of whoever allowed this test"),
+        ("http://192.0.2.1:9", [], "Say who allowed this test, in writing: --authorized-by"),
         ("http://127.0.0.1:9", [], "did not answer"),
         ("URL", ["--model-name", "other"], "404"),
         ("URL", ["--model-name", "m", "--api-key", "none.txt"], "expected to hold one API key"),

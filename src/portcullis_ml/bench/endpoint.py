@@ -10,6 +10,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from portcullis_ml.catalog import Catalog
 from portcullis_ml.core.errors import InputError
@@ -19,7 +20,11 @@ __all__ = ["Endpoint", "is_address"]
 
 CLIENTS = Catalog(
     "endpoints",
-    {"model": "portcullis_ml.gateway.remote:RemoteModel", "described": "portcullis_ml.gateway.remote:described"},
+    {
+        "model": "portcullis_ml.gateway.remote:RemoteModel",
+        "described": "portcullis_ml.gateway.remote:described",
+        "loopback": "portcullis_ml.gateway.policy.clients:loopback",
+    },
 )
 PROBE = "PORTCULLIS_API_KEY"  # the environment variable that is looked into where no file of a key is given
 
@@ -48,6 +53,11 @@ class Endpoint:
     def open(self, url: str, input_shape: tuple[int, ...], n_classes: int | None) -> Model:
         """The model behind `url`. InputError where nobody says how many classes it has."""
         headers = self._headers()
+        if not (self.authorized_by or "").strip() and not CLIENTS.load("loopback")(urlsplit(url).hostname or ""):
+            raise InputError(
+                f'{url} is not on this machine. Say who allowed this test, in writing: --authorized-by "...". Test only '
+                "what is yours or what you were asked to test."
+            )
         told = CLIENTS.load("described")(url, self.model, headers) if self.protocol == "v2" else {}
         classes = told.pop("n_classes", None) or n_classes
         if not classes:
