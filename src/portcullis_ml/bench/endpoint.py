@@ -55,8 +55,8 @@ class Endpoint:
         headers = self._headers()
         if not (self.authorized_by or "").strip() and not CLIENTS.load("loopback")(urlsplit(url).hostname or ""):
             raise InputError(
-                f'{url} is not on this machine. Say who allowed this test, in writing: --authorized-by "...". Test only '
-                "what is yours or what you were asked to test."
+                f'{url} is not on this machine. Say who allowed this test, in writing: --authorized-by "...". '
+                "Test only what is yours or what you were asked to test."
             )
         told = CLIENTS.load("described")(url, self.model, headers) if self.protocol == "v2" else {}
         classes = told.pop("n_classes", None) or n_classes
