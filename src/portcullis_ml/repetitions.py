@@ -1,4 +1,4 @@
-"""One figure of several repetitions, with the interval that the report shows and the flags go by.
+"""One figure of several repetitions, with the interval that report and flags go by; and the rows behind it.
 
 It stands beside the rooms, because those that measure and the one that draws must not say two things of one figure.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from portcullis_ml.core.types import Array, Estimate
 
-__all__ = ["across", "paired"]
+__all__ = ["across", "packed", "paired", "unpacked"]
 
 
 def across(estimates: Sequence[Estimate]) -> Estimate:
@@ -51,6 +54,16 @@ def paired(differences: Array, level: float = 0.95) -> Estimate:
         over_seeds = _t(seeds - 1, level) * float(differences.mean(axis=1).std(ddof=1)) / math.sqrt(seeds)
     half = math.hypot(over_rows, over_seeds)
     return Estimate(mean, mean - half, mean + half, seeds, level=level, unit="seeds")
+
+
+def packed(right: NDArray[np.bool_]) -> str:
+    """On which test rows (n,) a copy agrees, as a record says it: one bit each, in order and in hexadecimal."""
+    return np.packbits(right).tobytes().hex()
+
+
+def unpacked(bits: str, n: int) -> NDArray[np.bool_]:
+    """(n,) what `packed` wrote."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(bool)
 
 
 def _bounds(estimates: Sequence[Estimate]) -> tuple[float, float]:

@@ -100,3 +100,11 @@ def test_an_api_whose_model_was_changed_is_not_mixed_with_the_old_one(api: tuple
     told = CliRunner().invoke(app, ["inspect", "--victim", url, "--test", "test.npz", "--model-name", "m"])
     assert told.exit_code == 2
     assert "answers otherwise than when it was asked before" in told.stderr
+
+
+def test_a_verb_that_needs_the_model_itself_says_so() -> None:
+    told = CliRunner().invoke(
+        app, ["watermark", "mint", "known_errors", "--victim", "http://127.0.0.1:9", "--test", "t.npz"]
+    )
+    assert told.exit_code == 2
+    assert "takes a model in your hands" in told.stderr

@@ -36,13 +36,14 @@ from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Labels, Model, Rows
+from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import Exam, agreement
 from portcullis_ml.measures.square_attack import square_attack
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.models.units import InUnits, OracleInUnits, Units
 from portcullis_ml.privacy import CATALOG as PRIVACY
+from portcullis_ml.repetitions import packed
 
 __all__ = ["audit_cell", "representers_note"]
 
@@ -252,12 +253,7 @@ def _curve(
         (q, {name: agreement(right, found) for name, right in ({"agreement": victim} | truth).items()})
         for (q, _), found in zip(rounds, labels, strict=True)
     )
-    return points, [_right(victim, found) for found in labels]
-
-
-def _right(victim: Labels, found: Labels) -> str:
-    """On which test rows a copy agrees: one bit each, in order and in hexadecimal."""
-    return np.packbits(victim == found).tobytes().hex()
+    return points, [packed(victim == found) for found in labels]
 
 
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
@@ -272,7 +268,7 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     else:
         copy = most_frequent(exam.victim.argmax(axis=1), experiment.interface)
     measures, classes, _ = _graded(copy, replace(cell, extra={}), experiment, exam)
-    notes["right"] = _right(exam.victim.argmax(axis=1), copy.scores(experiment.test_x).argmax(axis=1))
+    notes["right"] = packed(exam.victim.argmax(axis=1) == copy.scores(experiment.test_x).argmax(axis=1))
     threat = {"answers": "none", "accounts": 0}
     return Record(cell=cell, measures=measures, classes=classes, threat_model=threat, notes=notes)
 

@@ -12,7 +12,7 @@ from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec
 from portcullis_ml.bench.outside import SHOWN
 from portcullis_ml.core.types import Array, Estimate
-from portcullis_ml.repetitions import across, paired
+from portcullis_ml.repetitions import across, paired, unpacked
 
 __all__ = ["of_run"]
 
@@ -116,7 +116,7 @@ def _agreeing(records: Sequence[Mapping[str, Any]], attacks: set[str]) -> dict[s
         bits = (r.get("notes") or {}).get("right")
         if r["attack"] in attacks and bits and r["cell"]["budget"] in (0, top) and r["outcome"] == "done":
             n = r["measures"]["agreement"]["n"]
-            rows = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(np.float64)
+            rows = unpacked(bits, n).astype(np.float64)
             right.setdefault(r["defense"], {}).setdefault(r["attack"], {})[r["cell"]["seed"]] = rows
     return right
 

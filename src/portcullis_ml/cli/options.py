@@ -301,9 +301,15 @@ def spec_of(
     endpoint: Endpoint | None = None,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
+    from portcullis_ml.bench.endpoint import is_address
     from portcullis_ml.bench.experiment import ExperimentSpec
     from portcullis_ml.core.errors import InputError
 
+    if is_address(victim) and endpoint is None:
+        raise InputError(
+            f"This command takes a model in your hands; {victim} is an API. `portcullis audit`, `inspect` and "
+            "`extract` ask one."
+        )
     if victim is None and (schema or incomplete or leaves or classes or output):
         raise InputError(
             "--schema, --classes, --output-name, --incomplete and --answers leaves belong to a victim of yours. Add "

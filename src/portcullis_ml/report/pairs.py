@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.repetitions import across
+from portcullis_ml.repetitions import across, unpacked
 
 __all__ = ["Pair", "estimate", "pair_of", "right_of"]
 
@@ -139,11 +139,6 @@ def right_of(record: Mapping[str, Any]) -> NDArray[np.bool_] | None:
     """(n,) on which test rows the copy of this record agrees; None where it does not say."""
     bits, e = (record.get("notes") or {}).get("right"), estimate(record["measures"].get("agreement"))
     return None if bits is None or e is None else unpacked(bits, e.n)
-
-
-def unpacked(bits: str, n: int) -> NDArray[np.bool_]:
-    """n truth values, written as one bit each in hexadecimal digits."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(bool)
 
 
 def _thin(ticks: list[int], most: int) -> list[int]:

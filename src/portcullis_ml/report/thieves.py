@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.repetitions import across
+from portcullis_ml.repetitions import across, unpacked
 from portcullis_ml.report.numbers import count
-from portcullis_ml.report.pairs import Pair, estimate, unpacked
+from portcullis_ml.report.pairs import Pair, estimate
 
 __all__ = ["LABELS_ONLY", "Thief", "Way", "chosen", "ways_of"]
 
