@@ -157,6 +157,12 @@ def test_a_page_with_figures_names_commands_that_are_there(page: Path) -> None:
     assert not [command for command in commands if not is_there(command)]
 
 
+def test_every_published_experiment_has_a_page_that_the_list_links() -> None:
+    linked = re.findall(r"\(results/([\w-]+)\.md\)", (ROOT / "docs/benchmarks.md").read_text())
+    assert sorted(set(PROTOCOLS) - set(linked)) == []
+    assert [name for name in linked if not (ROOT / f"docs/results/{name}.md").is_file()] == []
+
+
 @pytest.mark.parametrize(
     "command",
     ["portcullis adit", "portcullis audit --budgget 5", "python benchmarks/none.py", "portcullis bench run nix"],
