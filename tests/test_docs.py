@@ -77,6 +77,13 @@ def test_the_readme_starts_with_what_it_does_and_two_commands() -> None:
     assert "make test" in top
 
 
+def test_the_pictures_of_the_readme_are_of_todays_looks() -> None:
+    told = subprocess.run(
+        [sys.executable, "scripts/make_pictures.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+
+
 def from_an_index(text: str) -> list[str]:
     """What in a text would have a reader install a distribution called portcullis, or portcullis-ml, from an index."""
     words = [word for command in INSTALL.findall(text) for word in re.split(r"[\s'\"]+", command)]
