@@ -51,6 +51,7 @@ VERBS = [
         for verb in ("keygen", "mint", "embed", "commit", "bundle", "innocents", "trace", "rotate", "list")
     ),
     "verify",
+    *(f"keys {verb}" for verb in ("make", "list", "rotate", "revoke")),
     "bench",
 ]
 

@@ -17,6 +17,7 @@ from portcullis_ml.cli import (
     demo,
     extract,
     inspect,
+    keys,
     listing,
     prepare,
     privacy,
@@ -106,4 +107,5 @@ app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")
 app.add_typer(demo.app, name="demo")
+app.add_typer(keys.app, name="keys")
 app.add_typer(watermark.app, name="watermark")
