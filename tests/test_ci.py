@@ -1,4 +1,4 @@
-"""`.ci/run` fails with a sentence where a test could have run and would be skipped, and names the skips it cannot help."""
+"""`.ci/run` fails with a sentence where a test could run and would be skipped, and names skips that it cannot help."""
 
 from __future__ import annotations
 
