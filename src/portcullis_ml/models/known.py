@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.models.load import inspect_file, peek
+from portcullis_ml.models.files import inspect_file
+from portcullis_ml.models.load import peek
 from portcullis_ml.models.onnx import column_inputs
 from portcullis_ml.models.table import encoders
 from portcullis_ml.models.words import word_of
