@@ -16,13 +16,17 @@ LIMIT = 2 * 2**30  # bytes
 PICKLED = {".bin", ".ckpt", ".dill", ".joblib", ".p", ".pickle", ".pkl", ".pt", ".pth"}
 INSTEAD = (
     "Reading one runs whatever code it holds. Save a scikit-learn model with skops.io.dump(model, 'model.skops'), "
-    "torch weights with safetensors.torch.save_file(module.state_dict(), 'model.safetensors'), any model as .onnx; "
+    "torch weights with safetensors.torch.save_file(module.state_dict(), 'model.safetensors'), a torch module with "
+    "torch.jit.script(module).save('model.pt') or torch.export.save(program, 'model.pt2'), any model as .onnx; "
     "or name a Python object as module:object."
 )
 
 
-def inspect_file(path: Path, limit: int = LIMIT) -> None:
-    """Refuse what is absent, too large, empty, or a pickle under another name, before anything parses it."""
+def inspect_file(path: Path, limit: int = LIMIT, *, archive: bool = False) -> None:
+    """Refuse what is absent, too large, empty, or a pickle under another name, before anything parses it.
+
+    archive  a file that holds pickles which its own reader does not run
+    """
     if not path.is_file():
         raise InputError(f"There is no file {path}. Check the path; it is taken from the current directory.")
     size = path.stat().st_size
@@ -34,7 +38,7 @@ def inspect_file(path: Path, limit: int = LIMIT) -> None:
         head = file.read(8)
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and path.suffix.lower() != ".safetensors":
         raise InputError(f"{path} is a pickle under another name, and is not read. {INSTEAD}")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith(".pkl") for name in archive.namelist()):
+    if not archive and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as held:
+            if any(name.endswith(".pkl") for name in held.namelist()):
                 raise InputError(f"{path} holds a pickle (torch.save writes one), and is not read. {INSTEAD}")

@@ -4,6 +4,7 @@
     FILE.skops                              a scikit-learn estimator
     FILE.safetensors                        a surrogate that `save_model` wrote
     FILE.safetensors@module:factory         weights of your own module; also @NAME for a network of ours
+    FILE.pt, FILE.pt2                       TorchScript, and what torch.export wrote
     FILE.npz                                a softmax regression that `save_model` wrote
     FOLDER                                  a model that `portcullis prepare` wrote; also FOLDER@sha256:HEX
     module:object                           a Model, a scikit-learn estimator, a torch module, a callable
@@ -23,9 +24,10 @@ from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Feature, Model
 from portcullis_ml.models.files import INSTEAD, LIMIT, PICKLED, inspect_file
-from portcullis_ml.models.objects import Shape, from_estimator, from_object, made, required
+from portcullis_ml.models.objects import Shape, from_estimator, from_module, from_object, made, required
 from portcullis_ml.models.skops_files import read_skops, skops_io
 from portcullis_ml.models.softmax import SoftmaxRegression
+from portcullis_ml.models.torch_files import PROGRAMS, is_program, read_program
 from portcullis_ml.models.weight_files import from_npz, from_safetensors
 
 __all__ = ["load_model", "model_folder", "peek", "save_model"]
@@ -44,7 +46,7 @@ def load_model(
     found: Any = None,
     limit: int = LIMIT,
 ) -> Model:
-    """The model that `spec` names (see the head of this file). `softmax` says that an ONNX file gives logits, `output`
+    """The model that `spec` names (see the head of this file). `softmax` says that it gives logits, `output`
     which of several outputs to read; `found` is what `peek` gave, where it was asked.
 
     `features` are the columns of a table: a scikit-learn pipeline, or an export of one, then takes rows of them, and
@@ -54,6 +56,10 @@ def load_model(
         return _from_folder(folder, input_shape=input_shape, n_classes=n_classes, features=features, limit=limit)
     path, _, factory = spec.partition("@")
     suffix = Path(path).suffix.lower()
+    if is_program(Path(path)):
+        if input_shape is None:
+            raise InputError(f"{path} does not say the shape of a row; give input_shape.")
+        return from_module(path, read_program(Path(path), limit), input_shape, n_classes, output, softmax=softmax)
     if suffix in PICKLED:
         raise InputError(f"{path} is a pickle or may hide one, and is not read. {INSTEAD}")
     if suffix in (".onnx", ".skops", ".safetensors", ".npz"):
@@ -69,12 +75,12 @@ def load_model(
     if suffix == ".skops":
         return _of_skops(found or read_skops(Path(path)), input_shape, n_classes, features)
     if suffix == ".safetensors":
-        return from_safetensors(Path(path), factory, input_shape, n_classes, output)
+        return from_safetensors(Path(path), factory, input_shape, n_classes, output, softmax)
     if suffix == ".npz":
         return from_npz(Path(path))
     if ":" in spec:
         held = resolve(spec) if found is None else found
-        return from_object(spec, held, input_shape, n_classes, features, output)
+        return from_object(spec, held, input_shape, n_classes, features, output, softmax)
     raise InputError(
         f"{spec!r} was expected to be FILE.onnx, FILE.skops, FILE.safetensors@module:factory, a folder that "
         "`portcullis prepare` wrote, or module:object. "
@@ -92,7 +98,7 @@ def peek(spec: str) -> Any:
     if suffix == ".skops":
         inspect_file(Path(path))
         return read_skops(Path(path))
-    if ":" not in spec or suffix in (".onnx", ".safetensors", ".npz", *PICKLED):
+    if ":" not in spec or suffix in (".onnx", ".safetensors", ".npz", *PICKLED, *PROGRAMS):
         return None
     found = resolve(spec)
     known = any(hasattr(found, name) for name in ("scores", "predict", "forward"))

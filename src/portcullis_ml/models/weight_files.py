@@ -19,7 +19,12 @@ __all__ = ["from_npz", "from_safetensors"]
 
 
 def from_safetensors(
-    path: Path, factory: str, input_shape: Shape, n_classes: int | None, output: str | None = None
+    path: Path,
+    factory: str,
+    input_shape: Shape,
+    n_classes: int | None,
+    output: str | None = None,
+    softmax: bool = False,
 ) -> Model:
     from portcullis_ml.models.torch import TorchModel
 
@@ -52,7 +57,9 @@ def from_safetensors(
             f"The weights in {path} do not fit the module that {network} makes. Name the right one."
         ) from error
     if factory:  # a module of the user's own may end in a softmax, and its columns say how many classes it knows
-        return from_module(str(path), module, shape, classes if classes == 2 else None, output, network=network)
+        return from_module(
+            str(path), module, shape, classes if classes == 2 else None, output, softmax=softmax, network=network
+        )
     assert classes is not None
     return TorchModel(module, shape, classes, network=network)
 
