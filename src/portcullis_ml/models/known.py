@@ -72,7 +72,9 @@ def _of_tensor(text: bool) -> KnownColumn:
 
 
 def _of_encoder(categories: Any, refuses: bool) -> KnownColumn:
-    """A column of an encoder with these categories: text where they are words."""
+    """A column of an encoder with these categories, None for any word: text where they are words."""
+    if categories is None:
+        return KnownColumn(text=True, words=None)
     if np.asarray(categories).dtype.kind in "fiub":
         return KnownColumn(text=False)
     words = [v for v in categories.tolist() if v is not None and v == v]

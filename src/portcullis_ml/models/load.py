@@ -5,6 +5,7 @@
     FILE.safetensors                        a surrogate that `save_model` wrote
     FILE.safetensors@module:factory         weights of your own module; also @NAME for a network of ours
     FILE.pt, FILE.pt2                       TorchScript, and what torch.export wrote
+    FILE.json, .ubj, .txt, .model, .cbm     boosted trees of XGBoost, LightGBM and CatBoost
     FILE.npz                                a softmax regression that `save_model` wrote
     FOLDER                                  a model that `portcullis prepare` wrote; also FOLDER@sha256:HEX
     module:object                           a Model, a scikit-learn estimator, a torch module, a callable
@@ -23,6 +24,7 @@ from portcullis_ml.catalog import resolve
 from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Feature, Model
+from portcullis_ml.models.booster_files import BOOSTERS, read_booster
 from portcullis_ml.models.files import INSTEAD, LIMIT, PICKLED, inspect_file
 from portcullis_ml.models.objects import Shape, from_estimator, from_module, from_object, made, required
 from portcullis_ml.models.skops_files import read_skops, skops_io
@@ -62,7 +64,7 @@ def load_model(
         return from_module(path, read_program(Path(path), limit), input_shape, n_classes, output, softmax=softmax)
     if suffix in PICKLED:
         raise InputError(f"{path} is a pickle or may hide one, and is not read. {INSTEAD}")
-    if suffix in (".onnx", ".skops", ".safetensors", ".npz"):
+    if suffix in (".onnx", ".skops", ".safetensors", ".npz", *BOOSTERS):
         inspect_file(Path(path), limit)
     if suffix == ".onnx":
         from portcullis_ml.models.onnx import OnnxModel, takes_columns
@@ -72,6 +74,9 @@ def load_model(
 
             return TableOnnx(path, features, softmax=softmax, output=output)
         return OnnxModel(path, input_shape=input_shape, n_classes=n_classes, softmax=softmax, output=output)
+    if suffix in BOOSTERS:
+        booster = read_booster(Path(path)) if found is None else found
+        return from_estimator(booster.answering(softmax=softmax), input_shape, n_classes, features)
     if suffix == ".skops":
         return _of_skops(found or read_skops(Path(path)), input_shape, n_classes, features)
     if suffix == ".safetensors":
@@ -89,8 +94,8 @@ def load_model(
 
 
 def peek(spec: str) -> Any:
-    """The estimator in a .skops file, or the object that module:object names (of a factory, what it makes); None for
-    any other model. What it says of itself may be needed before rows can be read for it."""
+    """The estimator in a file of scikit-learn or of boosted trees, or the object that module:object names (of a
+    factory, what it makes); None for any other model. It may be needed to know how rows are to be read for it."""
     if model_folder(spec) is not None:
         return None
     path = spec.partition("@")[0]
@@ -98,6 +103,9 @@ def peek(spec: str) -> Any:
     if suffix == ".skops":
         inspect_file(Path(path))
         return read_skops(Path(path))
+    if suffix in BOOSTERS:
+        inspect_file(Path(path))
+        return read_booster(Path(path))
     if ":" not in spec or suffix in (".onnx", ".safetensors", ".npz", *PICKLED, *PROGRAMS):
         return None
     found = resolve(spec)
