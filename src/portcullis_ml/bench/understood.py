@@ -12,6 +12,7 @@ from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface
 from portcullis_ml.data.pictures import layout_of
+from portcullis_ml.models.keras_files import is_saved_model
 
 __all__ = ["Point", "understood"]
 
@@ -28,6 +29,7 @@ KINDS = {
     ".txt": "a LightGBM model",
     ".model": "a LightGBM model",
     ".cbm": "a CatBoost model",
+    ".keras": "a Keras model",
     ".pt": "TorchScript",
     ".pth": "TorchScript",
     ".ts": "TorchScript",
@@ -76,7 +78,7 @@ def _kind(spec: ExperimentSpec, model: Any) -> str:
         return "the API at that address"
     file, _, factory = spec.victim.partition("@")
     if Path(file).is_dir():
-        return "a model that `portcullis prepare` wrote"
+        return "a SavedModel of TensorFlow" if is_saved_model(file) else "a model that `portcullis prepare` wrote"
     suffix = Path(file).suffix.lower()
     if suffix == ".safetensors" and factory:
         return f"weights of {factory}"

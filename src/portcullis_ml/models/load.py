@@ -6,8 +6,9 @@
     FILE.safetensors@module:factory         weights of your own module; also @NAME for a network of ours
     FILE.pt, FILE.pt2                       TorchScript, and what torch.export wrote
     FILE.json, .ubj, .txt, .model, .cbm     boosted trees of XGBoost, LightGBM and CatBoost
+    FILE.keras                              a Keras 3 model, in safe mode
     FILE.npz                                a softmax regression that `save_model` wrote
-    FOLDER                                  a model that `portcullis prepare` wrote; also FOLDER@sha256:HEX
+    FOLDER                                  a model of `portcullis prepare` (also FOLDER@sha256:HEX), or a SavedModel
     module:object                           a Model, a scikit-learn estimator, a torch module, a callable
 
 A pickle runs code when it is read, so pickles (and joblib files, and whole objects written by torch.save) are refused
@@ -26,7 +27,8 @@ from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Feature, Model
 from portcullis_ml.models.booster_files import BOOSTERS, read_booster
 from portcullis_ml.models.files import INSTEAD, LIMIT, PICKLED, inspect_file
-from portcullis_ml.models.objects import Shape, from_estimator, from_module, from_object, made, required
+from portcullis_ml.models.keras_files import is_saved_model, read_keras, read_saved_model
+from portcullis_ml.models.objects import Shape, from_estimator, from_function, from_module, from_object, made, required
 from portcullis_ml.models.skops_files import read_skops, skops_io
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch_files import PROGRAMS, is_program, read_program
@@ -55,13 +57,21 @@ def load_model(
     says in its own `features` which, in which order and with which categories.
     """
     if (folder := model_folder(spec)) is not None:
-        return _from_folder(folder, input_shape=input_shape, n_classes=n_classes, features=features, limit=limit)
+        given = {"input_shape": input_shape, "n_classes": n_classes, "softmax": softmax, "output": output}
+        return _from_folder(folder, features=features, limit=limit, **given)
     path, _, factory = spec.partition("@")
     suffix = Path(path).suffix.lower()
     if is_program(Path(path)):
-        if input_shape is None:
-            raise InputError(f"{path} does not say the shape of a row; give input_shape.")
-        return from_module(path, read_program(Path(path), limit), input_shape, n_classes, output, softmax=softmax)
+        module = read_program(Path(path), limit)
+        return from_module(path, module, _known(input_shape, path), n_classes, output, softmax=softmax)
+    if suffix == ".keras":
+        inspect_file(Path(path), limit)
+        return _of_keras(path, read_keras(Path(path)), _known(input_shape, path), n_classes, output, softmax)
+    if suffix in (".h5", ".hdf5"):
+        raise InputError(
+            f"{path} is of Keras' former format, whose reader runs code that the file holds, and is not read. Load it "
+            "yourself, and write it with model.save('model.keras')."
+        )
     if suffix in PICKLED:
         raise InputError(f"{path} is a pickle or may hide one, and is not read. {INSTEAD}")
     if suffix in (".onnx", ".skops", ".safetensors", ".npz", *BOOSTERS):
@@ -87,8 +97,9 @@ def load_model(
         held = resolve(spec) if found is None else found
         return from_object(spec, held, input_shape, n_classes, features, output, softmax)
     raise InputError(
-        f"{spec!r} was expected to be FILE.onnx, FILE.skops, FILE.safetensors@module:factory, a folder that "
-        "`portcullis prepare` wrote, or module:object. "
+        f"{spec!r} was expected to be FILE.onnx, FILE.skops, FILE.safetensors@module:factory, FILE.pt, FILE.pt2, "
+        "FILE.keras, a booster's FILE.json, .ubj, .txt or .cbm, a folder that `portcullis prepare` wrote, or "
+        "module:object. "
         "Rename the file to what it is, or name a Python object."
     )
 
@@ -106,7 +117,7 @@ def peek(spec: str) -> Any:
     if suffix in BOOSTERS:
         inspect_file(Path(path))
         return read_booster(Path(path))
-    if ":" not in spec or suffix in (".onnx", ".safetensors", ".npz", *PICKLED, *PROGRAMS):
+    if ":" not in spec or suffix in (".onnx", ".safetensors", ".npz", ".keras", *PICKLED, *PROGRAMS):
         return None
     found = resolve(spec)
     known = any(hasattr(found, name) for name in ("scores", "predict", "forward"))
@@ -122,6 +133,10 @@ def model_folder(spec: str) -> Artifact | None:
 
 def _from_folder(folder: Artifact, **known: Any) -> Model:
     """The model in a folder: in its own format, or as ONNX where the library of that format is absent."""
+    if is_saved_model(folder.path):
+        shape = _known(known["input_shape"], folder.path)
+        ask = read_saved_model(Path(folder.path))
+        return _of_keras(folder.path, ask, shape, known["n_classes"], known["output"], known["softmax"])
     missing: Exception | None = None
     for name in IN_FOLDER:
         path = Path(folder.path) / name
@@ -132,8 +147,21 @@ def _from_folder(folder: Artifact, **known: Any) -> Model:
                 missing = missing or error
     raise missing or InputError(
         f"{folder.path} was expected to hold one of {', '.join(IN_FOLDER)}; it holds none. "
-        "Write it with `portcullis prepare` and a hardening."
+        "Write it with `portcullis prepare` and a hardening; TensorFlow's model.export writes a saved_model.pb."
     )
+
+
+def _known(shape: Shape, path: str) -> tuple[int, ...]:
+    """The shape of a row, which must be given: the file does not say it."""
+    if shape is None:
+        raise InputError(f"{path} does not say the shape of a row; give input_shape.")
+    return shape
+
+
+def _of_keras(
+    name: str, ask: Any, shape: tuple[int, ...], n_classes: int | None, output: str | None, softmax: bool
+) -> Model:
+    return from_function(name, ask, shape, n_classes, output, softmax=softmax, guess=True, kind="model")
 
 
 def save_model(model: Model, path: str | Path) -> Path:

@@ -12,6 +12,7 @@ from portcullis_ml.catalog import absent
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
+from portcullis_ml.models.keras_files import ask_keras, is_keras
 from portcullis_ml.models.outputs import Reading, one_output, reading_of
 
 __all__ = ["Shape", "from_estimator", "from_function", "from_module", "from_object", "made", "required"]
@@ -34,6 +35,9 @@ def from_object(
     if not isinstance(found, type):
         if all(hasattr(found, name) for name in ("scores", "input_shape", "n_classes")):
             return found  # type: ignore[no-any-return]
+        if is_keras(found) and input_shape is not None:
+            ask = ask_keras(found, spec)
+            return from_function(spec, ask, input_shape, n_classes, output, softmax=softmax, guess=True, kind="model")
         if hasattr(found, "predict") and (hasattr(found, "n_features_in_") or input_shape):
             return from_estimator(found, input_shape, n_classes, features)
         if hasattr(found, "state_dict") and hasattr(found, "forward"):
