@@ -19,6 +19,7 @@ from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Labels, Model
+from portcullis_ml.models.booster import BoosterEstimator
 from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
@@ -73,7 +74,7 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         _judge(model, judging, words, sources, notes)
     notes += _said_of(judging, model)
     for what, rows in made.items():
-        notes += _dropped(what, rows)
+        notes += _dropped(what, rows, model)
         notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
@@ -255,10 +256,10 @@ def _said_of(test: LabelledRows, model: Model) -> Iterator[str]:
         )
 
 
-def _dropped(what: str, rows: LabelledRows | None) -> Iterator[str]:
+def _dropped(what: str, rows: LabelledRows | None, model: Model) -> Iterator[str]:
     if rows is not None and rows.dropped:
         where = ", ".join(rows.lacking[:3]) + (", ..." if len(rows.lacking) > 3 else "")
-        yield (
-            f"{what} lost {rows.dropped:,} of {rows.dropped + len(rows):,} rows, which lack a value in {where}: the "
-            "victim does not know a missing value there."
-        )
+        boosted = isinstance(getattr(model, "estimator", None), BoosterEstimator)  # it would answer a missing number
+        why = "a row is asked with all its numbers" if boosted else "the victim does not know a missing value there"
+        total = rows.dropped + len(rows)
+        yield f"{what} lost {rows.dropped:,} of {total:,} rows, which lack a value in {where}: {why}."
