@@ -42,6 +42,7 @@ VERBS = [
     "prepare",
     "serve",
     "check",
+    "calibrate",
     "replay",
     "demo",
     "list",
