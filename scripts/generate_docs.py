@@ -43,6 +43,7 @@ VERBS = [
     "prepare",
     "serve",
     "check",
+    "calibrate",
     "replay",
     "demo",
     "list",

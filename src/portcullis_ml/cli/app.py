@@ -13,6 +13,7 @@ from portcullis_ml import __version__
 from portcullis_ml.cli import (
     audit,
     bench,
+    calibrate,
     check,
     demo,
     extract,
@@ -95,6 +96,7 @@ def _top(
 
 
 app.command("audit")(audit.audit)
+app.command("calibrate")(calibrate.calibrate)
 app.command("check")(check.check)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)

@@ -36,13 +36,14 @@ def check(
         if not (new_key or new_secret):
             raise InputError("Give a policy to check, such as portcullis.toml.")
         return
+    from portcullis_ml.gateway.policy.calibrated import uncalibrated
     from portcullis_ml.gateway.policy.explain import explained, warnings
     from portcullis_ml.gateway.policy.policy import read_policy
 
     found = read_policy(policy)
     for sentence in explained(found):
         typer.echo(sentence)
-    for sentence in warnings(found):
+    for sentence in (*warnings(found), *uncalibrated(found, policy)):
         typer.echo(f"Note: {sentence}")
     if live:
         _live(found)
