@@ -100,14 +100,16 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
 
 def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows) -> Model:
     """The API at the victim's address, for rows like these."""
-    words = [f.name for f in test.features or () if f.categorical]
-    if words:
+    text = [f.name for f in test.features or () if f.categorical]
+    if text:
         raise InputError(
-            f"An API is asked with numbers; {', '.join(words[:4])} hold words. Give the rows as the API takes them."
+            f"An API is asked with numbers; {', '.join(text[:4])} hold words. Give the rows as the API takes them."
         )
     named = sources.classes.split(",") if sources.classes else test.classes
     seen = None if test.y is None else int(test.y.max()) + 1
-    return endpoint.open(sources.victim, test.x.shape[1:], len(named) if named else seen)
+    words = tuple(word.strip() for word in sources.classes.split(",")) if sources.classes else ()
+    words = () if all(word.lstrip("-").isdecimal() for word in words) else words
+    return endpoint.open(sources.victim, test.x.shape[1:], len(named) if named else seen, words)
 
 
 def _classes(sources: Sources, model: Model, test: LabelledRows | None, notes: list[str]) -> tuple[str, ...] | None:
