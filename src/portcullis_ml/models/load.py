@@ -28,6 +28,7 @@ from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
+from portcullis_ml.models.module_values import ModuleValues
 from portcullis_ml.models.outputs import one_output, reading_of
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.trusted import TRUSTED, inspect_trees
@@ -142,14 +143,16 @@ def save_model(model: Model, path: str | Path) -> Path:
     """Write a surrogate: .safetensors (torch), .npz (softmax regression) or .skops (scikit-learn, and what `auto`
     fitted); the suffix is put right by itself. Returns the path written, which `load_model` reads."""
     from portcullis_ml.models.auto import AutoModel
+    from portcullis_ml.models.auto_numbers import NumbersModel
 
     if isinstance(model, SoftmaxRegression):
         return model.save(Path(path).with_suffix(".npz"))
     if hasattr(model, "module") and hasattr(model, "save"):
         return Path(model.save(Path(path).with_suffix(".safetensors")))
-    if isinstance(model, AutoModel) or hasattr(model, "estimator"):
+    ours = isinstance(model, AutoModel | NumbersModel)
+    if ours or hasattr(model, "estimator"):
         path = Path(path).with_suffix(".skops")
-        path.write_bytes(_skops().dumps(model if isinstance(model, AutoModel) else model.estimator))
+        path.write_bytes(_skops().dumps(model if ours else model.estimator))  # type: ignore[attr-defined]
         return path
     raise InputError(
         f"A torch, scikit-learn or softmax model can be saved; got {type(model).__name__}. Keep it in your own format."
@@ -205,8 +208,9 @@ def _read_skops(path: Path) -> Any:
 
 def _of_skops(estimator: Any, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None) -> Model:
     from portcullis_ml.models.auto import AutoModel
+    from portcullis_ml.models.auto_numbers import NumbersModel
 
-    if isinstance(estimator, AutoModel):
+    if isinstance(estimator, AutoModel | NumbersModel):
         return estimator
     return _estimator(estimator, input_shape, n_classes, features)
 
@@ -338,6 +342,8 @@ def _of_module(
 
     ask = _of_arrays(module, n_classes, output)
     classes = n_classes or _columns(spec, ask, shape)
+    if not classes:
+        return ModuleValues(module, shape, output=output)
     rows = np.random.default_rng(0).uniform(size=(PROBED, *shape))
     return TorchModel(module, shape, classes, reading=reading_of(ask(rows)), output=output, **known)
 
