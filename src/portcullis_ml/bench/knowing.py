@@ -47,7 +47,6 @@ NONE_NEEDED: dict[str, str] = {
     "rounding": "equation_solving and retraining read rounded answers as intervals without being told.",
     "temperature": "Labels stay, no digit is lost: a copy says the same, and its powers are the scores before.",
     "top_k": "It hides what cannot be guessed back; attacks on labels are tried everywhere.",
-    "value_noise": "Its mean is zero, so whoever fits a surrogate to many answers averages it away without being told.",
 }
 
 

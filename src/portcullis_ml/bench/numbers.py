@@ -64,6 +64,6 @@ def _usual(experiment: Experiment) -> list[str]:
     decimals = max(-MOST, min(MOST, -round(math.log10(size))))
     return [
         f"rounding(decimals={decimals})",
-        f"value_noise(size={size:.3g})",
+        f"noise(eps={size:.3g})",
         "watch(detector=prada_normality, then=log)",
     ]

@@ -25,7 +25,6 @@ CATALOG = Catalog(
         "rounding": "portcullis_ml.defenses.rounding:Rounding",
         "temperature": "portcullis_ml.defenses.temperature:Temperature",
         "top_k": "portcullis_ml.defenses.top_k:TopK",
-        "value_noise": "portcullis_ml.defenses.value_noise:ValueNoise",
         "watch": "portcullis_ml.defenses.watch:Watch",
     },
     defaults=[
