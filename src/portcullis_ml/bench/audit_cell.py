@@ -208,7 +208,8 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
         copy = mean_answer(victim, experiment.interface)
     else:
         copy = most_frequent(victim.argmax(axis=1), experiment.interface)
-    measures, classes, _ = graded(copy, replace(cell, extra={}), experiment, exam)
+    measures, classes, remarks = graded(copy, replace(cell, extra={}), experiment, exam)
+    notes |= remarks
     if not experiment.numbers:
         notes["right"] = packed(victim.argmax(axis=1) == copy.scores(experiment.test_x).argmax(axis=1))
     threat = {"answers": "none", "accounts": 0}

@@ -57,7 +57,7 @@ def graded(
     measures = closeness.measures()
     if cell.extra.get("transfer") and isinstance(copy, Differentiable):
         measures |= _transfer(copy, cell, experiment, exam)
-    return measures, closeness.per_class, {"grading": list(closeness.notes)} if closeness.notes else {}
+    return measures, closeness.per_class, closeness.remarks()
 
 
 def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: CopyExam) -> dict[str, Estimate]:

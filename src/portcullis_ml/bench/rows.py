@@ -128,15 +128,19 @@ def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
     y = arrays.get("y" + names[0].removeprefix("x"))
     if y is not None and y.shape == (len(x), 1):
         y = y[:, 0]
-    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uibf"):
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uibfU"):
         raise InputError(
-            f"The {what} needs one whole-number label, or one number as a target, for each row; {path.name} holds "
-            f"{len(x)} rows and labels {y.dtype} of shape {y.shape}."
+            f"The {what} needs one label for each row, a number or a word; {path.name} holds {len(x)} rows and "
+            f"labels {y.dtype} of shape {y.shape}."
         )
+    words = None
+    if y is not None and y.dtype.kind == "U":
+        words, y = np.unique(y, return_inverse=True)
     eight_bit = x.dtype == np.uint8
     return LabelledRows(
         x=x / 255.0 if eight_bit else x.astype(np.float64),
         y=None if y is None else y.astype(np.float64 if y.dtype.kind == "f" else np.int64),
+        classes=None if words is None else tuple(words.tolist()),
         eight_bit=eight_bit,
     )
 

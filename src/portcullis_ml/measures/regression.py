@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,10 @@ class ValueCloseness:
         """The single figures by name, as a record keeps them; what was not measured is left out."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, Estimate)}
+
+    def remarks(self) -> dict[str, list[Any]]:
+        """What the figures do not show, as a record keeps it."""
+        return {"grading": list(self.notes)} if self.notes else {}
 
 
 @dataclass(frozen=True)
