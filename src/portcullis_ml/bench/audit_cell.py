@@ -26,6 +26,7 @@ from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_
 from portcullis_ml.bench.links import court, follow, transfer
 from portcullis_ml.bench.marks import Mark, mark_of
 from portcullis_ml.bench.records import Record
+from portcullis_ml.bench.rounds import curve_of
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import Target, hardened_folder, knowledge_of, target_of
 from portcullis_ml.core.attack import Knowledge
@@ -38,7 +39,8 @@ from portcullis_ml.core.privacy import PrivacyAttack
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
-from portcullis_ml.measures.agreement import Exam, agreement
+from portcullis_ml.measures.agreement import Exam
+from portcullis_ml.measures.fidelity import fidelity
 from portcullis_ml.measures.square_attack import square_attack
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.models.units import InUnits, OracleInUnits, Units
@@ -50,7 +52,6 @@ __all__ = ["audit_cell", "representers_note"]
 UNIFORM = 10_000  # points for agreement on the whole input space
 UNIFORM_PAID = 500  # of them, where an API is asked
 PROBED = 256  # test rows on which a copy must say something
-CURVE = 24  # points of a curve at most
 INNOCENTS = 5  # models that a mark is tried on beside the copy, or more where its scheme needs more
 THIEF = "thief"  # the client name under which an attack asks
 
@@ -81,7 +82,7 @@ def audit_cell(
     measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
     if chosen := getattr(extraction.model, "chosen", None):  # a learner that chooses says what it trained
         notes["chosen"] = chosen
-    curve, (*notes["right_on_the_way"], notes["right"]) = _curve(extraction, experiment, exam)
+    curve, (*notes["right_on_the_way"], notes["right"]) = curve_of(extraction, experiment, exam)
     if shown := _asked(cell, extraction, target.interface):
         notes["asked"] = shown
     if leak := representers_note(extraction.model, experiment, cell):
@@ -219,6 +220,7 @@ def _graded(
 ) -> tuple[dict[str, Estimate], tuple[Any, ...], dict[str, Any]]:
     closeness = exam.grade(copy, rng=cell.rng("grade"))
     measures = closeness.measures()
+    measures |= fidelity(exam.victim, copy.scores(exam.x), exam.true, rng=cell.rng("fidelity"))
     if cell.extra.get("transfer") and isinstance(copy, Differentiable):
         measures |= _transfer(copy, cell, experiment, exam)
     return measures, closeness.per_class, {"grading": list(closeness.notes)} if closeness.notes else {}
@@ -235,27 +237,6 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Ex
     return found
 
 
-def _curve(
-    extraction: Extraction, experiment: Experiment, exam: Exam
-) -> tuple[tuple[tuple[int, dict[str, Estimate]], ...], list[str]]:
-    """Agreement and accuracy after every round that the attack noted, thinned to what a reader can see, and on which
-    rows the copy agrees.
-
-    The rows of each round are written as one bit for every test row, in order and in hexadecimal: whether the copy
-    agrees there. Copies are compared row by row, and one is chosen on some rows and judged on the others.
-    """
-    step = max(1, -(-len(extraction.history) // CURVE))
-    rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
-    victim = exam.victim.argmax(axis=1)
-    labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
-    truth = {} if experiment.test_y is None else {"accuracy": experiment.test_y}
-    points = tuple(
-        (q, {name: agreement(right, found) for name, right in ({"agreement": victim} | truth).items()})
-        for (q, _), found in zip(rounds, labels, strict=True)
-    )
-    return points, [packed(victim == found) for found in labels]
-
-
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     """The record of a control that asks the API nothing."""
     exam = _exam(spec, hardened=hardened_folder(cell))
@@ -267,6 +248,7 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
         copy = own_labels(knowledge_of(cell, experiment), experiment.pool_labels, experiment.interface.n_classes, rng)
     else:
         copy = most_frequent(exam.victim.argmax(axis=1), experiment.interface)
+        notes["victim"] = exam.victim.argmax(axis=1).tolist()
     measures, classes, _ = _graded(copy, replace(cell, extra={}), experiment, exam)
     notes["right"] = packed(exam.victim.argmax(axis=1) == copy.scores(experiment.test_x).argmax(axis=1))
     threat = {"answers": "none", "accounts": 0}

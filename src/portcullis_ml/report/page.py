@@ -9,6 +9,7 @@ from typing import Any
 
 from portcullis_ml.report import aftermath, sections
 from portcullis_ml.report.asked import asked
+from portcullis_ml.report.by_measure import by_measure
 from portcullis_ml.report.choice import which_defense
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
@@ -26,6 +27,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     verdict = verdict_of(audit)
     body = [
         ("defenses", "Which defense?", which_defense(audit)),
+        ("measures", "The copy by every measure", by_measure(audit)),
         ("speed", "How fast it is stolen", sections.speed(audit)),
         ("matrix", "Attack by defense", sections.matrix(audit)),
         ("cost", "Utility against theft", sections.cost(audit)),
