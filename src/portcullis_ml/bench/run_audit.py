@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for, learner_said
-from portcullis_ml.bench.flagged import of_run
-from portcullis_ml.bench.flags import FLAGS, raised
+from portcullis_ml.bench.flagged import of_experiment, of_run
+from portcullis_ml.bench.flags import FLAGS
 from portcullis_ml.bench.grid import Plan
 from portcullis_ml.bench.links import directly, links_named
+from portcullis_ml.bench.measure import checked_measure, measure_of
 from portcullis_ml.bench.named import (
     NONE,
     GuardSpec,
@@ -30,7 +31,7 @@ from portcullis_ml.bench.named import (
     privacy_named,
 )
 from portcullis_ml.bench.numbers import check_numbers, deployed_guard, numbers_guards
-from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
+from portcullis_ml.bench.outside import SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
@@ -38,7 +39,6 @@ from portcullis_ml.bench.said import how_right, left_out, thief_said
 from portcullis_ml.bench.target import bindable
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
-from portcullis_ml.data.splits import overlap
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
@@ -73,6 +73,7 @@ class AuditOptions:
     price_per_query: float | None = None  # in the currency of the next
     price_per_label: float | None = None
     cap: float = 1.0  # points of accuracy that honest clients may lose behind a defense that is recommended
+    measure: str | None = None  # by which the verdict goes; chosen by the task if not said
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
     regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
@@ -83,6 +84,7 @@ class AuditOptions:
             raise ParameterError("seeds", "at least 1", self.seeds)
         if not 0 <= self.cap <= 100:
             raise ParameterError("--cap", "points of accuracy from 0 to 100", self.cap)
+        checked_measure(self.measure)
         shown_as(self.answers, precision=self.precision, explain=self.spec.explain)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
@@ -170,13 +172,18 @@ def run_audit(
         bindable(cell, experiment)
     work = partial(prepared_cell, spec=options.spec, lacking=prepared.lacking)
     records = run_cells(prepared.cells, work, out=out, jobs=jobs, progress=progress)
+    measure = measure_of(records, options.measure, experiment.interface.n_classes, experiment.classes)
     meta = {
         **_about(options, experiment, plan, records, prepared),
         "started": started,
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
-        "flags": [*_flags_of(experiment), *of_run(records)],
+        "flags": [
+            *of_experiment(experiment),
+            *of_run(records, measure["name"] if measure else "r2" if experiment.numbers else "agreement"),
+        ],
+        "measure": measure,
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -319,15 +326,12 @@ def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
     return guard if any(r["defense"] == guard for r in records) else guard + SHOWN["held_out"]
 
 
-def _flags_of(experiment: Experiment) -> list[dict[str, str]]:
-    """Flags that hold for the whole audit, whatever the cells say."""
-    if experiment.pool is None:
-        return []
-    found = [raised("pool_not_checked")] if experiment.overlap is None else []
-    if experiment.overlap:
-        found.append(raised("pool_overlaps_training", f"{experiment.overlap:,} of {len(experiment.pool):,} rows"))
-    for regime, outside in experiment.outside.items():
-        if same := overlap(experiment.pool, outside.x):
-            detail = f"{same:,} of {len(outside.x):,} outside rows, {SAID[regime]}"
-            found.append(raised("outside_is_the_pool", detail))
-    return [{**flag, "where": "audit"} for flag in found]
+def _thief(plan: Plan) -> str:
+    learner = plan.learner or {}
+    if str(learner.get("unit")).endswith((":AutoLearner", ":AutoPictures")):
+        return "Every thief chooses what to train by answers set aside, unless they follow their copy's gradients."
+    if "backbone" in learner:
+        return f"Every thief who needs a learner starts from {learner['backbone']} ({learner['train']})."
+    kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
+    effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
+    return f"Every thief who needs a learner trains {kind}{effort}."
