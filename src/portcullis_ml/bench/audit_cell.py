@@ -48,7 +48,7 @@ from portcullis_ml.repetitions import packed
 __all__ = ["audit_cell", "representers_note"]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
-UNIFORM_PAID = 500  # of them, where an API is asked
+UNIFORM_PAID = 500  # of them, where an API is asked, or about random texts
 PROBED = 256  # test rows on which a copy must say something
 CURVE = 24  # points of a curve at most
 INNOCENTS = 5  # models that a mark is tried on beside the copy, or more where its scheme needs more
@@ -201,7 +201,7 @@ def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> Exam:
 def _exam_of(spec: ExperimentSpec, experiment: Experiment, model: Model) -> Exam:
     rng = derive(0, "exam")
     rows = experiment.test_x, experiment.test_y
-    points = UNIFORM if spec.endpoint is None else UNIFORM_PAID
+    points = UNIFORM_PAID if spec.endpoint or experiment.interface.text else UNIFORM
     return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=points)
 
 

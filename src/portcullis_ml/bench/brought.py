@@ -17,12 +17,14 @@ from portcullis_ml.bench.endpoint import Endpoint
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
+from portcullis_ml.bench.texts import BroughtTexts, are_texts
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.core.types import Array, Labels, Model
+from portcullis_ml.core.types import Array, Interface, Labels, Model
 from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
 from portcullis_ml.models.outputs import are_probabilities
+from portcullis_ml.models.texts import TextInterface, Texts
 
 __all__ = ["Brought", "bring"]
 
@@ -42,6 +44,15 @@ class Brought:
     bounds: tuple[float, float]
     splits: str
     notes: tuple[str, ...] = ()
+    texts: Texts | None = None  # what rows stand for, where they stand for texts
+
+    def interface(self, *, missing: bool) -> Interface:
+        """What the victim takes and shows."""
+        known: dict[str, Any] = {"input_shape": self.test.x.shape[1:], "n_classes": self.model.n_classes}
+        known |= {"bounds": self.bounds, "precision": getattr(self.model, "precision", "float64")}
+        if self.texts is not None:
+            return TextInterface(**known, texts=self.texts, words=self.test.classes)
+        return Interface(**known, features=self.test.features, missing=missing)
 
 
 def bring(sources: Sources) -> Brought:
@@ -59,8 +70,13 @@ def bring(sources: Sources) -> Brought:
 
 def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes: list[str] = []
-    test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
-    model = _loaded(sources, known, test)
+    texts = BroughtTexts(sources, Texts(), known.found) if are_texts(sources, known.found) else None
+    if texts is None:
+        test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
+        model = _loaded(sources, known, test)
+    else:
+        test, pool, train, bounds, splits = texts.rows()
+        model = texts.model(test)
     parts = {"The test rows": test, "The pool": pool, "The training rows": train}
     taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
     words = _classes(sources, model, taken["The test rows"], notes)
@@ -77,7 +93,7 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
-        notes=tuple(notes),
+        notes=tuple(notes), texts=None if texts is None else texts.texts,
     )  # fmt: skip
 
 

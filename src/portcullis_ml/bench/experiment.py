@@ -118,6 +118,7 @@ class ExperimentSpec:
     explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
+    text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
@@ -146,12 +147,21 @@ def has_torch() -> bool:
 
 
 def learner_for(
-    input_shape: tuple[int, ...], *, epochs: int | None = None, device: str = "cpu", gradients: bool = False
+    input_shape: tuple[int, ...],
+    *,
+    epochs: int | None = None,
+    device: str = "cpu",
+    gradients: bool = False,
+    text: bool = False,
 ) -> Any:
     """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
     With `gradients`, one small network, as published: attacks that follow their copy's gradients train one a round.
     """
+    if text:
+        from portcullis_ml.models.tfidf import TfidfLearner
+
+        return TfidfLearner()
     if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
@@ -312,7 +322,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint,
+            endpoint=spec.endpoint, text=spec.text,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
@@ -333,18 +343,10 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
                 f"{what} labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
                 f"got {y.min()}..{y.max()}."
             )
-    interface = Interface(
-        input_shape=shape,
-        n_classes=model.n_classes,
-        bounds=brought.bounds,
-        features=test.features,
-        precision=getattr(model, "precision", "float64"),
-        missing=spec.incomplete,
-    )
     pool_x = None if pool is None else pool.x[slice(spec.rows)]
     return Experiment(
         model=model,
-        interface=interface,
+        interface=brought.interface(missing=spec.incomplete),
         test_x=test.x,
         test_y=test.y,
         pool=pool_x,

@@ -34,6 +34,7 @@ from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, 
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
 from portcullis_ml.bench.target import bindable
+from portcullis_ml.bench.texts import asks_texts, must_suit_texts
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.data.splits import overlap
@@ -125,13 +126,15 @@ class AuditOptions:
     @property
     def facts(self) -> dict[str, bool]:
         """Which of `catalog.FACTS` hold, as far as can be said before anything is loaded."""
+        spec = self.spec
         return {
-            "explains": self.spec.explain is not None,
+            "explains": spec.explain is not None,
             "outside": self.spec.outside is not None,
             "own": self.spec.victim is not None,
             "probs": self.answers == "probs",
             "quick": self.quick,
             "scores": self.answers != "labels",
+            "text": asks_texts(spec.victim, spec.text, spec.test, spec.pool, spec.data),
             "torch": has_torch(),
             "train": self.spec.train is not None or self.spec.victim is None,
         }
@@ -183,11 +186,13 @@ def run_audit(
 
 def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     """The grid, with everything filled in that was not said."""
+    must_suit_texts(experiment.interface, options.named_learner, options)
     top = max(options.budgets) if options.budgets else _usual_budget(experiment, options.quick)
     epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
     shape = experiment.interface.input_shape
-    network = describe(learner_for(shape, epochs=epochs, device=options.spec.device, gradients=True))
-    chooser = describe(learner_for(shape, epochs=options.epochs, device=options.spec.device))
+    suits: dict[str, Any] = {"device": options.spec.device, "text": experiment.interface.text}
+    network = describe(learner_for(shape, epochs=epochs, gradients=True, **suits))
+    chooser = describe(learner_for(shape, epochs=options.epochs, **suits))
     learner = options.named_learner or (network if options.transfer else chooser)
     extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
     if options.transfer:
@@ -204,7 +209,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         learner=learner,
         gradients=network,
         stranger=True,
-        noise=len(shape) == 1 and not any(_asks_noise(attack) for attack in attacks.values()),
+        noise=len(shape) == 1
+        and not experiment.interface.text
+        and not any(_asks_noise(attack) for attack in attacks.values()),
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
@@ -252,7 +259,7 @@ def _facts(options: AuditOptions, experiment: Experiment) -> dict[str, bool]:
     """All of `catalog.FACTS`."""
     return options.facts | {
         "explains": experiment.interface.explains,
-        "flat": len(experiment.interface.input_shape) == 1,
+        "flat": len(experiment.interface.input_shape) == 1 and not experiment.interface.text,
         "pool": experiment.pool is not None,
         "trees": are_trees(experiment.model, options.spec.victim),
     }
@@ -298,6 +305,7 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
     return {
         **shown,
         "input_shape": list(interface.input_shape),
+        **({"text": True} if interface.text else {}),
         "n_classes": interface.n_classes,
         "bounds": list(interface.bounds),
         "features": [asdict(f) for f in interface.features] if interface.features else None,

@@ -24,6 +24,7 @@ def audit(
     train: o.TrainOption = None,
     outside: o.OutsideOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
@@ -177,7 +178,7 @@ def audit(
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, classes=classes, output=output_name, incomplete=incomplete, leaves=answers == "leaves",
-        explain=explain, device=device, outside=outside, endpoint=endpoint,
+        explain=explain, device=device, outside=outside, endpoint=endpoint, text=text,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,

@@ -20,6 +20,7 @@ def inspect(
     pool: o.PoolOption = None,
     train: o.TrainOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
@@ -51,7 +52,7 @@ def inspect(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, device=device, endpoint=endpoint,
+        softmax=softmax, classes=classes, output=output_name, device=device, endpoint=endpoint, text=text,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:

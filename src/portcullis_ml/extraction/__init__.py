@@ -41,15 +41,17 @@ CATALOG = Catalog(
     # Of synthetic questions there are two kinds, as detectors miss one of them; they need a copy with gradients.
     defaults=[
         Default("equation_solving", "exact", ("flat",)),
-        Default("equation_solving", "exact", ("no pool",)),
-        Default("equation_solving", "exact", ("no torch",)),
+        Default("equation_solving", "exact", ("no pool", "no text")),
+        Default("equation_solving", "exact", ("no torch", "no text")),
         Default("tree_ensembles", "exact, of trees", ("trees",)),
         Default("retraining", "points where the copy is unsure", ("flat",)),
         Default("retraining(strategy=uniform)", "points drawn evenly", ("flat",)),
         Default("knockoff", "natural questions", ("pool",)),
+        Default("active_thief", "texts that teach most", ("pool", "text")),
+        Default("copycat", "synthetic questions towards other classes", ("pool", "text")),
         Default("jb_top3", "synthetic questions towards other classes", ("pool", "torch")),
         Default("copycat", "synthetic questions towards other classes", ("pool", "no torch")),
-        Default("papernot", "synthetic questions away from the class", ("pool", "torch", "no quick")),
+        Default("papernot", "synthetic questions away from the class", ("pool", "torch", "no quick", "no text")),
         Default("gradient_matching", "explanations", ("explains", "torch")),
     ],
 )
