@@ -147,7 +147,7 @@ def test_an_audit_of_texts_steals_the_pipeline_and_says_what_does_not_apply(file
     attacks = ("knockoff", "knockoff_adaptive", "active_thief", "copycat", "jacobian")
     defenses = ("rounding(decimals=1)", "quota(rows=30)", "watch(detector=prada)", "watch(detector=low_confidence)")
     options = AuditOptions(
-        spec=spec, attacks=attacks, defenses=defenses, budgets=(50, 100), seeds=1, learner="tfidf(vectors=[words])"
+        spec=spec, attacks=attacks, defenses=defenses, budgets=(50, 100), seeds=1, learner="tfidf(vectors=('words',))"
     )
     records, meta = run_audit(options, out=tmp_path / "out", jobs=0)
     assert meta["interface"]["text"]
