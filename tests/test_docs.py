@@ -77,6 +77,13 @@ def test_the_readme_starts_with_what_it_does_and_two_commands() -> None:
     assert "make test" in top
 
 
+def test_the_pictures_of_the_readme_are_of_todays_looks() -> None:
+    told = subprocess.run(
+        [sys.executable, "scripts/make_pictures.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+
+
 def from_an_index(text: str) -> list[str]:
     """What in a text would have a reader install a distribution called portcullis, or portcullis-ml, from an index."""
     words = [word for command in INSTALL.findall(text) for word in re.split(r"[\s'\"]+", command)]
@@ -155,6 +162,12 @@ def test_a_page_with_figures_names_commands_that_are_there(page: Path) -> None:
     commands = commands_of(page.read_text())
     assert commands, f"{page.name} has figures and no command that makes them"
     assert not [command for command in commands if not is_there(command)]
+
+
+def test_every_published_experiment_has_a_page_that_the_list_links() -> None:
+    linked = re.findall(r"\(results/([\w-]+)\.md\)", (ROOT / "docs/benchmarks.md").read_text())
+    assert sorted(set(PROTOCOLS) - set(linked)) == []
+    assert [name for name in linked if not (ROOT / f"docs/results/{name}.md").is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 import pytest
 from tests.gateway.asgi import question
-from tests.gateway.harness import KEYS, SECRET, Softmax, gate, policy_of, policy_text, running, served_of
+from tests.gateway.harness import KEYS, SECRET, Softmax, fetch, gate, policy_of, policy_text, running, served_of
 
 from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.guard import Guard
@@ -67,17 +67,6 @@ def post(url: str, client: str = "alice", x: np.ndarray = X) -> tuple[int, Any]:
         return answer.status, json.loads(answer.read())
     finally:
         connection.close()
-
-
-def fetch(url: str, bearer: str = "", /, **form: str) -> tuple[int, str]:
-    headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
-    body = urlencode(form).encode() if form else None
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 @contextmanager

@@ -221,7 +221,7 @@ def _graded(
     measures = closeness.measures()
     if cell.extra.get("transfer") and isinstance(copy, Differentiable):
         measures |= _transfer(copy, cell, experiment, exam)
-    return measures, closeness.per_class, {"grading": list(closeness.notes)} if closeness.notes else {}
+    return measures, closeness.per_class, closeness.remarks()
 
 
 def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Exam) -> dict[str, Estimate]:
@@ -267,8 +267,8 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
         copy = own_labels(knowledge_of(cell, experiment), experiment.pool_labels, experiment.interface.n_classes, rng)
     else:
         copy = most_frequent(exam.victim.argmax(axis=1), experiment.interface)
-    measures, classes, _ = _graded(copy, replace(cell, extra={}), experiment, exam)
-    notes["right"] = packed(exam.victim.argmax(axis=1) == copy.scores(experiment.test_x).argmax(axis=1))
+    measures, classes, remarks = _graded(copy, replace(cell, extra={}), experiment, exam)
+    notes |= remarks | {"right": packed(exam.victim.argmax(axis=1) == copy.scores(experiment.test_x).argmax(axis=1))}
     threat = {"answers": "none", "accounts": 0}
     return Record(cell=cell, measures=measures, classes=classes, threat_model=threat, notes=notes)
 

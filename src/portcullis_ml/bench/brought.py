@@ -20,6 +20,7 @@ from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
 from portcullis_ml.bench.texts import BroughtTexts, are_texts
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Interface, Labels, Model
+from portcullis_ml.models.booster import BoosterEstimator
 from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
@@ -89,7 +90,7 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         _judge(model, judging, words, sources, notes)
     notes += _said_of(judging, model)
     for what, rows in made.items():
-        notes += _dropped(what, rows)
+        notes += _dropped(what, rows, model)
         notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
@@ -115,14 +116,16 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
 
 def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows) -> Model:
     """The API at the victim's address, for rows like these."""
-    words = [f.name for f in test.features or () if f.categorical]
-    if words:
+    text = [f.name for f in test.features or () if f.categorical]
+    if text:
         raise InputError(
-            f"An API is asked with numbers; {', '.join(words[:4])} hold words. Give the rows as the API takes them."
+            f"An API is asked with numbers; {', '.join(text[:4])} hold words. Give the rows as the API takes them."
         )
     named = sources.classes.split(",") if sources.classes else test.classes
     seen = None if test.y is None else int(test.y.max()) + 1
-    return endpoint.open(sources.victim, test.x.shape[1:], len(named) if named else seen)
+    words = tuple(word.strip() for word in sources.classes.split(",")) if sources.classes else ()
+    words = () if all(word.lstrip("-").isdecimal() for word in words) else words
+    return endpoint.open(sources.victim, test.x.shape[1:], len(named) if named else seen, words)
 
 
 def _classes(sources: Sources, model: Model, test: LabelledRows | None, notes: list[str]) -> tuple[str, ...] | None:
@@ -269,10 +272,10 @@ def _said_of(test: LabelledRows, model: Model) -> Iterator[str]:
         )
 
 
-def _dropped(what: str, rows: LabelledRows | None) -> Iterator[str]:
+def _dropped(what: str, rows: LabelledRows | None, model: Model) -> Iterator[str]:
     if rows is not None and rows.dropped:
         where = ", ".join(rows.lacking[:3]) + (", ..." if len(rows.lacking) > 3 else "")
-        yield (
-            f"{what} lost {rows.dropped:,} of {rows.dropped + len(rows):,} rows, which lack a value in {where}: the "
-            "victim does not know a missing value there."
-        )
+        boosted = isinstance(getattr(model, "estimator", None), BoosterEstimator)  # it would answer a missing number
+        why = "a row is asked with all its numbers" if boosted else "the victim does not know a missing value there"
+        total = rows.dropped + len(rows)
+        yield f"{what} lost {rows.dropped:,} of {total:,} rows, which lack a value in {where}: {why}."

@@ -393,9 +393,10 @@ def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
     if spec.device != "cpu" and hasattr(model, "module"):
         from portcullis_ml.models.torch import TorchModel
 
+        assert isinstance(model, TorchModel)
         return TorchModel(
             model.module, model.input_shape, model.n_classes, device=spec.device,
-            reading=getattr(model, "reading", "logits"), output=getattr(model, "output", None),
+            reading=model.reading, output=model.output, dtype=model.dtype,
         )  # fmt: skip
     if spec.incomplete or spec.leaves:
         from portcullis_ml.models.incomplete import answering_nodes

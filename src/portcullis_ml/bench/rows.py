@@ -126,15 +126,19 @@ def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
     if x.ndim < 2 or x.dtype.kind not in "uif":
         raise InputError(f"The {what} must be numbers of shape (n, ...); {path.name} holds {x.dtype} of {x.shape}.")
     y = arrays.get("y" + names[0].removeprefix("x"))
-    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uib"):
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uibU"):
         raise InputError(
-            f"The {what} needs one whole-number label for each row; {path.name} holds {len(x)} rows and labels "
-            f"{y.dtype} of shape {y.shape}."
+            f"The {what} needs one label for each row, a whole number or a word; {path.name} holds {len(x)} rows and "
+            f"labels {y.dtype} of shape {y.shape}."
         )
+    words = None
+    if y is not None and y.dtype.kind == "U":
+        words, y = np.unique(y, return_inverse=True)
     eight_bit = x.dtype == np.uint8
     return LabelledRows(
         x=x / 255.0 if eight_bit else x.astype(np.float64),
         y=None if y is None else y.astype(np.int64),
+        classes=None if words is None else tuple(words.tolist()),
         eight_bit=eight_bit,
     )
 

@@ -12,6 +12,7 @@ from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface
 from portcullis_ml.data.pictures import layout_of
+from portcullis_ml.models.keras_files import is_saved_model
 from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["Point", "understood"]
@@ -24,6 +25,16 @@ KINDS = {
     ".skops": "a scikit-learn estimator from a skops file",
     ".safetensors": "a network that Portcullis saved",
     ".npz": "a softmax regression that Portcullis saved",
+    ".json": "an XGBoost model",
+    ".ubj": "an XGBoost model",
+    ".txt": "a LightGBM model",
+    ".model": "a LightGBM model",
+    ".cbm": "a CatBoost model",
+    ".keras": "a Keras model",
+    ".pt": "TorchScript",
+    ".pth": "TorchScript",
+    ".ts": "TorchScript",
+    ".pt2": "a program of torch.export",
 }
 
 
@@ -53,7 +64,7 @@ def understood(spec: ExperimentSpec, experiment: Experiment) -> list[Point]:
         "inputs": (_inputs(interface), rows),
         "values": (_values(interface, model), rows),
         "classes": (_classes(experiment), "--classes" if brought else ""),
-        "answers": (_answers(model, interface), _of_answers(spec)),
+        "answers": (_answers(model, interface), _of_answers(spec, model)),
         "test rows": (_judged(experiment), "--test" if brought else "--data"),
         "pool": (_held(experiment), "--pool" if brought else "--data"),
         "training rows": (_trained(experiment), "--train" if brought else "--data"),
@@ -61,11 +72,12 @@ def understood(spec: ExperimentSpec, experiment: Experiment) -> list[Point]:
     return [Point(about, taken, change) for about, (taken, change) in points.items()]
 
 
-def _of_answers(spec: ExperimentSpec) -> str:
-    """The options that change how answers are read: only a graph may give logits without saying so."""
+def _of_answers(spec: ExperimentSpec, model: Any) -> str:
+    """The options that change how answers are read; estimators and what Portcullis saved say it themselves."""
     if spec.victim is None:
         return ""
-    return "--output-name, --softmax" if spec.victim.endswith(".onnx") else "--output-name"
+    known = spec.endpoint is not None or hasattr(_inner(model), "estimator") or getattr(model, "network", None)
+    return "--output-name" if known else "--output-name, --softmax"
 
 
 def _kind(spec: ExperimentSpec, model: Any) -> str:
@@ -75,7 +87,7 @@ def _kind(spec: ExperimentSpec, model: Any) -> str:
         return "the API at that address"
     file, _, factory = spec.victim.partition("@")
     if Path(file).is_dir():
-        return "a model that `portcullis prepare` wrote"
+        return "a SavedModel of TensorFlow" if is_saved_model(file) else "a model that `portcullis prepare` wrote"
     suffix = Path(file).suffix.lower()
     if suffix == ".safetensors" and factory:
         return f"weights of {factory}"
@@ -119,7 +131,8 @@ def _values(interface: Interface, model: Any) -> str:
     factor = getattr(model, "factor", None)
     if factor is not None:
         said += f"; the victim gets them times {factor:g}"
-    dtype = getattr(getattr(_inner(model), "_input", None), "type", "")
+    inner = _inner(model)
+    dtype = getattr(getattr(inner, "_input", None), "type", "") or getattr(inner, "dtype", "")
     return said + (f"; sent as {dtype}" if dtype else "")
 
 

@@ -206,7 +206,12 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.", rich
 
 ProtocolOption = Annotated[
     str,
-    typer.Option("--protocol", metavar="v2|v1|invocations", help="How an API is spoken to.", rich_help_panel=ENDPOINT),
+    typer.Option(
+        "--protocol",
+        metavar="v2|v1|invocations|FILE.toml",
+        help="How an API is spoken to; a file says where rows and scores stand in a home-made one.",
+        rich_help_panel=ENDPOINT,
+    ),
 ]
 ModelNameOption = Annotated[
     str, typer.Option("--model-name", help="The model's name at its API.", rich_help_panel=ENDPOINT)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.models.load import inspect_file, peek
+from portcullis_ml.models.files import inspect_file
+from portcullis_ml.models.load import peek
 from portcullis_ml.models.onnx import column_inputs
 from portcullis_ml.models.table import encoders
 from portcullis_ml.models.words import word_of
@@ -71,7 +72,9 @@ def _of_tensor(text: bool) -> KnownColumn:
 
 
 def _of_encoder(categories: Any, refuses: bool) -> KnownColumn:
-    """A column of an encoder with these categories: text where they are words."""
+    """A column of an encoder with these categories, None for any word: text where they are words."""
+    if categories is None:
+        return KnownColumn(text=True, words=None)
     if np.asarray(categories).dtype.kind in "fiub":
         return KnownColumn(text=False)
     words = [v for v in categories.tolist() if v is not None and v == v]

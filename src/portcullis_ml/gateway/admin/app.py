@@ -22,6 +22,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.gateway.admin.keys import DEEDS, KeyDesk, Keyed
 from portcullis_ml.gateway.admin.openapi import described
 from portcullis_ml.gateway.admin.views import Shown, one, overview
 from portcullis_ml.gateway.policy.clients import hashed
@@ -48,7 +50,7 @@ class Health(Protocol):
     async def look(self) -> dict[str, Any]: ...
 
 
-class Gate(Shown, Protocol):
+class Gate(Shown, Keyed, Protocol):
     """The part of a gate that its operators look at."""
 
     @property
@@ -67,6 +69,7 @@ def admin_app(gate: Gate, store: StateStore) -> Starlette:
         Route("/login", desk.login, methods=["POST"]),
         Route("/logout", desk.logout, methods=["POST"]),
         Route("/act", desk.act, methods=["POST"]),
+        Route("/keys", desk.keys, methods=["GET", "POST"]),
         Route("/client", desk.client),
         Route("/", desk.front),
         Route("/{name:str}", desk.file),
@@ -82,6 +85,7 @@ class _Desk:
         self.gate = gate
         self.store = store
         self.stop = asyncio.Event()
+        self._keys = KeyDesk(gate)
         self.token = "" if gate.policy.admin.tokens else secrets.token_urlsafe(18)
         self._own = hashed(self.token) if self.token else ""
         self._sessions: dict[str, tuple[str, float]] = {}  # session -> (digest of its operator's token, until)
@@ -168,6 +172,32 @@ class _Desk:
         if request.headers.get("authorization"):
             return JSONResponse({"done": what, "client": name, "by": who})
         return RedirectResponse(str(request.url_for("client").path) + "?" + urlencode({"name": name}), 303)
+
+    async def keys(self, request: Request) -> Response:
+        """The clients' keys; POST makes, rotates or revokes one, after the operator's name is written down."""
+        who = self._operator(request)
+        browsing = request.method == "GET" and not request.headers.get("authorization")
+        if not who or (request.method == "POST" and not _same_origin(request)):
+            return self._page("login.html") if browsing else _denied()
+        told: dict[str, Any] = {}
+        try:
+            if request.method == "POST":
+                told = await self._keyed(who, await _form(request))
+            listed = await asyncio.to_thread(self._keys.listed)
+        except (InputError, ParameterError) as error:
+            if request.headers.get("authorization"):
+                return JSONResponse({"error": str(error)}, 400)
+            return self._page("keys.html", status=400, who=who, keys=[], wrong=str(error))
+        if request.headers.get("authorization"):
+            return JSONResponse(told or {"keys": listed}, headers=SAFE)
+        return self._page("keys.html", who=who, keys=listed, told=told if "key" in told else None)
+
+    async def _keyed(self, who: str, form: dict[str, str]) -> dict[str, Any]:
+        deed = form.get("deed", "")
+        if deed not in DEEDS:
+            raise InputError(f"A deed is one of {', '.join(DEEDS)}.")
+        await self.store.log_operation(time.time(), who, f"{deed} key", form.get("client") or form.get("which") or "")
+        return await self._keys.do(deed, form)
 
     async def file(self, request: Request) -> Response:
         kinds = {"style.css": "text/css", "live.js": "text/javascript"}
