@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from portcullis_ml.bench.experiment import ExperimentSpec
 from portcullis_ml.bench.run_audit import AuditOptions, run_audit
+from portcullis_ml.cli.app import app
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.models.load import save_model
 from portcullis_ml.report import write_report
@@ -264,3 +266,44 @@ def test_what_measures_with_numbers_is_refused_for_texts(files, tmp_path):
         options = AuditOptions(spec=spec, attacks=("knockoff",), defenses=(), budgets=(50,), seeds=1, **more)
         with pytest.raises(InputError, match="texts"):
             run_audit(options, out=tmp_path / "out", jobs=0)
+
+
+@pytest.mark.parametrize("zipmap", [False, True])
+def test_an_onnx_graph_with_a_string_input_answers_like_its_pipeline(files, tmp_path, zipmap):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    kind = skl2onnx.common.data_types.StringTensorType([None, 1])
+    cased = make_pipeline(TfidfVectorizer(lowercase=False), LogisticRegression(C=10)).fit(*TRAIN)
+    graph = skl2onnx.to_onnx(cased, initial_types=[("text", kind)], options={"zipmap": zipmap})
+    (tmp_path / "victim.onnx").write_bytes(graph.SerializeToString())
+    experiment = ExperimentSpec(victim=str(tmp_path / "victim.onnx"), test=files["jsonl"]).load()
+    assert experiment.classes == ("ham", "spam")
+    assert np.abs(experiment.model.scores(experiment.test_x) - cased.predict_proba(TEST[0])).max() < 1e-4
+
+
+def test_extract_writes_what_was_asked_and_a_copy_that_is_a_victim(files, tmp_path):
+    out, options = tmp_path / "out", ["--learner", "tfidf(vectors=('words',))", "--json"]
+    asked = ["--victim", files["victim"], "--test", files["csv"], "--pool", files["pool"], "--answers", "labels"]
+    result = CliRunner().invoke(app, ["extract", "knockoff", *asked, "--budget", "40", "--out", str(out), *options])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    lines = [json.loads(line) for line in Path(made["transfer_set"]).read_text().splitlines()]
+    texts = [line["text"] for line in lines]
+    assert len(texts) == 40
+    assert set(texts) <= {f"{HOSTILE} {text}" for text in POOL[0]}
+    assert [line["label"] for line in lines] == VICTIM.predict(texts).tolist()
+    copy = ["--victim", made["surrogate"], "--test", made["transfer_set"]]
+    seen = CliRunner().invoke(app, ["inspect", *copy, "--json"])
+    assert seen.exit_code == 0, seen.output
+    assert json.loads(seen.stdout)["understood"]["inputs"]["taken"] == "texts"
+
+
+def test_an_option_names_the_column_of_texts(files, tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text("id,body,kind\n" + "".join(f"{i},{t},{y}\n" for i, (t, y) in enumerate(zip(*TEST, strict=True))))
+    asked = ["inspect", "--victim", files["victim"], "--test", str(path), "--json"]
+    result = CliRunner().invoke(app, [*asked, "--text", "body", "--target", "kind"])
+    assert result.exit_code == 0, result.output
+    assert "answered as labelled" in json.loads(result.stdout)["understood"]["test rows"]["taken"]
+    without = CliRunner().invoke(app, asked)
+    assert without.exit_code == 2
+    assert "with --text" in without.output

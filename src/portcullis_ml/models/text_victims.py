@@ -16,7 +16,8 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Model
-from portcullis_ml.models.load import PICKLED, load_model, peek
+from portcullis_ml.models.files import PICKLED
+from portcullis_ml.models.load import load_model, peek
 from portcullis_ml.models.onnx import OnnxModel
 from portcullis_ml.models.outputs import one_output
 from portcullis_ml.models.texts import SHAPE, TextModel, Texts, rows_of_texts
