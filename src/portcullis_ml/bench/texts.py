@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ __all__ = ["BroughtTexts", "are_texts", "asks_texts", "must_suit_texts", "write_
 TEST_SHARE = 0.3  # of one file
 CLUSTERS = 30  # of a pool
 WIDTH = 2**12  # hashed words by which texts are put into clusters
-TRIED = 100  # texts with which a victim's answers are looked at
+RANDOM = 100  # random texts that are asked for the classes that a victim knows
 
 
 def are_texts(sources: Sources, found: Any) -> bool:
@@ -81,13 +81,14 @@ def write_transfer(path: Path, extraction: Extraction, interface: TextInterface)
             file.write(json.dumps(row) + "\n")
 
 
-@dataclass(frozen=True)
+@dataclass
 class BroughtTexts:
     """Texts from files, and what they stand for."""
 
     sources: Sources
     texts: Texts
     found: Any = None  # the victim's object, where it was read already
+    pool: list[str] = field(default_factory=list)  # texts of the pool, once they were read
 
     def rows(
         self,
@@ -113,6 +114,7 @@ class BroughtTexts:
         train = train if s.train is None else self._read("training set", s.train, "train")
         parts = [None if part is None else self._labelled(part) for part in (test, pool, train)]
         if pool is not None:
+            self.pool = pool.texts
             self.texts.learn_words(pool.texts)
             parts[1] = _clustered(parts[1], pool.texts)
         held = "no pool" if pool is None else f"{len(pool.texts):,} texts of a pool"
@@ -126,8 +128,9 @@ class BroughtTexts:
     def model(self, test: LabelledRows) -> Model:
         """The victim."""
         s = self.sources
-        tried = self.texts.of(test.x[:TRIED])
-        classes = s.classes.split(",") if s.classes else test.classes
+        random = self.texts.draw(RANDOM, derive(0, "classes of texts"))
+        tried = [*self.texts.of(test.x), *self.pool, *self.texts.of(random)]
+        classes = [word.strip() for word in s.classes.split(",")] if s.classes else test.classes
         return load_text_model(
             s.victim, self.texts, tried, found=self.found, classes=classes, softmax=s.softmax, output=s.output
         )

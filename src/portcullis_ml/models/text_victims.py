@@ -56,7 +56,8 @@ def load_text_model(
     output: str | None = None,
 ) -> Model:
     """The victim that `spec` names, as a model of rows that stand for `texts`. `tried` are texts with which its answers
-    are looked at; `classes` the labels of the rows, for a victim that answers labels and does not name its classes."""
+    are looked at, all of them where it answers labels; `classes` are the labels of the rows, which a victim may know
+    that answers labels and does not name its classes."""
     suffix = Path(spec.partition("@")[0]).suffix.lower()
     if suffix in PICKLED:
         load_model(spec)  # says why it is not read
@@ -65,7 +66,7 @@ def load_text_model(
     held = peek(spec) if found is None else found
     if held is None:
         raise InputError(f"{TAKES}; {spec} is none of these.")
-    return _of_object(spec, held, texts, list(tried[:TRIED]), classes, output)
+    return _of_object(spec, held, texts, list(tried), classes, output)
 
 
 def _of_object(
@@ -76,14 +77,26 @@ def _of_object(
     if not callable(held) or isinstance(held, type):
         raise InputError(f"{TAKES}; {spec} is a {type(held).__name__}.")
     ask = _taking(spec, held, tried)
-    answer = ask(tried)
-    labels = _labels(answer)
-    if labels is None:
-        scores = _scores(spec, answer, len(tried), output)
+    answer = ask(tried[:TRIED])
+    if _labels(answer) is None:
+        scores = _scores(spec, answer, len(tried[:TRIED]), output)
         columns = scores.shape[1]
-        return TextModel(lambda rows: _scores(spec, ask(rows), len(rows), output, columns), texts, columns)
-    names, read = _label_reader(answer, labels, classes)
-    return TextModel(lambda rows: read(spec, ask(rows)), texts, len(names), classes=names)
+        return TextModel(_remembered(lambda rows: _scores(spec, ask(rows), len(rows), output, columns)), texts, columns)
+    answer = ask(tried)
+    names, read = _label_reader(answer, _labels(answer) or [], classes)
+    return TextModel(_remembered(lambda rows: read(spec, ask(rows))), texts, len(names), classes=names)
+
+
+def _remembered(ask: Callable[[list[str]], Array]) -> Callable[[list[str]], Array]:
+    """The same, no text being asked twice: a function may be slow, and every attack asks about the same texts."""
+    held: dict[str, Array] = {}
+
+    def asked(rows: list[str]) -> Array:
+        if new := list(dict.fromkeys(text for text in rows if text not in held)):
+            held.update(zip(new, ask(new), strict=True))
+        return np.stack([held[text] for text in rows])
+
+    return asked
 
 
 def _of_estimator(spec: str, held: Any, texts: Texts) -> Model:
@@ -121,6 +134,7 @@ def _taking(spec: str, function: Callable[..., Any], tried: list[str]) -> Ask:
             raise InputError(f"{spec} was expected to take a list of strings; it takes nothing. Name what it makes.")
     except (TypeError, ValueError):
         pass  # written in C: it is tried
+    tried = tried[:TRIED]
     as_list, as_array = _guarded(spec, function), _guarded(spec, lambda rows: function(np.array(rows, object)))
     try:
         as_list(tried)
@@ -191,7 +205,8 @@ def _label_reader(
     """The names of the classes, and what makes (n, classes) of an answer of labels."""
     pairs = [_pairs(row) for row in answer] if isinstance(answer, list) else []
     whole = bool(pairs) and all(len(row) > 1 for row in pairs)  # every class has a score
-    names = sorted({name for row in pairs for name, _ in row}) if whole else sorted({*(classes or ()), *labels})
+    names = sorted({name for row in pairs for name, _ in row}) if whole else list(classes or ())
+    names += sorted({*labels} - {*names})
     place = {name: j for j, name in enumerate(names)}
 
     def read(spec: str, found: Any) -> Array:
