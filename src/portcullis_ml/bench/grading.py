@@ -21,7 +21,7 @@ __all__ = ["CopyExam", "exam_for", "graded"]
 CopyExam = Exam | ValueExam  # of classes, or of numbers
 
 UNIFORM = 10_000  # points for agreement on the whole input space
-UNIFORM_PAID = 500  # of them, where an API is asked
+UNIFORM_PAID = 500  # of them, where an API is asked, or about random texts
 
 
 def exam_for(spec: ExperimentSpec, mark: Mark | None = None, hardened: str | None = None) -> CopyExam:
@@ -39,7 +39,7 @@ def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> CopyExam:
 
 def _exam_of(spec: ExperimentSpec, experiment: Experiment, model: Model) -> CopyExam:
     exam = ValueExam if experiment.numbers else Exam
-    points = UNIFORM if spec.endpoint is None else UNIFORM_PAID
+    points = UNIFORM_PAID if spec.endpoint or experiment.interface.text else UNIFORM
     rows = experiment.test_x, experiment.test_y
     return exam.of(model, *rows, interface=experiment.interface, rng=derive(0, "exam"), points=points)
 

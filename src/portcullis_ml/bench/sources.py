@@ -37,6 +37,7 @@ class Sources:
     softmax: bool = False
     regression: bool = False
     endpoint: Endpoint | None = None
+    text: str | None = None  # the column that holds texts; "" where the rows are texts and the column the usual one
 
 
 def schema_of(sources: Sources) -> Corrections:

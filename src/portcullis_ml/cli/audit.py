@@ -25,6 +25,7 @@ def audit(
     train: o.TrainOption = None,
     outside: o.OutsideOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
@@ -186,7 +187,7 @@ def audit(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text,
         incomplete=incomplete, leaves=answers == "leaves",
         explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip

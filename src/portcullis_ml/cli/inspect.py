@@ -21,6 +21,7 @@ def inspect(
     pool: o.PoolOption = None,
     train: o.TrainOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
@@ -53,7 +54,8 @@ def inspect(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression, device=device, endpoint=endpoint,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text, device=device,
+        endpoint=endpoint,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:
