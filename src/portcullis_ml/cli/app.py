@@ -18,6 +18,7 @@ from portcullis_ml.cli import (
     demo,
     extract,
     inspect,
+    keys,
     listing,
     prepare,
     privacy,
@@ -108,4 +109,5 @@ app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")
 app.add_typer(demo.app, name="demo")
+app.add_typer(keys.app, name="keys")
 app.add_typer(watermark.app, name="watermark")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["check"]
+__all__ = ["check", "own_output"]
 
 
 def check(
@@ -24,7 +24,7 @@ def check(
     from portcullis_ml.core.errors import InputError
 
     if new_key or new_secret:
-        _own_output()
+        own_output()
     if new_key:
         from portcullis_ml.gateway.policy.clients import new_key as fresh
 
@@ -49,7 +49,7 @@ def check(
         _live(found)
 
 
-def _own_output() -> None:
+def own_output() -> None:
     """A file that the output goes to holds a secret from now on: its owner alone may read it."""
     import os
     import stat

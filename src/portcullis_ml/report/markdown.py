@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from portcullis_ml.report.measured import measure_word
 from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.raised import Limit, findings
 from portcullis_ml.report.recommend import settings
 from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.summary import summary
-from portcullis_ml.report.verdict import measure_word, verdict_of
+from portcullis_ml.report.verdict import verdict_of
 
 __all__ = ["markdown"]
 
