@@ -175,7 +175,8 @@ def _replaced(text: str, start: tuple[int, int], end: tuple[int, int], new: str)
 def tests_of(file: str) -> list[str]:
     """The tests to run for a file of the package, without its ending: that of the same name, then those of TESTS."""
     wanted = next(TESTS[key] for key in (file, file.rpartition("/")[0]) if key in TESTS)
-    own = ROOT / "tests" / file.rpartition("/")[0] / f"test_{file.rpartition('/')[2].lstrip('_')}.py"
+    room, _, name = file.rpartition("/")
+    own = ROOT / "tests" / room.removesuffix("/state") / f"test_{name.lstrip('_')}.py"
     paths = [own, *(ROOT / "tests" / f"{name}.py" if "test_" in name else ROOT / "tests" / name for name in wanted)]
     files = [f for p in paths for f in (sorted(p.glob("test_*.py")) if p.is_dir() else [p]) if f.exists()]
     return [str(f.relative_to(ROOT)) for f in dict.fromkeys(files)]
