@@ -225,6 +225,18 @@ def test_scores_and_gradients_by_one_pass_are_those_by_two(of):
     assert (scores.shape, gradient.shape) == ((0, 10), (0, 8, 8))
 
 
+@pytest.mark.parametrize("of", ["logits", "log_probs"])
+def test_several_gradients_by_one_forward_pass_are_those_one_by_one(of):
+    x, t = rows(30)
+    model = TorchLearner(network="digits_cnn", epochs=1).fit(x, t, rng=np.random.default_rng(0))
+    model.batch = 7
+    weights = np.random.default_rng(1).normal(size=(30, 3, 10))
+    together = model.input_gradients(x, weights, of=of)
+    for k in range(3):
+        np.testing.assert_allclose(together[:, k], model.input_gradient(x, weights[:, k], of=of), rtol=1e-5, atol=1e-8)
+    assert model.input_gradients(x[:0], weights[:0], of=of).shape == (0, 3, 8, 8)
+
+
 def test_batches_equal_their_pieces_and_nothing_is_an_empty_answer():
     x, t = rows(30)
     model = TorchLearner(network="digits_cnn", epochs=1).fit(x, t, rng=np.random.default_rng(0))

@@ -8,8 +8,6 @@ threads are left as they were.
 from __future__ import annotations
 
 import copy
-import ctypes
-import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
+from portcullis_ml.models.memory import keep_memory
 from portcullis_ml.models.networks import NETWORKS, build_network
 from portcullis_ml.models.outputs import Reading, one_output
 from portcullis_ml.models.schedules import SCHEDULES, rate_at
@@ -80,21 +79,26 @@ class TorchModel:
 
     def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
         """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x) with respect to x."""
-        parts = [gradient for _, gradient in self._passes(x, weights, of)]
+        parts = [gradients[:, 0] for _, gradients in self._passes(x, weights[:, None], of)]
         return np.concatenate(parts) if parts else np.empty((0, *self.input_shape))
+
+    def input_gradients(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
+        """(n, k, *input_shape): `input_gradient` for k weightings (n, k, n_classes), by one forward pass a row."""
+        parts = [gradients for _, gradients in self._passes(x, weights, of)]
+        return np.concatenate(parts) if parts else np.empty((0, weights.shape[1], *self.input_shape))
 
     def scores_and_gradient(
         self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]
     ) -> tuple[Array, Array]:
         """What `scores` and `input_gradient` say of x, by one pass through the module."""
-        parts = [(_shares(logits), gradient) for logits, gradient in self._passes(x, weights, of)]
+        parts = [(_shares(logits), gradients[:, 0]) for logits, gradients in self._passes(x, weights[:, None], of)]
         if not parts:
             return np.empty((0, self.n_classes)), np.empty((0, *self.input_shape))
         scores, gradients = zip(*parts, strict=True)
         return np.concatenate(scores), np.concatenate(gradients)
 
     def _passes(self, x: Array, weights: Array, of: Literal["logits", "log_probs"]) -> Iterator[tuple[Tensor, Array]]:
-        """A batch at a time: logits, and the weighted gradient."""
+        """A batch at a time: logits, and the gradient for each of k weightings (n, k, n_classes)."""
         if of not in ("logits", "log_probs"):
             raise ParameterError("of", "'logits' or 'log_probs'", of)
         for rows, weight in zip(self._batches(x), self._batches(weights), strict=True):
@@ -102,8 +106,9 @@ class TorchModel:
             logits = self._logits(rows)
             out = logits if of == "logits" else torch.log_softmax(logits, 1)
             # Given `weight` as grad_outputs, torch would import sympy first, a third of a second.
-            (gradient,) = torch.autograd.grad((out * weight).sum(), rows)
-            yield logits.detach(), gradient.double().cpu().numpy()
+            sums = [(out * each).sum() for each in weight.unbind(1)]
+            each = [torch.autograd.grad(one, rows, retain_graph=one is not sums[-1])[0] for one in sums]
+            yield logits.detach(), torch.stack(each, 1).double().cpu().numpy()
 
     def _batches(self, x: Array) -> Iterator[Tensor]:
         for start in range(0, len(x), self.batch):
@@ -154,20 +159,6 @@ class TorchModel:
 def _shares(logits: Tensor) -> Array:
     """(n, n_classes) softmax probabilities."""
     return np.asarray(torch.softmax(logits.double(), 1).cpu().numpy())
-
-
-@functools.cache
-def keep_memory() -> None:
-    """Ask glibc, once, to keep the blocks of a step for the next one.
-
-    It would hand each back to the kernel and fault every page in again: a fifth of a training step.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # another C library
-    mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: smaller blocks come from the heap
-    mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD: the heap shrinks when so much of it is free
 
 
 @contextmanager
@@ -226,6 +217,12 @@ class TorchLearner:
         """The same learner as it goes once over rows that have just been answered."""
         return replace(self, epochs=1, patience=None, schedule="constant")
 
+    def incremental(self) -> Any:
+        """A network that learns rows as they come, with `partial_fit` (an `IncrementalNetwork`)."""
+        from portcullis_ml.models.incremental import IncrementalNetwork
+
+        return IncrementalNetwork(self)
+
     def fit(
         self,
         x: Array,
@@ -244,14 +241,14 @@ class TorchLearner:
                 f"shift and mirror move pictures; rows of {tuple(rows.shape[1:])} are none. Leave them at 0 and False."
             )
         with seeded(rng, self.device):
-            module = self._begun(start, tuple(x.shape[1:]), targets.shape[1])
+            module = self.begun(start, tuple(x.shape[1:]), targets.shape[1])
             if start is None:
                 measure(module, rows)
             module = module.to(self.device).train()
             self.train(module, rows, goals, rng, progress)
         return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
 
-    def _begun(self, start: Model | None, shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    def begun(self, start: Model | None, shape: tuple[int, ...], n_classes: int) -> nn.Module:
         """A new module with fresh weights, or with those of `start`, which is left alone."""
         if isinstance(start, TorchModel) and self.network in NETWORKS and self.dropout == 0:
             if (start.network, start.input_shape, start.n_classes) == (self.network, shape, n_classes):
@@ -293,7 +290,7 @@ class TorchLearner:
         kept = np.setdiff1d(np.arange(len(x)), held)
         best, best_state, since = math.inf, None, 0
         for epoch in range(self.epochs):
-            self._one_epoch(module, optimizer, x, goals, kept[rng.permutation(len(kept))], epoch)
+            self.one_epoch(module, optimizer, x, goals, kept[rng.permutation(len(kept))], epoch)
             if progress:
                 progress(epoch + 1, self.epochs)
             if len(held):
@@ -306,7 +303,7 @@ class TorchLearner:
         if best_state:
             module.load_state_dict(best_state)
 
-    def _one_epoch(
+    def one_epoch(
         self,
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
