@@ -4,7 +4,8 @@
     FILE.skops                              a scikit-learn estimator
     FILE.safetensors                        a surrogate that `save_model` wrote
     FILE.safetensors@module:factory         weights of your own module; also @NAME for a network of ours
-    FILE.npz                                a softmax regression that `save_model` wrote
+    FILE.npz                                a softmax regression, or a network of one hidden layer that
+                                            `functional_equivalence` rebuilt, that `save_model` wrote
     FOLDER                                  a model that `portcullis prepare` wrote; also FOLDER@sha256:HEX
     module:object                           a Model, a scikit-learn estimator, a torch module, a callable
 
@@ -28,7 +29,9 @@ from portcullis_ml.core.artifacts import Artifact
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
+from portcullis_ml.models.npz import load_npz
 from portcullis_ml.models.outputs import one_output, reading_of
+from portcullis_ml.models.relu import ReluNetwork
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.trusted import TRUSTED, inspect_trees
 
@@ -87,7 +90,7 @@ def load_model(
     if suffix == ".safetensors":
         return _from_safetensors(Path(path), factory, input_shape, n_classes, output)
     if suffix == ".npz":
-        return _from_npz(Path(path))
+        return load_npz(Path(path))
     if ":" in spec:
         held = resolve(spec) if found is None else found
         return _from_object(spec, held, input_shape, n_classes, features, output)
@@ -139,11 +142,11 @@ def _from_folder(folder: Artifact, **known: Any) -> Model:
 
 
 def save_model(model: Model, path: str | Path) -> Path:
-    """Write a surrogate: .safetensors (torch), .npz (softmax regression) or .skops (scikit-learn, and what `auto`
-    fitted); the suffix is put right by itself. Returns the path written, which `load_model` reads."""
+    """Write a surrogate: .safetensors (torch), .npz (softmax regression, network of one hidden layer) or .skops
+    (scikit-learn, and what `auto` fitted); the suffix is put right by itself. Returns the path, for `load_model`."""
     from portcullis_ml.models.auto import AutoModel
 
-    if isinstance(model, SoftmaxRegression):
+    if isinstance(model, SoftmaxRegression | ReluNetwork):
         return model.save(Path(path).with_suffix(".npz"))
     if hasattr(model, "module") and hasattr(model, "save"):
         return Path(model.save(Path(path).with_suffix(".safetensors")))
@@ -288,17 +291,6 @@ def _required(function: Any) -> int:
     except (TypeError, ValueError):
         return 1
     return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-
-
-def _from_npz(path: Path) -> Model:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return SoftmaxRegression(file["w"], file["b"], input_shape=tuple(file["input_shape"].tolist()))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} was expected to hold w, b and input_shape of a softmax regression ({error}). "
-            "Write it with save_model."
-        ) from error
 
 
 def _from_object(
