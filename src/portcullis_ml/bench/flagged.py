@@ -45,14 +45,20 @@ Groups = dict[tuple[str, str, str], Interval]  # (role, attack, defense) -> agre
 
 
 def _groups(records: Iterable[Mapping[str, Any]]) -> Groups:
-    """Agreement by group, with the interval that the report shows."""
+    """Agreement by group, or R^2 where the victim answers numbers, with the interval that the report shows."""
     lists: dict[tuple[str, str, str], dict[int, list[Estimate]]] = {}
     for r in records:
-        if r["outcome"] == "done" and not r["cell"].get("mark") and (e := r["measures"].get("agreement")):
+        if r["outcome"] == "done" and not r["cell"].get("mark") and (e := _theft_of(r)):
             budgets = lists.setdefault((r["role"], r["attack"], r["defense"]), {})
             budgets.setdefault(r["cell"]["budget"], []).append(Estimate(**e))
     found = {key: across(budgets[max(budgets)]) for key, budgets in lists.items()}
     return {key: (e.value, e.low, e.high) for key, e in found.items()}
+
+
+def _theft_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How good a copy is: by agreement, or by R^2."""
+    measures: Mapping[str, Any] = record["measures"]
+    return measures.get("agreement") or measures.get("r2")
 
 
 def _seeds(records: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
@@ -130,11 +136,26 @@ def _gain(one: Mapping[int, Array], other: Mapping[int, Array]) -> Estimate | No
 def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[str]) -> Iterable[dict[str, str]]:
     """Where the plain stranger beats the best attack, seed by seed on the same test rows."""
     right = _agreeing(records, able)
+    yield from () if right else _stranger_of_numbers(records, able)
     bare = {f"{attack}{LABELS_ONLY}": rows for attack, rows in right.get(LABEL_ONLY, {}).items()}
     for defense, found in right.items():
         if lead := _lead({**bare, **found} if defense in kept else found):
             where = "audit" if defense == NONE else defense
             yield {**raised("stranger_is_better", lead), "where": where}
+
+
+def _stranger_of_numbers(records: Sequence[Mapping[str, Any]], able: set[str]) -> Iterable[dict[str, str]]:
+    """The same by the intervals of R^2: of numbers no record says on which rows a copy agrees."""
+    by_defense: dict[str, dict[str, Interval]] = {}
+    for (_, attack, defense), e in _groups(records).items():
+        if attack in able:
+            by_defense.setdefault(defense, {})[attack] = e
+    for defense, found in by_defense.items():
+        stranger = found.pop(STRANGER, None)
+        best = max(found, key=lambda attack: found[attack][0], default=None)
+        if stranger and best and stranger[1] > found[best][2]:
+            detail = f"R^2 {stranger[0]:.3f}, and {found[best][0]:.3f} for {best}"
+            yield {**raised("stranger_is_better", detail), "where": "audit" if defense == NONE else defense}
 
 
 def _lead(right: Rows) -> str:

@@ -51,6 +51,11 @@ class Audit:
         found = {n for p in self.pairs.values() for n in p.measures}
         return next((n for n in GRADES if n in found), GRADES[0])
 
+    @property
+    def numbers(self) -> bool:
+        """Whether the victim answers numbers, whose copies are measured by R^2."""
+        return self.measure == "r2"
+
     @cached_property
     def attacks(self) -> list[str]:
         """The most successful first."""
@@ -112,8 +117,8 @@ class Audit:
 
     def keeps_labels(self, defense: str) -> bool:
         """Whether everybody gets the victim's own labels behind it, as they do behind label only."""
-        if defense == NONE:
-            return True
+        if defense == NONE or self.numbers:
+            return defense == NONE  # a number that is moved is another one
         cell: Mapping[str, Any] = next((r["cell"] for r in self.records if r["defense"] == defense), {})
         stages = cell.get("defense") or ()
         return bool(stages) and not cell.get("hardening") and all(s.get("unit") in KEEP_LABELS for s in stages)
@@ -233,7 +238,7 @@ class Audit:
         return None if own is None or strongest is None else ahead(strongest.pair, own)
 
     def cost(self, defense: str) -> Estimate | None:
-        """Accuracy that an honest client loses behind this defense, as a fraction.
+        """Accuracy, or variance explained, that an honest client loses behind this defense, as a fraction.
 
         Where the records hold the two accuracies and not their difference: they were measured on the same
         rows, so the loss is never more than the labels changed.
@@ -241,8 +246,9 @@ class Audit:
         pair = self.honest.get(defense)
         if defense == NONE and pair is not None and pair.measures:
             return Estimate(0.0, 0.0, 0.0, max(p.n for p in pair.measures.values()), unit="rows")
-        if pair is not None and "accuracy_drop" in pair.measures:
-            return pair.measures["accuracy_drop"]
+        for drop in ("accuracy_drop", "r2_drop"):
+            if pair is not None and drop in pair.measures:
+                return pair.measures[drop]
         if pair is None or not {"utility", "accuracy"} <= set(pair.measures):
             return None
         kept, full, moved = pair.measures["utility"], pair.measures["accuracy"], pair.measures.get("labels_changed")
