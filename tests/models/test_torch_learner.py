@@ -126,14 +126,14 @@ def test_the_rate_follows_its_schedule_over_all_steps(schedule):
         network="prada_1_layer", epochs=12, optimizer="sgd", momentum=0.0, lr=1e-6, schedule=schedule
     )
     rates = []
-    plain = TorchLearner._one_epoch
+    plain = TorchLearner.one_epoch
 
     def noted(self, module, optimizer, *rest):
         plain(self, module, optimizer, *rest)
         rates.append(optimizer.param_groups[0]["lr"] / 1e-6)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TorchLearner, "_one_epoch", noted)
+        patch.setattr(TorchLearner, "one_epoch", noted)
         learner.fit(x, t, rng=np.random.default_rng(0))
     if schedule == "one_cycle":
         assert rates[0] == pytest.approx((0.5 / 12) / 0.25)
