@@ -205,7 +205,8 @@ def _labelled(
 
 def _best_output(sources: Sources, known: KnownVictim, model: Model, test: LabelledRows, notes: list[str]) -> Model:
     """Of several outputs that could be scores, the one that agrees best with the test labels."""
-    names = list(getattr(model, "outputs", {}))
+    outputs = getattr(model, "outputs", None)  # of a model that says them by name; anything else may be called so
+    names = list(outputs) if isinstance(outputs, Mapping) else []
     if len(names) < 2 or test.y is None:
         return model
     chosen: str = model.output  # type: ignore[attr-defined]
