@@ -28,16 +28,17 @@ retry loop would otherwise look like an elbow. Rows beyond `cap` of a class make
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.detectors._compiled import warm
 from portcullis_ml.detectors._growing_sets import GrowingSets, Seen, rows_by_class
 from portcullis_ml.detectors._nearest import Nearest
+from portcullis_ml.detectors._rows import needing_distances
 
 __all__ = ["Growth", "Prada"]
 
@@ -71,6 +72,9 @@ class Prada(Detector[Growth]):
         check(self, "cap", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
         check(self, "remember", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
 
+    def bind(self, interface: Interface) -> Self:
+        return needing_distances(self, interface)
+
     def start(self) -> Growth:
         return Growth(GrowingSets(Nearest(self.cap)), Seen(self.remember))
 
@@ -86,7 +90,7 @@ class Prada(Detector[Growth]):
 
     def update(self, state: Growth, request: Request, answer: Answer) -> Array:
         suspicion = np.empty(len(request))
-        for i, (x, label, question) in enumerate(rows_by_class(self.name, request, answer)):
+        for i, (x, label, question) in enumerate(rows_by_class(request, answer)):
             if not state.seen.again(question):
                 state.sets.place(label, x)
                 self._measure(state)
