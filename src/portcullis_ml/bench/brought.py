@@ -191,12 +191,19 @@ def _best_scale(model: Model, test: LabelledRows, notes: list[str]) -> Model:
         return model
     factor = 1 / EIGHT_BIT if whole else EIGHT_BIT
     now, then = _right(model, test), _right(ScaledModel(model, factor), test)
-    if then is None or (now is not None and then < now + CLEARLY):
+    if then is None or then < max(now or 0.0, _by_a_constant(test)) + CLEARLY:
         return model
     says = "0 to 1" if whole else "0 to 255"
     was = "no answer" if now is None else f"{now:.0%}"
     notes.append(f"Pixels go into the victim as {says}: {then:.0%} of the test rows are right so, {was} as they came.")
     return ScaledModel(model, factor)
+
+
+def _by_a_constant(test: LabelledRows) -> float:
+    """The share of test rows that the most frequent label gets right: less shows no reading of the pixels."""
+    assert test.y is not None
+    y = test.y[:JUDGED]
+    return float(np.bincount(y[y >= 0]).max() / len(y)) if (y >= 0).any() else 0.0
 
 
 def _right(model: Model, test: LabelledRows) -> float | None:
