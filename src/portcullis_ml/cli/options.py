@@ -122,7 +122,7 @@ TextOption = Annotated[
 ]
 SoftmaxOption = Annotated[
     bool,
-    typer.Option("--softmax", help="The ONNX victim gives logits; turn them into probabilities.", rich_help_panel=WHAT),
+    typer.Option("--softmax", help="The victim gives logits: turn them into probabilities.", rich_help_panel=WHAT),
 ]
 SchemaOption = Annotated[
     str | None,

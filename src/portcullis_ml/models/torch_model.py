@@ -15,6 +15,7 @@ import numpy as np
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 from portcullis_ml.core.types import Array
 from portcullis_ml.models.outputs import Reading, one_output
+from portcullis_ml.models.whole import whole_numbers
 
 try:
     import torch
@@ -121,7 +122,7 @@ class TorchModel:
         if out.shape != (len(x), self.n_classes):
             raise InputError(
                 f"The module was expected to give ({len(x)}, {self.n_classes}) logits; it gave {tuple(out.shape)}. "
-                "Say the right n_classes, or end the module with a layer of that size."
+                "End the module with a layer of that size, or name the output to read with --output-name."
             )
         return out  # type: ignore[no-any-return]
 
@@ -152,7 +153,9 @@ class TorchModel:
 
 def as_tensor(x: Array, dtype: torch.dtype, device: str = "cpu") -> Tensor:
     """Rows in the type that a module takes; the nearest whole numbers where it takes no others."""
-    return torch.tensor(x if dtype.is_floating_point else np.rint(x), dtype=dtype, device=device)
+    if not dtype.is_floating_point:
+        x = whole_numbers(x, str(dtype).removeprefix("torch."))
+    return torch.tensor(x, dtype=dtype, device=device)
 
 
 def evaluated(module: Any) -> Any:
