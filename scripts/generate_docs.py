@@ -36,12 +36,14 @@ WINGS = {
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
 VERBS = [
     "audit",
+    "inspect",
     "extract",
     "privacy",
     "screen",
     "prepare",
     "serve",
     "check",
+    "calibrate",
     "replay",
     "demo",
     "list",
@@ -50,12 +52,16 @@ VERBS = [
         for verb in ("keygen", "mint", "embed", "commit", "bundle", "innocents", "trace", "rotate", "list")
     ),
     "verify",
+    *(f"keys {verb}" for verb in ("make", "list", "rotate", "revoke")),
     "bench",
 ]
 
 
 def catalog() -> str:
-    parts = ["# Catalog\n\nEvery unit by name: the file, the word on the command line and the label in reports.\n"]
+    parts = [
+        "# Catalog\n\nEvery unit by name: the file, the word on the command line and the label in reports.\n\n"
+        + units()
+    ]
     for wing, title in WINGS.items():
         entries: Catalog = resolve(CATALOGS[wing])
         if entries:
@@ -134,20 +140,17 @@ def curves() -> str:
     return HEAD.replace("Change the code", "Run a protocol, keep its records") + measured()
 
 
-def readme() -> str:
-    """The README with its table of units brought up to date; everything else in it is written by hand."""
+def units() -> str:
+    """All units by name, one row for each wing."""
     rows = ["| | units |", "| --- | --- |"]
     for wing, title in WINGS.items():
-        names = ", ".join(f"[{name}](docs/catalog.md#{name})" for name in resolve(CATALOGS[wing]))
+        names = ", ".join(f"[{name}](#{name})" for name in resolve(CATALOGS[wing]))
         if names:
             rows.append(f"| {title} | {names} |")
-    text = (DOCS.parent / "README.md").read_text()
-    table = "\n".join(rows)
-    return re.sub(r"(<!-- catalog -->\n).*?(\n<!-- /catalog -->)", lambda m: m[1] + table + m[2], text, flags=re.S)
+    return "\n".join(rows) + "\n"
 
 
 PAGES = {
-    "../README.md": readme,
     "attacks/measured.md": curves,
     "catalog.md": catalog,
     "flags.md": flags,

@@ -77,6 +77,13 @@ def test_the_readme_starts_with_what_it_does_and_two_commands() -> None:
     assert "make test" in top
 
 
+def test_the_pictures_of_the_readme_are_of_todays_looks() -> None:
+    told = subprocess.run(
+        [sys.executable, "scripts/make_pictures.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+
+
 def from_an_index(text: str) -> list[str]:
     """What in a text would have a reader install a distribution called portcullis, or portcullis-ml, from an index."""
     words = [word for command in INSTALL.findall(text) for word in re.split(r"[\s'\"]+", command)]
@@ -155,6 +162,12 @@ def test_a_page_with_figures_names_commands_that_are_there(page: Path) -> None:
     commands = commands_of(page.read_text())
     assert commands, f"{page.name} has figures and no command that makes them"
     assert not [command for command in commands if not is_there(command)]
+
+
+def test_every_published_experiment_has_a_page_that_the_list_links() -> None:
+    linked = re.findall(r"\(results/([\w-]+)\.md\)", (ROOT / "docs/benchmarks.md").read_text())
+    assert sorted(set(PROTOCOLS) - set(linked)) == []
+    assert [name for name in linked if not (ROOT / f"docs/results/{name}.md").is_file()] == []
 
 
 @pytest.mark.parametrize(
@@ -287,35 +300,6 @@ def test_who_has_no_time_authority_can_be_one_as_the_page_says(tmp_path: Path) -
         subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True)
     token = (tmp_path / "token.tsr").read_bytes()
     assert anchored(b"a commitment", token, request, roots_in(tmp_path / "authority.pem")).serial > 0
-
-
-def test_every_framework_of_bring_your_own_model_is_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The page's blocks in their order; the accuracy that `inspect` names is that of the same model asked here."""
-    page = ROOT / "docs" / "bring-your-own-model.md"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    made: dict[str, Any] = {}
-    found = []
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S):
-        if language == "python":
-            exec(compile(block, page.name, "exec"), made)
-            continue
-        result = CliRunner().invoke(app, [*shlex.split(block)[1:], "--json"])
-        assert result.exit_code == 0, result.output
-        found.append(json.loads(result.stdout)["understood"])
-    for name in ("network", "service"):
-        sys.modules.pop(name, None)
-    right = made["model"].score(made["x"][1::2], made["y"][1::2])
-    accuracies = [float(re.search(r"([\d.]+)% answered", f["test rows"]["taken"])[1]) for f in found]  # type: ignore[index]
-    assert len(found) == 4
-    assert [accuracies[i] for i in (0, 1, 3)] == [round(100 * right, 1)] * 3
-    assert [f["victim"]["taken"].partition(": ")[2] for f in found] == [
-        "a scikit-learn estimator from a skops file", "an ONNX graph", "weights of network:make",
-        "a Python object (function)",
-    ]  # fmt: skip
-    assert all(f["inputs"]["taken"] == "a table of 13 columns, all numbers" for f in found)
 
 
 def steps(text: str, url: str) -> None:

@@ -51,6 +51,7 @@ def absent(path: str, error: ModuleNotFoundError) -> MissingExtra | InputError:
 FACTS = {  # what may hold of an audit; "no pool" says that "pool" does not
     "explains": "the API explains its answers",
     "flat": "rows are lists of numbers or categories, not pictures",
+    "numbers": "the victim answers numbers and no classes",
     "outside": "the owner gave outside rows",
     "own": "a victim was given; the one that is trained otherwise is to be audited within three minutes",
     "pool": "the thief has natural rows",
@@ -59,6 +60,7 @@ FACTS = {  # what may hold of an audit; "no pool" says that "pool" does not
     "scores": "at least one score is shown",
     "torch": "PyTorch is installed",
     "train": "the victim's own rows are known",
+    "tree": "the victim is a decision tree",
     "trees": "the victim is an ensemble of trees",
 }
 

@@ -17,11 +17,12 @@ from portcullis_ml.core.types import Array, Estimate
 __all__ = ["across", "packed", "paired", "row_weights", "unpacked"]
 
 
-def across(estimates: Sequence[Estimate]) -> Estimate:
+def across(estimates: Sequence[Estimate], *, share: bool = True) -> Estimate:
     """One estimate from one per seed: the mean, with Student's t interval over the seeds.
 
     Never narrower than the mean of the seeds' own intervals: seeds that agree to the last digit say
-    nothing about the few hundred test rows that they were all measured on. One seed stands as it is.
+    nothing about the few hundred test rows that they were all measured on. One seed stands as it is. Where the figure
+    is no `share`, an interval may go above 1.
     """
     if len(estimates) == 1:
         return estimates[0]
@@ -31,6 +32,7 @@ def across(estimates: Sequence[Estimate]) -> Estimate:
     spread = math.sqrt(sum((e.value - mean) ** 2 for e in estimates) / (n - 1))
     half = _t(n - 1, estimates[0].level) * spread / math.sqrt(n)
     floor, ceiling = _bounds(estimates)
+    ceiling = ceiling if share else math.inf
     return Estimate(
         mean,
         max(min(low, mean - half), floor),

@@ -16,6 +16,8 @@ from portcullis_ml.models.softmax import SoftmaxRegression
 DRAW = np.random.default_rng(7)
 victim = SoftmaxRegression(DRAW.normal(size=(3, 4)) * 4, np.array([0.5, -1.0, 0.0]), input_shape=(4,))
 
+reticent = SoftmaxRegression(victim.w, victim.b - [0, 0, 100], input_shape=(4,))  # never says class 2
+
 
 class Broken:
     """Says NaN, or rows that do not sum to one."""

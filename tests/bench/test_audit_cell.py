@@ -109,6 +109,15 @@ def test_controls_that_never_ask(here, tmp_path):
         run(here, tmp_path, {"unit": "own_labels"}, budget=0, role="control")
 
 
+@pytest.mark.parametrize(("attack", "budget"), [({"unit": "no_api"}, 0), ({"unit": "equation_solving"}, 60)])
+def test_a_record_says_which_classes_the_victim_never_gives(here, tmp_path, attack, budget):
+    assert "never_predicted" not in run(here, tmp_path, attack, budget=budget).notes
+    quiet = spec(tmp_path, victim="tests.bench.experiments:reticent")
+    record = audit_cell(cell_for(quiet, attack, budget=budget), workspace(tmp_path / "quiet"), spec=quiet)
+    assert record.notes["never_predicted"] == [2]
+    assert np.isnan(record.classes[2].value)  # nothing is known of a class that it never gets right
+
+
 def test_own_labels_learn_from_the_pool_alone(tmp_path):
     pool = np.random.default_rng(1).uniform(size=(150, 4))
     labelled = spec(tmp_path, pool_x=pool, pool_y=truth(pool))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,61 @@ def test_an_audit_of_an_api_is_the_audit_of_its_model(api: tuple[str, Softmax]) 
     again = audit(url, "again", "--model-name", "m")
     assert again["headline"] == there["headline"]
     assert model.asked == asked + 16  # whether it still answers as it did; everything else is kept
+
+
+MAPPING = """[model.mapping]
+path = "/score"
+rows = "$.input.rows"
+scores = "$.result.scores"
+labels = "$.result.animal"
+"""
+
+
+@pytest.fixture
+def homemade(api: tuple[str, Softmax]) -> Iterator[str]:
+    """The address of a home-made server that answers scores and words, which `api.toml` describes."""
+    Path("api.toml").write_text(MAPPING)
+    options = tomllib.loads(MAPPING)["model"]["mapping"]
+    names = ("wolf", "cat", "dog")
+    served = ModelSpec(name="m", interface=interface_of(VICTIM), options=options, class_names=names)
+    with running(ModelServer(Softmax(), served, protocols=("mapping",))) as url:
+        yield url
+
+
+def test_a_home_made_api_is_described_by_a_file(homemade: str) -> None:
+    x = np.random.default_rng(1).uniform(-3, 3, (120, 4))
+    np.savez("test.npz", x=x, y=np.array(["wolf", "cat", "dog"])[VICTIM.scores(x).argmax(axis=1)])
+    there = audit(homemade, "there", "--protocol", "api.toml", "--classes", "wolf,cat,dog")
+    row = next(r for r in there["rows"] if (r["attack"], r["defense"]) == ("equation_solving", "none"))
+    assert row["measures"]["agreement"] == [1.0, pytest.approx(0.97, abs=0.01), 1.0]
+    words = ("--protocol", "api.toml", "--classes", "wolf,cat,dog", "--answers", "labels")
+    found = call("inspect", homemade, *words)["understood"]
+    assert found["test rows"]["taken"].startswith("120; 100.0% answered as labelled")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it is empty"),
+        ("rows =", "cannot be read"),
+        ('rwos = "$.x"', "it has rwos"),
+        ('rows = "x"', 'written "$.key"'),
+        ('scores = "$.a"\nlabels = "$.a.b"', "another place than that of scores"),
+        (MAPPING.replace("$.result.scores", "$.nothing").replace("$.result.animal", "$.none"), "must answer $.nothing"),
+        (MAPPING, "answers classes as words"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_does_not_describe_the_api_is_one_sentence(homemade: str, text: str | None, said: str) -> None:
+    if text is None:
+        Path("api.toml").unlink()
+    else:
+        Path("api.toml").write_text(text)
+    told = CliRunner().invoke(
+        app, ["inspect", "--victim", homemade, "--test", "test.npz", "--protocol", "api.toml", "--model-name", "m"]
+    )
+    assert told.exit_code == 2
+    assert said in " ".join(told.stderr.split())
 
 
 def test_what_the_api_says_of_itself_is_read(api: tuple[str, Softmax]) -> None:

@@ -63,8 +63,8 @@ X = np.random.default_rng(0).uniform(size=(20, 4))
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"test_y": np.zeros(7, int)}, r"needs one whole-number label for each row; test.npz holds 120 rows"),
-        ({"test_y": np.full(120, 0.5)}, "The test set needs one whole-number label for each row"),
+        ({"test_y": np.zeros(7, int)}, r"needs one label for each row, .*; test.npz holds 120 rows"),
+        ({"test_y": np.full(120, 0.5)}, "The test set needs one label for each row, a whole number or a word"),
         ({"test_y": np.full(120, 9)}, r"Test labels must lie in 0..2, .* got 9..9"),
         ({"pool_x": np.empty((0, 4))}, r"The pool was expected to hold at least one row; pool.npz holds none"),
         ({"pool_x": np.full((5, 4), np.nan)}, r"The pool must be finite; pool.npz holds NaN or infinity"),
@@ -109,7 +109,7 @@ def test_files_that_are_not_what_they_say(tmp_path):
 
 def test_labels_of_the_wrong_length_and_a_pool_without_rows(tmp_path):
     np.savez(tmp_path / "short.npz", x=X, y=np.arange(len(X) - 1))
-    with pytest.raises(InputError, match=r"one whole-number label for each row; short.npz holds 20 rows and labels"):
+    with pytest.raises(InputError, match=r"one label for each row, .*; short.npz holds 20 rows and labels"):
         read_rows("test set", tmp_path / "short.npz")
     np.savez(tmp_path / "bare.npz", x=X[:0])
     with pytest.raises(InputError, match=r"The pool was expected to hold at least one row; bare.npz holds none"):

@@ -171,6 +171,15 @@ def test_a_stranger_who_beats_the_best_attack_on_the_same_rows() -> None:
     assert found[1]["detail"] == f"{gain:.1f}% of the test rows more than a"
 
 
+def test_a_stranger_who_is_ahead_on_some_rows_and_behind_on_others_is_not_sure() -> None:
+    right = np.arange(500) >= 100
+    ahead = right ^ (np.arange(500) < 11)  # right on 11 rows more ...
+    stranger = ahead ^ (np.arange(500) >= 490)  # ... and wrong on 10 more
+    found = ids(bits(right, "a"), bits(stranger, "plain_stranger", role="control"))
+    assert stranger.mean() > right.mean()
+    assert ("stranger_is_better", "audit") not in found
+
+
 def test_a_stranger_who_is_even_or_was_tried_with_another_seed_is_no_flag() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.random(500) < 0.8, rng.random(500) < 0.81  # within the interval
@@ -193,3 +202,46 @@ def test_own_labels_are_compared_on_the_same_rows_where_they_are_known(wrong: in
     own = [on_rows("own_labels", 10, seed, role="control", budget=0) for seed in range(5)]
     found = ids(*rows, *own, *(row("no_api", "none", 0.1, role="control", seed=s) for s in range(5)))
     assert (("own_labels_as_good", "audit") in found) == flagged
+
+
+def eighths(attack: str, defense: str, value: float, **more: object) -> dict:
+    """A row whose interval is an eighth wide on either side, so that two ends can meet exactly."""
+    return row(attack, defense, value, half=0.125, **more)
+
+
+def test_the_shuffled_control_is_among_those_that_learn_nothing_from_the_api():
+    shuffled = row("shuffled", "none", 0.5, role="control")
+    assert ids(row("a", "none", 0.53), CONTROL, shuffled) == {("attack_does_not_steal", "a | none")}
+    assert ids(row("a", "none", 0.55), CONTROL, shuffled) == set()
+    learns = row("random_queries", "none", 0.5, role="control")  # from answers that it paid for
+    assert ids(row("a", "none", 0.53), CONTROL, learns) == set()
+
+
+@pytest.mark.parametrize(("seeds", "few"), [(1, True), (4, True), (5, False)])
+def test_fewer_than_five_seeds_are_few(seeds: int, few: bool):
+    rows = [row("a", "none", 0.9, seed=s) for s in range(seeds)]
+    assert [f["id"] for f in of_run([*rows, CONTROL])] == ["few_seeds"] * few
+
+
+def test_intervals_that_just_meet_are_not_clearly_apart():
+    control = eighths("no_api", "none", 0.25, role="control")
+    assert ids(eighths("a", "none", 0.5), control) == {("attack_does_not_steal", "a | none")}
+    own = eighths("own_labels", "none", 0.25, role="control")
+    assert ids(eighths("a", "none", 0.5), own) == {("own_labels_as_good", "audit")}
+    assert ids(eighths("a", "none", 0.75), eighths("a", "d", 0.5)) == {("difference_within_error", "d")}
+    assert ids(eighths("a", "none", 0.5), eighths("a", "d", 0.75)) == {("difference_within_error", "d")}
+
+
+def test_a_defense_that_clearly_helps_the_thief_makes_a_difference():
+    assert ids(row("a", "none", 0.5), row("a", "d", 0.9), CONTROL) == set()
+
+
+def test_an_attack_that_is_as_good_as_asking_nothing_did_not_fail():
+    control = row("no_api", "none", 0.8, role="control")
+    assert ids(row("a", "none", 0.95), row("a", "x", 0.8), control) == set()
+
+
+def test_labels_beat_scores_only_where_their_intervals_are_apart():
+    for labels, beaten in ((0.375, False), (0.5, False), (0.625, True)):  # overlapping, meeting, apart
+        rows = [eighths("a", "none", 0.95), eighths("a", "label_only", labels), eighths("a", "noise", 0.25)]
+        assert (("labels_beat_scores", "a | noise") in ids(*rows)) == beaten

@@ -209,3 +209,17 @@ def test_a_write_that_fails_leaves_whole_frames(tmp_path, monkeypatch):
             ledger.record(x[10:], Answer(np.zeros(10, np.int64)))
         monkeypatch.undo()
     assert path.stat().st_size == end
+
+
+def test_what_is_recorded_is_on_the_disk_before_anybody_sees_it(tmp_path, monkeypatch):
+    path, x = tmp_path / "l", questions(4)
+    with FileLedger(path, columns=2) as ledger:
+        calls = []
+        pwrite, fsync = os.pwrite, os.fsync
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, at: calls.append(("write", fd)) or pwrite(fd, data, at))
+        monkeypatch.setattr(os, "fsync", lambda fd: calls.append(("sync", fd)) or fsync(fd))
+        ledger.record(x, Answer(np.zeros(4, np.int64), Counting().scores(x)))
+        assert [kind for kind, _ in calls] == ["write", "sync"]
+        assert len({fd for _, fd in calls}) == 1
+    with FileLedger(path, columns=2) as again:
+        assert again.rows == 4

@@ -176,3 +176,11 @@ def test_a_changed_explanation_is_a_changed_row() -> None:
     other[1, 0] = 1
     assert changed(clean, Answer(clean.labels, None, other)).tolist() == [False, True, False]
     assert changed(clean, Answer(clean.labels, None, None)).all()
+
+
+def test_what_was_withheld_before_and_after_has_not_changed() -> None:
+    clean = Answer(np.array([0, 1, 1]), np.array([[np.nan, 1.0], [0.5, 0.5], [np.nan, 0.5]]))
+    shown = Answer(np.array([0, 1, 1]), np.array([[np.nan, 1.0], [0.4, 0.6], [0.5, 0.5]]))
+    assert changed(clean, shown).tolist() == [False, True, True]
+    assert changed(clean, Answer(clean.labels)).tolist() == [True] * 3
+    assert changed(Answer(clean.labels), clean).tolist() == [False] * 3  # nothing was there to be taken away

@@ -189,6 +189,45 @@ class TestHeldOut:
         assert thieve(toy_victim((6,), 3), door, budget=99, held_out=0)[0].queries == 7
 
 
+class Bent(ToySoftmax):
+    """A softmax regression with a little of the squares of its inputs in every class but the first."""
+
+    def __init__(self, amount: float) -> None:
+        straight = toy_victim((4,), 3, scale=0.5)
+        super().__init__(straight.w, straight.b, straight.input_shape)
+        self.amount = amount
+
+    def scores(self, x: Array) -> Array:
+        bent = np.log(super().scores(x)) + self.amount * (x**2).sum(axis=1, keepdims=True) * [0, 1, -1]
+        return np.exp(bent) / np.exp(bent).sum(axis=1, keepdims=True)
+
+
+class TestTolerance:
+    """A victim counts as linear up to what the digits of its answers leave open, and not beyond."""
+
+    @pytest.mark.parametrize(
+        ("precision", "amount", "linear"),
+        [("float64", 1e-8, True), ("float64", 1e-5, False), ("float32", 1e-4, True), ("float32", 2e-2, False)],
+    )
+    def test_of_log_ratios(self, precision: Any, amount: float, linear: bool) -> None:
+        door = Interface(input_shape=(4,), n_classes=3, precision=precision)
+        assert asked(Bent(amount), door, budget=60, route="log_ratio", held_out=20).notes["linear"] is linear
+
+    @pytest.mark.parametrize(
+        ("decimals", "amount", "family"),
+        [(None, 1e-8, "softmax"), (None, 2e-5, "not linear"), (3, 1e-3, "softmax"), (3, 0.2, "not linear")],
+    )
+    def test_of_a_fit_of_all_answers(self, decimals: int | None, amount: float, family: str) -> None:
+        door = Interface(input_shape=(4,), n_classes=3, decimals=decimals)
+        result = asked(Bent(amount), door, budget=200, route="cross_entropy", oversample=8, held_out=20)
+        assert result.notes["family"] == family
+
+    @pytest.mark.parametrize(("decimals", "linear"), [(2, True), (1, False)])
+    def test_answers_of_one_decimal_never_show_that_a_copy_is_exact(self, decimals: int, linear: bool) -> None:
+        door = Interface(input_shape=(4,), n_classes=3, decimals=decimals)
+        assert asked(Bent(0.0), door, budget=400).notes["linear"] is linear
+
+
 class TestRounding:
     def test_the_axes_amplify_rounding_less_than_uniform_points(self) -> None:
         victim = toy_victim((30,), 3, scale=0.3)

@@ -63,6 +63,23 @@ class TestSizes:
         full = rounds if sigma is None else min(sigma, rounds)
         assert thieve(attack, seeds=inputs(6, 0)).queries == 6 * 2**full + kappa * (rounds - full)
 
+    def test_the_reservoir_and_the_last_round_are_drawn_from_all_points(self) -> None:
+        seeds = middling(60)
+        for attack, budget, asked in (
+            (Jacobian(direction="away", sigma=0, kappa=6, rounds=1, eps=0.001), 10_000, 6),
+            (Jacobian(direction="away", eps=0.001), 66, 6),
+        ):
+            moved = [self._moved(thieve(attack, seeds=seeds, budget=budget, seed=s), seeds) for s in range(3)]
+            assert [len(m) for m in moved] == [asked] * 3
+            assert len(set(moved)) == 3
+            assert max(max(m) for m in moved) >= 30
+
+    @staticmethod
+    def _moved(result: Extraction, seeds: Array) -> tuple[int, ...]:
+        """Which of the seeds the rows of the last batch are near to."""
+        last = result.notes["batches"][-1].reshape(-1, 1, seeds[0].size)
+        return tuple(abs(last - seeds.reshape(1, len(seeds), -1)).max(axis=2).argmin(axis=1).tolist())
+
     def test_a_reservoir_larger_than_the_set_takes_all_of_it(self) -> None:
         assert thieve(Jacobian(direction="away", sigma=0, kappa=100, rounds=1), seeds=inputs(6, 0)).queries == 12
 

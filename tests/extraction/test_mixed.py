@@ -68,6 +68,18 @@ def test_shares_move_to_where_the_copy_errs_and_none_vanishes() -> None:
     assert set(shares) == {"ranges", "marginals", "boundary", "worst"}
 
 
+def test_half_of_a_share_stays_and_half_goes_by_the_errors() -> None:
+    questions = Questions(DOOR, None, 100, rng())
+    assert questions.shares == {"ranges": 0.5, "marginals": 0.5}
+    x = DOOR.uniform(4, rng())
+    questions.credit(x, np.array(["ranges", "ranges", "marginals", "marginals"]), np.array([True, True, False, False]))
+    assert questions.shares == dict.fromkeys(("ranges", "marginals", "boundary", "worst"), 0.25)  # all cut to MOST
+    questions.credit(x, np.array(["ranges", "ranges", "boundary", "boundary"]), np.array([True, True, False, False]))
+    # Errors are (1 + wrong) / (2 + asked): 3/4, 1/2, 1/4 and 1/2. Boundary has (1/4 + 1/8) / 2 = 3/16, the rest MOST.
+    assert questions.shares["boundary"] == pytest.approx((3 / 16) / (3 / 16 + 3 / 4))
+    assert questions.shares["worst"] == questions.shares["ranges"] == pytest.approx((1 / 4) / (3 / 16 + 3 / 4))
+
+
 def test_boundary_rows_are_those_that_the_copy_is_least_sure_of() -> None:
     questions = Questions(DOOR, None, 2000, rng())
     questions.credit(DOOR.uniform(3, rng()), np.array(["ranges"] * 3), np.zeros(3, bool))

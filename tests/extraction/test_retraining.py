@@ -7,12 +7,13 @@ import pytest
 from sklearn.datasets import make_moons
 from sklearn.svm import SVC
 
-from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.attack import Harvest, Knowledge
 from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
 from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Model, Reveals
-from portcullis_ml.extraction.retraining import Retraining
+from portcullis_ml.extraction._search import Segments
+from portcullis_ml.extraction.retraining import Retraining, _Retrainer
 from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.encoding import Encoded, Encoding
 from portcullis_ml.models.lbfgs import Divergence
@@ -272,3 +273,25 @@ def test_no_answer_is_a_sentence() -> None:
     oracle = LocalOracle(logistic(3, 0), door(3), budget=10, guard=Guard(Closes(after=0), key=b"0" * 16))
     with pytest.raises(AttackFailed, match="Not one row was answered"):
         Retraining()(oracle, Knowledge(), rng=np.random.default_rng(0))
+
+
+class TestRounds:
+    """One round at a time, on a retrainer that has asked nothing yet."""
+
+    @staticmethod
+    def retrainer(**settings: Any) -> _Retrainer:
+        harvest = Harvest(LocalOracle(logistic(1, 0), door(1), budget=100))
+        return _Retrainer(Retraining(**settings), harvest, door(1), Knowledge(), np.random.default_rng(0))
+
+    def test_a_copy_that_knows_one_class_looks_where_its_lead_is_least(self) -> None:
+        copy = SoftmaxRegression(np.array([[0.0], [1.0]]), np.array([0.0, 5.0]))  # class 1, surer to the right
+        chosen = self.retrainer(pool=400)._near_boundary(copy, 40)
+        assert chosen.shape == (40, 1)
+        assert chosen.max() < -0.75
+        drawn = door(1).uniform(400, np.random.default_rng(0))
+        np.testing.assert_array_equal(np.sort(chosen, axis=0), np.sort(drawn, axis=0)[:40])
+
+    @pytest.mark.parametrize(("eps", "halvings"), [(0.1, [5, 4, 0, 0]), (0.5, [2, 1, 0, 0])])
+    def test_a_line_is_halved_until_at_most_eps_is_left(self, eps: float, halvings: list[int]) -> None:
+        near, far = np.full((4, 1), -1.0), np.array([[1.0], [0.0], [-0.95], [-1.0]])
+        assert self.retrainer(eps=eps)._levels(Segments(near, far)).tolist() == halvings

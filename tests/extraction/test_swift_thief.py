@@ -111,6 +111,11 @@ def test_rare_classes_come_back_more_often_than_by_chance(monkeypatch: pytest.Mo
     assert (found.answer.labels[60:] == 2).mean() > 2 * share
 
 
+def test_without_rarity_every_round_asks_by_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portcullis_ml.extraction.swift_thief.rare_now", lambda counts, left: True)
+    assert thieve(120, victim=lopsided(), rare=False).notes["sampling"] == ["entropy"] * 3
+
+
 def test_saturated_copies_do_not_come_first() -> None:
     """A probability of exactly 0 has no entropy of its own: such rows are the least uncertain, not the most."""
     found = thieve(60, rounds=2, contrast=0, learner=TorchLearner(network="prada_1_layer", epochs=200, lr=1.0))

@@ -174,6 +174,22 @@ def test_a_short_budget_gives_a_part_of_the_tree(missing: bool) -> None:
     assert errors[3] < 1e-6 < errors[2] < errors[0]
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_notes_count_what_is_finished_and_say_what_share_of_the_inputs_is_unknown(missing: bool) -> None:
+    tree, door = regression(4, 22)
+    door = door.revealing(missing=missing)
+    x = door.uniform(4000, np.random.default_rng(3))
+    for budget in (150, 300, 2000):
+        result = thieve(tree, door, budget=budget)
+        unknown = 1 - result.model.find(x)[1].mean()
+        assert result.notes["unknown"] == pytest.approx(unknown, abs=0.05)
+        boxes = len(result.model.low)
+        assert result.notes["leaves"] + result.notes["unfinished"] == boxes
+        assert (result.notes["leaves"] < boxes) == (budget < 2000)
+    assert result.notes["unknown"] < 0.01
+    assert result.notes["leaves"] == 22
+
+
 def test_a_leaf_thinner_than_the_grid_is_not_reachable() -> None:
     tree = TreeModel(
         np.array([0, LEAF, 0, LEAF, LEAF]),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import uvicorn
@@ -144,3 +148,27 @@ def alarms_of(server: Server) -> list[Alarm]:
         rows = db.execute("SELECT stage, client, row, suspicion, at FROM alarms").fetchall()
     db.close()
     return [Alarm(*row) for row in rows]
+
+
+def fetch(url: str, bearer: str = "", /, **form: str) -> tuple[int, str]:
+    headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+    body = urlencode(form).encode() if form else None
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def asked(url: str, key: str, path: str = "/v2/models/m/infer") -> int:
+    """The status of one row that is asked with this key."""
+    rows = {"name": "input", "shape": [1, 4], "datatype": "FP64", "data": [0.0, 1.0, 0.0, 1.0]}
+    headers = {"x-api-key": key, "content-type": "application/json"}
+    request = urllib.request.Request(url + path, json.dumps({"inputs": [rows]}).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code

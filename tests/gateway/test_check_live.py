@@ -100,7 +100,7 @@ def test_check_finds_words_for_classes_in_protocols_without_metadata(tmp_path: P
         table = f'[upstream]\nurl = "{url}"\nprotocol = "invocations"\nanswers = "labels"\n'
         wrong = checked_live(tmp_path, url, table)
         assert wrong.exit_code != 0
-        assert "name all of them in the policy" in " ".join(wrong.output.split())
+        assert "name all of them in the order" in " ".join(wrong.output.split())
         about = '[model]\nname = "m"\ninput_shape = [4]\nclasses = ["cat", "dog", "cow"]\nbounds = [-3.0, 3.0]\n'
         right = checked_live(tmp_path, url, table + about)
     assert (right.exit_code, "with a class alone" in right.output) == (0, True), right.output

@@ -27,7 +27,7 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 import pytest
 from tests.gateway.asgi import question
-from tests.gateway.harness import KEYS, SECRET, Softmax, gate, policy_of, policy_text, running, served_of
+from tests.gateway.harness import KEYS, SECRET, Softmax, fetch, gate, policy_of, policy_text, running, served_of
 
 from portcullis_ml.core.errors import InputError, PortcullisError
 from portcullis_ml.core.guard import Guard
@@ -67,17 +67,6 @@ def post(url: str, client: str = "alice", x: np.ndarray = X) -> tuple[int, Any]:
         return answer.status, json.loads(answer.read())
     finally:
         connection.close()
-
-
-def fetch(url: str, bearer: str = "", /, **form: str) -> tuple[int, str]:
-    headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
-    body = urlencode(form).encode() if form else None
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 @contextmanager
@@ -344,6 +333,18 @@ def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
     assert "portcullis_suspicion_highest 3.0" in text
     assert float(text.split("\nportcullis_state_bytes ")[1].split()[0]) > 0
     assert "alice" not in text
+
+
+def test_counters_of_each_client_are_told_a_page_at_a_time(seen: Any) -> None:
+    url, token = f"{seen.admin_url}/clients", seen.admin.state.token
+    assert fetch(url)[0] == 401
+    first = json.loads(fetch(f"{url}?limit=1", token)[1])
+    assert [c["client"] for c in first["clients"]] == ["alice"]
+    assert (first["clients"][0]["rows"], first["clients"][0]["refused"]) == (3, 1)
+    assert first["clients"][0]["standing"] == "blocked by 1-watch"
+    rest = json.loads(fetch(f"{url}?after={first['next']}", token)[1])
+    assert ([c["client"] for c in rest["clients"]], rest["next"]) == (["bob"], None)
+    assert fetch(f"{url}?limit=0", token)[0] == fetch(f"{url}?limit=x", token)[0] == 400
 
 
 def test_an_operator_blocks_and_clears_and_is_written_down(seen: Any) -> None:

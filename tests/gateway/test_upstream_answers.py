@@ -257,7 +257,7 @@ def test_words_are_read_from_raw_bytes_and_flags_from_booleans() -> None:
 @pytest.mark.parametrize(
     ("sent", "names", "sentence"),
     [
-        (["cat", "dog"], (), r"as words \('cat', 'dog'\); name all of them in the policy"),
+        (["cat", "dog"], (), r"as words \('cat', 'dog'\); name all of them in the order"),
         (["cat", "cow"], WORDS, "answered the class 'cow'; .* does not name it"),
         ([7, 3], (1, 2, 7), "answered the class 3"),
         ([1, 3], (), "must be 0 to 2"),

@@ -174,6 +174,8 @@ def test_a_victim_that_is_constant_on_uniform_points_has_no_uniform_agreement():
     assert (closeness.agreement_uniform.low, closeness.agreement_uniform.high) == (0.0, 1.0)
     assert closeness.histogram_uniform == (0, 2500, 0)
     assert closeness.never_predicted == (0, 2)
+    assert closeness.remarks() == {"grading": list(closeness.notes), "never_predicted": [0, 2]}
+    assert exam(a_softmax(0)).grade(a_softmax(1), rng=rng()).remarks() == {}
     assert closeness.constant_uniform.value == 1.0
     assert "The victim gives class 1 to all 2500 uniform points" in closeness.notes[0]
 

@@ -115,6 +115,12 @@ def test_nothing_in_any_cluster_counts_clusters():
     assert math.isnan(clustered(np.zeros(2), np.zeros(2)).value)
 
 
+def test_clusters_that_resemble_each_other_too_little_count_as_many_trials_as_were_made():
+    found = clustered(np.array([5.0, 5.0, 5.0, 5.0, 5.0, 4.0]), np.full(6, 10.0))  # less spread than chance would have
+    exact = clopper_pearson(29, 60)
+    assert (found.low, found.high, found.n) == (pytest.approx(exact.low), pytest.approx(exact.high), 6)
+
+
 def test_clustered_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
     hits = 0

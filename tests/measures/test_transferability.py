@@ -200,3 +200,21 @@ def test_inputs_are_checked():
         Transfer()(copy, victim, x, labels[:9], bounds=BOX, rng=rng())
     with pytest.raises(InputError, match="a group for each of 4 classes; got 43"):
         Transfer(groups=GTSRB_GROUPS)(copy, victim, x, labels, bounds=BOX, rng=rng())
+
+
+def test_the_noise_control_moves_every_input_as_far_as_the_attack_may() -> None:
+    victim, copy = a_pair()
+    x = np.full((40, *victim.input_shape), 0.5)
+    labels = np.arange(40) % 4
+    seen = []
+
+    class Noting(Locked):
+        def scores(self, rows):
+            seen.append(rows)
+            return super().scores(rows)
+
+    Transfer(eps=0.125, steps=2, per_class=3, goal="untargeted")(copy, Noting(victim), x, labels, bounds=BOX, rng=rng())
+    crafted, noisy = seen
+    np.testing.assert_allclose(abs(noisy - 0.5), 0.125)
+    assert {-1.0, 1.0} == set(np.sign(noisy - 0.5).ravel().tolist())
+    assert abs(crafted - 0.5).max() == pytest.approx(0.125)

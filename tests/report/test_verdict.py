@@ -260,7 +260,7 @@ def test_copies_without_a_grade_are_said_to_be_without() -> None:
 def test_a_regression_is_told_in_its_own_measure() -> None:
     made = record("equation_solving", NONE) | {"measures": {"r2": estimate(0.93)}, "curve": []}
     assert judged([made]).headline.startswith(
-        "With 1,600 queries a stranger reaches 93% of the variance with your model"
+        "With 1,600 queries a stranger explains 93% of the variance of your model's answers"
     )
 
 

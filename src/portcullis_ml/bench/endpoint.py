@@ -33,7 +33,7 @@ PROBE = "PORTCULLIS_API_KEY"  # the environment variable that is looked into whe
 class Endpoint:
     """How an API is asked; all of it small and hashable, since every worker asks for itself.
 
-    protocol       v2, v1 or invocations
+    protocol       v2, v1, invocations, or a FILE.toml that describes a home-made API
     model          its name there
     answers        what it shows: probs, top_k or labels
     authorized_by  who allowed the audit, in writing; needed for any address but this machine's own
@@ -50,8 +50,11 @@ class Endpoint:
     per_second: float | None = None
     store: str = "."
 
-    def open(self, url: str, input_shape: tuple[int, ...], n_classes: int | None) -> Model:
-        """The model behind `url`. InputError where nobody says how many classes it has."""
+    def open(self, url: str, input_shape: tuple[int, ...], n_classes: int | None, words: tuple[str, ...] = ()) -> Model:
+        """The model behind `url`. InputError where nobody says how many classes it has.
+
+        words   what the API calls its classes, in the order of its scores, where it answers words
+        """
         headers = self._headers()
         if not (self.authorized_by or "").strip() and not CLIENTS.load("loopback")(urlsplit(url).hostname or ""):
             raise InputError(
@@ -65,6 +68,7 @@ class Endpoint:
                 f"{url} does not say how many classes it has. Name them in the order of its scores: --classes A,B,..."
             )
         served = {key: value for key, value in told.items() if value is not None or key in ("scores", "label")}
+        served |= {"class_names": words} if words else {}
         model: Model = CLIENTS.load("model")(
             url,
             input_shape=input_shape,

@@ -30,17 +30,19 @@ from portcullis_ml.bench.named import (
     mark_named,
     privacy_named,
 )
+from portcullis_ml.bench.numbers import check_numbers, deployed_guard, numbers_guards
 from portcullis_ml.bench.outside import SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
+from portcullis_ml.bench.said import how_right, left_out, thief_said
 from portcullis_ml.bench.target import bindable
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
-from portcullis_ml.models.kinds import are_trees
+from portcullis_ml.models.kinds import are_trees, is_tree
 
 __all__ = ["AuditOptions", "interface_said", "run_audit", "shown_as"]
 
@@ -177,7 +179,7 @@ def run_audit(
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
-        "flags": [*of_experiment(experiment), *of_run(records, measure["name"] if measure else "agreement")],
+        "flags": [*of_experiment(experiment), *of_run(records, measure["name"] if measure else None)],
         "measure": measure,
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
     }
@@ -189,11 +191,14 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     """The grid, with everything filled in that was not said."""
     top = max(options.budgets) if options.budgets else _usual_budget(experiment, options.quick)
     epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
-    shape = experiment.interface.input_shape
-    network = describe(learner_for(shape, epochs=epochs, device=options.spec.device, gradients=True))
-    chooser = describe(learner_for(shape, epochs=options.epochs, device=options.spec.device))
+    shape, numbers = experiment.interface.input_shape, experiment.numbers
+    if numbers:
+        check_numbers(options)
+    kind: Any = {"device": options.spec.device, "numbers": numbers}
+    network = describe(learner_for(shape, epochs=epochs, gradients=True, **kind))
+    chooser = describe(learner_for(shape, epochs=options.epochs, **kind))
     learner = options.named_learner or (network if options.transfer else chooser)
-    extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
+    extra: dict[str, Any] = {"seeds": min(10 * max(experiment.interface.n_classes, 1), max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
     attacks = options.named_attacks or by_name(ATTACKS.default_words(_facts(options, experiment)), attack_named)
@@ -202,7 +207,8 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         data=experiment.names["data"],
         interface=options.shown | ({"missing": True} if experiment.interface.missing else {}),
         attacks=attacks,
-        defenses=options.named_guards,
+        defenses=numbers_guards(options, experiment) if numbers else options.named_guards,
+        numbers=numbers,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
         seeds=range(options.seed, options.seed + (options.seeds or (1 if options.quick else 3))),
         learner=learner,
@@ -258,6 +264,8 @@ def _facts(options: AuditOptions, experiment: Experiment) -> dict[str, bool]:
         "explains": experiment.interface.explains,
         "flat": len(experiment.interface.input_shape) == 1,
         "pool": experiment.pool is not None,
+        "numbers": experiment.numbers,
+        "tree": is_tree(experiment.model),
         "trees": are_trees(experiment.model, options.spec.victim),
     }
 
@@ -282,17 +290,17 @@ def _about(
     return {
         "title": title,
         "command": options.command,
-        "victim": experiment.names["victim"] | {"accuracy": honest["measures"].get("accuracy") if honest else None},
+        "victim": experiment.names["victim"] | how_right(honest, plan.numbers),
         "data": experiment.names["data"] | rows,
         "interface": interface_said(experiment, plan.interface),
-        "deployed": _row_of(options.in_use, records),
+        "deployed": _row_of(deployed_guard(options, plan) if plan.numbers else options.in_use, records),
         "quick": options.quick,
         "cap": options.cap / 100,
         "prices": [options.price_per_query, options.price_per_label],
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [*experiment.notes, _thief(plan), *prepared.notes, *_left_out(options)],
+        "notes": [*experiment.notes, thief_said(plan), *prepared.notes, *left_out(options, plan.numbers)],
     }
 
 
@@ -303,32 +311,13 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
         **shown,
         "input_shape": list(interface.input_shape),
         "n_classes": interface.n_classes,
+        "task": interface.task,
         "bounds": list(interface.bounds),
         "features": [asdict(f) for f in interface.features] if interface.features else None,
         "classes": list(experiment.classes) if experiment.classes else None,
     }
 
 
-def _left_out(options: AuditOptions) -> list[str]:
-    """A sentence about the defenses that would have been tried by themselves with outside rows."""
-    if options.defenses is not None or options.facts["outside"]:
-        return []
-    more = DEFENSES.default_words(options.facts | {"outside": True, "train": True})
-    words = [word for word in more if word not in options.guards]
-    return [f"With outside rows (--outside, and --train) these would be tried, too: {', '.join(words)}."]
-
-
 def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
     """The guard's name in the records: where it was run in both regimes, the one with outside rows from elsewhere."""
     return guard if any(r["defense"] == guard for r in records) else guard + SHOWN["held_out"]
-
-
-def _thief(plan: Plan) -> str:
-    learner = plan.learner or {}
-    if str(learner.get("unit")).endswith((":AutoLearner", ":AutoPictures")):
-        return "Every thief chooses what to train by answers set aside, unless they follow their copy's gradients."
-    if "backbone" in learner:
-        return f"Every thief who needs a learner starts from {learner['backbone']} ({learner['train']})."
-    kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
-    effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
-    return f"Every thief who needs a learner trains {kind}{effort}."

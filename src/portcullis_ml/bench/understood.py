@@ -9,9 +9,11 @@ import numpy as np
 
 from portcullis_ml.bench.endpoint import is_address
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
+from portcullis_ml.bench.targets import closeness
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface
 from portcullis_ml.data.pictures import layout_of
+from portcullis_ml.models.keras_files import is_saved_model
 
 __all__ = ["Point", "understood"]
 
@@ -23,6 +25,16 @@ KINDS = {
     ".skops": "a scikit-learn estimator from a skops file",
     ".safetensors": "a network that Portcullis saved",
     ".npz": "a softmax regression that Portcullis saved",
+    ".json": "an XGBoost model",
+    ".ubj": "an XGBoost model",
+    ".txt": "a LightGBM model",
+    ".model": "a LightGBM model",
+    ".cbm": "a CatBoost model",
+    ".keras": "a Keras model",
+    ".pt": "TorchScript",
+    ".pth": "TorchScript",
+    ".ts": "TorchScript",
+    ".pt2": "a program of torch.export",
 }
 
 
@@ -43,8 +55,8 @@ def understood(spec: ExperimentSpec, experiment: Experiment) -> list[Point]:
         "victim": (f"{experiment.names['victim']['name']}: {_kind(spec, model)}", "--victim"),
         "inputs": (_inputs(interface), rows),
         "values": (_values(interface, model), rows),
-        "classes": (_classes(experiment), "--classes" if brought else ""),
-        "answers": (_answers(model, interface), _of_answers(spec)),
+        "classes": (_classes(experiment), _of_classes(experiment) if brought else ""),
+        "answers": (_answers(model, interface), _of_answers(spec, model)),
         "test rows": (_judged(experiment), "--test" if brought else "--data"),
         "pool": (_held(experiment), "--pool" if brought else "--data"),
         "training rows": (_trained(experiment), "--train" if brought else "--data"),
@@ -52,11 +64,16 @@ def understood(spec: ExperimentSpec, experiment: Experiment) -> list[Point]:
     return [Point(about, taken, change) for about, (taken, change) in points.items()]
 
 
-def _of_answers(spec: ExperimentSpec) -> str:
-    """The options that change how answers are read: only a graph may give logits without saying so."""
+def _of_classes(experiment: Experiment) -> str:
+    return "--regression, where it cannot be told" if experiment.numbers else "--classes"
+
+
+def _of_answers(spec: ExperimentSpec, model: Any) -> str:
+    """The options that change how answers are read; estimators and what Portcullis saved say it themselves."""
     if spec.victim is None:
         return ""
-    return "--output-name, --softmax" if spec.victim.endswith(".onnx") else "--output-name"
+    known = spec.endpoint is not None or hasattr(_inner(model), "estimator") or getattr(model, "network", None)
+    return "--output-name" if known else "--output-name, --softmax"
 
 
 def _kind(spec: ExperimentSpec, model: Any) -> str:
@@ -66,7 +83,7 @@ def _kind(spec: ExperimentSpec, model: Any) -> str:
         return "the API at that address"
     file, _, factory = spec.victim.partition("@")
     if Path(file).is_dir():
-        return "a model that `portcullis prepare` wrote"
+        return "a SavedModel of TensorFlow" if is_saved_model(file) else "a model that `portcullis prepare` wrote"
     suffix = Path(file).suffix.lower()
     if suffix == ".safetensors" and factory:
         return f"weights of {factory}"
@@ -106,12 +123,15 @@ def _values(interface: Interface, model: Any) -> str:
     factor = getattr(model, "factor", None)
     if factor is not None:
         said += f"; the victim gets them times {factor:g}"
-    dtype = getattr(getattr(_inner(model), "_input", None), "type", "")
+    inner = _inner(model)
+    dtype = getattr(getattr(inner, "_input", None), "type", "") or getattr(inner, "dtype", "")
     return said + (f"; sent as {dtype}" if dtype else "")
 
 
 def _classes(experiment: Experiment) -> str:
     n, words = experiment.interface.n_classes, experiment.classes
+    if experiment.numbers:
+        return "none: it answers numbers (a regression)"
     if not words:
         return f"{n}, by their numbers: 0 to {n - 1}"
     return f"{n}, in this order: {', '.join(map(str, words[:NAMED]))}{', ...' if n > NAMED else ''}"
@@ -119,6 +139,8 @@ def _classes(experiment: Experiment) -> str:
 
 def _answers(model: Any, interface: Interface) -> str:
     inner = _inner(model)
+    if not interface.n_classes:
+        return f"one number a row; {interface.precision}"
     reading = getattr(inner, "reading", "")
     said = "logits, made probabilities by a softmax" if reading == "logits" else "probabilities"
     names = list(getattr(inner, "outputs", {}))
@@ -132,6 +154,9 @@ def _judged(experiment: Experiment) -> str:
     x, y = experiment.test_x, experiment.test_y
     if y is None:
         return f"{len(x):,}, without labels"
+    if experiment.numbers:
+        r2, off = closeness(y[:JUDGED], experiment.model.scores(x[:JUDGED])[:, 0])
+        return f"{len(x):,}; the victim explains {r2:.1%} of the variance of their targets, off by {off:.4g} on average"
     right = experiment.model.scores(x[:JUDGED]).argmax(axis=1) == y[:JUDGED]
     seen = "" if len(x) <= JUDGED else f" of the first {JUDGED:,}"
     rarest = np.bincount(y, minlength=experiment.interface.n_classes).min()
@@ -141,7 +166,8 @@ def _judged(experiment: Experiment) -> str:
 def _held(experiment: Experiment) -> str:
     if experiment.pool is None:
         return "none: attacks that need inputs of the thief's own are left out"
-    labels = "with labels of the victim's classes" if experiment.pool_labels is not None else "without labels"
+    kind = "targets" if experiment.numbers else "labels of the victim's classes"
+    labels = f"with {kind}" if experiment.pool_labels is not None else f"without {kind.partition(' ')[0]}"
     return f"{len(experiment.pool):,} rows, {labels}"
 
 

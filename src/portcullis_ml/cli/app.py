@@ -13,10 +13,12 @@ from portcullis_ml import __version__
 from portcullis_ml.cli import (
     audit,
     bench,
+    calibrate,
     check,
     demo,
     extract,
     inspect,
+    keys,
     listing,
     prepare,
     privacy,
@@ -94,6 +96,7 @@ def _top(
 
 
 app.command("audit")(audit.audit)
+app.command("calibrate")(calibrate.calibrate)
 app.command("check")(check.check)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
@@ -106,4 +109,5 @@ app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")
 app.add_typer(demo.app, name="demo")
+app.add_typer(keys.app, name="keys")
 app.add_typer(watermark.app, name="watermark")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import reading_options as r
 
 __all__ = ["audit"]
 
@@ -28,6 +29,7 @@ def audit(
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
+    regression: r.RegressionOption = False,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -188,7 +190,8 @@ def audit(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, incomplete=incomplete, leaves=answers == "leaves",
+        softmax=softmax, classes=classes, output=output_name, regression=regression,
+        incomplete=incomplete, leaves=answers == "leaves",
         explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip
     options = AuditOptions(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["check"]
+__all__ = ["check", "own_output"]
 
 
 def check(
@@ -24,7 +24,7 @@ def check(
     from portcullis_ml.core.errors import InputError
 
     if new_key or new_secret:
-        _own_output()
+        own_output()
     if new_key:
         from portcullis_ml.gateway.policy.clients import new_key as fresh
 
@@ -36,19 +36,20 @@ def check(
         if not (new_key or new_secret):
             raise InputError("Give a policy to check, such as portcullis.toml.")
         return
+    from portcullis_ml.gateway.policy.calibrated import uncalibrated
     from portcullis_ml.gateway.policy.explain import explained, warnings
     from portcullis_ml.gateway.policy.policy import read_policy
 
     found = read_policy(policy)
     for sentence in explained(found):
         typer.echo(sentence)
-    for sentence in warnings(found):
+    for sentence in (*warnings(found), *uncalibrated(found, policy)):
         typer.echo(f"Note: {sentence}")
     if live:
         _live(found)
 
 
-def _own_output() -> None:
+def own_output() -> None:
     """A file that the output goes to holds a secret from now on: its owner alone may read it."""
     import os
     import stat

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import reading_options as r
 
 __all__ = ["extract"]
 
@@ -25,6 +26,7 @@ def extract(
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
+    regression: r.RegressionOption = False,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -72,13 +74,14 @@ def extract(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, classes=classes, output=output_name, incomplete=incomplete,
+        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression,
+        incomplete=incomplete,
         leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
-    shape = experiment.interface.input_shape
-    chooser = describe(learner_for(shape, epochs=epochs, device=device))
+    shape, numbers = experiment.interface.input_shape, experiment.numbers
+    chooser = describe(learner_for(shape, epochs=epochs, device=device, numbers=numbers))
     shown = "probs" if answers == "leaves" else answers
     plan = Plan(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
@@ -89,7 +92,8 @@ def extract(
         budgets=[budget],
         seeds=[seed],
         learner=learner_said(learner, epochs, device) if learner else chooser,
-        gradients=describe(learner_for(shape, epochs=epochs, device=device, gradients=True)),
+        gradients=describe(learner_for(shape, epochs=epochs, device=device, gradients=True, numbers=numbers)),
+        numbers=numbers,
     )
     cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)
     if cell is None:
@@ -101,14 +105,22 @@ def extract(
         raise typer.Exit(2)
 
 
+def _reached(measures: dict[str, Any]) -> str:
+    """How good the copy is, in classes or in numbers."""
+    if r2 := measures.get("r2"):
+        off = measures["mae"]["value"]
+        return f"{100 * r2['value']:.1f}% of the variance of the victim's answers, off by {off:.4g} on average,"
+    agreement = measures.get("agreement")
+    return f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+
+
 def _tell(record: dict[str, Any], files: dict[str, str], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"record": record, **files}, indent=2))
     elif record["outcome"] != "done":
         typer.echo(f"portcullis: {record['attack']} is {record['outcome']}. {record['reason']}", err=True)
     else:
-        agreement = record["measures"].get("agreement")
-        reached = f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+        reached = _reached(record["measures"])
         typer.echo(f"{record['attack']}: {reached} with {record['queries']:,} queries, ended by: {record['stopped']}.")
         for name, path in files.items():
             typer.echo(f"{name.replace('_', ' ').capitalize()}: {path}")

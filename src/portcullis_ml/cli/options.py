@@ -199,7 +199,12 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.", rich
 
 ProtocolOption = Annotated[
     str,
-    typer.Option("--protocol", metavar="v2|v1|invocations", help="How an API is spoken to.", rich_help_panel=ENDPOINT),
+    typer.Option(
+        "--protocol",
+        metavar="v2|v1|invocations|FILE.toml",
+        help="How an API is spoken to; a file says where rows and scores stand in a home-made one.",
+        rich_help_panel=ENDPOINT,
+    ),
 ]
 ModelNameOption = Annotated[
     str, typer.Option("--model-name", help="The model's name at its API.", rich_help_panel=ENDPOINT)
@@ -298,6 +303,7 @@ def spec_of(
     outside: str | None = None,
     classes: str | None = None,
     output: str | None = None,
+    regression: bool = False,
     endpoint: Endpoint | None = None,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
@@ -310,33 +316,17 @@ def spec_of(
             f"This command takes a model in your hands; {victim} is an API. `portcullis audit`, `inspect` and "
             "`extract` ask one."
         )
-    if victim is None and (schema or incomplete or leaves or classes or output):
+    if victim is None and (schema or incomplete or leaves or classes or output or regression):
         raise InputError(
-            "--schema, --classes, --output-name, --incomplete and --answers leaves belong to a victim of yours. Add "
-            "--victim."
+            "--schema, --classes, --output-name, --regression, --incomplete and --answers leaves belong to a victim of "
+            "yours. Add --victim."
         )
     if victim is None and (test or pool or train):
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
     if victim is None and data is None:
         data = "digits"
     return ExperimentSpec(
-        victim=victim,
-        data=data,
-        folder=folder,
-        test=test,
-        pool=pool,
-        train=train,
-        target=target,
-        schema=schema,
-        classes=classes,
-        output=output,
-        incomplete=incomplete,
-        leaves=leaves,
-        explain=explain,
-        outside=outside,
-        endpoint=endpoint,
-        rows=20_000,
-        softmax=softmax,
-        device=device,
-        cache=cache_folder(),
-    )
+        victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
+        classes=classes, output=output, regression=regression, incomplete=incomplete, leaves=leaves, explain=explain,
+        outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device, cache=cache_folder(),
+    )  # fmt: skip

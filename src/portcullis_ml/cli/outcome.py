@@ -9,11 +9,12 @@ from typing import Any
 from portcullis_ml.core.errors import AttackFailed
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.by_measure import Line, compared
+from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.selected import how_selected, selection
 from portcullis_ml.report.thieves import Thief
-from portcullis_ml.report.verdict import measure_word, verdict_of
+from portcullis_ml.report.verdict import verdict_of
 
 __all__ = ["Outcome"]
 
@@ -133,7 +134,7 @@ class Outcome:
         roomy = sum(max(len(a), CELL) + 2 for a in audit.columns) + REST <= width
         letters = {a: a if roomy else _letter(i) for i, a in enumerate(audit.columns)}
         shown = audit.columns if roomy else audit.attacks
-        title = f"{measure_word(audit).capitalize()} with the victim at {audit.budget:,} queries"
+        title = f"{_title(audit)} at {audit.budget:,} queries"
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
         table.add_column("defense", style="cyan", overflow="fold", min_width=16)
         for attack in shown:
@@ -151,7 +152,7 @@ class Outcome:
         others = [c for c in audit.controls if c not in audit.asking]
         controls = [Text(f"control {c.attack}: {_percent(c, audit.measure)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())
-        notes = [] if roomy else [Text("cost: points of accuracy that honest clients lose")]
+        notes = [] if roomy else [Text(f"cost: points of {loss_word(audit)} that honest clients lose")]
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
         notes += [Text("worst: counts whoever looks at less than is shown, and no less than someone who never asks")]
         notes += [Text(said)] if (said := how_selected(audit, NONE)) else []
@@ -191,6 +192,12 @@ def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
 def _letter(i: int) -> str:
     """A, B, ... Z, A1, B1, ..."""
     return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
+
+
+def _title(audit: Audit) -> str:
+    if audit.numbers:
+        return "Variance of the victim's answers explained"
+    return f"{measure_word(audit).capitalize()} with the victim"
 
 
 def _percent(pair: Pair, measure: str) -> str:

@@ -52,7 +52,12 @@ InnocentOption = Annotated[
 ClassOrderOption = Annotated[
     str | None, typer.Option(metavar="A,B,...", help="The suspect's classes in its own order, if it has another.")
 ]
-ProtocolOption = Annotated[str, typer.Option(help="How an API is spoken to: v2, v1, invocations or mapping.")]
+ProtocolOption = Annotated[
+    str,
+    typer.Option(
+        metavar="v2|v1|invocations|FILE.toml", help="How an API is spoken to; a file describes a home-made one."
+    ),
+]
 ModelOption = Annotated[str, typer.Option(help="The suspect's name at its API.")]
 ApiKeyOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The API key to send, in a file; it is never on the command line.")

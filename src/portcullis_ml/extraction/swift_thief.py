@@ -57,6 +57,7 @@ class SwiftThief(ExtractionAttack):
     crop: float = 0.2  # share of a picture's area that a view shows at least
     mirror: bool = True  # whether views of pictures may be turned left to right
     corrupted: float = 0.6  # share of a row's columns that a view takes from other rows
+    rare: bool = True  # whether later rounds may ask for the classes that rarely came back; False: entropy alone
     bandwidth: float = 0.5  # of the Gaussian kernel around the features of a rare class
     validation: float = 0.0  # share of the budget for rows that only compare the copies of the rounds
 
@@ -72,6 +73,7 @@ class SwiftThief(ExtractionAttack):
         check(self, "crop", "in (0, 1]", lambda v: 0 < v <= 1)
         check(self, "mirror", "True or False", lambda v: isinstance(v, bool))
         check(self, "corrupted", "in (0, 1)", lambda v: 0 < v < 1)
+        check(self, "rare", "True or False", lambda v: isinstance(v, bool))
         check(self, "bandwidth", "above 0", lambda v: v > 0)
         check(self, "validation", "in [0, 1)", lambda v: 0 <= v < 1)
 
@@ -167,7 +169,7 @@ class _Thief:
     def ask(self, copy: Model, k: int) -> None:
         """Ask about k of the waiting rows."""
         left = min(self._harvest.left, len(self.rounds.waiting))
-        rare = rare_now(self._counts(), left)
+        rare = self._plan.rare and rare_now(self._counts(), left)
         self._harvest.notes["sampling"].append("rare" if rare else "entropy")
         if rare:
             self._ask_around_the_rarest(k)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,7 @@ from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
 from portcullis_ml.gateway.http.bodies import Bodies, decoded
 from portcullis_ml.gateway.http.cors import shared
 from portcullis_ml.gateway.http.messages import Rejected, Request
+from portcullis_ml.gateway.policy.keys import KeptKey
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import Reply, Wire
@@ -89,6 +91,11 @@ class Gate:
         self.policy = policy
         self._wires = policy.wires()
         self._known: dict[tuple[str, str], tuple[Wire, str]] = {}  # (method, path) of "infer" -> its protocol
+
+    def use_keys(self, kept: Iterable[KeptKey]) -> None:
+        """Take these keys of the policy's file from the next request on."""
+        clients = replace(self.policy.clients, kept=tuple(key.key() for key in kept))
+        self.use(replace(self.policy, clients=clients))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application; the gate's own port does without."""

@@ -24,6 +24,7 @@ from portcullis_ml.core.types import Answer, Array, Interface
 from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.wire import REMAINING, ModelSpec, Wire
+from portcullis_ml.gateway.spoken import spoken
 
 __all__ = ["HttpOracle"]
 
@@ -33,7 +34,7 @@ REFUSAL = "The guard refused this client: "
 class HttpOracle(MeteredOracle):
     """A prediction API at a URL.
 
-    protocol       how it is spoken to: v2, v1, invocations or mapping
+    protocol       how it is spoken to: v2, v1, invocations, or a FILE.toml that describes a home-made API (`spoken`)
     authorized_by  who allowed this test, in writing; needed for any address but this machine's own
     model          its name there, and the names of its tensors, as `served` settings
     per_second     rows asked a second at most; None asks as fast as answers come
@@ -73,10 +74,11 @@ class HttpOracle(MeteredOracle):
         self.authorized_by = authorized_by
         self.url = url
         self._parts = parts
+        protocol, options = spoken(protocol)
         self._wire: Wire = CATALOG.load(protocol)()
         if interface.explains and not self._wire.explains:
             raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)
-        names = {"explanation": "explanation" if interface.explains else None, **(served or {})}
+        names = {"explanation": "explanation" if interface.explains else None, "options": options, **(served or {})}
         self._served = ModelSpec(name=model, interface=interface, max_rows=rows_per_request, **names)
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second

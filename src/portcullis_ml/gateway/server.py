@@ -29,6 +29,7 @@ from portcullis_ml.gateway.policy.explain import stages
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.gateway.policy.settings import Admin, Listen
 from portcullis_ml.gateway.querylog import QueryLogFile
+from portcullis_ml.gateway.renewals import Renewals
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.upstream import Upstream, open_upstream
@@ -36,7 +37,7 @@ from portcullis_ml.gateway.upstream import Upstream, open_upstream
 __all__ = ["Server", "run", "settle"]
 
 log = logging.getLogger("portcullis.gate")
-RENEW_S = 5.0  # between two looks at the certificates' files
+RENEW_S = 1.0  # between two looks at the files of certificates and keys
 SWITCH_S = 0.0005  # that the event loop waits for Python's lock while another thread computes; five milliseconds else
 
 
@@ -49,7 +50,6 @@ class Server:
     def __init__(
         self, policy: Policy, *, upstream: Upstream | None = None, reread: Callable[[], Policy] | None = None
     ) -> None:
-        self.policy = policy
         self._reread = reread
         self._upstream = upstream
         with ExitStack() as undo:  # of what is open already where the rest cannot be
@@ -73,6 +73,7 @@ class Server:
         self.gate.metrics.gauges |= self._gauges()
         self.admin = admin_app(self.gate, self.store)
         self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
+        self._renewals = Renewals(self.gate, [c for c in self._tls if c])
         self.url, self.admin_url = (
             address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
         )
@@ -81,6 +82,11 @@ class Server:
         self._closing: set[asyncio.Task[None]] = set()  # of the upstreams of earlier policies
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy under which the next request is answered."""
+        return self.gate.policy
 
     def _gauges(self) -> dict[str, Callable[[], float]]:
         return {
@@ -134,7 +140,6 @@ class Server:
         self.streams.fold.use(guard)
         self.streams.when_down = policy.failure.state
         self.streams.cache.capacity = policy.state.clients_in_memory
-        self.policy = policy
         self.gate.use(policy)
 
     async def __call__(self) -> None:
@@ -152,8 +157,7 @@ class Server:
         )  # fmt: skip
         back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
-        if any(self._tls):
-            tasks.append(asyncio.create_task(self._renew()))
+        renewing = asyncio.create_task(self._renewals.run(RENEW_S))
         if self.webhook:
             tasks.append(asyncio.create_task(self.webhook.run()))
         while not back.started and not any(t.done() for t in tasks):
@@ -166,11 +170,10 @@ class Server:
         front.close()
         connections.close()
         back.should_exit = True
-        if any(self._tls):
-            tasks[1].cancel()
+        renewing.cancel()
         if self.webhook:
             await self.webhook.stop()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(renewing, *tasks, return_exceptions=True)
         await self.streams.close()
         for task in self._closing:
             task.cancel()
@@ -178,13 +181,6 @@ class Server:
         await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
         await asyncio.to_thread(self.gate.querylog.close)
         await self.store.close()
-
-    async def _renew(self) -> None:
-        """Look now and then whether there are new certificates."""
-        while True:
-            await asyncio.sleep(RENEW_S)
-            for certificate in filter(None, self._tls):
-                certificate.renew()
 
     def _alarmed(self, alarm: Any) -> None:
         if self.webhook:

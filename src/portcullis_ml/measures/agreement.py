@@ -137,6 +137,11 @@ class Closeness:
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, Estimate)}
 
+    def remarks(self) -> dict[str, list[Any]]:
+        """What the figures do not show, as a record keeps it: notes, and classes about which they say nothing."""
+        found: dict[str, list[Any]] = {"grading": list(self.notes), "never_predicted": list(self.never_predicted)}
+        return {name: said for name, said in found.items() if said}
+
 
 @dataclass(frozen=True)
 class Exam:

@@ -28,7 +28,8 @@ from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.layers import Blend
 from portcullis_ml.models.networks import LARGE, image_shape, plain_network
 from portcullis_ml.models.picture_training import Recipe, log_scores, train_network
-from portcullis_ml.models.torch import TorchModel, keep_memory, seeded
+from portcullis_ml.models.torch import TorchModel, seeded
+from portcullis_ml.models.torch_model import keep_memory
 
 __all__ = ["AutoPictures", "PictureModel"]
 

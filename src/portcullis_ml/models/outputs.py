@@ -46,10 +46,15 @@ def _is_float(value: Any) -> bool:
     return "float" in str(value.dtype)
 
 
-def reading_of(scores: Array) -> Reading:
-    """How scores (n, c), of rows drawn at random, are to be read: (n,) or (n, 1) may be the probability of class 1."""
+def reading_of(scores: Array, *, softmax: bool = False) -> Reading:
+    """How scores (n, c), of rows drawn at random, are to be read: (n,) or (n, 1) may be the probability of class 1.
+
+    With `softmax` somebody says that they are logits; rows that sum to 1 are probabilities nevertheless.
+    """
     z = np.asarray(scores, np.float64)
     one = z.ndim == 1 or z.shape[1] == 1
+    if one and softmax:
+        return "logits"
     sure = bool((z >= 0).all() and (z <= 1).all()) if one else are_probabilities(z)
     return "probabilities" if sure else "logits"
 

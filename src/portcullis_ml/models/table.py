@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array, Feature, Interface
+from portcullis_ml.models.booster import BoosterEstimator
 from portcullis_ml.models.onnx import PROBED, OnnxModel, as_dtype
 from portcullis_ml.models.sklearn import SklearnModel
 from portcullis_ml.models.words import word_of
@@ -162,7 +163,8 @@ def _chosen(features: Sequence[Feature], names: Any, width: int | None) -> tuple
 
 
 def encoders(step: Any, columns: list[int]) -> Iterator[tuple[int, tuple[Any, bool]]]:
-    """(input column, (its categories, whether others are refused)) of every encoder that sees inputs as they come."""
+    """(input column, (its categories, whether others are refused)) of every encoder that sees inputs as they come; no
+    categories where any word is one."""
     step = getattr(step, "best_estimator_", step)
     if getattr(step, "_preprocessor", None) is not None:  # histogram boosting's own, which puts categories first
         yield from encoders(step._preprocessor, columns)
@@ -177,6 +179,9 @@ def encoders(step: Any, columns: list[int]) -> Iterator[tuple[int, tuple[Any, bo
         for _, inner, chosen in step.transformers_:
             if not isinstance(inner, str):
                 yield from encoders(inner, [columns[j] for j in places(chosen, names, len(columns))])
+    elif isinstance(step, BoosterEstimator):
+        for j, known in step.categories.items():
+            yield columns[j], (None if known is None else np.array([*known, np.nan], object), False)
     elif hasattr(step, "transformer_list"):
         for _, inner in step.transformer_list:
             if not isinstance(inner, str):
@@ -212,7 +217,8 @@ def places(chosen: Any, names: list[str], width: int) -> list[int]:
 def _column(feature: Feature, categories: Any, refuses: bool) -> Column:
     """A feature as the pipeline knows it: the categories of its encoder, then those that only the table has."""
     if categories is None:
-        return Column(feature)
+        any_word = not refuses and feature.categorical
+        return Column(feature, np.array(feature.values, object) if any_word else None)
     words = tuple(word_of(v) for v in categories.tolist())
     numbers = categories.dtype.kind in "fiub"
     if feature.categorical and numbers and not set(feature.values) & set(words):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
-from portcullis_ml.models.load import inspect_file
+from portcullis_ml.models.files import inspect_file
 from portcullis_ml.models.sequences import Characters, FromFunction, SequenceModel
 
 if TYPE_CHECKING:

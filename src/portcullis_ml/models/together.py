@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from portcullis_ml.core.types import Array, Labels
 from portcullis_ml.models.layers import OneOf
 from portcullis_ml.models.networks import LARGE, build_network, image_shape
-from portcullis_ml.models.torch import TorchLearner, TorchModel, keep_memory, measure, seeded
+from portcullis_ml.models.torch import TorchLearner, TorchModel, measure, seeded
+from portcullis_ml.models.torch_model import keep_memory
 
 __all__ = ["fit_together", "stackable"]
 

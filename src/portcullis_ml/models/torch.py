@@ -1,31 +1,25 @@
-"""PyTorch modules as models, and the thief's trainer.
+"""The thief's trainer of PyTorch networks; how a module is asked is in `torch_model.py`.
 
-Arrays in, arrays out: dtype, device, eval mode and batches are seen to here and nowhere else. Torch is seeded only
-inside a fork of its generator, from the caller's `rng`; the generators of torch, numpy and `random` and the number of
-threads are left as they were.
+Torch is seeded only inside a fork of its generator, from the caller's `rng`; the generators of torch, numpy and
+`random` and the number of threads are left as they were.
 """
 
 from __future__ import annotations
 
 import copy
-import ctypes
-import functools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
+from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
 from portcullis_ml.models.networks import NETWORKS, build_network
-from portcullis_ml.models.outputs import Reading, one_output
 from portcullis_ml.models.schedules import SCHEDULES, rate_at
 
 try:
@@ -35,139 +29,11 @@ try:
 
     from portcullis_ml.models.layers import Quantise, Standardize
     from portcullis_ml.models.picture_training import augmented
+    from portcullis_ml.models.torch_model import TorchModel, keep_memory
 except ModuleNotFoundError as error:
     raise MissingExtra("A PyTorch model", "torch") from error
 
 __all__ = ["TorchLearner", "TorchModel"]
-
-
-class TorchModel:
-    """A module that maps (n, *input_shape) float32 to (n, n_classes) logits. The module is kept, in eval mode.
-
-    reading  "probabilities" where the module ends in a softmax of its own, or in a sigmoid
-    output   which of several outputs to read, see `one_output`
-
-    Of two classes, one column is enough: the logit, or the probability, of class 1.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        input_shape: tuple[int, ...],
-        n_classes: int,
-        *,
-        device: str = "cpu",
-        batch: int = 512,
-        network: str | None = None,
-        reading: Reading = "logits",
-        output: str | None = None,
-    ) -> None:
-        self.reading = reading
-        self.output = output
-        self.module = module.to(device).eval().requires_grad_(False)
-        self.input_shape = tuple(input_shape)
-        self.n_classes = n_classes
-        self.device = device
-        self.batch = batch
-        self.network = network
-        keep_memory()
-
-    def scores(self, x: Array) -> Array:
-        """(n, *input_shape) -> (n, n_classes) softmax probabilities."""
-        with torch.inference_mode():
-            parts = [_shares(self._logits(rows)) for rows in self._batches(x)]
-        return np.concatenate(parts) if parts else np.empty((0, self.n_classes))
-
-    def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
-        """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x) with respect to x."""
-        parts = [gradient for _, gradient in self._passes(x, weights, of)]
-        return np.concatenate(parts) if parts else np.empty((0, *self.input_shape))
-
-    def scores_and_gradient(
-        self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]
-    ) -> tuple[Array, Array]:
-        """What `scores` and `input_gradient` say of x, by one pass through the module."""
-        parts = [(_shares(logits), gradient) for logits, gradient in self._passes(x, weights, of)]
-        if not parts:
-            return np.empty((0, self.n_classes)), np.empty((0, *self.input_shape))
-        scores, gradients = zip(*parts, strict=True)
-        return np.concatenate(scores), np.concatenate(gradients)
-
-    def _passes(self, x: Array, weights: Array, of: Literal["logits", "log_probs"]) -> Iterator[tuple[Tensor, Array]]:
-        """A batch at a time: logits, and the weighted gradient."""
-        if of not in ("logits", "log_probs"):
-            raise ParameterError("of", "'logits' or 'log_probs'", of)
-        for rows, weight in zip(self._batches(x), self._batches(weights), strict=True):
-            rows.requires_grad_(True)
-            logits = self._logits(rows)
-            out = logits if of == "logits" else torch.log_softmax(logits, 1)
-            # Given `weight` as grad_outputs, torch would import sympy first, a third of a second.
-            (gradient,) = torch.autograd.grad((out * weight).sum(), rows)
-            yield logits.detach(), gradient.double().cpu().numpy()
-
-    def _batches(self, x: Array) -> Iterator[Tensor]:
-        for start in range(0, len(x), self.batch):
-            yield torch.tensor(x[start : start + self.batch], dtype=torch.float32, device=self.device)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        out = one_output(self.module(x), len(x), self.n_classes, self.output)
-        if self.n_classes == 2 and out.numel() == len(x):  # one column: the second class against the first
-            out = out.reshape(-1, 1)
-            if self.reading == "probabilities":
-                out = torch.cat([1 - out, out], 1)
-            else:
-                out = torch.cat([torch.zeros_like(out), out], 1)
-        if self.reading == "probabilities":
-            out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
-        if out.shape != (len(x), self.n_classes):
-            raise InputError(
-                f"The module was expected to give ({len(x)}, {self.n_classes}) logits; it gave {tuple(out.shape)}. "
-                "Say the right n_classes, or end the module with a layer of that size."
-            )
-        return out  # type: ignore[no-any-return]
-
-    @property
-    def learning(self) -> nn.Module:
-        """The part of the network that its learner trains."""
-        return self.module
-
-    def entered(self, x: Array) -> Tensor:
-        """Rows (n, *input_shape) as that part takes them, on the device."""
-        return torch.tensor(x, dtype=torch.float32, device=self.device)
-
-    def duplicate(self) -> TorchModel:
-        """The same model with weights of its own in that part."""
-        twin = copy.copy(self)
-        twin.module = copy.deepcopy(self.module)
-        return twin
-
-    def save(self, path: str | Path) -> Path:
-        """Weights and, in the header, what builds the network again, as safetensors."""
-        from safetensors.torch import save_file
-
-        about = {"network": self.network, "input_shape": self.input_shape, "n_classes": self.n_classes}
-        state = {k: v.contiguous() for k, v in self.module.state_dict().items()}
-        save_file(state, path, {"portcullis": json.dumps(about)})
-        return Path(path)
-
-
-def _shares(logits: Tensor) -> Array:
-    """(n, n_classes) softmax probabilities."""
-    return np.asarray(torch.softmax(logits.double(), 1).cpu().numpy())
-
-
-@functools.cache
-def keep_memory() -> None:
-    """Ask glibc, once, to keep the blocks of a step for the next one.
-
-    It would hand each back to the kernel and fault every page in again: a fifth of a training step.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # another C library
-    mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: smaller blocks come from the heap
-    mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD: the heap shrinks when so much of it is free
 
 
 @contextmanager

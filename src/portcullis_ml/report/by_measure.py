@@ -14,23 +14,13 @@ from typing import NamedTuple
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.repetitions import across
 from portcullis_ml.report.markup import Html, el, join, table
+from portcullis_ml.report.measured import MEASURES
 from portcullis_ml.report.numbers import percent
 from portcullis_ml.report.pairs import Pair, estimate
 from portcullis_ml.report.results import NO_API, Audit
 
-__all__ = ["MEASURES", "Line", "ahead_by", "by_measure", "compared", "said"]
+__all__ = ["Line", "ahead_by", "by_measure", "compared", "said"]
 
-MEASURES = {
-    "agreement": "agreement",
-    "balanced_agreement": "balanced agreement",
-    "macro_f_agreement": "macro-F agreement",
-    "minority_f_agreement": "F of the rarest class",
-    "rank_correlation": "rank correlation",
-    "auc_agreement": "area under the curve",
-    "agreement_uniform": "agreement on uniform points",
-    "accuracy": "accuracy",
-    "r2": "of the variance",
-}
 LINES = {
     "agreement": "the same class as the victim, of all test rows",
     "balanced_agreement": "the same, where every class counts alike",

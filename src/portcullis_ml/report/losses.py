@@ -9,15 +9,16 @@ __all__ = ["accuracy_lost", "most_lost"]
 
 
 def accuracy_lost(pair: Pair | None, *, defended: bool) -> Estimate | None:
-    """Accuracy that an honest client loses, as a fraction; None where it was not measured.
+    """Accuracy, or variance explained, that an honest client loses, as a fraction; None where it was not measured.
 
     Where the records hold the two accuracies and not their difference: they were measured on the same
     rows, so the loss is never more than the labels changed.
     """
     if not defended and pair is not None and pair.measures:
         return Estimate(0.0, 0.0, 0.0, max(p.n for p in pair.measures.values()), unit="rows")
-    if pair is not None and "accuracy_drop" in pair.measures:
-        return pair.measures["accuracy_drop"]
+    for drop in ("accuracy_drop", "r2_drop"):
+        if pair is not None and drop in pair.measures:
+            return pair.measures[drop]
     if pair is None or not {"utility", "accuracy"} <= set(pair.measures):
         return None
     kept, full, moved = pair.measures["utility"], pair.measures["accuracy"], pair.measures.get("labels_changed")

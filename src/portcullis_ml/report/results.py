@@ -60,6 +60,11 @@ class Audit:
         """(n,) what each test row counts in the measure; None where it is no mean over rows."""
         return row_weights(self.records, self.measure)
 
+    @property
+    def numbers(self) -> bool:
+        """Whether the victim answers numbers, whose copies are measured by R^2."""
+        return self.measure == "r2"
+
     @cached_property
     def attacks(self) -> list[str]:
         """The most successful first."""
@@ -121,8 +126,8 @@ class Audit:
 
     def keeps_labels(self, defense: str) -> bool:
         """Whether everybody gets the victim's own labels behind it, as they do behind label only."""
-        if defense == NONE:
-            return True
+        if defense == NONE or self.numbers:
+            return defense == NONE  # a number that is moved is another one
         cell: Mapping[str, Any] = next((r["cell"] for r in self.records if r["defense"] == defense), {})
         stages = cell.get("defense") or ()
         return bool(stages) and not cell.get("hardening") and all(s.get("unit") in KEEP_LABELS for s in stages)
@@ -242,7 +247,7 @@ class Audit:
         return None if own is None or strongest is None else ahead(strongest.pair, own, self.weights)
 
     def cost(self, defense: str) -> Estimate | None:
-        """Accuracy that an honest client loses behind this defense, as a fraction."""
+        """Accuracy, or variance explained, that an honest client loses behind this defense, as a fraction."""
         return accuracy_lost(self.honest.get(defense), defended=defense != NONE)
 
     def most_lost(self, defense: str) -> float | None:

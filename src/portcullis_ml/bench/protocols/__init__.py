@@ -24,6 +24,7 @@ PROTOCOLS = Catalog(
         "hardness": "portcullis_ml.bench.protocols.hoda:hardness",
         "inversion": "portcullis_ml.bench.protocols.inversion:inversion",
         "knockoff-architecture": "portcullis_ml.bench.protocols.knockoff:architecture",
+        "knockoff-budget": "portcullis_ml.bench.protocols.knockoff:budget",
         "knockoff-classes": "portcullis_ml.bench.protocols.knockoff:classes",
         "knockoff-diversity": "portcullis_ml.bench.protocols.knockoff:diversity",
         "knockoff-granularity": "portcullis_ml.bench.protocols.knockoff:granularity",

@@ -1,4 +1,4 @@
-"""Knockoff revisited: six studies of when a complex model of pictures is stolen with pictures of something else.
+"""Knockoff revisited: seven studies of when a complex model of pictures is stolen with pictures of something else.
 
 Atli, Szyller, Juuti, Marchal, Asokan. "Extraction of Complex DNN Models: Real Threat or Boogeyman?", EDSMLS 2020.
 
@@ -37,7 +37,18 @@ from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.measures.agreement import agreement, per_class_recovery, recovery
 from portcullis_ml.models.learners import LEARNERS, learner_named
 
-__all__ = ["architecture", "cells_of", "classes", "diversity", "granularity", "overlap", "play", "pretraining", "study"]
+__all__ = [
+    "architecture",
+    "budget",
+    "cells_of",
+    "classes",
+    "diversity",
+    "granularity",
+    "overlap",
+    "play",
+    "pretraining",
+    "study",
+]
 
 Plan = Mapping[str, Any]
 AXES = ("victim", "copy", "pool", "answers", "budget")
@@ -61,6 +72,11 @@ def pretraining(run: Run) -> str:
 def diversity(run: Run) -> str:
     """Run knockoff-diversity and return its tables; see `play`."""
     return study("diversity", run)
+
+
+def budget(run: Run) -> str:
+    """Run knockoff-budget and return its tables; see `play`."""
+    return study("budget", run)
 
 
 def classes(run: Run) -> str:
@@ -95,8 +111,17 @@ def shortened(plan: Plan) -> dict[str, Any]:
         "victim": {name: v | {"learner": quick["learner"]} for name, v in plan["victim"].items()},
         "copy": dict.fromkeys(plan["copy"], quick["learner"]),
         "most": quick["budget"],
-        "table": [{**table, "row": table["row"][: quick["table_rows"]]} for table in plan["table"]],
+        "table": [_first_rows(table, quick) for table in plan["table"]],
     }
+
+
+def _first_rows(table: Plan, quick: Plan) -> dict[str, Any]:
+    """The first rows of a table; one that goes by the budget has half of the quick look's budget, and all of it."""
+    rows = table["row"][: quick["table_rows"]]
+    if table["across"] != "budget":
+        return {**table, "row": rows}
+    most = quick["budget"]
+    return {**table, "columns": [most // 2, most], "row": [{k: row[k] for k in row if k != "columns"} for row in rows]}
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

@@ -22,8 +22,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.gateway.admin.keys import DEEDS, KeyDesk, Keyed
 from portcullis_ml.gateway.admin.openapi import described
-from portcullis_ml.gateway.admin.views import Shown, one, overview
+from portcullis_ml.gateway.admin.views import Shown, counters, one, overview
 from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
@@ -42,13 +44,14 @@ SAFE = {
 EVERY_S = 1.0  # between two updates of a page
 ACTIONS = ("block", "unblock", "clear")
 SESSION_S = 8 * 3600
+MOST = 1_000  # clients that one answer of /clients tells of
 
 
 class Health(Protocol):
     async def look(self) -> dict[str, Any]: ...
 
 
-class Gate(Shown, Protocol):
+class Gate(Shown, Keyed, Protocol):
     """The part of a gate that its operators look at."""
 
     @property
@@ -67,7 +70,9 @@ def admin_app(gate: Gate, store: StateStore) -> Starlette:
         Route("/login", desk.login, methods=["POST"]),
         Route("/logout", desk.logout, methods=["POST"]),
         Route("/act", desk.act, methods=["POST"]),
+        Route("/keys", desk.keys, methods=["GET", "POST"]),
         Route("/client", desk.client),
+        Route("/clients", desk.clients),
         Route("/", desk.front),
         Route("/{name:str}", desk.file),
     ]
@@ -82,6 +87,7 @@ class _Desk:
         self.gate = gate
         self.store = store
         self.stop = asyncio.Event()
+        self._keys = KeyDesk(gate)
         self.token = "" if gate.policy.admin.tokens else secrets.token_urlsafe(18)
         self._own = hashed(self.token) if self.token else ""
         self._sessions: dict[str, tuple[str, float]] = {}  # session -> (digest of its operator's token, until)
@@ -121,6 +127,15 @@ class _Desk:
         if name not in await self.store.clients() and name not in self.gate.streams.open:
             return self._page("missing.html", status=404, who=who, name=name[:128])
         return self._page("client.html", who=who, **await one(self.gate, self.store, name))
+
+    async def clients(self, request: Request) -> Response:
+        """Counters of each client as JSON, a page at a time: metrics have no names in their labels."""
+        if not self._operator(request):
+            return _denied()
+        after, text = request.query_params.get("after", ""), request.query_params.get("limit", "200")
+        if not (text.isdecimal() and 1 <= int(text) <= MOST):
+            return JSONResponse({"error": f"limit must be a whole number from 1 to {MOST}."}, 400)
+        return JSONResponse(await counters(self.gate, self.store, after=after, limit=int(text)), headers=SAFE)
 
     async def live(self, request: Request) -> Response:
         """Server-sent events: the part of a page that changes, whenever it does, until the operator's session ends."""
@@ -168,6 +183,32 @@ class _Desk:
         if request.headers.get("authorization"):
             return JSONResponse({"done": what, "client": name, "by": who})
         return RedirectResponse(str(request.url_for("client").path) + "?" + urlencode({"name": name}), 303)
+
+    async def keys(self, request: Request) -> Response:
+        """The clients' keys; POST makes, rotates or revokes one, after the operator's name is written down."""
+        who = self._operator(request)
+        browsing = request.method == "GET" and not request.headers.get("authorization")
+        if not who or (request.method == "POST" and not _same_origin(request)):
+            return self._page("login.html") if browsing else _denied()
+        told: dict[str, Any] = {}
+        try:
+            if request.method == "POST":
+                told = await self._keyed(who, await _form(request))
+            listed = await asyncio.to_thread(self._keys.listed)
+        except (InputError, ParameterError) as error:
+            if request.headers.get("authorization"):
+                return JSONResponse({"error": str(error)}, 400)
+            return self._page("keys.html", status=400, who=who, keys=[], wrong=str(error))
+        if request.headers.get("authorization"):
+            return JSONResponse(told or {"keys": listed}, headers=SAFE)
+        return self._page("keys.html", who=who, keys=listed, told=told if "key" in told else None)
+
+    async def _keyed(self, who: str, form: dict[str, str]) -> dict[str, Any]:
+        deed = form.get("deed", "")
+        if deed not in DEEDS:
+            raise InputError(f"A deed is one of {', '.join(DEEDS)}.")
+        await self.store.log_operation(time.time(), who, f"{deed} key", form.get("client") or form.get("which") or "")
+        return await self._keys.do(deed, form)
 
     async def file(self, request: Request) -> Response:
         kinds = {"style.css": "text/css", "live.js": "text/javascript"}

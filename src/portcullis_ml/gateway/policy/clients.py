@@ -94,6 +94,8 @@ class Clients:
     """All ways to be known, tried in this order: header, token, key."""
 
     keys: tuple[ApiKey, ...] = ()
+    keys_file: str | None = None  # FILE of more of them, which may change while the gate runs
+    kept: tuple[ApiKey, ...] = ()  # those that were in it
     key_header: str = "x-api-key"
     token: Token | None = None
     named: tuple[Named, ...] = ()
@@ -103,7 +105,7 @@ class Clients:
     def __post_init__(self) -> None:
         check(self, "anonymous", '"refuse" or "shared"', lambda v: v in ("refuse", "shared"))
         check(self, "key_header", HEADER, is_header)
-        object.__setattr__(self, "_by_digest", {k.sha256.lower(): k for k in self.keys})
+        object.__setattr__(self, "_by_digest", {k.sha256.lower(): k for k in (*self.kept, *self.keys)})
 
     def identify(self, headers: Mapping[str, str], twice: Set[str], peer: str | None, now: float) -> str:
         """The client's name, or BadRequest with 400, 401 or 403. `twice` are headers that came more than once."""

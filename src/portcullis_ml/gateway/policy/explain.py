@@ -110,7 +110,7 @@ def example(policy: Policy, url: str) -> str:
     shape, clients = policy.served.interface.input_shape, policy.clients
     ask = policy.wires()[0].ask(replace(policy.served, binary=False), np.zeros((1, *shape)))
     said = [f"{name}: {value}" for name, value in ask.headers.items()]
-    if clients.keys:
+    if clients.keys or clients.keys_file:
         said.append(f"{clients.key_header}: KEY")
     elif clients.token:
         said.append(f"{clients.token.header}: Bearer TOKEN")
@@ -133,7 +133,7 @@ def warnings(policy: Policy) -> Iterator[str]:
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
     if policy.clients.anonymous == "refuse" and not (
-        policy.clients.keys or policy.clients.token or policy.clients.named
+        policy.clients.keys or policy.clients.keys_file or policy.clients.token or policy.clients.named
     ):
         yield "Nobody is named in [clients]: every request gets 401."
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
@@ -174,6 +174,12 @@ def _clients(policy: Policy) -> Iterator[str]:
         names = {k.client for k in clients.keys}
         ending = sum(k.until is not None for k in clients.keys)
         yield f"{len(clients.keys)} API keys in {clients.key_header} name {len(names)} clients; {ending} of them end."
+    if clients.keys_file:
+        names = {k.client for k in clients.kept}
+        yield (
+            f"{len(clients.kept)} more in {clients.keys_file} name {len(names)} clients; changes of that file count "
+            "within a second."
+        )
     shared = clients.anonymous == "shared"
     yield f"Whoever has no name {'shares one account with all such others' if shared else 'is refused with 401'}."
 

@@ -40,6 +40,7 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
 from portcullis_ml.gateway.policy.settings import (
@@ -66,7 +67,7 @@ MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatyp
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
-CLIENTS = ("anonymous", "key_header", "key", "token", "header", "subject")
+CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject")
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
           "admin")  # fmt: skip
@@ -268,7 +269,15 @@ class _Reader:
         named = [self._built(("clients", w), _named, table[w]) for w in ways]
         token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
         plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
-        return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **plain)
+        kept = self._kept(table["keys_file"]) if "keys_file" in table else {}
+        return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **kept, **plain)
+
+    def _kept(self, name: Any) -> dict[str, Any]:
+        """The file of keys that `portcullis keys` writes, found from the policy's folder, and what is in it."""
+        where = ("clients", "keys_file")
+        path = self.folder / self._text(where, name)
+        kept = self._built(where, KeyFile(path).read)
+        return {"keys_file": str(path), "kept": tuple(key.key() for key in kept)}
 
     def _listen(self) -> Listen:
         table = self._table("listen", tuple(f.name for f in dataclasses.fields(Listen)))

@@ -103,8 +103,8 @@ def _classes(served: ModelSpec, n: int, found: Any) -> Labels:
     if str in kinds:
         words = ", ".join(dict.fromkeys(repr(str(v)[:40]) for v in values[:3]))
         raise Unreachable(
-            f"The model server answers classes as words ({words}); name all of them in the policy, in the order of the "
-            "model's scores: [model] classes = [...]."
+            f"The model server answers classes as words ({words}); name all of them in the order of the model's "
+            "scores: [model] classes = [...] in a policy, --classes A,B,... of an audit."
         )
     if not kinds <= NUMBERS:
         raise Unreachable("The model server must answer classes as whole numbers or words; it sent something else.")
