@@ -37,9 +37,10 @@ anonymous = "shared"         # everyone is one client: give each a key before yo
 
 
 def policy(audit: Audit, meta: Mapping[str, Any]) -> str | None:
-    """The file's text; None where no defense can be recommended, or an old run did not say what the model takes."""
+    """The file's text; None where no defense can be recommended, where the model takes texts, which the gate does not
+    speak, or where an old run did not say what the model takes."""
     guard, seen = settings(audit), meta.get("interface") or {}
-    if guard is None or "input_shape" not in seen:
+    if guard is None or "input_shape" not in seen or seen.get("text"):
         return None
     return policy_text(guard, str(meta.get("title", "")), seen, HEAD)
 
