@@ -45,9 +45,10 @@ PICTURES = ("prada", "prada_normality")  # whose defaults were chosen on picture
 
 
 def policy(audit: Audit, meta: Mapping[str, Any]) -> str | None:
-    """The file's text; None where no defense can be recommended, or an old run did not say what the model takes."""
+    """The file's text; None where no defense can be recommended, where the model takes texts, which the gate does not
+    speak, or where an old run did not say what the model takes."""
     guard, seen = settings(audit), meta.get("interface") or {}
-    if guard is None or "input_shape" not in seen:
+    if guard is None or "input_shape" not in seen or seen.get("text"):
         return None
     return policy_text(guard, str(meta.get("title", "")), seen, HEAD)
 
