@@ -311,13 +311,18 @@ def test_every_framework_of_bring_your_own_model_is_understood(
     monkeypatch.syspath_prepend(tmp_path)
     made: dict[str, Any] = {}
     found = []
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S):
-        if language == "python":
-            exec(compile(block, page.name, "exec"), made)
-            continue
-        result = CliRunner().invoke(app, [*shlex.split(block)[1:], "--json"])
-        assert result.exit_code == 0, result.output
-        found.append(json.loads(result.stdout)["understood"])
+    classes, numbers = page.read_text().split("## Models that answer numbers")
+    for part in (classes, numbers):
+        for language, block in re.findall(r"```(python|sh)\n(.*?)```", part, re.S):
+            if language == "python":
+                exec(compile(block, page.name, "exec"), made)
+                continue
+            result = CliRunner().invoke(app, [*shlex.split(block)[1:], "--json"])
+            assert result.exit_code == 0, result.output
+            found.append(json.loads(result.stdout)["understood"])
+    regression = found.pop()
+    r2 = made["regressor"].score(made["rows"][200:300], made["targets"][200:300])
+    assert f"explains {r2:.1%} of the variance" in regression["test rows"]["taken"]
     for name in ("network", "service"):
         sys.modules.pop(name, None)
     right = made["model"].score(made["x"][1::2], made["y"][1::2])
