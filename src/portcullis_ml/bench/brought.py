@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.endpoint import Endpoint
+from portcullis_ml.bench.label import one_label, single, with_label
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
@@ -52,7 +53,8 @@ class Brought:
 
 def bring(sources: Sources) -> Brought:
     """Read rows and victim together. Raises InputError."""
-    known = KnownVictim() if sources.endpoint else known_of(sources.victim)
+    sources = single(sources)
+    known = KnownVictim() if sources.endpoint else with_label(sources, known_of(sources.victim))
     any_word = known.named is not None and any(c.words is None for c in known.named.values())
     try:
         return _bring(sources, known)
@@ -66,7 +68,7 @@ def bring(sources: Sources) -> Brought:
 def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes: list[str] = []
     test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
-    model = _loaded(sources, known, test)
+    model = one_label(sources, known, _loaded(sources, known, test), test)
     parts = {"The test rows": test, "The pool": pool, "The training rows": train}
     taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
     if answers_numbers(sources.victim, model, test, said=sources.regression, sure=known.regressor):
@@ -114,7 +116,7 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
     if sources.endpoint:
         return _asked(sources, sources.endpoint, test)
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
-    numbers = sources.regression or known.regressor
+    numbers = sources.regression or known.regressor or (sources.column is not None and known.found is None)
     n = len(test.classes) if test.classes and not numbers else None
     given: dict[str, Any] = {"input_shape": test.x.shape[1:], "features": table, "softmax": sources.softmax}
     given |= {"output": output or sources.output, "found": known.found}

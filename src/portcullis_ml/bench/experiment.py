@@ -127,6 +127,7 @@ class ExperimentSpec:
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
     softmax: bool = False  # an ONNX victim gives logits
     regression: bool = False  # the victim answers numbers, where nobody could tell
+    label: str | None = None  # of several labels the one that is read: a column's number, or a word of `classes`
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
 
@@ -330,7 +331,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, regression=spec.regression,
+            endpoint=spec.endpoint, regression=spec.regression, label=spec.label,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train

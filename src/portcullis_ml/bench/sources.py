@@ -36,6 +36,8 @@ class Sources:
     output: str | None = None
     softmax: bool = False
     regression: bool = False
+    label: str | None = None  # of several labels the one that is read: a number, or a word of `classes`
+    column: int | None = None  # which column that is
     endpoint: Endpoint | None = None
 
 
@@ -77,7 +79,7 @@ def rows_of(
         test = LabelledRows(x=d.x_test, y=d.y_test.astype(np.int64), dropped=d.dropped, lacking=d.lacking, **about)
         pool = LabelledRows(x=d.x, y=d.y.astype(np.int64), **about)
         sentence = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
-    for_all: dict[str, Any] = {"target": sources.target, "takes": takes}
+    for_all: dict[str, Any] = {"target": sources.target, "takes": takes, "column": sources.column}
     if sources.test is not None:
         test = read_rows("test set", Path(sources.test), **for_all)
     if sources.pool is not None:

@@ -27,6 +27,7 @@ def extract(
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
     regression: r.RegressionOption = False,
+    label: r.LabelOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -74,7 +75,7 @@ def extract(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression,
+        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression, label=label,
         incomplete=incomplete,
         leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
     )  # fmt: skip

@@ -304,6 +304,7 @@ def spec_of(
     classes: str | None = None,
     output: str | None = None,
     regression: bool = False,
+    label: str | None = None,
     endpoint: Endpoint | None = None,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
@@ -316,10 +317,10 @@ def spec_of(
             f"This command takes a model in your hands; {victim} is an API. `portcullis audit`, `inspect` and "
             "`extract` ask one."
         )
-    if victim is None and (schema or incomplete or leaves or classes or output or regression):
+    if victim is None and (schema or incomplete or leaves or classes or output or regression or label):
         raise InputError(
-            "--schema, --classes, --output-name, --regression, --incomplete and --answers leaves belong to a victim of "
-            "yours. Add --victim."
+            "--schema, --classes, --output-name, --regression, --label, --incomplete and --answers leaves belong to a "
+            "victim of yours. Add --victim."
         )
     if victim is None and (test or pool or train):
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
@@ -327,6 +328,7 @@ def spec_of(
         data = "digits"
     return ExperimentSpec(
         victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        classes=classes, output=output, regression=regression, incomplete=incomplete, leaves=leaves, explain=explain,
-        outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device, cache=cache_folder(),
+        classes=classes, output=output, regression=regression, label=label, incomplete=incomplete, leaves=leaves,
+        explain=explain, outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device,
+        cache=cache_folder(),
     )  # fmt: skip
