@@ -22,6 +22,7 @@ from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.endpoint import Endpoint, asked_of
 from portcullis_ml.bench.fits import interface_of
 from portcullis_ml.bench.outside import Outside, read_outside
+from portcullis_ml.bench.raised import victims_own
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
@@ -214,6 +215,11 @@ def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
+    with victims_own(spec.victim):
+        return _loaded(spec)
+
+
+def _loaded(spec: ExperimentSpec) -> Experiment:
     if spec.explain is not None:
         explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
     experiment = _with_outside(spec, _own(spec) if spec.victim is None else _given(spec, spec.victim))
