@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.endpoint import Endpoint
+from portcullis_ml.bench.label import one_label, single, with_label
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
@@ -55,7 +56,8 @@ class Brought:
 
 def bring(sources: Sources) -> Brought:
     """Read rows and victim together. Raises InputError."""
-    known = KnownVictim() if sources.endpoint else known_of(sources.victim)
+    sources = single(sources)
+    known = KnownVictim() if sources.endpoint else with_label(sources, known_of(sources.victim))
     any_word = known.named is not None and any(c.words is None for c in known.named.values())
     try:
         return _bring(sources, known)
@@ -71,7 +73,7 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
     texts = BroughtTexts(sources, Texts(), known.found) if are_texts(sources, known.found) else None
     if texts is None:
         test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
-        model = _loaded(sources, known, test)
+        model = one_label(sources, known, _loaded(sources, known, test), test)
     else:
         test, pool, train, bounds, splits = texts.rows()
         model = texts.model(test)
@@ -123,7 +125,7 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
     if sources.endpoint:
         return _asked(sources, sources.endpoint, test)
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
-    numbers = sources.regression or known.regressor
+    numbers = sources.regression or known.regressor or (sources.column is not None and known.found is None)
     n = len(test.classes) if test.classes and not numbers else None
     given: dict[str, Any] = {"input_shape": test.x.shape[1:], "features": table, "softmax": sources.softmax}
     given |= {"output": output or sources.output, "found": known.found}

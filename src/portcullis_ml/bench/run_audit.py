@@ -35,7 +35,7 @@ from portcullis_ml.bench.outside import SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
-from portcullis_ml.bench.said import how_right, left_out, thief_said
+from portcullis_ml.bench.said import how_right, left_out, thief_said, without_labels
 from portcullis_ml.bench.target import bindable
 from portcullis_ml.bench.texts import asks_texts, must_suit_texts
 from portcullis_ml.core.errors import ParameterError
@@ -306,7 +306,13 @@ def _about(
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [*experiment.notes, thief_said(plan), *prepared.notes, *left_out(options, plan.numbers)],
+        "notes": [
+            *experiment.notes,
+            thief_said(plan),
+            *prepared.notes,
+            *left_out(options, plan.numbers),
+            *without_labels(experiment),
+        ],
     }
 
 

@@ -31,6 +31,7 @@ def audit(
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
     regression: r.RegressionOption = False,
+    label: r.LabelOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -203,7 +204,7 @@ def audit(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text, label=label,
         incomplete=incomplete, leaves=answers == "leaves",
         explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip

@@ -28,6 +28,7 @@ def extract(
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
     regression: r.RegressionOption = False,
+    label: r.LabelOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -77,7 +78,8 @@ def extract(
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
         schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression, text=text,
-        incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
+        label=label, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
+        endpoint=endpoint,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()

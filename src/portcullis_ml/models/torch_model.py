@@ -71,6 +71,12 @@ class TorchModel:
             parts = [_shares(self._logits(rows)) for rows in self._batches(x)]
         return np.concatenate(parts) if parts else np.empty((0, self.n_classes))
 
+    def raw(self, x: Array) -> Array:
+        """(n, columns) the module's own numbers."""
+        with torch.inference_mode():
+            outs = [one_output(self.module(r), len(r), self.n_classes, self.output) for r in self._batches(x)]
+        return np.concatenate([out.double().cpu().numpy() for out in outs])
+
     def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
         """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x) with respect to x."""
         parts = [gradients[:, 0] for _, gradients in self._passes(x, weights[:, None], of)]
