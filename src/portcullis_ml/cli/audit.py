@@ -9,40 +9,20 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
-from portcullis_ml.cli import reading_options as r
+from portcullis_ml.cli.grouped import grouped
+from portcullis_ml.cli.victim_options import Api, Shown, Victim
 
 __all__ = ["audit"]
 
 THIEF, GRID, RESULT = o.THIEF, "Behind which defense", "What comes out"
 
 
+@grouped
 def audit(
-    victim: o.VictimOption = None,
-    data: o.DataOption = None,
-    data_folder: o.FolderOption = None,
-    test: o.TestOption = None,
-    pool: o.PoolOption = None,
-    train: o.TrainOption = None,
+    victim: Victim,
+    api: Api,
+    shown: Shown,
     outside: o.OutsideOption = None,
-    target: o.TargetOption = None,
-    text: o.TextOption = None,
-    schema: o.SchemaOption = None,
-    softmax: o.SoftmaxOption = False,
-    classes: o.ClassesOption = None,
-    output_name: o.OutputOption = None,
-    regression: r.RegressionOption = False,
-    label: r.LabelOption = None,
-    answers: o.AnswersOption = "probs",
-    k: o.KOption = 1,
-    decimals: o.DecimalsOption = None,
-    precision: o.PrecisionOption = None,
-    incomplete: o.IncompleteOption = False,
-    explain: o.ExplainOption = None,
-    protocol: o.ProtocolOption = "v2",
-    model_name: o.ModelNameOption = "model",
-    authorized_by: o.AuthorizedOption = None,
-    api_key: o.ApiKeyOption = None,
-    per_second: o.PerSecondOption = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option(
@@ -198,26 +178,16 @@ def audit(
     from portcullis_ml.report.results import audit_of
 
     files = named_formats(formats)
-    endpoint = o.endpoint_of(
-        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
-        per_second=per_second,
-    )  # fmt: skip
-    spec = o.spec_of(
-        victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text, label=label,
-        incomplete=incomplete, leaves=answers == "leaves",
-        explain=explain, device=device, outside=outside, endpoint=endpoint,
-    )  # fmt: skip
     options = AuditOptions(
-        spec=spec,
+        spec=victim.spec(api, shown, device=device, outside=outside),
         attacks=_words(attacks),
         defenses=None if defenses is None else _words(defenses),
         deployed=deployed,
         budgets=_numbers(budget),
-        answers="probs" if answers == "leaves" else answers,
-        k=k,
-        decimals=decimals,
-        precision=precision,
+        answers=api.reveals,
+        k=shown.k,
+        decimals=shown.decimals,
+        precision=shown.precision,
         seeds=seeds,
         seed=seed,
         epochs=epochs,
@@ -234,10 +204,10 @@ def audit(
         regimes=_words(regimes),
         command=o.command_line(),
     )
-    if data is None:
+    if victim.data is None:
         options = showcase(options)
     # Every process would ask an API at the rate that --per-second allows.
-    machines = o.workers(on, 1 if per_second else jobs, api=endpoint is not None)
+    machines = o.workers(on, 1 if api.per_second else jobs, api=options.spec.endpoint is not None)
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = options.spec.load()
     if not as_json:
