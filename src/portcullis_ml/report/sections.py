@@ -331,7 +331,12 @@ def _false(audit: Audit, defense: str) -> str:
     """How often honest clients set this off, by chunks of their rows or else by clients."""
     for measure, noun in (("false_alarm", "chunks"), ("flagged", "clients")):
         if e := honest(audit, defense, measure):
-            return f"honest clients: false alarms in {percent(e, 1)} of {e.n:,} {noun}"
+            n = (
+                f"chunks of 50 rows (n = {e.n:,} {e.unit})"
+                if (noun, e.unit) == ("chunks", "clients")
+                else f"{e.n:,} {noun}"
+            )
+            return f"honest clients: false alarms in {percent(e, 1)} of {n}"
     return "honest clients: not measured"
 
 
