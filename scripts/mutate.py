@@ -324,12 +324,16 @@ def main() -> None:
     parser.add_argument(
         "--records", type=Path, default=Path("mutation.jsonl"), help="one line a mutant; what it holds is not run again"
     )
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="rooms to draw from; those of gateway/state start servers"
+    )
     arguments = parser.parse_args()
     os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    chosen = drawn(arguments.n, arguments.seed)
+    chosen = drawn(arguments.n, arguments.seed, [f for f in FILES if f.startswith(tuple(arguments.only))])
     preload()
     records = run(chosen, arguments.seed, arguments.records)
-    print(f"$ python scripts/mutate.py --seed {arguments.seed} --n {arguments.n}\n{table(records)}")
+    only = f" --only {' '.join(arguments.only)}" if any(arguments.only) else ""
+    print(f"$ python scripts/mutate.py --seed {arguments.seed} --n {arguments.n}{only}\n{table(records)}")
 
 
 if __name__ == "__main__":
