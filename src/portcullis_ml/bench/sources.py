@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.endpoint import Endpoint
-from portcullis_ml.bench.rows import LabelledRows, one_table, read_rows
+from portcullis_ml.bench.rows import LabelledRows, at_most, one_table, read_rows
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature
 from portcullis_ml.data.pictures import as_pictures
@@ -37,6 +37,7 @@ class Sources:
     softmax: bool = False
     regression: bool = False
     endpoint: Endpoint | None = None
+    rows: int | None = None  # of the pool at most
 
 
 def schema_of(sources: Sources) -> Corrections:
@@ -82,7 +83,7 @@ def rows_of(
         test = read_rows("test set", Path(sources.test), **for_all)
     if sources.pool is not None:
         shape = None if test is None or test.features else test.x.shape[1:]
-        pool = read_rows("pool", Path(sources.pool), part="train", shape=shape, **for_all)
+        pool = read_rows("pool", Path(sources.pool), part="train", shape=shape, most=sources.rows, **for_all)
     if sources.train is not None:
         train = read_rows("training set", Path(sources.train), part="train", **for_all)
     if test is None:
@@ -100,6 +101,7 @@ def rows_of(
     if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
         shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
         raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
+    pool = None if pool is None else at_most("The pool", pool, sources.rows)
     if not sentence or sources.test or sources.pool:
         held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
         sentence = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."

@@ -22,6 +22,7 @@ def audit(
     data_folder: o.FolderOption = None,
     test: o.TestOption = None,
     pool: o.PoolOption = None,
+    pool_rows: r.PoolRowsOption = 20_000,
     train: o.TrainOption = None,
     outside: o.OutsideOption = None,
     target: o.TargetOption = None,
@@ -180,7 +181,7 @@ def audit(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, classes=classes, output=output_name, regression=regression,
         incomplete=incomplete, leaves=answers == "leaves",
-        explain=explain, device=device, outside=outside, endpoint=endpoint,
+        explain=explain, device=device, outside=outside, endpoint=endpoint, pool_rows=pool_rows,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,

@@ -21,6 +21,7 @@ def extract(
     data_folder: o.FolderOption = None,
     test: o.TestOption = None,
     pool: o.PoolOption = None,
+    pool_rows: r.PoolRowsOption = 20_000,
     target: o.TargetOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
@@ -76,7 +77,7 @@ def extract(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
         schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression,
         incomplete=incomplete,
-        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
+        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint, pool_rows=pool_rows,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()

@@ -19,6 +19,7 @@ def inspect(
     data_folder: o.FolderOption = None,
     test: o.TestOption = None,
     pool: o.PoolOption = None,
+    pool_rows: r.PoolRowsOption = 20_000,
     train: o.TrainOption = None,
     target: o.TargetOption = None,
     schema: o.SchemaOption = None,
@@ -54,6 +55,7 @@ def inspect(
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, classes=classes, output=output_name, regression=regression, device=device, endpoint=endpoint,
+        pool_rows=pool_rows,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:
