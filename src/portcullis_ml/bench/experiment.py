@@ -23,6 +23,7 @@ from portcullis_ml.bench.endpoint import Endpoint, asked_of
 from portcullis_ml.bench.fits import interface_of
 from portcullis_ml.bench.outside import Outside, read_outside
 from portcullis_ml.bench.raised import victims_own
+from portcullis_ml.bench.rows import drawn_of
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
@@ -271,7 +272,7 @@ def _with_outside(spec: ExperimentSpec, experiment: Experiment) -> Experiment:
     if spec.outside is not None:
         interface = experiment.interface
         found = read_outside(spec.outside, spec.folder, spec.target, interface.features, interface.input_shape)
-        outside["held_out"] = Outside(found.name, found.x[slice(spec.rows)])
+        outside["held_out"] = Outside(found.name, found.x[drawn_of(len(found.x), spec.rows)])
     pool, labels = experiment.pool, experiment.pool_labels
     if not spec.divided or pool is None:
         return replace(experiment, outside=outside)
@@ -315,7 +316,9 @@ def _own(spec: ExperimentSpec) -> Experiment:
         rng=derive(0, "victim"),
         cache=spec.cache if writable else None,
     )
-    keep = slice(spec.rows)
+    keep = slice(spec.rows)  # they are in random order already
+    held = len(parts.attacker.x)
+    taken = f" Of the thief's {held:,} rows {spec.rows:,} are used." if spec.rows and held > spec.rows else ""
     pool, labels = parts.attacker.x[keep], parts.attacker.y[keep].astype(np.int64)
     mark = fingerprint(model.scores(parts.test.x[:200]).round(6))
     name = getattr(learner, "network", None) or getattr(learner, "estimator", "?")
@@ -331,7 +334,7 @@ def _own(spec: ExperimentSpec) -> Experiment:
             "victim": {"name": f"{name} on {dataset.name}", "sha256": mark, "learner": describe(learner)},
             "data": {"name": dataset.name, "sha256": fingerprint(pool, labels, parts.test.x, parts.test.y)},
         },
-        splits=parts.describe(),
+        splits=parts.describe() + taken,
         classes=dataset.classes,
         train=parts.victim.x,
         train_y=parts.victim.y.astype(np.int64),
@@ -346,20 +349,20 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label,
+            endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label, rows=spec.rows,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
     interface = interface_of(brought, victim, model, missing=spec.incomplete)
-    pool_x = None if pool is None else pool.x[slice(spec.rows)]
+    pool_x = None if pool is None else pool.x
     return Experiment(
         model=model,
         interface=interface,
         test_x=test.x,
         test_y=test.y,
         pool=pool_x,
-        pool_labels=None if pool is None or pool.y is None else pool.y[slice(spec.rows)],
-        pool_groups=None if pool is None or pool.groups is None else pool.groups[slice(spec.rows)],
+        pool_labels=None if pool is None else pool.y,
+        pool_groups=None if pool is None else pool.groups,
         overlap=None if train is None or pool_x is None else _overlap(train.x, pool_x),
         names={
             "victim": _identified(victim, model, test.x),

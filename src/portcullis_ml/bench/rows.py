@@ -26,10 +26,10 @@ from portcullis_ml.data.pictures import holds_pictures, read_pictures
 from portcullis_ml.data.pools import open_pool
 from portcullis_ml.data.takes import NOTHING_KNOWN, Takes
 
-__all__ = ["LabelledRows", "as_taken", "one_table", "read_rows"]
+__all__ = ["LabelledRows", "as_taken", "at_most", "drawn_of", "one_table", "read_rows"]
 
 LIMIT = 2 * 2**30  # bytes, unpacked
-MOST = 20_000  # rows that are drawn from a larger pool on disk
+MOST = 20_000  # pictures that are drawn from a larger pool on disk, where nobody says how many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +72,25 @@ def read_rows(
     shape: tuple[int, ...] | None = None,
     column: int | None = None,
     unlabelled: bool = False,
+    most: int | None = None,
 ) -> LabelledRows:
     """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer, `takes` what a
-    victim takes of a table, `shape` that of a picture, where files of pictures will do, `column` which of several
-    labels a row is read, `unlabelled` whether a table may have no label column."""
+    victim takes of a table, `shape` that of a picture, where files of pictures will do: `most` of them are read;
+    `column` which of several labels a row is read, `unlabelled` whether a table may have no label column."""
+    most = most or MOST
     if shape is not None and path.exists() and holds_pictures(path):
-        found = read_pictures(path, shape)
+        found = read_pictures(path, shape, most=most)
         return LabelledRows(
-            x=found.x, eight_bit=True, groups=found.groups, files=True, said=f"{path.name}: {found.sentence()}"
+            x=found.x,
+            eight_bit=True,
+            groups=found.groups,
+            files=True,
+            said=f"{path.name}: {found.sentence()}{_more(found.found, most)}",
         )
     if shape is not None and ":" in str(path) and not path.exists():
-        return _drawn(str(path), open_pool(str(path), shape))
-    if shape is not None and path.suffix == ".npy" and path.is_file() and len(np.load(path, mmap_mode="r")) > MOST:
-        return _drawn(path.name, open_pool(path, shape))
+        return _drawn(str(path), open_pool(str(path), shape), most)
+    if shape is not None and path.suffix == ".npy" and path.is_file() and len(np.load(path, mmap_mode="r")) > most:
+        return _drawn(path.name, open_pool(path, shape), most)
     if not path.is_file():
         raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
     if path.name.endswith((".csv", ".csv.gz")):
@@ -100,10 +106,29 @@ def read_rows(
     return rows
 
 
-def _drawn(name: str, pool: Any) -> LabelledRows:
-    """`MOST` rows of a large pool, drawn at random; no other is read."""
-    drawn = np.sort(derive(0, "pictures").permutation(len(pool))[:MOST])
-    said = f"{name}: {len(drawn):,} of {len(pool):,} pictures were drawn."
+def drawn_of(n: int, most: int | None) -> Labels:
+    """(<= most,) of n places, drawn at random, in order; all where `most` is None. The same for every run."""
+    return np.sort(derive(0, "pictures").permutation(n)[:most])
+
+
+def at_most(what: str, rows: LabelledRows, most: int | None) -> LabelledRows:
+    """`most` of the rows, drawn at random where there are more, which is said then; all where it is None."""
+    if most is None or len(rows) <= most:
+        return rows
+    drawn = drawn_of(len(rows), most)
+    said = f"{what}: {most:,} of {len(rows):,} rows were drawn at random.{_more(len(rows), most)}"
+    y, groups = (None if of is None else of[drawn] for of in (rows.y, rows.groups))
+    return replace(rows, x=rows.x[drawn], y=y, groups=groups, said=" ".join(filter(None, [rows.said, said])))
+
+
+def _more(found: int, most: int) -> str:
+    return " More: --pool-rows." if found > most else ""
+
+
+def _drawn(name: str, pool: Any, most: int) -> LabelledRows:
+    """`most` rows of a large pool, drawn at random; no other is read."""
+    drawn = drawn_of(len(pool), most)
+    said = f"{name}: {len(drawn):,} of {len(pool):,} pictures were drawn.{_more(len(pool), most)}"
     groups = None if pool.groups is None else pool.groups[drawn]
     return LabelledRows(x=pool[drawn], eight_bit=True, groups=groups, said=said)
 

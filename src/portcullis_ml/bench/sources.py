@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.endpoint import Endpoint
-from portcullis_ml.bench.rows import LabelledRows, one_table, read_rows
+from portcullis_ml.bench.rows import LabelledRows, at_most, one_table, read_rows
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature
 from portcullis_ml.data.pictures import as_pictures
@@ -41,6 +41,7 @@ class Sources:
     column: int | None = None  # which column that is
     endpoint: Endpoint | None = None
     text: str | None = None  # the column that holds texts; "" where the rows are texts and the column the usual one
+    rows: int | None = None  # of the pool at most
 
 
 def schema_of(sources: Sources) -> Corrections:
@@ -94,7 +95,8 @@ def rows_of(
         named = for_all | {"target": sources.target or (test.target if test is not None else None) or None}
         if test is not None and test.features is not None and test.classes is not None:
             named["takes"] = _by_name(takes, [f.name for f in test.features])
-        pool = read_rows("pool", Path(sources.pool), part="train", shape=shape, unlabelled=True, **named)
+        named |= {"shape": shape, "unlabelled": True, "most": sources.rows}
+        pool = read_rows("pool", Path(sources.pool), part="train", **named)
         pool = pool if test is None or test.features is None else matched(pool, test)
     if sources.train is not None:
         train = read_rows("training set", Path(sources.train), part="train", **for_all)
@@ -113,6 +115,7 @@ def rows_of(
     if pool is not None and pool.x.shape[1:] != test.x.shape[1:]:
         shapes = f"{pool.x.shape[1:]} and {test.x.shape[1:]}"
         raise InputError(f"The pool must have the inputs of the test set; got {shapes}.")
+    pool = None if pool is None else at_most("The pool", pool, sources.rows)
     if not sentence or sources.test or sources.pool:
         held = "no pool" if pool is None else f"{len(pool):,} rows of a pool of your own"
         sentence = f"The thief holds {held}; {len(test):,} test rows judge. Nobody but you knows where they come from."

@@ -314,6 +314,7 @@ def spec_of(
     label: str | None = None,
     endpoint: Endpoint | None = None,
     text: str | None = None,
+    pool_rows: int = 20_000,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
     from portcullis_ml.bench.endpoint import is_address
@@ -338,7 +339,6 @@ def spec_of(
     return ExperimentSpec(
         victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
         classes=classes, output=output, regression=regression, text=text, label=label, incomplete=incomplete,
-        leaves=leaves,
-        explain=explain, outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device,
-        cache=cache_folder(),
+        leaves=leaves, explain=explain, outside=outside, endpoint=endpoint, rows=pool_rows, softmax=softmax,
+        device=device, cache=cache_folder(),
     )  # fmt: skip

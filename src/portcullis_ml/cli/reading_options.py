@@ -1,4 +1,4 @@
-"""Options that say how a victim's answers are to be read, where that cannot be told."""
+"""Options that say how a victim's answers are to be read, where that cannot be told, and how much of a pool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from portcullis_ml.cli.options import WHAT
 
-__all__ = ["LabelOption", "RegressionOption"]
+__all__ = ["LabelOption", "PoolRowsOption", "RegressionOption"]
 
 LabelOption = Annotated[
     str | None,
@@ -24,5 +24,15 @@ RegressionOption = Annotated[
     bool,
     typer.Option(
         "--regression", help="The victim answers numbers, where that cannot be told by itself.", rich_help_panel=WHAT
+    ),
+]
+PoolRowsOption = Annotated[
+    int,
+    typer.Option(
+        "--pool-rows",
+        metavar="N",
+        min=1,
+        help="Rows that are drawn at random from a pool of more; the others are not used.",
+        rich_help_panel=WHAT,
     ),
 ]
