@@ -7,16 +7,19 @@ order of nameless classes) is decided by how well the answers agree with the tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from portcullis_ml.bench.endpoint import Endpoint
+from portcullis_ml.bench.label import one_label, single, with_label
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
+from portcullis_ml.bench.targets import answers_numbers, as_labels, as_numbers, judged
+from portcullis_ml.bench.texts import BroughtTexts, are_texts
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Labels, Model
 from portcullis_ml.models.booster import BoosterEstimator
@@ -24,6 +27,7 @@ from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
 from portcullis_ml.models.outputs import are_probabilities
+from portcullis_ml.models.texts import Texts
 
 __all__ = ["Brought", "bring"]
 
@@ -34,7 +38,10 @@ EIGHT_BIT = 255.0
 
 @dataclass(frozen=True, kw_only=True)
 class Brought:
-    """The victim, its rows in its own classes, the bounds of an input, and sentences about what was understood."""
+    """The victim, its rows in its own classes, the bounds of an input, and sentences about what was understood.
+
+    `numbers` is whether it answers numbers and no classes; then the rows' y are targets.
+    """
 
     model: Model
     test: LabelledRows
@@ -42,12 +49,15 @@ class Brought:
     train: LabelledRows | None
     bounds: tuple[float, float]
     splits: str
+    numbers: bool = False
     notes: tuple[str, ...] = ()
+    texts: Texts | None = None  # what rows stand for, where they stand for texts
 
 
 def bring(sources: Sources) -> Brought:
     """Read rows and victim together. Raises InputError."""
-    known = KnownVictim() if sources.endpoint else known_of(sources.victim)
+    sources = single(sources)
+    known = KnownVictim() if sources.endpoint else with_label(sources, known_of(sources.victim))
     any_word = known.named is not None and any(c.words is None for c in known.named.values())
     try:
         return _bring(sources, known)
@@ -60,10 +70,19 @@ def bring(sources: Sources) -> Brought:
 
 def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes: list[str] = []
-    test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
-    model = _loaded(sources, known, test)
+    texts = BroughtTexts(sources, Texts(), known.found) if are_texts(sources, known.found) else None
+    if texts is None:
+        test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
+        model = one_label(sources, known, _loaded(sources, known, test), test)
+    else:
+        test, pool, train, bounds, splits = texts.rows()
+        model = texts.model(test)
     parts = {"The test rows": test, "The pool": pool, "The training rows": train}
     taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
+    if answers_numbers(sources.victim, model, test, said=sources.regression, sure=known.regressor):
+        made = {what: as_numbers(rows, what) for what, rows in taken.items()}
+        return _brought(model, made, bounds, splits, notes, numbers=True, victim=sources.victim)
+    taken = {what: as_labels(rows, what) for what, rows in taken.items()}
     words = _classes(sources, model, taken["The test rows"], notes)
     made = {what: _labelled(rows, words, what, model.n_classes, notes) for what, rows in taken.items()}
     judging = made["The test rows"]
@@ -72,13 +91,32 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         model = _best_output(sources, known, model, judging, notes)
         model = _best_scale(model, judging, notes)
         _judge(model, judging, words, sources, notes)
+    found = _brought(model, made, bounds, splits, notes)
+    return found if texts is None else replace(found, texts=texts.texts)
+
+
+def _brought(
+    model: Model,
+    made: Mapping[str, LabelledRows | None],
+    bounds: tuple[float, float],
+    splits: str,
+    notes: list[str],
+    *,
+    numbers: bool = False,
+    victim: str = "",
+) -> Brought:
+    """The victim and its rows, with the last of the sentences about them."""
+    judging = made["The test rows"]
+    assert judging is not None
+    if numbers and tuple(model.input_shape) == judging.x.shape[1:]:
+        notes += judged(model, judging, victim)
     notes += _said_of(judging, model)
     for what, rows in made.items():
         notes += _dropped(what, rows, model)
         notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
-        notes=tuple(notes),
+        numbers=numbers, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -87,20 +125,26 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
     if sources.endpoint:
         return _asked(sources, sources.endpoint, test)
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
-    n = len(test.classes) if test.classes else None
+    numbers = sources.regression or known.regressor or (sources.column is not None and known.found is None)
+    n = len(test.classes) if test.classes and not numbers else None
     given: dict[str, Any] = {"input_shape": test.x.shape[1:], "features": table, "softmax": sources.softmax}
     given |= {"output": output or sources.output, "found": known.found}
     if n is not None and not sources.victim.partition("@")[0].endswith(".safetensors"):
         graph = sources.victim.endswith(".onnx")
         n = n if n == 2 and not graph else None  # its own columns say how many it knows: a table may lack some
     model = load_model(sources.victim, n_classes=n, **given)
-    if model.n_classes == 0 and test.y is not None and set(np.unique(test.y)) <= {0, 1}:
+    if model.n_classes == 0 and not numbers and test.y is not None and set(np.unique(test.y)) <= {0, 1}:
         return load_model(sources.victim, n_classes=2, **given)
     return model
 
 
 def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows) -> Model:
     """The API at the victim's address, for rows like these."""
+    if sources.regression:
+        raise InputError(
+            f"{sources.victim} is asked for classes; an API that answers numbers is asked by a function of yours "
+            "(--victim module:function), which sends the rows and returns the numbers."
+        )
     text = [f.name for f in test.features or () if f.categorical]
     if text:
         raise InputError(
@@ -164,7 +208,8 @@ def _labelled(
 
 def _best_output(sources: Sources, known: KnownVictim, model: Model, test: LabelledRows, notes: list[str]) -> Model:
     """Of several outputs that could be scores, the one that agrees best with the test labels."""
-    names = list(getattr(model, "outputs", {}))
+    outputs = getattr(model, "outputs", None)  # of a model that says them by name; anything else may be called so
+    names = list(outputs) if isinstance(outputs, Mapping) else []
     if len(names) < 2 or test.y is None:
         return model
     chosen: str = model.output  # type: ignore[attr-defined]

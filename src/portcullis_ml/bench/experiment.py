@@ -20,13 +20,16 @@ import numpy as np
 from portcullis_ml.bench.brought import bring
 from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.endpoint import Endpoint, asked_of
+from portcullis_ml.bench.fits import interface_of
 from portcullis_ml.bench.outside import Outside, read_outside
+from portcullis_ml.bench.raised import victims_own
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Interface, Labels, Learner, Model
+from portcullis_ml.data.splits import overlap
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.learners import learner_named
@@ -52,7 +55,8 @@ EPOCHS = 50  # of a network, unless said otherwise
 class Experiment:
     """The victim, the rows and what is known of them, loaded.
 
-    pool_labels  (n,) the pool's own labels in the victim's classes, or None
+    test_y       (n,) the true classes of the test rows, or their targets where the victim answers numbers, or None
+    pool_labels  (n,) the pool's own labels in the victim's classes, or its targets, or None
     pool_groups  (n,) what the pool's own source sorts its rows by, or None; never the victim's classes
     overlap      rows of the pool that the victim was trained on; None when nobody could check
     train        rows that the victim was trained on, where they are known; no thief and no learner of theirs sees them
@@ -67,9 +71,9 @@ class Experiment:
     model: Model
     interface: Interface
     test_x: Array
-    test_y: Labels | None
+    test_y: Any
     pool: Array | None
-    pool_labels: Labels | None
+    pool_labels: Any
     overlap: int | None
     names: dict[str, dict[str, Any]]
     splits: str
@@ -82,11 +86,16 @@ class Experiment:
     source: str = ""  # the name of where the rows come from that the victim was trained on
     outside: Mapping[str, Outside] = field(default_factory=dict)
 
+    @property
+    def numbers(self) -> bool:
+        """Whether the victim answers numbers and no classes."""
+        return self.interface.task == "regression"
+
     def draw_seeds(self, n: int, rng: np.random.Generator) -> Array | None:
         """(<= n, *input_shape) pool rows, shared out evenly among its classes where it has labels."""
         if self.pool is None:
             return None
-        if self.pool_labels is None:
+        if self.pool_labels is None or self.numbers:
             return self.pool[np.sort(rng.permutation(len(self.pool))[:n])]
         order = rng.permutation(len(self.pool))
         rank = np.empty(len(order), np.int64)  # a row's place among the rows of its class
@@ -102,6 +111,7 @@ class ExperimentSpec:
     """What to load, as a person names it. Hashable, small, and sent to every worker."""
 
     victim: str | None = None  # FILE or module:object; None trains one on `data`
+    trained: str | None = None  # without a victim: the learner that trains one, as people write it; chosen if None
     data: str | None = None  # a data set's name or file; None with a victim: test and pool are given
     folder: str | None = None  # where named data sets lie
     test: str | None = None  # FILE: rows (and labels) that judge
@@ -118,7 +128,10 @@ class ExperimentSpec:
     explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
+    text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
+    regression: bool = False  # the victim answers numbers, where nobody could tell
+    label: str | None = None  # of several labels the one that is read: a column's number, or a word of `classes`
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
 
@@ -146,12 +159,27 @@ def has_torch() -> bool:
 
 
 def learner_for(
-    input_shape: tuple[int, ...], *, epochs: int | None = None, device: str = "cpu", gradients: bool = False
+    input_shape: tuple[int, ...],
+    *,
+    epochs: int | None = None,
+    device: str = "cpu",
+    gradients: bool = False,
+    numbers: bool = False,
+    text: bool = False,
 ) -> Any:
     """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
     With `gradients`, one small network, as published: attacks that follow their copy's gradients train one a round.
+    With `numbers`, regressions.
     """
+    if numbers:
+        from portcullis_ml.models.auto_numbers import NumbersLearner
+
+        return NumbersLearner()
+    if text:
+        from portcullis_ml.models.tfidf import TfidfLearner
+
+        return TfidfLearner()
     if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
@@ -195,6 +223,11 @@ def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
+    with victims_own(spec.victim):
+        return _loaded(spec)
+
+
+def _loaded(spec: ExperimentSpec) -> Experiment:
     if spec.explain is not None:
         explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
     experiment = _with_outside(spec, _own(spec) if spec.victim is None else _given(spec, spec.victim))
@@ -271,8 +304,9 @@ def _own(spec: ExperimentSpec) -> Experiment:
     if not dataset.classes:
         raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
     parts = split(dataset, rng=derive(0, "split"))
-    learner = network_for(dataset.input_shape, epochs=60, device=spec.device)
-    writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
+    learner: Any = learner_named(spec.trained, spec.device) if spec.trained else None
+    learner = learner or network_for(dataset.input_shape, epochs=60, device=spec.device)
+    writable = learner.suffix != ".skops" or importlib.util.find_spec("skops")  # else it is trained anew every time
     model = train_victim(
         parts.victim.x,
         parts.victim.y.astype(np.int64),
@@ -312,35 +346,11 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint,
+            endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
-    shape = test.x.shape[1:]
-    if model.n_classes < 2:
-        raise InputError(
-            f"An audit compares labels; {victim} has {model.n_classes} classes (a regression has none). Give a "
-            "classifier; `portcullis bench run tramer-trees` steals regression trees."
-        )
-    if tuple(model.input_shape) != shape:
-        raise InputError(
-            f"{victim} takes inputs of {tuple(model.input_shape)}; the test rows are {shape}. Reshape them."
-        )
-    for what, part in (("Test", test), ("Training", train)):
-        y = None if part is None else part.y
-        if y is not None and not 0 <= y.min() <= y.max() < model.n_classes:
-            raise InputError(
-                f"{what} labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
-                f"got {y.min()}..{y.max()}."
-            )
-    interface = Interface(
-        input_shape=shape,
-        n_classes=model.n_classes,
-        bounds=brought.bounds,
-        features=test.features,
-        precision=getattr(model, "precision", "float64"),
-        missing=spec.incomplete,
-    )
+    interface = interface_of(brought, victim, model, missing=spec.incomplete)
     pool_x = None if pool is None else pool.x[slice(spec.rows)]
     return Experiment(
         model=model,
@@ -388,7 +398,7 @@ def _must_vary(experiment: Experiment, victim: str) -> None:
 
 def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
     """The model on the device and with the answers that the spec asks for."""
-    if spec.device != "cpu" and hasattr(model, "module"):
+    if spec.device != "cpu" and hasattr(model, "module") and model.n_classes:
         from portcullis_ml.models.torch import TorchModel
 
         assert isinstance(model, TorchModel)
@@ -404,11 +414,8 @@ def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
 
 
 def _overlap(train: Array | None, pool: Array) -> int:
-    from portcullis_ml.data.splits import overlap
-
     return 0 if train is None else overlap(train, pool)
 
 
 def _name(spec: ExperimentSpec) -> str:
-    given = [Path(p).name for p in (spec.test, spec.pool) if p]
-    return " and ".join(filter(None, [spec.data, *given])) or "?"
+    return " and ".join(filter(None, [spec.data, *(Path(p).name for p in (spec.test, spec.pool) if p)])) or "?"

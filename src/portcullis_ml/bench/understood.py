@@ -9,10 +9,12 @@ import numpy as np
 
 from portcullis_ml.bench.endpoint import is_address
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
+from portcullis_ml.bench.targets import closeness
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface
 from portcullis_ml.data.pictures import layout_of
 from portcullis_ml.models.keras_files import is_saved_model
+from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["Point", "understood"]
 
@@ -49,18 +51,30 @@ def understood(spec: ExperimentSpec, experiment: Experiment) -> list[Point]:
     """The points of this victim and these rows, in the order in which they are decided."""
     interface, model = experiment.interface, experiment.model
     brought = spec.victim is not None
-    rows = "--schema" if brought and interface.features is not None else "--test" if spec.test else "--data"
+    rows = (
+        "--text"
+        if interface.text
+        else "--schema"
+        if brought and interface.features is not None
+        else "--test"
+        if spec.test
+        else "--data"
+    )
     points = {
         "victim": (f"{experiment.names['victim']['name']}: {_kind(spec, model)}", "--victim"),
         "inputs": (_inputs(interface), rows),
         "values": (_values(interface, model), rows),
-        "classes": (_classes(experiment), "--classes" if brought else ""),
+        "classes": (_classes(experiment), _of_classes(experiment) if brought else ""),
         "answers": (_answers(model, interface), _of_answers(spec, model)),
         "test rows": (_judged(experiment), "--test" if brought else "--data"),
         "pool": (_held(experiment), "--pool" if brought else "--data"),
         "training rows": (_trained(experiment), "--train" if brought else "--data"),
     }
     return [Point(about, taken, change) for about, (taken, change) in points.items()]
+
+
+def _of_classes(experiment: Experiment) -> str:
+    return "--regression, where it cannot be told" if experiment.numbers else "--classes"
 
 
 def _of_answers(spec: ExperimentSpec, model: Any) -> str:
@@ -97,6 +111,8 @@ def _inner(model: Any) -> Any:
 
 
 def _inputs(interface: Interface) -> str:
+    if interface.text:
+        return "texts"
     shape, features = interface.input_shape, interface.features
     if features is not None:
         words = sum(f.categorical for f in features)
@@ -114,6 +130,8 @@ def _inputs(interface: Interface) -> str:
 
 def _values(interface: Interface, model: Any) -> str:
     low, high = interface.bounds
+    if isinstance(interface, TextInterface):
+        return f"{len(interface.texts):,} different texts; a random one is made of the pool's words"
     said = "each column's own range" if interface.features is not None else f"{low:g} to {high:g}"
     factor = getattr(model, "factor", None)
     if factor is not None:
@@ -125,6 +143,8 @@ def _values(interface: Interface, model: Any) -> str:
 
 def _classes(experiment: Experiment) -> str:
     n, words = experiment.interface.n_classes, experiment.classes
+    if experiment.numbers:
+        return "none: it answers numbers (a regression)"
     if not words:
         return f"{n}, by their numbers: 0 to {n - 1}"
     return f"{n}, in this order: {', '.join(map(str, words[:NAMED]))}{', ...' if n > NAMED else ''}"
@@ -132,6 +152,10 @@ def _classes(experiment: Experiment) -> str:
 
 def _answers(model: Any, interface: Interface) -> str:
     inner = _inner(model)
+    if said := getattr(model, "said", ""):
+        return str(said)
+    if not interface.n_classes:
+        return f"one number a row; {interface.precision}"
     reading = getattr(inner, "reading", "")
     said = "logits, made probabilities by a softmax" if reading == "logits" else "probabilities"
     names = list(getattr(inner, "outputs", {}))
@@ -145,6 +169,9 @@ def _judged(experiment: Experiment) -> str:
     x, y = experiment.test_x, experiment.test_y
     if y is None:
         return f"{len(x):,}, without labels"
+    if experiment.numbers:
+        r2, off = closeness(y[:JUDGED], experiment.model.scores(x[:JUDGED])[:, 0])
+        return f"{len(x):,}; the victim explains {r2:.1%} of the variance of their targets, off by {off:.4g} on average"
     right = experiment.model.scores(x[:JUDGED]).argmax(axis=1) == y[:JUDGED]
     seen = "" if len(x) <= JUDGED else f" of the first {JUDGED:,}"
     rarest = np.bincount(y, minlength=experiment.interface.n_classes).min()
@@ -154,7 +181,8 @@ def _judged(experiment: Experiment) -> str:
 def _held(experiment: Experiment) -> str:
     if experiment.pool is None:
         return "none: attacks that need inputs of the thief's own are left out"
-    labels = "with labels of the victim's classes" if experiment.pool_labels is not None else "without labels"
+    kind = "targets" if experiment.numbers else "labels of the victim's classes"
+    labels = f"with {kind}" if experiment.pool_labels is not None else f"without {kind.partition(' ')[0]}"
     return f"{len(experiment.pool):,} rows, {labels}"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import reading_options as r
 
 __all__ = ["extract"]
 
@@ -21,10 +22,13 @@ def extract(
     test: o.TestOption = None,
     pool: o.PoolOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
+    regression: r.RegressionOption = False,
+    label: r.LabelOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -62,6 +66,7 @@ def extract(
     from portcullis_ml.bench.named import attack_named, by_name, guard_named
     from portcullis_ml.bench.run_audit import shown_as
     from portcullis_ml.bench.single import extract_to
+    from portcullis_ml.bench.texts import must_suit_texts
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.core.errors import NotApplicable
     from portcullis_ml.core.settings import describe
@@ -72,13 +77,17 @@ def extract(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, classes=classes, output=output_name, incomplete=incomplete,
-        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
+        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression, text=text,
+        label=label, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
+        endpoint=endpoint,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
-    shape = experiment.interface.input_shape
-    chooser = describe(learner_for(shape, epochs=epochs, device=device))
+    shape, numbers = experiment.interface.input_shape, experiment.numbers
+    suits: dict[str, Any] = {"epochs": epochs, "device": device, "numbers": numbers, "text": experiment.interface.text}
+    chooser = describe(learner_for(shape, **suits))
+    named = learner_said(learner, epochs, device) if learner else None
+    must_suit_texts(experiment.interface, named)
     shown = "probs" if answers == "leaves" else answers
     plan = Plan(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
@@ -88,8 +97,9 @@ def extract(
         defenses=by_name([defense], guard_named),
         budgets=[budget],
         seeds=[seed],
-        learner=learner_said(learner, epochs, device) if learner else chooser,
-        gradients=describe(learner_for(shape, epochs=epochs, device=device, gradients=True)),
+        learner=named or chooser,
+        gradients=describe(learner_for(shape, gradients=True, **suits)),
+        numbers=numbers,
     )
     cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)
     if cell is None:
@@ -101,14 +111,22 @@ def extract(
         raise typer.Exit(2)
 
 
+def _reached(measures: dict[str, Any]) -> str:
+    """How good the copy is, in classes or in numbers."""
+    if r2 := measures.get("r2"):
+        off = measures["mae"]["value"]
+        return f"{100 * r2['value']:.1f}% of the variance of the victim's answers, off by {off:.4g} on average,"
+    agreement = measures.get("agreement")
+    return f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+
+
 def _tell(record: dict[str, Any], files: dict[str, str], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"record": record, **files}, indent=2))
     elif record["outcome"] != "done":
         typer.echo(f"portcullis: {record['attack']} is {record['outcome']}. {record['reason']}", err=True)
     else:
-        agreement = record["measures"].get("agreement")
-        reached = f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+        reached = _reached(record["measures"])
         typer.echo(f"{record['attack']}: {reached} with {record['queries']:,} queries, ended by: {record['stopped']}.")
         for name, path in files.items():
             typer.echo(f"{name.replace('_', ' ').capitalize()}: {path}")

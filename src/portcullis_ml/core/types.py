@@ -102,6 +102,7 @@ class Interface:
     precision: Literal["float64", "float32"] = "float64"
     explains: bool = False
     missing: bool = False
+    text: bool = False  # a row stands for a text: see `models/texts.py`
 
     def __post_init__(self) -> None:
         classified = self.task == "classification"
@@ -163,12 +164,8 @@ class Answer:
     explanation: Array | None = None
 
     def __post_init__(self) -> None:
-        first = self.scores if self.labels is None else self.labels
-        if (
-            first is None
-            or (self.scores is not None and len(self.scores) != len(first))
-            or (self.explanation is not None and len(self.explanation) != len(first))
-        ):
+        lengths = {len(a) for a in (self.labels, self.scores, self.explanation) if a is not None}
+        if (self.labels is None and self.scores is None) or len(lengths) > 1:
             raise InputError("An answer needs labels or scores, with one row for every row of the query.")
 
     def __len__(self) -> int:
@@ -224,16 +221,16 @@ class Answer:
         return Answer(self.labels, scores, self.explanation if interface.explains else None)
 
     def soft(self, n_classes: int) -> Array:
-        """(n, n_classes) training targets: the best distribution that can be read off the answer.
+        """(n, n_classes) training targets: the best distribution that can be read off; of a regression its values.
 
         Shown scores are clipped at 0 and made to sum to 1 (the renormalised version of a rounded or truncated vector,
         so that a defense is never flattered by a clumsy thief); a row that shows a label only becomes one-hot.
         """
-        labels = self.labels
+        if self.labels is None:
+            return np.asarray(self.scores)  # (n, 1), NaN where withheld
         onehot = np.zeros((len(self), n_classes))
-        if labels is not None:
-            known = labels != WITHHELD
-            onehot[known, labels[known]] = 1.0
+        known = self.labels != WITHHELD
+        onehot[known, self.labels[known]] = 1.0
         if self.scores is None:
             return onehot
         p = np.clip(np.nan_to_num(self.scores), 0.0, None)

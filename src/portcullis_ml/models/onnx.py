@@ -143,6 +143,10 @@ class OnnxModel:
             )
         return np.maximum(scores, 0) if self.n_classes else scores  # sums of float32 may end a little below 0
 
+    def raw(self, x: Array) -> Array:
+        """(n, columns) the graph's own numbers."""
+        return self._run(x)
+
     def needs_softmax(self, x: Array) -> bool:
         """Whether the graph's own answers to rows x are no probabilities."""
         return not are_probabilities(self._run(x))

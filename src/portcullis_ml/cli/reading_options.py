@@ -1,0 +1,28 @@
+"""Options that say how a victim's answers are to be read, where that cannot be told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from portcullis_ml.cli.options import WHAT
+
+__all__ = ["LabelOption", "RegressionOption"]
+
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="INDEX|NAME",
+        help="Which label of a multi-label victim to audit: its column, from 0, or its name among --classes.",
+        rich_help_panel=WHAT,
+    ),
+]
+
+RegressionOption = Annotated[
+    bool,
+    typer.Option(
+        "--regression", help="The victim answers numbers, where that cannot be told by itself.", rich_help_panel=WHAT
+    ),
+]
