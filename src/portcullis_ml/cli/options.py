@@ -59,8 +59,8 @@ VictimOption = Annotated[
     typer.Option(
         "--victim",
         metavar="FILE|MODULE:OBJECT",
-        help="Your model: .onnx, .skops, .safetensors@module:factory, module:object, the folder of a hardened one, or "
-        "the address of its API. None trains one on --data.",
+        help="Your model: .onnx, .skops, .safetensors@module:factory, .pt, .pt2, .keras, .json, .ubj, .txt, .cbm, "
+        "module:object, the folder of a hardened one, or the address of its API. None trains one on --data.",
         rich_help_panel=WHAT,
     ),
 ]
