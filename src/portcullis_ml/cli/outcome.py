@@ -9,6 +9,7 @@ from typing import Any
 from portcullis_ml.core.errors import AttackFailed
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.by_measure import Line, compared
+from portcullis_ml.report.letters import letters
 from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.raised import Limit
@@ -139,14 +140,15 @@ class Outcome:
         from rich.text import Text
 
         audit = self._audit
-        roomy = sum(max(len(a), CELL) + 2 for a in audit.columns) + REST <= width
-        letters = {a: a if roomy else _letter(i) for i, a in enumerate(audit.columns)}
+        roomy = sum(max(len(a) + 2, CELL) + 2 for a in audit.columns) + REST <= width
+        marks = letters(audit)
+        heads = {a: f"{mark} {a}" if roomy else mark for a, mark in marks.items()}
         shown = audit.columns if roomy else audit.attacks
         title = f"{_title(audit)} at {audit.budget:,} queries"
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
         table.add_column("defense", style="cyan", overflow="fold", min_width=16)
         for attack in shown:
-            table.add_column(Text(letters[attack]), justify="right", no_wrap=roomy)
+            table.add_column(Text(heads[attack]), justify="right", no_wrap=roomy)
         table.add_column("worst", justify="right", style="bold", no_wrap=True)
         table.add_column("honest clients lose" if roomy else "cost", justify="right", no_wrap=not roomy)
         for defense in audit.defenses:
@@ -154,15 +156,17 @@ class Outcome:
             lost = "?" if cost is None else f"{100 * cost.value:.1f}" + " points" * roomy
             mark = " (deployed)" if defense == self._deployed else ""
             cells = [_cell(audit, a, defense, one_line=roomy) for a in shown]
-            who = "" if roomy or worst is None or worst.failed else f" {letters[worst.attack]}"
+            who = "" if worst is None or worst.failed else f" {marks[worst.attack]}"
             table.add_row(Text(defense + mark), *cells, f"{100 * worst.copy.value:.0f}%{who}" if worst else "", lost)
-        legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in letters.items()]
+        legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in marks.items()]
         others = [c for c in audit.controls if c not in audit.asking]
         controls = [Text(f"control {c.attack}: {_percent(c, audit.measure)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())
         notes = [] if roomy else [Text(f"cost: points of {loss_word(audit)} that honest clients lose")]
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
-        notes += [Text("worst: counts whoever looks at less than is shown, and no less than someone who never asks")]
+        notes += [
+            Text("worst: the copy of whoever gets furthest there; never less than what someone has who never asks")
+        ]
         notes += [Text(said)] if (said := how_selected(audit, NONE)) else []
         return Group(*legend, table, *notes, *controls)
 
@@ -195,11 +199,6 @@ def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _letter(i: int) -> str:
-    """A, B, ... Z, A1, B1, ..."""
-    return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
 
 
 def _title(audit: Audit) -> str:

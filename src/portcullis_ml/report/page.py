@@ -12,6 +12,7 @@ from portcullis_ml.report.asked import asked
 from portcullis_ml.report.by_measure import by_measure
 from portcullis_ml.report.choice import which_defense
 from portcullis_ml.report.cost_section import cost
+from portcullis_ml.report.detection_section import detection
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.numbers import count, duration, listed, percent
@@ -34,7 +35,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
         ("speed", "How fast it is stolen", sections.speed(audit)),
         ("matrix", "Attack by defense", sections.matrix(audit)),
         ("cost", "Utility against theft", cost(audit)),
-        ("detection", "When the alarm came", sections.detection(audit)),
+        ("detection", "When the alarm came", detection(audit)),
         ("recovery", "Class by class", sections.recovery(audit, _classes(meta))),
         ("asked", "What was asked", asked(audit, _classes(meta))),
         ("leaks", "Training data that leaked", leaks(audit)),
