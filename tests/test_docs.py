@@ -302,35 +302,6 @@ def test_who_has_no_time_authority_can_be_one_as_the_page_says(tmp_path: Path) -
     assert anchored(b"a commitment", token, request, roots_in(tmp_path / "authority.pem")).serial > 0
 
 
-def test_every_framework_of_bring_your_own_model_is_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The page's blocks in their order; the accuracy that `inspect` names is that of the same model asked here."""
-    page = ROOT / "docs" / "bring-your-own-model.md"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    made: dict[str, Any] = {}
-    found = []
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S):
-        if language == "python":
-            exec(compile(block, page.name, "exec"), made)
-            continue
-        result = CliRunner().invoke(app, [*shlex.split(block)[1:], "--json"])
-        assert result.exit_code == 0, result.output
-        found.append(json.loads(result.stdout)["understood"])
-    for name in ("network", "service"):
-        sys.modules.pop(name, None)
-    right = made["model"].score(made["x"][1::2], made["y"][1::2])
-    accuracies = [float(re.search(r"([\d.]+)% answered", f["test rows"]["taken"])[1]) for f in found]  # type: ignore[index]
-    assert len(found) == 4
-    assert [accuracies[i] for i in (0, 1, 3)] == [round(100 * right, 1)] * 3
-    assert [f["victim"]["taken"].partition(": ")[2] for f in found] == [
-        "a scikit-learn estimator from a skops file", "an ONNX graph", "weights of network:make",
-        "a Python object (function)",
-    ]  # fmt: skip
-    assert all(f["inputs"]["taken"] == "a table of 13 columns, all numbers" for f in found)
-
-
 def steps(text: str, url: str) -> None:
     """Run the lines of a page's shell block here; "# exit code N" behind a line says what it ends with."""
     for line in text.splitlines():

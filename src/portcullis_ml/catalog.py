@@ -51,6 +51,7 @@ def absent(path: str, error: ModuleNotFoundError) -> MissingExtra | InputError:
 FACTS = {  # what may hold of an audit; "no pool" says that "pool" does not
     "explains": "the API explains its answers",
     "flat": "rows are lists of numbers or categories, not pictures",
+    "numbers": "the victim answers numbers and no classes",
     "outside": "the owner gave outside rows",
     "own": "a victim was given; the one that is trained otherwise is to be audited within three minutes",
     "pool": "the thief has natural rows",
@@ -60,6 +61,7 @@ FACTS = {  # what may hold of an audit; "no pool" says that "pool" does not
     "text": "rows are texts",
     "torch": "PyTorch is installed",
     "train": "the victim's own rows are known",
+    "tree": "the victim is a decision tree",
     "trees": "the victim is an ensemble of trees",
 }
 

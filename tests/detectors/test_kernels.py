@@ -240,7 +240,7 @@ def test_the_cache_lies_there_and_not_beside_the_source(
 
 def asked(rows: Array) -> list[bytes]:
     """The questions that a detector with kernels reads."""
-    read = rows_by_class("", Request("a", rows), Answer(np.zeros(len(rows), int)))
+    read = rows_by_class(Request("a", rows), Answer(np.zeros(len(rows), int)))
     return [bytes(question) for _, _, question in read]
 
 

@@ -335,6 +335,18 @@ def test_metrics_count_decisions_and_name_no_client(seen: Any) -> None:
     assert "alice" not in text
 
 
+def test_counters_of_each_client_are_told_a_page_at_a_time(seen: Any) -> None:
+    url, token = f"{seen.admin_url}/clients", seen.admin.state.token
+    assert fetch(url)[0] == 401
+    first = json.loads(fetch(f"{url}?limit=1", token)[1])
+    assert [c["client"] for c in first["clients"]] == ["alice"]
+    assert (first["clients"][0]["rows"], first["clients"][0]["refused"]) == (3, 1)
+    assert first["clients"][0]["standing"] == "blocked by 1-watch"
+    rest = json.loads(fetch(f"{url}?after={first['next']}", token)[1])
+    assert ([c["client"] for c in rest["clients"]], rest["next"]) == (["bob"], None)
+    assert fetch(f"{url}?limit=0", token)[0] == fetch(f"{url}?limit=x", token)[0] == 400
+
+
 def test_an_operator_blocks_and_clears_and_is_written_down(seen: Any) -> None:
     url, token = seen.admin_url, seen.admin.state.token
     done = fetch(f"{url}/act", token, name="bob", deed="block")

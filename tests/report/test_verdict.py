@@ -94,9 +94,9 @@ def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     assert s.kind == "no gain"
     assert whole(s).startswith(
         "With 1,600 queries a stranger reaches 95% agreement with your model [93, 97]; labels written by hand would "
-        "give 96% [93, 99]. That the copy is better than the data alone is not shown,"
+        "give 96% [93, 99]. That the copy is better than one from labels by hand is not shown by agreement."
     )
-    assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
+    assert "For a thief who cannot label the data: the best defense here, label_only," in whole(s)
 
 
 def on_rows(made: dict[str, Any], seed: int, right: Any, **notes: Any) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def test_copies_without_a_grade_are_said_to_be_without() -> None:
 def test_a_regression_is_told_in_its_own_measure() -> None:
     made = record("equation_solving", NONE) | {"measures": {"r2": estimate(0.93)}, "curve": []}
     assert judged([made]).headline.startswith(
-        "With 1,600 queries a stranger reaches 93% of the variance with your model"
+        "With 1,600 queries a stranger explains 93% of the variance of your model's answers"
     )
 
 

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from portcullis_ml.bench.asked import asked_note
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.bench.controls import most_frequent, own_labels
+from portcullis_ml.bench.controls import mean_answer, most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
+from portcullis_ml.bench.grading import CopyExam, exam_for, graded
 from portcullis_ml.bench.honest import honest_cell
 from portcullis_ml.bench.innocents import innocents_for
 from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
-from portcullis_ml.bench.links import court, follow, transfer
-from portcullis_ml.bench.marks import Mark, mark_of
+from portcullis_ml.bench.links import court, follow
+from portcullis_ml.bench.marks import mark_of
 from portcullis_ml.bench.records import Record
+from portcullis_ml.bench.rounds import curve_of
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import Target, hardened_folder, knowledge_of, target_of
 from portcullis_ml.core.attack import Knowledge
@@ -35,10 +36,9 @@ from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.ownership import MarkLog
 from portcullis_ml.core.privacy import PrivacyAttack
-from portcullis_ml.core.randomness import derive
-from portcullis_ml.core.types import Differentiable, Estimate, Interface, Model, Rows
+from portcullis_ml.core.types import Interface, Model, Rows
 from portcullis_ml.extraction import CATALOG as ATTACKS
-from portcullis_ml.measures.agreement import Exam, agreement
+from portcullis_ml.measures.regression import ValueExam
 from portcullis_ml.measures.square_attack import square_attack
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.models.units import InUnits, OracleInUnits, Units
@@ -47,10 +47,7 @@ from portcullis_ml.repetitions import packed
 
 __all__ = ["audit_cell", "representers_note"]
 
-UNIFORM = 10_000  # points for agreement on the whole input space
-UNIFORM_PAID = 500  # of them, where an API is asked, or about random texts
 PROBED = 256  # test rows on which a copy must say something
-CURVE = 24  # points of a curve at most
 INNOCENTS = 5  # models that a mark is tried on beside the copy, or more where its scheme needs more
 THIEF = "thief"  # the client name under which an attack asks
 
@@ -77,11 +74,13 @@ def audit_cell(
     if keep:
         keep(extraction)
     _must_answer(extraction.model, cell, experiment)
-    exam = _exam(spec, target.mark, hardened_folder(cell))
-    measures, classes, notes = _graded(extraction.model, cell, experiment, exam)
+    exam = exam_for(spec, target.mark, hardened_folder(cell))
+    measures, classes, notes = graded(extraction.model, cell, experiment, exam)
     if chosen := getattr(extraction.model, "chosen", None):  # a learner that chooses says what it trained
         notes["chosen"] = chosen
-    curve, (*notes["right_on_the_way"], notes["right"]) = _curve(extraction, experiment, exam)
+    curve, right = curve_of(extraction, experiment, exam, rng=cell.rng("curve"))
+    if right:
+        *notes["right_on_the_way"], notes["right"] = right
     if shown := _asked(cell, extraction, target.interface):
         notes["asked"] = shown
     if leak := representers_note(extraction.model, experiment, cell):
@@ -150,8 +149,10 @@ def _evasion(protocol: Transfer, cell: Cell, workspace: Workspace, target: Targe
     )
 
 
-def _links(cell: Cell, copy: Model, target: Target, exam: Exam, spec: ExperimentSpec) -> list[dict[str, Any]]:
+def _links(cell: Cell, copy: Model, target: Target, exam: CopyExam, spec: ExperimentSpec) -> list[dict[str, Any]]:
     """What is done with the copy: the cell's links, and the examination of a marked victim's copy."""
+    if isinstance(exam, ValueExam):
+        return []  # what follows a theft needs classes; an audit of numbers is refused with any of it
     done = follow(
         cell,
         copy,
@@ -185,26 +186,6 @@ def representers_note(copy: Model, experiment: Experiment, cell: Cell) -> dict[s
     return note
 
 
-def _exam(spec: ExperimentSpec, mark: Mark | None = None, hardened: str | None = None) -> Exam:
-    """What a copy is compared with: the model that is served, hardened or marked or neither."""
-    if mark is None or mark.stage is not None:
-        return _plain_exam(spec, hardened)
-    return _exam_of(spec, spec.load(), mark.model)
-
-
-@lru_cache(maxsize=4)
-def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> Exam:
-    experiment = spec.load(hardened)
-    return _exam_of(spec, experiment, experiment.model)
-
-
-def _exam_of(spec: ExperimentSpec, experiment: Experiment, model: Model) -> Exam:
-    rng = derive(0, "exam")
-    rows = experiment.test_x, experiment.test_y
-    points = UNIFORM_PAID if spec.endpoint or experiment.interface.text else UNIFORM
-    return Exam.of(model, *rows, interface=experiment.interface, rng=rng, points=points)
-
-
 def _must_answer(copy: Model, cell: Cell, experiment: Experiment) -> None:
     """Raise AttackFailed where the copy says NaN of every row: no label can be read off that."""
     if np.isnan(copy.scores(experiment.test_x[:PROBED])).any(axis=1).all():
@@ -214,61 +195,25 @@ def _must_answer(copy: Model, cell: Cell, experiment: Experiment) -> None:
         )
 
 
-def _graded(
-    copy: Model, cell: Cell, experiment: Experiment, exam: Exam
-) -> tuple[dict[str, Estimate], tuple[Any, ...], dict[str, Any]]:
-    closeness = exam.grade(copy, rng=cell.rng("grade"))
-    measures = closeness.measures()
-    if cell.extra.get("transfer") and isinstance(copy, Differentiable):
-        measures |= _transfer(copy, cell, experiment, exam)
-    return measures, closeness.per_class, closeness.remarks()
-
-
-def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Exam) -> dict[str, Estimate]:
-    labels = exam.victim.argmax(axis=1)
-    found: dict[str, Estimate] = {}
-    protocols = {"targeted": Transfer(goal="targeted"), "untargeted": Transfer(goal="untargeted")}
-    for goal, protocol in protocols.items():
-        rng = cell.rng("transfer", goal)
-        report = transfer(protocol, copy, experiment.model, experiment, labels, rng=rng)
-        found |= {f"transfer_{goal}": report.rate, f"transfer_{goal}_noise": report.noise}
-    return found
-
-
-def _curve(
-    extraction: Extraction, experiment: Experiment, exam: Exam
-) -> tuple[tuple[tuple[int, dict[str, Estimate]], ...], list[str]]:
-    """Agreement and accuracy after every round that the attack noted, thinned to what a reader can see, and on which
-    rows the copy agrees.
-
-    The rows of each round are written as one bit for every test row, in order and in hexadecimal: whether the copy
-    agrees there. Copies are compared row by row, and one is chosen on some rows and judged on the others.
-    """
-    step = max(1, -(-len(extraction.history) // CURVE))
-    rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
-    victim = exam.victim.argmax(axis=1)
-    labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
-    truth = {} if experiment.test_y is None else {"accuracy": experiment.test_y}
-    points = tuple(
-        (q, {name: agreement(right, found) for name, right in ({"agreement": victim} | truth).items()})
-        for (q, _), found in zip(rounds, labels, strict=True)
-    )
-    return points, [packed(victim == found) for found in labels]
-
-
 def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
     """The record of a control that asks the API nothing."""
-    exam = _exam(spec, hardened=hardened_folder(cell))
+    exam = exam_for(spec, hardened=hardened_folder(cell))
     copy: Model
     notes: dict[str, Any] = {}
+    victim = exam.victim
     if cell.attack["unit"] == "own_labels":
         notes["labelled"] = 0 if experiment.pool is None else len(experiment.pool)
         rng = cell.rng("attack")
         copy = own_labels(knowledge_of(cell, experiment), experiment.pool_labels, experiment.interface.n_classes, rng)
+    elif experiment.numbers:
+        copy = mean_answer(victim, experiment.interface)
     else:
-        copy = most_frequent(exam.victim.argmax(axis=1), experiment.interface)
-    measures, classes, remarks = _graded(copy, replace(cell, extra={}), experiment, exam)
-    notes |= remarks | {"right": packed(exam.victim.argmax(axis=1) == copy.scores(experiment.test_x).argmax(axis=1))}
+        copy = most_frequent(victim.argmax(axis=1), experiment.interface)
+        notes["victim"] = victim.argmax(axis=1).tolist()
+    measures, classes, remarks = graded(copy, replace(cell, extra={}), experiment, exam)
+    notes |= remarks
+    if not experiment.numbers:
+        notes["right"] = packed(victim.argmax(axis=1) == copy.scores(experiment.test_x).argmax(axis=1))
     threat = {"answers": "none", "accounts": 0}
     return Record(cell=cell, measures=measures, classes=classes, threat_model=threat, notes=notes)
 

@@ -7,7 +7,7 @@ order of nameless classes) is decided by how well the answers agree with the tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +17,16 @@ from portcullis_ml.bench.endpoint import Endpoint
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
+from portcullis_ml.bench.targets import answers_numbers, as_labels, as_numbers, judged
 from portcullis_ml.bench.texts import BroughtTexts, are_texts
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.core.types import Array, Interface, Labels, Model
+from portcullis_ml.core.types import Array, Labels, Model
 from portcullis_ml.models.booster import BoosterEstimator
 from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
 from portcullis_ml.models.outputs import are_probabilities
-from portcullis_ml.models.texts import TextInterface, Texts
+from portcullis_ml.models.texts import Texts
 
 __all__ = ["Brought", "bring"]
 
@@ -36,7 +37,10 @@ EIGHT_BIT = 255.0
 
 @dataclass(frozen=True, kw_only=True)
 class Brought:
-    """The victim, its rows in its own classes, the bounds of an input, and sentences about what was understood."""
+    """The victim, its rows in its own classes, the bounds of an input, and sentences about what was understood.
+
+    `numbers` is whether it answers numbers and no classes; then the rows' y are targets.
+    """
 
     model: Model
     test: LabelledRows
@@ -44,16 +48,9 @@ class Brought:
     train: LabelledRows | None
     bounds: tuple[float, float]
     splits: str
+    numbers: bool = False
     notes: tuple[str, ...] = ()
     texts: Texts | None = None  # what rows stand for, where they stand for texts
-
-    def interface(self, *, missing: bool) -> Interface:
-        """What the victim takes and shows."""
-        known: dict[str, Any] = {"input_shape": self.test.x.shape[1:], "n_classes": self.model.n_classes}
-        known |= {"bounds": self.bounds, "precision": getattr(self.model, "precision", "float64")}
-        if self.texts is not None:
-            return TextInterface(**known, texts=self.texts, words=self.test.classes)
-        return Interface(**known, features=self.test.features, missing=missing)
 
 
 def bring(sources: Sources) -> Brought:
@@ -72,14 +69,15 @@ def bring(sources: Sources) -> Brought:
 def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes: list[str] = []
     texts = BroughtTexts(sources, Texts(), known.found) if are_texts(sources, known.found) else None
-    if texts is None:
-        test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
-        model = _loaded(sources, known, test)
-    else:
-        test, pool, train, bounds, splits = texts.rows()
-        model = texts.model(test)
+    read = rows_of(sources, takes_of(known, schema_of(sources))) if texts is None else texts.rows()
+    test, pool, train, bounds, splits = read
+    model = _loaded(sources, known, test) if texts is None else texts.model(test)
     parts = {"The test rows": test, "The pool": pool, "The training rows": train}
     taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
+    if answers_numbers(sources.victim, model, test, said=sources.regression, sure=known.regressor):
+        made = {what: as_numbers(rows, what) for what, rows in taken.items()}
+        return _brought(model, made, bounds, splits, notes, numbers=True, victim=sources.victim)
+    taken = {what: as_labels(rows, what) for what, rows in taken.items()}
     words = _classes(sources, model, taken["The test rows"], notes)
     made = {what: _labelled(rows, words, what, model.n_classes, notes) for what, rows in taken.items()}
     judging = made["The test rows"]
@@ -88,13 +86,31 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         model = _best_output(sources, known, model, judging, notes)
         model = _best_scale(model, judging, notes)
         _judge(model, judging, words, sources, notes)
+    return replace(_brought(model, made, bounds, splits, notes), texts=None if texts is None else texts.texts)
+
+
+def _brought(
+    model: Model,
+    made: Mapping[str, LabelledRows | None],
+    bounds: tuple[float, float],
+    splits: str,
+    notes: list[str],
+    *,
+    numbers: bool = False,
+    victim: str = "",
+) -> Brought:
+    """The victim and its rows, with the last of the sentences about them."""
+    judging = made["The test rows"]
+    assert judging is not None
+    if numbers and tuple(model.input_shape) == judging.x.shape[1:]:
+        notes += judged(model, judging, victim)
     notes += _said_of(judging, model)
     for what, rows in made.items():
         notes += _dropped(what, rows, model)
         notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
-        notes=tuple(notes), texts=None if texts is None else texts.texts,
+        numbers=numbers, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -103,19 +119,25 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
     if sources.endpoint:
         return _asked(sources, sources.endpoint, test)
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
-    n = len(test.classes) if test.classes else None
+    numbers = sources.regression or known.regressor
+    n = len(test.classes) if test.classes and not numbers else None
     given: dict[str, Any] = {"input_shape": test.x.shape[1:], "features": table, "softmax": sources.softmax}
     given |= {"output": output or sources.output, "found": known.found}
     if n is not None and not sources.victim.partition("@")[0].endswith(".safetensors"):
         n = n if n == 2 else None  # its own columns say how many it knows: a table may lack some
     model = load_model(sources.victim, n_classes=n, **given)
-    if model.n_classes == 0 and test.y is not None and set(np.unique(test.y)) <= {0, 1}:
+    if model.n_classes == 0 and not numbers and test.y is not None and set(np.unique(test.y)) <= {0, 1}:
         return load_model(sources.victim, n_classes=2, **given)
     return model
 
 
 def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows) -> Model:
     """The API at the victim's address, for rows like these."""
+    if sources.regression:
+        raise InputError(
+            f"{sources.victim} is asked for classes; an API that answers numbers is asked by a function of yours "
+            "(--victim module:function), which sends the rows and returns the numbers."
+        )
     text = [f.name for f in test.features or () if f.categorical]
     if text:
         raise InputError(

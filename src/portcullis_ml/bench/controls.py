@@ -1,7 +1,7 @@
 """Controls: baselines that the attacks of an audit are compared with.
 
-no_api           asks nothing: always answers the class that the victim gives most often on the test rows. No thief
-                 knows that class for sure, so this is the best that a constant can do
+no_api           asks nothing: always answers the class that the victim gives most often on the test rows, or the mean
+                 of its numbers. No thief knows that for sure, so this is the best that a constant can do
 own_labels       asks nothing: trains on the pool with the pool's own labels, where there are any
 random_queries   pays like the others, for uniform noise from the input space (of texts: random strings of the pool's
                  words), and trains the same learner. With rows of a table it stands behind every defense, since there
@@ -24,10 +24,10 @@ from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Interface, Labels, Model
+from portcullis_ml.core.types import Array, Interface, Labels, Model
 from portcullis_ml.models.constant import ConstantModel
 
-__all__ = ["MEANING", "PlainStranger", "RandomQueries", "Shuffled", "most_frequent", "own_labels"]
+__all__ = ["MEANING", "PlainStranger", "RandomQueries", "Shuffled", "mean_answer", "most_frequent", "own_labels"]
 
 MEANING = {
     "no_api": "asks nothing and always answers the victim's most frequent class",
@@ -44,13 +44,20 @@ def most_frequent(labels: Labels, interface: Interface) -> ConstantModel:
     return ConstantModel(interface.input_shape, np.eye(interface.n_classes)[counts.argmax()])
 
 
-def own_labels(knowledge: Knowledge, labels: Labels | None, n_classes: int, rng: np.random.Generator) -> Model:
-    """What the thief's own labelled data are worth without any API."""
+def mean_answer(values: Array, interface: Interface) -> ConstantModel:
+    """A model that always answers the mean of these values (n, 1): the best that a constant can do at numbers."""
+    return ConstantModel(interface.input_shape, (values / len(values)).sum(axis=0))
+
+
+def own_labels(knowledge: Knowledge, labels: Labels | Array | None, n_classes: int, rng: np.random.Generator) -> Model:
+    """What the thief's own labelled data are worth without any API. No classes are numbers (n,)."""
     if knowledge.pool is None or labels is None:
-        raise NotApplicable("own_labels needs a pool with labels of the victim's classes; this attacker has none.")
+        kind = "labels of the victim's classes" if n_classes else "true targets"
+        raise NotApplicable(f"own_labels needs a pool with {kind}; this attacker has none.")
     if knowledge.learner is None:
         raise NotApplicable("own_labels needs a surrogate learner; this attacker has none.")
-    return knowledge.learner.fit(knowledge.pool, np.eye(n_classes)[labels], rng=rng)
+    targets = np.eye(n_classes)[labels.astype(np.int64)] if n_classes else labels[:, None].astype(np.float64)
+    return knowledge.learner.fit(knowledge.pool, targets, rng=rng)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,7 @@ class RandomQueries(ExtractionAttack):
     batch: int = 256  # rows sent at a time
 
     name: ClassVar[str] = "portcullis_ml.bench.controls:RandomQueries"
-    needs: ClassVar[Needs] = Needs(learner=True, numbers=False)
+    needs: ClassVar[Needs] = Needs(task="any", learner=True, text=True)
 
     def __post_init__(self) -> None:
         check(self, "batch", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
@@ -79,7 +86,7 @@ class Shuffled(ExtractionAttack):
     of: Any  # the attack whose transfer set it is
 
     name: ClassVar[str] = "portcullis_ml.bench.controls:Shuffled"
-    needs: ClassVar[Needs] = Needs(learner=True, numbers=False)
+    needs: ClassVar[Needs] = Needs(task="any", learner=True, text=True)
 
     def __post_init__(self) -> None:
         check(self, "of", "an extraction attack", lambda v: isinstance(v, ExtractionAttack))

@@ -20,6 +20,7 @@ import numpy as np
 from portcullis_ml.bench.brought import bring
 from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.endpoint import Endpoint, asked_of
+from portcullis_ml.bench.fits import interface_of
 from portcullis_ml.bench.outside import Outside, read_outside
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
@@ -52,7 +53,8 @@ EPOCHS = 50  # of a network, unless said otherwise
 class Experiment:
     """The victim, the rows and what is known of them, loaded.
 
-    pool_labels  (n,) the pool's own labels in the victim's classes, or None
+    test_y       (n,) the true classes of the test rows, or their targets where the victim answers numbers, or None
+    pool_labels  (n,) the pool's own labels in the victim's classes, or its targets, or None
     pool_groups  (n,) what the pool's own source sorts its rows by, or None; never the victim's classes
     overlap      rows of the pool that the victim was trained on; None when nobody could check
     train        rows that the victim was trained on, where they are known; no thief and no learner of theirs sees them
@@ -67,9 +69,9 @@ class Experiment:
     model: Model
     interface: Interface
     test_x: Array
-    test_y: Labels | None
+    test_y: Any
     pool: Array | None
-    pool_labels: Labels | None
+    pool_labels: Any
     overlap: int | None
     names: dict[str, dict[str, Any]]
     splits: str
@@ -82,11 +84,16 @@ class Experiment:
     source: str = ""  # the name of where the rows come from that the victim was trained on
     outside: Mapping[str, Outside] = field(default_factory=dict)
 
+    @property
+    def numbers(self) -> bool:
+        """Whether the victim answers numbers and no classes."""
+        return self.interface.task == "regression"
+
     def draw_seeds(self, n: int, rng: np.random.Generator) -> Array | None:
         """(<= n, *input_shape) pool rows, shared out evenly among its classes where it has labels."""
         if self.pool is None:
             return None
-        if self.pool_labels is None:
+        if self.pool_labels is None or self.numbers:
             return self.pool[np.sort(rng.permutation(len(self.pool))[:n])]
         order = rng.permutation(len(self.pool))
         rank = np.empty(len(order), np.int64)  # a row's place among the rows of its class
@@ -120,6 +127,7 @@ class ExperimentSpec:
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
     text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
+    regression: bool = False  # the victim answers numbers, where nobody could tell
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
 
@@ -153,15 +161,21 @@ def learner_for(
     device: str = "cpu",
     gradients: bool = False,
     text: bool = False,
+    numbers: bool = False,
 ) -> Any:
     """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
     With `gradients`, one small network, as published: attacks that follow their copy's gradients train one a round.
+    With `numbers`, regressions.
     """
     if text:
         from portcullis_ml.models.tfidf import TfidfLearner
 
         return TfidfLearner()
+    if numbers:
+        from portcullis_ml.models.auto_numbers import NumbersLearner
+
+        return NumbersLearner()
     if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
@@ -322,31 +336,15 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, text=spec.text,
+            endpoint=spec.endpoint, regression=spec.regression, text=spec.text,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
-    shape = test.x.shape[1:]
-    if model.n_classes < 2:
-        raise InputError(
-            f"An audit compares labels; {victim} has {model.n_classes} classes (a regression has none). Give a "
-            "classifier; `portcullis bench run tramer-trees` steals regression trees."
-        )
-    if tuple(model.input_shape) != shape:
-        raise InputError(
-            f"{victim} takes inputs of {tuple(model.input_shape)}; the test rows are {shape}. Reshape them."
-        )
-    for what, part in (("Test", test), ("Training", train)):
-        y = None if part is None else part.y
-        if y is not None and not 0 <= y.min() <= y.max() < model.n_classes:
-            raise InputError(
-                f"{what} labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
-                f"got {y.min()}..{y.max()}."
-            )
+    interface = interface_of(brought, victim, model, missing=spec.incomplete)
     pool_x = None if pool is None else pool.x[slice(spec.rows)]
     return Experiment(
         model=model,
-        interface=brought.interface(missing=spec.incomplete),
+        interface=interface,
         test_x=test.x,
         test_y=test.y,
         pool=pool_x,
@@ -390,7 +388,7 @@ def _must_vary(experiment: Experiment, victim: str) -> None:
 
 def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
     """The model on the device and with the answers that the spec asks for."""
-    if spec.device != "cpu" and hasattr(model, "module"):
+    if spec.device != "cpu" and hasattr(model, "module") and model.n_classes:
         from portcullis_ml.models.torch import TorchModel
 
         assert isinstance(model, TorchModel)

@@ -44,6 +44,7 @@ class Plan:
     learner: Spec | None
     gradients: Spec | None = None  # the same for attacks that follow their copy's gradients; None: `learner`
     own_labels: bool = False  # whether the pool has labels of the victim's classes
+    numbers: bool = False  # whether the victim answers numbers: then no labels can be shown instead
     stranger: bool = False  # whether a plain stranger is tried behind every defense
     noise: bool = False  # whether random queries are, too: for rows of a table they are an attack like any other
     privacy: Mapping[str, Spec] = field(default_factory=dict)  # attacks on the training data, beside every defense
@@ -61,13 +62,19 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Every cell, all of the first seed first, so that a run that is cut short has something to say."""
         guards = self._guards()
-        aware = _aware(self.attacks, guards)
+        aware = {w: s for w, s in _aware(self.attacks, guards).items() if w in self.attacks or self._fits(s)}
         return [cell for seed in self.seeds for cell in self._of_seed(seed, aware, guards)]
+
+    def _fits(self, attack: Spec) -> bool:
+        """Whether an attack that nobody named is for what the victim answers."""
+        return not self.numbers or ATTACKS.load(attack["unit"]).needs.task != "classification"
 
     @property
     def _bare(self) -> bool:
-        """Whether the API shows labels and nothing else."""
-        return Reveals.parse(self.interface["reveals"]) == Reveals.LABELS and not self.interface.get("explains")
+        """Whether the API shows one thing and nothing else: labels, or a number."""
+        return self.numbers or (
+            Reveals.parse(self.interface["reveals"]) == Reveals.LABELS and not self.interface.get("explains")
+        )
 
     def _guards(self) -> dict[str, GuardSpec]:
         """No defense and, where that hides something, label only are always tried."""

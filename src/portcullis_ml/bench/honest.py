@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Request
 from portcullis_ml.measures.detection import false_positives, run_detector
 from portcullis_ml.measures.statistics import mean_of
 from portcullis_ml.measures.utility import honest_cost
+from portcullis_ml.measures.value_cost import value_cost
 
 __all__ = ["honest_cell"]
 
@@ -45,12 +47,13 @@ def honest_cell(cell: Cell, experiment: Experiment, mark: Mark | None, spec: Exp
 
     trained_anew = cell.hardening is not None or (mark is not None and mark.stage is None)
     plain = spec.load().model if trained_anew else None
-    cost = honest_cost(
+    measure: Any = value_cost if experiment.numbers else honest_cost
+    cost = measure(
         timed, served_model(experiment, mark), interface, streams, truths, rng=cell.rng("honest"), plain=plain
     )
     measures = cost.measures() | _false_alarms(cell, experiment, streams)
     flags = []
-    if not cost.agreement.value == 1:
+    if not experiment.numbers and not cost.agreement.value == 1:
         flags.append(raised("labels_changed", f"{1 - cost.agreement.value:.1%} of honest rows"))
     if moved := _unsteady(fresh(), experiment, interface):
         flags.append(raised("randomised_answers", f"{moved} of {min(len(order), 20)} questions"))

@@ -34,7 +34,7 @@ MOST = 20_000  # rows that are drawn from a larger pool on disk
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRows:
-    """x (n, *input_shape), y (n,) or None; a table's features and the names of its classes.
+    """x (n, *input_shape), y (n,) or None, whole numbers or real ones; a table's features and the names of its classes.
 
     columns    names of all the file's columns, those that are not taken included
     dropped    rows of the file that were left out because they lack a value, in the columns `lacking`
@@ -45,7 +45,7 @@ class LabelledRows:
     """
 
     x: Array
-    y: Labels | None = None
+    y: Any = None
     features: tuple[Feature, ...] | None = None
     classes: tuple[str, ...] | None = None
     columns: tuple[str, ...] = ()
@@ -126,9 +126,11 @@ def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
     if x.ndim < 2 or x.dtype.kind not in "uif":
         raise InputError(f"The {what} must be numbers of shape (n, ...); {path.name} holds {x.dtype} of {x.shape}.")
     y = arrays.get("y" + names[0].removeprefix("x"))
-    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uibU"):
+    if y is not None and y.shape == (len(x), 1):
+        y = y[:, 0]
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uibfU"):
         raise InputError(
-            f"The {what} needs one label for each row, a whole number or a word; {path.name} holds {len(x)} rows and "
+            f"The {what} needs one label for each row, a number or a word; {path.name} holds {len(x)} rows and "
             f"labels {y.dtype} of shape {y.shape}."
         )
     words = None
@@ -137,7 +139,7 @@ def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
     eight_bit = x.dtype == np.uint8
     return LabelledRows(
         x=x / 255.0 if eight_bit else x.astype(np.float64),
-        y=None if y is None else y.astype(np.int64),
+        y=None if y is None else y.astype(np.float64 if y.dtype.kind == "f" else np.int64),
         classes=None if words is None else tuple(words.tolist()),
         eight_bit=eight_bit,
     )

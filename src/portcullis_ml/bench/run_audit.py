@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for, learner_said
-from portcullis_ml.bench.flagged import of_run
-from portcullis_ml.bench.flags import FLAGS, raised
+from portcullis_ml.bench.flagged import of_experiment, of_run
+from portcullis_ml.bench.flags import FLAGS
 from portcullis_ml.bench.grid import Plan
 from portcullis_ml.bench.links import directly, links_named
+from portcullis_ml.bench.measure import checked_measure, measure_of
 from portcullis_ml.bench.named import (
     NONE,
     GuardSpec,
@@ -29,19 +30,20 @@ from portcullis_ml.bench.named import (
     mark_named,
     privacy_named,
 )
-from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
+from portcullis_ml.bench.numbers import check_numbers, deployed_guard, numbers_guards
+from portcullis_ml.bench.outside import SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
+from portcullis_ml.bench.said import how_right, left_out, thief_said
 from portcullis_ml.bench.target import bindable
 from portcullis_ml.bench.texts import asks_texts, must_suit_texts
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
-from portcullis_ml.data.splits import overlap
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
-from portcullis_ml.models.kinds import are_trees
+from portcullis_ml.models.kinds import are_trees, is_tree
 
 __all__ = ["AuditOptions", "interface_said", "run_audit", "shown_as"]
 
@@ -72,6 +74,7 @@ class AuditOptions:
     price_per_query: float | None = None  # in the currency of the next
     price_per_label: float | None = None
     cap: float = 1.0  # points of accuracy that honest clients may lose behind a defense that is recommended
+    measure: str | None = None  # by which the verdict goes; chosen by the task if not said
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
     regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
@@ -82,6 +85,7 @@ class AuditOptions:
             raise ParameterError("seeds", "at least 1", self.seeds)
         if not 0 <= self.cap <= 100:
             raise ParameterError("--cap", "points of accuracy from 0 to 100", self.cap)
+        checked_measure(self.measure)
         shown_as(self.answers, precision=self.precision, explain=self.spec.explain)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
@@ -171,13 +175,18 @@ def run_audit(
         bindable(cell, experiment)
     work = partial(prepared_cell, spec=options.spec, lacking=prepared.lacking)
     records = run_cells(prepared.cells, work, out=out, jobs=jobs, progress=progress)
+    measure = measure_of(records, options.measure, experiment.interface.n_classes, experiment.classes)
     meta = {
         **_about(options, experiment, plan, records, prepared),
         "started": started,
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
-        "flags": [*_flags_of(experiment), *of_run(records)],
+        "flags": [
+            *of_experiment(experiment),
+            *of_run(records, measure["name"] if measure else "r2" if experiment.numbers else "agreement"),
+        ],
+        "measure": measure,
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -189,12 +198,14 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     must_suit_texts(experiment.interface, options.named_learner, options)
     top = max(options.budgets) if options.budgets else _usual_budget(experiment, options.quick)
     epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
-    shape = experiment.interface.input_shape
-    suits: dict[str, Any] = {"device": options.spec.device, "text": experiment.interface.text}
-    network = describe(learner_for(shape, epochs=epochs, gradients=True, **suits))
-    chooser = describe(learner_for(shape, epochs=options.epochs, **suits))
+    shape, numbers = experiment.interface.input_shape, experiment.numbers
+    if numbers:
+        check_numbers(options)
+    kind: Any = {"device": options.spec.device, "numbers": numbers, "text": experiment.interface.text}
+    network = describe(learner_for(shape, epochs=epochs, gradients=True, **kind))
+    chooser = describe(learner_for(shape, epochs=options.epochs, **kind))
     learner = options.named_learner or (network if options.transfer else chooser)
-    extra: dict[str, Any] = {"seeds": min(10 * experiment.interface.n_classes, max(top // 4, 1))}
+    extra: dict[str, Any] = {"seeds": min(10 * max(experiment.interface.n_classes, 1), max(top // 4, 1))}
     if options.transfer:
         extra["transfer"] = True
     attacks = options.named_attacks or by_name(ATTACKS.default_words(_facts(options, experiment)), attack_named)
@@ -203,7 +214,8 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         data=experiment.names["data"],
         interface=options.shown | ({"missing": True} if experiment.interface.missing else {}),
         attacks=attacks,
-        defenses=options.named_guards,
+        defenses=numbers_guards(options, experiment) if numbers else options.named_guards,
+        numbers=numbers,
         budgets=options.budgets if len(options.budgets) > 1 else _ladder(top),
         seeds=range(options.seed, options.seed + (options.seeds or (1 if options.quick else 3))),
         learner=learner,
@@ -261,6 +273,8 @@ def _facts(options: AuditOptions, experiment: Experiment) -> dict[str, bool]:
         "explains": experiment.interface.explains,
         "flat": len(experiment.interface.input_shape) == 1 and not experiment.interface.text,
         "pool": experiment.pool is not None,
+        "numbers": experiment.numbers,
+        "tree": is_tree(experiment.model),
         "trees": are_trees(experiment.model, options.spec.victim),
     }
 
@@ -285,17 +299,17 @@ def _about(
     return {
         "title": title,
         "command": options.command,
-        "victim": experiment.names["victim"] | {"accuracy": honest["measures"].get("accuracy") if honest else None},
+        "victim": experiment.names["victim"] | how_right(honest, plan.numbers),
         "data": experiment.names["data"] | rows,
         "interface": interface_said(experiment, plan.interface),
-        "deployed": _row_of(options.in_use, records),
+        "deployed": _row_of(deployed_guard(options, plan) if plan.numbers else options.in_use, records),
         "quick": options.quick,
         "cap": options.cap / 100,
         "prices": [options.price_per_query, options.price_per_label],
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [*experiment.notes, _thief(plan), *prepared.notes, *_left_out(options)],
+        "notes": [*experiment.notes, thief_said(plan), *prepared.notes, *left_out(options, plan.numbers)],
     }
 
 
@@ -307,19 +321,11 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
         "input_shape": list(interface.input_shape),
         **({"text": True} if interface.text else {}),
         "n_classes": interface.n_classes,
+        "task": interface.task,
         "bounds": list(interface.bounds),
         "features": [asdict(f) for f in interface.features] if interface.features else None,
         "classes": list(experiment.classes) if experiment.classes else None,
     }
-
-
-def _left_out(options: AuditOptions) -> list[str]:
-    """A sentence about the defenses that would have been tried by themselves with outside rows."""
-    if options.defenses is not None or options.facts["outside"]:
-        return []
-    more = DEFENSES.default_words(options.facts | {"outside": True, "train": True})
-    words = [word for word in more if word not in options.guards]
-    return [f"With outside rows (--outside, and --train) these would be tried, too: {', '.join(words)}."]
 
 
 def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
@@ -336,17 +342,3 @@ def _thief(plan: Plan) -> str:
     kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
     effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
     return f"Every thief who needs a learner trains {kind}{effort}."
-
-
-def _flags_of(experiment: Experiment) -> list[dict[str, str]]:
-    """Flags that hold for the whole audit, whatever the cells say."""
-    if experiment.pool is None:
-        return []
-    found = [raised("pool_not_checked")] if experiment.overlap is None else []
-    if experiment.overlap:
-        found.append(raised("pool_overlaps_training", f"{experiment.overlap:,} of {len(experiment.pool):,} rows"))
-    for regime, outside in experiment.outside.items():
-        if same := overlap(experiment.pool, outside.x):
-            detail = f"{same:,} of {len(outside.x):,} outside rows, {SAID[regime]}"
-            found.append(raised("outside_is_the_pool", detail))
-    return [{**flag, "where": "audit"} for flag in found]

@@ -35,6 +35,7 @@ class Sources:
     classes: str | None = None
     output: str | None = None
     softmax: bool = False
+    regression: bool = False
     endpoint: Endpoint | None = None
     text: str | None = None  # the column that holds texts; "" where the rows are texts and the column the usual one
 

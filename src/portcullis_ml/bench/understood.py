@@ -9,6 +9,7 @@ import numpy as np
 
 from portcullis_ml.bench.endpoint import is_address
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
+from portcullis_ml.bench.targets import closeness
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface
 from portcullis_ml.data.pictures import layout_of
@@ -63,13 +64,17 @@ def understood(spec: ExperimentSpec, experiment: Experiment) -> list[Point]:
         "victim": (f"{experiment.names['victim']['name']}: {_kind(spec, model)}", "--victim"),
         "inputs": (_inputs(interface), rows),
         "values": (_values(interface, model), rows),
-        "classes": (_classes(experiment), "--classes" if brought else ""),
+        "classes": (_classes(experiment), _of_classes(experiment) if brought else ""),
         "answers": (_answers(model, interface), _of_answers(spec, model)),
         "test rows": (_judged(experiment), "--test" if brought else "--data"),
         "pool": (_held(experiment), "--pool" if brought else "--data"),
         "training rows": (_trained(experiment), "--train" if brought else "--data"),
     }
     return [Point(about, taken, change) for about, (taken, change) in points.items()]
+
+
+def _of_classes(experiment: Experiment) -> str:
+    return "--regression, where it cannot be told" if experiment.numbers else "--classes"
 
 
 def _of_answers(spec: ExperimentSpec, model: Any) -> str:
@@ -138,6 +143,8 @@ def _values(interface: Interface, model: Any) -> str:
 
 def _classes(experiment: Experiment) -> str:
     n, words = experiment.interface.n_classes, experiment.classes
+    if experiment.numbers:
+        return "none: it answers numbers (a regression)"
     if not words:
         return f"{n}, by their numbers: 0 to {n - 1}"
     return f"{n}, in this order: {', '.join(map(str, words[:NAMED]))}{', ...' if n > NAMED else ''}"
@@ -145,6 +152,8 @@ def _classes(experiment: Experiment) -> str:
 
 def _answers(model: Any, interface: Interface) -> str:
     inner = _inner(model)
+    if not interface.n_classes:
+        return f"one number a row; {interface.precision}"
     reading = getattr(inner, "reading", "")
     said = "logits, made probabilities by a softmax" if reading == "logits" else "probabilities"
     names = list(getattr(inner, "outputs", {}))
@@ -158,6 +167,9 @@ def _judged(experiment: Experiment) -> str:
     x, y = experiment.test_x, experiment.test_y
     if y is None:
         return f"{len(x):,}, without labels"
+    if experiment.numbers:
+        r2, off = closeness(y[:JUDGED], experiment.model.scores(x[:JUDGED])[:, 0])
+        return f"{len(x):,}; the victim explains {r2:.1%} of the variance of their targets, off by {off:.4g} on average"
     right = experiment.model.scores(x[:JUDGED]).argmax(axis=1) == y[:JUDGED]
     seen = "" if len(x) <= JUDGED else f" of the first {JUDGED:,}"
     rarest = np.bincount(y, minlength=experiment.interface.n_classes).min()
@@ -167,7 +179,8 @@ def _judged(experiment: Experiment) -> str:
 def _held(experiment: Experiment) -> str:
     if experiment.pool is None:
         return "none: attacks that need inputs of the thief's own are left out"
-    labels = "with labels of the victim's classes" if experiment.pool_labels is not None else "without labels"
+    kind = "targets" if experiment.numbers else "labels of the victim's classes"
+    labels = f"with {kind}" if experiment.pool_labels is not None else f"without {kind.partition(' ')[0]}"
     return f"{len(experiment.pool):,} rows, {labels}"
 
 

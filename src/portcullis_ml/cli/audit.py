@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import reading_options as r
 
 __all__ = ["audit"]
 
@@ -29,6 +30,7 @@ def audit(
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
+    regression: r.RegressionOption = False,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -99,6 +101,15 @@ def audit(
             rich_help_panel=RESULT,
         ),
     ] = 1.0,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            help="What the verdict goes by: agreement, balanced_agreement, macro_f_agreement, minority_f_agreement, "
+            "rank_correlation (for scores that rank) or auc_agreement. Chosen by the victim's classes if not given.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
     privacy: Annotated[
         list[str] | None,
         typer.Option(
@@ -168,8 +179,7 @@ def audit(
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
-    from portcullis_ml.report.results import read
-    from portcullis_ml.report.saved import prices_of
+    from portcullis_ml.report.results import audit_of
 
     endpoint = o.endpoint_of(
         victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
@@ -177,8 +187,9 @@ def audit(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, incomplete=incomplete, leaves=answers == "leaves",
-        explain=explain, device=device, outside=outside, endpoint=endpoint, text=text,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text,
+        incomplete=incomplete, leaves=answers == "leaves",
+        explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip
     options = AuditOptions(
         spec=spec,
@@ -200,6 +211,7 @@ def audit(
         cap=cap,
         price_per_query=price_per_query,
         price_per_label=price_per_label,
+        measure=measure,
         transfer=transfer,
         quick=quick,
         regimes=_words(regimes),
@@ -215,7 +227,7 @@ def audit(
         records, meta = run_audit(options, out=out, jobs=machines, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    outcome = Outcome(read(records, meta["cap"], prices_of(meta)), meta, report, fail_over, policy)
+    outcome = Outcome(audit_of(records, meta), meta, report, fail_over, policy)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:

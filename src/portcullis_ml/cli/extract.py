@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import reading_options as r
 
 __all__ = ["extract"]
 
@@ -26,6 +27,7 @@ def extract(
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
+    regression: r.RegressionOption = False,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -74,14 +76,15 @@ def extract(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, classes=classes, output=output_name, incomplete=incomplete,
-        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint, text=text,
+        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression,
+        incomplete=incomplete, text=text,
+        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
-    shape = experiment.interface.input_shape
-    suits: dict[str, Any] = {"epochs": epochs, "device": device, "text": experiment.interface.text}
-    chooser = describe(learner_for(shape, **suits))
+    shape, numbers = experiment.interface.input_shape, experiment.numbers
+    kind: dict[str, Any] = {"device": device, "numbers": numbers, "text": experiment.interface.text}
+    chooser = describe(learner_for(shape, epochs=epochs, **kind))
     named = learner_said(learner, epochs, device) if learner else None
     must_suit_texts(experiment.interface, named)
     shown = "probs" if answers == "leaves" else answers
@@ -94,7 +97,8 @@ def extract(
         budgets=[budget],
         seeds=[seed],
         learner=named or chooser,
-        gradients=describe(learner_for(shape, gradients=True, **suits)),
+        gradients=describe(learner_for(shape, epochs=epochs, gradients=True, **kind)),
+        numbers=numbers,
     )
     cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)
     if cell is None:
@@ -106,14 +110,22 @@ def extract(
         raise typer.Exit(2)
 
 
+def _reached(measures: dict[str, Any]) -> str:
+    """How good the copy is, in classes or in numbers."""
+    if r2 := measures.get("r2"):
+        off = measures["mae"]["value"]
+        return f"{100 * r2['value']:.1f}% of the variance of the victim's answers, off by {off:.4g} on average,"
+    agreement = measures.get("agreement")
+    return f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+
+
 def _tell(record: dict[str, Any], files: dict[str, str], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"record": record, **files}, indent=2))
     elif record["outcome"] != "done":
         typer.echo(f"portcullis: {record['attack']} is {record['outcome']}. {record['reason']}", err=True)
     else:
-        agreement = record["measures"].get("agreement")
-        reached = f"{100 * agreement['value']:.1f}% agreement" if agreement else "no agreement measured"
+        reached = _reached(record["measures"])
         typer.echo(f"{record['attack']}: {reached} with {record['queries']:,} queries, ended by: {record['stopped']}.")
         for name, path in files.items():
             typer.echo(f"{name.replace('_', ' ').capitalize()}: {path}")

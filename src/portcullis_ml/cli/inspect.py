@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
+from portcullis_ml.cli import reading_options as r
 
 __all__ = ["inspect"]
 
@@ -25,6 +26,7 @@ def inspect(
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
+    regression: r.RegressionOption = False,
     answers: o.AnswersOption = "probs",
     protocol: o.ProtocolOption = "v2",
     model_name: o.ModelNameOption = "model",
@@ -52,7 +54,8 @@ def inspect(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, device=device, endpoint=endpoint, text=text,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, device=device, endpoint=endpoint,
+        text=text,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:

@@ -310,6 +310,7 @@ def spec_of(
     outside: str | None = None,
     classes: str | None = None,
     output: str | None = None,
+    regression: bool = False,
     endpoint: Endpoint | None = None,
     text: str | None = None,
 ) -> ExperimentSpec:
@@ -323,34 +324,19 @@ def spec_of(
             f"This command takes a model in your hands; {victim} is an API. `portcullis audit`, `inspect` and "
             "`extract` ask one."
         )
-    if victim is None and (schema or incomplete or leaves or classes or output or text is not None):
+    own = schema or incomplete or leaves or classes or output or regression or text is not None
+    if victim is None and own:
         raise InputError(
-            "--schema, --classes, --output-name, --text, --incomplete and --answers leaves belong to a victim of "
-            "yours. Add --victim."
+            "--schema, --classes, --output-name, --text, --regression, --incomplete and --answers leaves belong to a "
+            "victim of yours. Add --victim."
         )
     if victim is None and (test or pool or train):
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
     if victim is None and data is None:
         data = "digits"
     return ExperimentSpec(
-        victim=victim,
-        data=data,
-        folder=folder,
-        test=test,
-        pool=pool,
-        train=train,
-        target=target,
-        schema=schema,
-        classes=classes,
-        output=output,
-        incomplete=incomplete,
-        leaves=leaves,
-        explain=explain,
-        outside=outside,
-        endpoint=endpoint,
+        victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
+        classes=classes, output=output, regression=regression, incomplete=incomplete, leaves=leaves, explain=explain,
+        outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device, cache=cache_folder(),
         text=text,
-        rows=20_000,
-        softmax=softmax,
-        device=device,
-        cache=cache_folder(),
-    )
+    )  # fmt: skip

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
+from portcullis_ml.report.by_measure import Line, compared
+from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import Audit
 from portcullis_ml.report.thieves import Thief
+from portcullis_ml.report.verdict import verdict_of
 
 __all__ = ["Outcome"]
 
@@ -54,8 +57,6 @@ class Outcome:
             )
 
     def to_json(self) -> dict[str, Any]:
-        from portcullis_ml.report.verdict import verdict_of
-
         keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags", "notes")
         audit, verdict = self._audit, verdict_of(self._audit)
         return {
@@ -64,13 +65,15 @@ class Outcome:
             "verdict": verdict.kind,
             "recommended": audit.recommended,
             "cap": audit.cap,
-            "worst_behind_deployed": _copy(self.worst),
-            "worst_undefended": _copy(audit.strongest),
+            "measure": {"name": audit.measure, "why": audit.chosen.get("why", "")},
+            "compared": [_line(line) for line in compared(audit)],
+            "worst_behind_deployed": _copy(self.worst, audit.measure),
+            "worst_undefended": _copy(audit.strongest, audit.measure),
             "fail_over": self._limit,
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},
             "rows": [_row(p, audit) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
-            "worst_attackers": {d: _copy(audit.worst(d)) for d in audit.defenses},
+            "worst_attackers": {d: _copy(audit.worst(d), audit.measure) for d in audit.defenses},
             "privacy": [_row(pair, audit) for pair in audit.privacy.values()],
             "marks": [_row(pair, audit) for pair in audit.marked.values()],
             "report": str(self._report),
@@ -82,7 +85,6 @@ class Outcome:
         from rich.console import Console
 
         from portcullis_ml.report.aftermath import sentences, used
-        from portcullis_ml.report.verdict import verdict_of
 
         console = Console(soft_wrap=False)
         verdict = verdict_of(self._audit)
@@ -130,7 +132,7 @@ class Outcome:
         roomy = sum(max(len(a), CELL) + 2 for a in audit.columns) + REST <= width
         letters = {a: a if roomy else _letter(i) for i, a in enumerate(audit.columns)}
         shown = audit.columns if roomy else audit.attacks
-        title = f"Agreement with the victim at {audit.budget:,} queries"
+        title = f"{_title(audit)} at {audit.budget:,} queries"
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
         table.add_column("defense", style="cyan", overflow="fold", min_width=16)
         for attack in shown:
@@ -146,9 +148,9 @@ class Outcome:
             table.add_row(Text(defense + mark), *cells, f"{100 * worst.copy.value:.0f}%{who}" if worst else "", lost)
         legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in letters.items()]
         others = [c for c in audit.controls if c not in audit.asking]
-        controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in others]
+        controls = [Text(f"control {c.attack}: {_percent(c, audit.measure)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())
-        notes = [] if roomy else [Text("cost: points of accuracy that honest clients lose")]
+        notes = [] if roomy else [Text(f"cost: points of {loss_word(audit)} that honest clients lose")]
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
         notes += [Text("worst: counts whoever looks at less than is shown, and no less than someone who never asks")]
         return Group(*legend, table, *notes, *controls)
@@ -174,8 +176,13 @@ def _letter(i: int) -> str:
     return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
 
 
-def _percent(pair: Pair) -> str:
-    found = pair.measures.get("agreement")
+def _title(audit: Audit) -> str:
+    word = measure_word(audit).capitalize()
+    return "Variance of the victim's answers explained" if audit.numbers else f"{word} with the victim"
+
+
+def _percent(pair: Pair, measure: str) -> str:
+    found = pair.measures.get(measure)
     return found.percent(0) if found else "?"
 
 
@@ -183,7 +190,7 @@ def _cell(audit: Audit, attack: str, defense: str, *, one_line: bool) -> str:
     pair = audit.cell(attack, defense)
     if pair is None:
         return ""
-    found = pair.measures.get("agreement")
+    found = pair.measures.get(audit.measure)
     return (
         (found.percent(0) if one_line else found.percent(0).replace(" [", "\n["))
         if found
@@ -191,13 +198,19 @@ def _cell(audit: Audit, attack: str, defense: str, *, one_line: bool) -> str:
     )
 
 
-def _copy(thief: Thief | None) -> dict[str, Any] | None:
+def _copy(thief: Thief | None, measure: str) -> dict[str, Any] | None:
     """The attacker who fares best, for programs; `failed` where their copy is worth less than never asking."""
     if thief is None:
         return None
     e, own = thief.copy, thief.own
     said = {"attack": thief.attack, "how": thief.how, "queries": thief.queries, "failed": thief.failed}
-    return said | {"agreement": [e.value, e.low, e.high], "n": e.n, "own": [own.value, own.low, own.high]}
+    return said | {measure: [e.value, e.low, e.high], "n": e.n, "own": [own.value, own.low, own.high]}
+
+
+def _line(line: Line) -> dict[str, Any]:
+    """One measure of the strongest copy, beside labels by hand and whoever never asks, for programs."""
+    found = {"copy": line.copy, "labels_by_hand": line.own, "never_asking": line.unasked, "ahead_by": line.gain}
+    return {"measure": line.name} | {k: None if e is None else [e.value, e.low, e.high] for k, e in found.items()}
 
 
 def _row(pair: Pair, audit: Audit) -> dict[str, Any]:

@@ -221,16 +221,16 @@ class Answer:
         return Answer(self.labels, scores, self.explanation if interface.explains else None)
 
     def soft(self, n_classes: int) -> Array:
-        """(n, n_classes) training targets: the best distribution that can be read off the answer.
+        """(n, n_classes) training targets: the best distribution that can be read off; of a regression its values.
 
         Shown scores are clipped at 0 and made to sum to 1 (the renormalised version of a rounded or truncated vector,
         so that a defense is never flattered by a clumsy thief); a row that shows a label only becomes one-hot.
         """
-        labels = self.labels
+        if self.labels is None:
+            return np.asarray(self.scores)  # (n, 1), NaN where withheld
         onehot = np.zeros((len(self), n_classes))
-        if labels is not None:
-            known = labels != WITHHELD
-            onehot[known, labels[known]] = 1.0
+        known = self.labels != WITHHELD
+        onehot[known, self.labels[known]] = 1.0
         if self.scores is None:
             return onehot
         p = np.clip(np.nan_to_num(self.scores), 0.0, None)

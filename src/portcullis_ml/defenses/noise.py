@@ -3,7 +3,8 @@
 Orekondy, Schiele, Fritz. "Prediction Poisoning: Towards Defenses Against DNN Model Stealing Attacks", ICLR 2020, the
 section on baselines ("random noise"): uniform, of the expected norm `eps`, and projected to the ball of that norm.
 
-Costs the honest client   the size of every score, and labels where two classes are close.
+Costs the honest client   the size of every score, and labels where two classes are close. A regression's numbers are
+                          moved themselves, by `eps` at most, in the units of the target.
 Does not stop             whoever asks about many rows: the noise is the same for the same question, but its mean over
                           neighbouring questions is zero.
 """
@@ -18,7 +19,7 @@ from scipy.special import expit, logit
 
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Array
+from portcullis_ml.core.types import Answer, Array, Request
 from portcullis_ml.defenses._poisoned import Poisoned, as_distributions
 
 __all__ = ["LogitNoise", "bounded", "odds_of", "onto_l1"]
@@ -36,6 +37,12 @@ class LogitNoise(Poisoned):
     def __post_init__(self) -> None:
         check(self, "eps", "a number of at least 0", lambda v: 0 <= v < np.inf)
         check(self, "ball", "'l1' or 'l2'", lambda v: v in ("l1", "l2"))
+
+    def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
+        if answer.labels is not None or answer.scores is None:
+            return super().release(request, answer, clean, state, noise)
+        moved = answer.scores + bounded(request.x, answer.scores.shape[1], self.eps, self.ball, noise)
+        return Answer(None, moved, answer.explanation)
 
     def poisoned(self, x: Array, y: Array, noise: Noise) -> Array:
         return as_distributions(expit(odds_of(y) + bounded(x, y.shape[1], self.eps, self.ball, noise)))

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.randomness import canonical
 from portcullis_ml.core.types import Answer, Array, Request
 from portcullis_ml.detectors._compiled import questions
@@ -31,13 +30,14 @@ __all__ = ["GrowingSets", "Joining", "Seen", "rows_by_class"]
 Question = bytes | memoryview  # what `canonical` returns
 
 
-def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple[Array, int, Question]]:
+def rows_by_class(request: Request, answer: Answer) -> Iterator[tuple[Array, int, Question]]:
     """(row, predicted class, canonical question) of every row; an omitted input (NaN) is measured as 0.
+
+    All rows of a regression are of one class.
 
     Inputs beyond 1e100 are cut, so that no distance overflows: an infinite one would leave the mean infinite for ever.
     """
-    if answer.labels is None:
-        raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression. Leave it out.")
+    labels = [0] * len(request) if answer.labels is None else answer.labels.tolist()
     rows = np.ascontiguousarray(request.x, np.float64)
     if rows.ndim != 2:
         rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
@@ -46,7 +46,7 @@ def rows_by_class(name: str, request: Request, answer: Answer) -> Iterator[tuple
         if not np.vdot(rows, rows) < 1e200:  # one number is far cheaper than a look at each; a NaN is not below
             rows = np.clip(np.where(np.isnan(rows), 0.0, rows), -1e100, 1e100)
         asked = canonical(rows)
-    return zip(rows, answer.labels.tolist(), asked, strict=True)
+    return zip(rows, labels, asked, strict=True)
 
 
 @dataclass

@@ -90,7 +90,7 @@ class Prada(Detector[Growth]):
 
     def update(self, state: Growth, request: Request, answer: Answer) -> Array:
         suspicion = np.empty(len(request))
-        for i, (x, label, question) in enumerate(rows_by_class(self.name, request, answer)):
+        for i, (x, label, question) in enumerate(rows_by_class(request, answer)):
             if not state.seen.again(question):
                 state.sets.place(label, x)
                 self._measure(state)

@@ -92,7 +92,7 @@ class PradaNormality(Detector[Distances]):
 
     def update(self, state: Distances, request: Request, answer: Answer) -> Array:
         suspicion = np.empty(len(request))
-        for i, (x, label, question) in enumerate(rows_by_class(self.name, request, answer)):
+        for i, (x, label, question) in enumerate(rows_by_class(request, answer)):
             if not state.seen.again(question):
                 distance = state.sets.place(label, x)
                 if distance is not None:

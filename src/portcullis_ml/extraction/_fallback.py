@@ -17,7 +17,9 @@ from portcullis_ml.core.types import Array, Interface, Model
 from portcullis_ml.extraction._grid import Ints
 from portcullis_ml.extraction._mixed import Questions, wrong_labels
 from portcullis_ml.extraction._shown import spread
+from portcullis_ml.extraction._values import better_values, numbers_surrogate
 from portcullis_ml.models.auto import AutoLearner, AutoModel
+from portcullis_ml.models.auto_numbers import NumbersModel
 
 __all__ = ["ask_aside", "ask_mixed", "best_copy", "better_copy", "or_surrogate", "share_aside", "surrogate_of"]
 
@@ -79,6 +81,8 @@ def better_copy(
 
     `name` is what the copy is called in the notes, which say what was chosen and how both did.
     """
+    if interface.task == "regression":
+        return better_values(name, copy, harvest, interface, aside, rng)
     targets = _targets(harvest, interface)
     known = targets.sum(axis=1) > 0
     rest = known.copy()
@@ -104,13 +108,17 @@ def better_copy(
 
 def surrogate_of(harvest: Harvest, interface: Interface, rng: np.random.Generator) -> Model:
     """A surrogate fitted to everything that was answered: the copy of an attack that has none of its own to compare."""
-    targets = _targets(harvest, interface)
-    known = targets.sum(axis=1) > 0
-    if not known.any():
-        raise AttackFailed("Every row was withheld, so there is nothing to learn from. Try another account.")
-    model = AutoLearner().knowing(interface).fit(harvest.x[known], targets[known], rng=rng)
+    model: Model
+    if interface.task == "regression":
+        model = numbers_surrogate(harvest, interface, rng)
+    else:
+        targets = _targets(harvest, interface)
+        known = targets.sum(axis=1) > 0
+        if not known.any():
+            raise AttackFailed("Every row was withheld, so there is nothing to learn from. Try another account.")
+        model = AutoLearner().knowing(interface).fit(harvest.x[known], targets[known], rng=rng)
     harvest.notes["copy"] = "surrogate"
-    if isinstance(model, AutoModel):
+    if isinstance(model, AutoModel | NumbersModel):
         harvest.notes["chosen"] = model.chosen
     return model
 

@@ -4,7 +4,8 @@ Tramèr, Zhang, Juels, Reiter, Ristenpart. "Stealing Machine Learning Models via
 USENIX Security 2016, section 4.1 (the log-ratio route for more than two classes is not in the paper).
 
 Threat model   answers: full probabilities.  data: none.  victim: one of the three, on numbers and categories, or one
-               whose log-ratios are sums of functions of one column; of any other, the copy is a surrogate.
+               whose log-ratios are sums of functions of one column; of any other, the copy is a surrogate. Of an API
+               that answers numbers: a linear regression (d + 1 queries, whatever the settings; see `_values.py`).
 Query cost     log_ratio: d + 1 for d inputs (an input for every category but its first), whatever the number of
                classes, one more for each saturated answer. cross_entropy and one_vs_rest: c (d + 1) for c classes,
                d + 1 for two. Then `held_out` points that check the result, where the budget has room for them.
@@ -49,6 +50,7 @@ from portcullis_ml.extraction._equations import COARSE, Points, decimals_of, eno
 from portcullis_ml.extraction._fallback import best_copy, better_copy, share_aside, surrogate_of
 from portcullis_ml.extraction._mixed import typical_rows
 from portcullis_ml.extraction._narrowing import Narrowing, least_decided, near_rows
+from portcullis_ml.extraction._values import solve_values
 from portcullis_ml.models.encoding import Encoding
 from portcullis_ml.models.surrogates import fit_surrogate, of_inputs, unknowns
 
@@ -75,7 +77,7 @@ class EquationSolving(ExtractionAttack):
     held_out: int = 5  # further points, if the budget has them, to see whether the victim is what we think
 
     name: ClassVar[str] = "equation_solving"
-    needs: ClassVar[Needs] = Needs(answers=Reveals.PROBS)
+    needs: ClassVar[Needs] = Needs(answers=Reveals.PROBS, task="any")
 
     def __post_init__(self) -> None:
         check(self, "route", f"one of {', '.join(ROUTES)}", lambda v: v in ROUTES)
@@ -90,6 +92,8 @@ class EquationSolving(ExtractionAttack):
                 f"equation_solving needs {encoding.width + 1} queries for {encoding.width} inputs; the budget is "
                 f"{harvest.left}. Raise it, or take an attack that learns from fewer answers."
             )
+        if interface.task == "regression":
+            return solve_values(harvest, interface, knowledge.pool, self.held_out, rng)
         solver = _EquationSolver(self, harvest, interface, encoding, rng)
         if self.route == "auto":
             return solver.auto(knowledge.pool)

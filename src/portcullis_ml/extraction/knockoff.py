@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from portcullis_ml.core.attack import Harvest, Knowledge, Needs
+from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Labels, Model
@@ -52,7 +53,7 @@ class Knockoff(ExtractionAttack):
     window: int = 100  # answers just before that diversity is measured against
 
     name: ClassVar[str] = "knockoff"
-    needs: ClassVar[Needs] = Needs(pool=True, learner=True, numbers=False)
+    needs: ClassVar[Needs] = Needs(task="any", pool=True, learner=True, text=True)
 
     def __post_init__(self) -> None:
         check(self, "selection", "'random' or 'adaptive'", lambda v: v in ("random", "adaptive"))
@@ -66,6 +67,8 @@ class Knockoff(ExtractionAttack):
         assert knowledge.pool is not None
         assert knowledge.learner is not None  # `needs` says so
         if self.selection == "adaptive":
+            if interface.task == "regression":
+                raise NotApplicable(f"{self.name} with selection='adaptive' is rewarded by classes. Take 'random'.")
             self._ask_by_rewards(harvest, interface, knowledge.pool, knowledge, rng)
         else:
             ask_pool(harvest, knowledge.pool, self.batch, rng)

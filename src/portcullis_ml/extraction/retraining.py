@@ -30,6 +30,7 @@ from portcullis_ml.core.errors import AttackFailed, NotApplicable
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Array, Interface, Labels, Model, Reveals
+from portcullis_ml.extraction._fallback import surrogate_of
 from portcullis_ml.extraction._mixed import Questions, wrong_labels
 from portcullis_ml.extraction._search import Segments, bisect, label_asker
 from portcullis_ml.extraction._shown import spread
@@ -57,7 +58,7 @@ class Retraining(ExtractionAttack):
     pool: int = 3000  # random points that such a round looks through
 
     name: ClassVar[str] = "retraining"
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(task="any")
 
     def __post_init__(self) -> None:
         check(self, "strategy", "'uniform', 'line_search', 'adaptive' or 'mixed'", lambda v: v in STRATEGIES)
@@ -76,6 +77,8 @@ class Retraining(ExtractionAttack):
             )
         if self.surrogate == "learner" and knowledge.learner is None:
             raise NotApplicable("retraining with surrogate='learner' needs a learner; this attacker has none.")
+        if interface.task == "regression":
+            return self._of_numbers(harvest, interface, rng)
         retrainer = _Retrainer(self, harvest, interface, knowledge, rng)
         budget = harvest.left
         if self.alpha is not None:
@@ -84,6 +87,16 @@ class Retraining(ExtractionAttack):
         getattr(retrainer, self.strategy)(harvest.paid + budget)
         harvest.notes["classes_seen"] = retrainer.classes_seen() / interface.n_classes
         return retrainer.fit(1.0)
+
+    def _of_numbers(self, harvest: Harvest, interface: Interface, rng: np.random.Generator) -> Model:
+        """Uniform points and a surrogate: where labels differ, which the other strategies go by, is nowhere here."""
+        if self.strategy != "uniform" or self.surrogate != "auto":
+            raise NotApplicable(
+                "retraining of an API that answers numbers takes strategy='uniform' and surrogate='auto'; got "
+                f"{self.strategy!r} and {self.surrogate!r}."
+            )
+        harvest.ask(interface.uniform(harvest.left, rng))
+        return surrogate_of(harvest, interface, rng)
 
 
 class _Retrainer:

@@ -134,8 +134,6 @@ class TreeEnsembles(ExtractionAttack):
             stairs, fresh, aside = builder.stairs, drawn[n:], drawn[:n]
         model, errors = best_of(harvest, cells, stairs, link, fresh=fresh, trees=self.trees, rng=rng)
         harvest.notes |= {"errors": errors}
-        if interface.task == "regression":
-            return model
         name = min(errors, key=lambda n: errors[n]) if errors else "steps"
         return better_copy(name, model, harvest, interface, aside, rng)
 
@@ -159,11 +157,10 @@ class TreeEnsembles(ExtractionAttack):
         """Spend what the lines have left on points that teach trees or a surrogate: rows of the harvest to fit to, and
         rows set aside."""
         bill = {"lines": harvest.paid}
-        aside = np.empty(0, np.int64)
+        aside = ask_aside(harvest, interface, pool, rng)
         if interface.task == "regression":
             fresh = cells.spend(harvest, pool, rng)
         else:
-            aside = ask_aside(harvest, interface, pool, rng)
             fresh = ask_mixed(harvest, interface, pool, aside, rng)
         if not len(harvest):
             raise AttackFailed(NOTHING)

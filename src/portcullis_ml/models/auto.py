@@ -30,7 +30,7 @@ from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.families import FAMILIES, SINGLE, Fitted, fit_family
 from portcullis_ml.models.quantiles import QuantileEncoding
 
-__all__ = ["AutoLearner", "AutoModel"]
+__all__ = ["FEW", "NETWORKS", "SMALL", "WIDE", "AutoLearner", "AutoModel", "encoding_of", "splits"]
 
 FEW = 20  # rows with fewer than these are not split
 SMALL = 200  # fewer rows than these are fitted by cheap families only
@@ -109,7 +109,7 @@ class AutoLearner:
         x, p, seed = x[known], p[known], int(rng.integers(2**31))
         if (p == p[0]).all():
             return ConstantModel(x.shape[1:], p[0].copy())
-        encoding, words = _encoding(x, self.interface)
+        encoding, words = encoding_of(x, self.interface)
         z = encoding(x)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # a fit that does not converge shows in its score
@@ -140,7 +140,7 @@ class AutoLearner:
         return soft + [f"{n} labels" for n in names if several and certain > HARD]
 
 
-def _encoding(x: Array, interface: Interface | None) -> tuple[QuantileEncoding, bool]:
+def encoding_of(x: Array, interface: Interface | None) -> tuple[QuantileEncoding, bool]:
     """How rows (n, ...) are encoded, and whether they look like text: many numbers of which most are 0, none below.
 
     Ranks of frequent words would drown the words themselves, and ranges would make rare words count like frequent ones.
@@ -173,7 +173,7 @@ class _Rows:
         order = rng.permutation(len(self.z))[:COMPARED]
         logits: dict[str, list[Array]] = {name: [] for name in names}
         asides = []
-        for train, aside in _splits(order):
+        for train, aside in splits(order):
             asides.append(aside)
             for name in list(logits):
                 _, found = self.fit(name, train, self.z[aside])
@@ -197,7 +197,7 @@ class _Rows:
         return (fitted, found) if np.isfinite(found).all() else (None, None)
 
 
-def _splits(rows: Labels) -> Iterator[tuple[Labels, Labels]]:
+def splits(rows: Labels) -> Iterator[tuple[Labels, Labels]]:
     """(rows to fit, rows set aside), once or three times."""
     if len(rows) > FOLDED:
         n = round(ASIDE * len(rows))

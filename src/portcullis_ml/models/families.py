@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from portcullis_ml.core.types import Array
 from portcullis_ml.models import boosters
 
-__all__ = ["FAMILIES", "SINGLE", "Fitted", "fit_family", "log_ratios"]
+__all__ = ["FAMILIES", "SINGLE", "Fitted", "fit_family", "fit_values", "log_ratios"]
 
 Fitted = Callable[[Array], Array]
 
@@ -64,17 +64,29 @@ def fit_family(
     if labels:
         model = FAMILIES[family].classifier(tasks[0]).fit(scaler(z), p.argmax(axis=1))
         return _OfLabels(scaler, model, p.shape[1])
-    regressor = FAMILIES[family].regressor
-    if regressor is None:
+    if FAMILIES[family].regressor is None:
         raise ValueError(f"The family {family} learns from labels only; got probabilities.")
     y = log_ratios(p)
     y = y[:, 1:] - y[:, :1] if p.shape[1] == 2 else y
+    return _OfScores(scaler, *_regressions(family, scaler(z), y, tasks))
+
+
+def fit_values(name: str, z: Array, y: Array, seed: int, *, groups: NDArray[np.int64], networks: int = 1) -> Fitted:
+    """The same from numbers y (n, 1): a function from encoded rows to numbers like them. They should not be huge."""
+    scaler = _Scale.of(z, together=_together(groups))
+    tasks = [Task(len(z), s, groups) for s in range(seed, seed + (networks if name == "network" else 1))]
+    return _OfValues(scaler, *_regressions(name, scaler(z), y, tasks))
+
+
+def _regressions(family: str, rows: Array, y: Array, tasks: list[Task]) -> tuple[list[list[Any]], Array, float]:
+    """For every task the regressions on scaled rows whose predictions side by side are (y - middle) / spread, and the
+    two."""
+    regressor = FAMILIES[family].regressor
+    assert regressor is not None  # the callers ask only families that have one
     middle, spread = y.mean(axis=0), max(float(y.std()), TINY)
     goal = (y - middle) / spread
-    rows = scaler(z)
     columns = goal.T if family in SINGLE else [goal if goal.shape[1] > 1 else goal[:, 0]]
-    models = [[regressor(task).fit(rows, column) for column in columns] for task in tasks]
-    return _OfScores(scaler, models, middle, spread)
+    return [[regressor(task).fit(rows, column) for column in columns] for task in tasks], middle, spread
 
 
 def _together(groups: NDArray[np.int64]) -> bool:
@@ -112,11 +124,21 @@ class _OfScores:
     middle: Array
     spread: float
 
-    def __call__(self, z: Array) -> Array:
+    def values(self, z: Array) -> Array:
+        """(n, k) what was regressed on."""
         rows = self.scaler(z)
         found = [np.concatenate([m.predict(rows).reshape(len(z), -1) for m in of], axis=1) for of in self.models]
-        logits = self.middle + self.spread * np.mean(found, axis=0)
+        return np.asarray(self.middle + self.spread * np.mean(found, axis=0))
+
+    def __call__(self, z: Array) -> Array:
+        logits = self.values(z)
         return np.column_stack([-logits / 2, logits / 2]) if logits.shape[1] == 1 else logits
+
+
+@dataclass(frozen=True)
+class _OfValues(_OfScores):
+    def __call__(self, z: Array) -> Array:
+        return self.values(z)
 
 
 @dataclass(frozen=True)

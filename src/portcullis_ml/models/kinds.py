@@ -7,7 +7,7 @@ from pathlib import Path
 from portcullis_ml.core.types import Model
 from portcullis_ml.models.sklearn import SklearnModel
 
-__all__ = ["are_trees"]
+__all__ = ["are_trees", "is_tree"]
 
 SUMS = ("RandomForest", "ExtraTrees", "GradientBoosting", "HistGradientBoosting")  # how scikit-learn's classes begin
 OPERATOR = b"TreeEnsemble"  # how the operators of ONNX begin that sum trees
@@ -26,3 +26,8 @@ def are_trees(model: Model, source: str | None = None) -> bool:
     if source is None or not source.endswith(".onnx") or not Path(source).is_file():
         return False
     return OPERATOR in Path(source).read_bytes()
+
+
+def is_tree(model: Model) -> bool:
+    """Whether a model is a single decision tree of scikit-learn, also as the last step of a pipeline."""
+    return isinstance(model, SklearnModel) and type(model.predictor).__name__.startswith(("DecisionTree", "ExtraTreeR"))

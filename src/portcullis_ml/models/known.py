@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ class KnownColumn:
 class KnownVictim:
     """named: columns by name; placed: columns in order, where it knows no names; classes: words of its labels.
 
-    `found` is the object itself where it had to be read to know, so that it need not be read again.
+    `found` is the object itself where it had to be read to know, so that it need not be read again; `regressor` whether
+    it says that it answers numbers.
     """
 
     named: Mapping[str, KnownColumn] | None = None
     placed: tuple[KnownColumn, ...] = ()
     classes: tuple[str, ...] = ()
     found: Any = None
+    regressor: bool = False
 
 
 def known_of(spec: str) -> KnownVictim:
@@ -50,6 +53,11 @@ def known_of(spec: str) -> KnownVictim:
     found = peek(spec)
     if found is None:
         return KnownVictim()
+    return replace(_of_object(found), regressor=_is_regressor(found))
+
+
+def _of_object(found: Any) -> KnownVictim:
+    """What an estimator, or another object, says of its columns and classes."""
     classes = getattr(found, "classes_", None)
     words = () if not isinstance(classes, np.ndarray) or classes.ndim != 1 else tuple(map(word_of, classes.tolist()))
     if (features := getattr(found, "features", None)) is not None:
@@ -64,6 +72,20 @@ def known_of(spec: str) -> KnownVictim:
     if names is None:
         return KnownVictim(placed=columns, classes=words, found=found)
     return KnownVictim(named=dict(zip(map(str, names), columns, strict=True)), classes=words, found=found)
+
+
+def _is_regressor(found: Any) -> bool:
+    """Whether an estimator of scikit-learn's kind says that it is a regressor."""
+    if not hasattr(found, "predict") or isinstance(found, type):
+        return False
+    from sklearn.base import is_regressor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of objects that have a predict() and are not scikit-learn's
+        try:
+            return bool(is_regressor(found))
+        except (AttributeError, TypeError):
+            return False
 
 
 def _of_tensor(text: bool) -> KnownColumn:

@@ -12,6 +12,7 @@ LEARNERS = Catalog(
     "learners",
     {
         "auto": "portcullis_ml.models.auto:AutoLearner",
+        "auto_numbers": "portcullis_ml.models.auto_numbers:NumbersLearner",
         "auto_pictures": "portcullis_ml.models.auto_pictures:AutoPictures",
         "network": "portcullis_ml.models.torch:TorchLearner",
         "pretrained": "portcullis_ml.models.pretrained:PretrainedLearner",

@@ -168,14 +168,16 @@ def save_model(model: Model, path: str | Path) -> Path:
     """Write a surrogate: .safetensors (torch), .npz (softmax regression) or .skops (scikit-learn, and what `auto`
     fitted); the suffix is put right by itself. Returns the path written, which `load_model` reads."""
     from portcullis_ml.models.auto import AutoModel
+    from portcullis_ml.models.auto_numbers import NumbersModel
 
     if isinstance(model, SoftmaxRegression):
         return model.save(Path(path).with_suffix(".npz"))
     if hasattr(model, "module") and hasattr(model, "save"):
         return Path(model.save(Path(path).with_suffix(".safetensors")))
-    if isinstance(model, AutoModel) or hasattr(model, "estimator"):
+    ours = isinstance(model, AutoModel | NumbersModel)
+    if ours or hasattr(model, "estimator"):
         path = Path(path).with_suffix(".skops")
-        path.write_bytes(skops_io().dumps(model if isinstance(model, AutoModel) else model.estimator))
+        path.write_bytes(skops_io().dumps(model if ours else model.estimator))  # type: ignore[attr-defined]
         return path
     raise InputError(
         f"A torch, scikit-learn or softmax model can be saved; got {type(model).__name__}. Keep it in your own format."
@@ -184,7 +186,8 @@ def save_model(model: Model, path: str | Path) -> Path:
 
 def _of_skops(estimator: Any, input_shape: Shape, n_classes: int | None, features: Sequence[Feature] | None) -> Model:
     from portcullis_ml.models.auto import AutoModel
+    from portcullis_ml.models.auto_numbers import NumbersModel
 
-    if isinstance(estimator, AutoModel):
+    if isinstance(estimator, AutoModel | NumbersModel):
         return estimator
     return from_estimator(estimator, input_shape, n_classes, features)

@@ -13,6 +13,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature, Model
 from portcullis_ml.models.function import FunctionModel
 from portcullis_ml.models.keras_files import ask_keras, is_keras
+from portcullis_ml.models.module_values import ModuleValues
 from portcullis_ml.models.outputs import Reading, one_output, reading_of
 
 __all__ = ["Shape", "from_estimator", "from_function", "from_module", "from_object", "made", "required"]
@@ -103,6 +104,8 @@ def from_module(
     dtype = input_type(evaluated(module), shape)
     ask = _of_arrays(module, dtype)
     classes = n_classes or _columns(spec, ask, shape, output)
+    if not classes:
+        return ModuleValues(module, ask, shape, output=output)
     rows = np.random.default_rng(0).uniform(size=(PROBED, *shape))
     reading = reading_of(_asked(spec, ask, rows, classes, output), softmax=softmax)
     return TorchModel(module, shape, classes, reading=reading, output=output, dtype=dtype, **known)

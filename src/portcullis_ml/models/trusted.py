@@ -24,8 +24,10 @@ CHECK = "sklearn.utils.validation.check_array"
 KERNELS = ("ConstantKernel", "DotProduct", "Matern", "Product", "RBF", "RationalQuadratic", "Sum", "WhiteKernel")
 OURS = (  # a copy that `auto` has made: plain data around scikit-learn's own models
     "portcullis_ml.models.auto.AutoModel",
+    "portcullis_ml.models.auto_numbers.NumbersModel",
     "portcullis_ml.models.families._OfLabels",
     "portcullis_ml.models.families._OfScores",
+    "portcullis_ml.models.families._OfValues",
     "portcullis_ml.models.families._Scale",
     "portcullis_ml.models.gaussian.GaussianProcess",
     "portcullis_ml.models.quantiles.QuantileEncoding",

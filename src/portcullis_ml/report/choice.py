@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.repetitions import across
 from portcullis_ml.report.markup import Child, Html, el, join, table
+from portcullis_ml.report.measured import loss_word, measure_word, written
 from portcullis_ml.report.numbers import clearly_below, percent, points, span
 from portcullis_ml.report.pairs import estimate
 from portcullis_ml.report.results import HELD_OUT, MATCHED, NONE, Audit
 from portcullis_ml.report.sections import named
-from portcullis_ml.report.verdict import beyond, measure_word, points_of
+from portcullis_ml.report.verdict import beyond, points_of
 
 __all__ = ["advice", "answer", "offered", "which_defense"]
 
@@ -36,7 +37,8 @@ def which_defense(audit: Audit) -> Html | None:
     said = (
         f"What a thief keeps is the {measure_word(audit)} of the best copy with your model.{without} A defense is "
         "recommended only if it clearly holds the worst attacker back, takes more from thieves than from honest "
-        f"clients, and costs those no more than {points_of(audit.cap)} of accuracy at the upper end of the interval."
+        f"clients, and costs those no more than {points_of(audit.cap)} of {loss_word(audit)} at the upper end of the "
+        "interval."
     )
     head = ["Defense", "An honest client loses", "A thief keeps"]
     return join([
@@ -117,11 +119,13 @@ def _lost(audit: Audit, defense: str) -> Iterator[tuple[str, Child]]:
     """(what, how much) of all that an honest client loses."""
     pair, cost = audit.honest.get(defense), audit.cost(defense)
     measures = pair.measures if pair else {}
-    yield "accuracy", _counted(cost, points(cost)) if cost else "not measured"
+    yield loss_word(audit), _counted(cost, points(cost)) if cost else "not measured"
     before, after = measures.get("clean_calibration"), measures.get("served_calibration")
     if before:
         shown = f"{percent(before, 1)} to {percent(after, 1)}" if after else "no scores are shown"
         yield "calibration error", shown
+    if moved := measures.get("moved"):
+        yield "answers moved, in the target's units", written("moved", moved)
     if refused := measures.get("refused"):
         yield "questions refused", percent(refused, 1) if refused.value else f"none {span(refused, 1)}"
     if taken := _seconds(audit, defense):

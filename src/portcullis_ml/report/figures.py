@@ -8,6 +8,7 @@ from typing import Any
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import drawing as ink
 from portcullis_ml.report.markup import Html, el
+from portcullis_ml.report.measured import loss_word
 from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
@@ -134,7 +135,7 @@ def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None
                           color=color, fmt="none", elinewidth=1, alpha=0.55)  # fmt: skip
             axes.plot(c.value * 100, e.value, "o" if d in front else "s", color=color, ms=7, mec=ink.SURFACE)
         _shares(axes, [e for _, _, e in spots])
-        axes.set_xlabel("accuracy lost by honest clients, points")
+        axes.set_xlabel(f"{loss_word(audit)} lost by honest clients, points")
         axes.margins(x=0.08)
         for (d, c, e), y in zip(spots, _spread([e.value for _, _, e in spots], gap=0.062), strict=True):
             axes.annotate(letters.get(d, ""), (c.value * 100, e.value), (1.04, y), textcoords=("axes fraction", "data"),

@@ -9,14 +9,16 @@ from typing import Any
 
 from portcullis_ml.report import aftermath, sections
 from portcullis_ml.report.asked import asked
+from portcullis_ml.report.by_measure import by_measure
 from portcullis_ml.report.choice import which_defense
+from portcullis_ml.report.cost_section import cost
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
-from portcullis_ml.report.numbers import count, duration, percent
+from portcullis_ml.report.numbers import count, duration, listed, percent
 from portcullis_ml.report.pairs import estimate
 from portcullis_ml.report.recommend import settings
 from portcullis_ml.report.results import NONE, Audit
-from portcullis_ml.report.verdict import Verdict, listed, threat, verdict_of
+from portcullis_ml.report.verdict import Verdict, threat, verdict_of
 
 __all__ = ["flag", "page"]
 
@@ -26,9 +28,10 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     verdict = verdict_of(audit)
     body = [
         ("defenses", "Which defense?", which_defense(audit)),
+        ("measures", "The copy by every measure", by_measure(audit)),
         ("speed", "How fast it is stolen", sections.speed(audit)),
         ("matrix", "Attack by defense", sections.matrix(audit)),
-        ("cost", "Utility against theft", sections.cost(audit)),
+        ("cost", "Utility against theft", cost(audit)),
         ("detection", "When the alarm came", sections.detection(audit)),
         ("recovery", "Class by class", sections.recovery(audit, _classes(meta))),
         ("asked", "What was asked", asked(audit, _classes(meta))),
@@ -158,7 +161,7 @@ def _ran(audit: Audit, meta: Mapping[str, Any]) -> Html:
     facts: list[tuple[str, object]] = [
         ("Command", el("code", str(meta["command"])) if meta.get("command") else "not recorded"),
         ("Victim", _victim(audit, meta)),
-        ("Its accuracy", _accuracy(audit, meta)),
+        ("Variance explained" if audit.numbers else "Its accuracy", _accuracy(audit, meta)),
         ("Data", listed(dict.fromkeys(_name(r["cell"].get("data")) for r in records)) or "not recorded"),
         ("Splits", _data(meta).get("split") or "not recorded"),
         ("Rows", ", ".join(f"{_data(meta)[k]:,} {k}" for k in ("test", "pool", "seeds") if _data(meta).get(k))),
@@ -221,8 +224,9 @@ def _data(meta: Mapping[str, Any]) -> Mapping[str, Any]:
 def _accuracy(audit: Audit, meta: Mapping[str, Any]) -> str | None:
     pair = audit.honest.get(NONE) or next(iter(audit.honest.values()), None)
     victim = meta.get("victim")
-    e = estimate(victim.get("accuracy")) if isinstance(victim, Mapping) else None
-    e = e or (pair.measures.get("accuracy") if pair else None)
+    kept, measured = ("r2", "victim_r2") if audit.numbers else ("accuracy", "accuracy")
+    e = estimate(victim.get(kept)) if isinstance(victim, Mapping) else None
+    e = e or (pair.measures.get(measured) if pair else None)
     return f"{percent(e, 1)} (n = {e.n:,} {e.unit})" if e else None
 
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.repetitions import across, unpacked
 
-__all__ = ["Pair", "estimate", "pair_of", "right_of"]
+__all__ = ["IN_UNITS", "Pair", "estimate", "pair_of", "right_of"]
 
 ENDED_BY_ITSELF = ("done", "budget")
+IN_UNITS = ("mae", "mae_truth", "mae_uniform", "moved", "rmse", "rmse_truth", "victim_mae", "victim_rmse")  # no shares
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Pair:
     def measures(self) -> dict[str, Estimate]:
         names = dict.fromkeys(name for r in self.done for name in r.get("measures", {}))
         found = {n: [estimate(r["measures"][n]) for r in self.done if r["measures"].get(n)] for n in names}
-        return {n: across([e for e in es if e is not None]) for n, es in found.items() if any(es)}
+        whole = {n: [e for e in es if e is not None] for n, es in found.items() if any(es)}
+        return {n: across(es, share=n not in IN_UNITS) for n, es in whole.items()}
 
     @cached_property
     def classes(self) -> list[Estimate | None]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from portcullis_ml.report.measured import loss_word
 from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.results import Audit
 
@@ -31,7 +32,7 @@ def settings(audit: Audit) -> str | None:
         f"# nobody gets further behind it than someone who never asks: {percent(held.copy)}"
         if held.failed
         else f"# {held.words}, its worst attacker: {percent(held.copy)} with {count(held.queries, 'query')}",
-        f"# honest clients lose {points(cost)} of accuracy"
+        f"# honest clients lose {points(cost)} of {loss_word(audit)}"
         if cost
         else "# its cost to honest clients was not measured",
     ]

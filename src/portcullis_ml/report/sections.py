@@ -9,13 +9,13 @@ from typing import Any
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import figures
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
-from portcullis_ml.report.numbers import clearly_below, count, percent, points, span
+from portcullis_ml.report.measured import controls_said, measure_word, written
+from portcullis_ml.report.numbers import clearly_below, count, listed, percent, points, span
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.thieves import Thief
-from portcullis_ml.report.verdict import CONTROLS, listed, measure_word
 
-__all__ = ["Section", "controls", "cost", "detection", "glance", "matrix", "named", "recovery", "speed"]
+__all__ = ["Section", "controls", "detection", "glance", "honest", "matrix", "maybe", "named", "recovery", "speed"]
 
 Section = Html | None
 FAMILIES = {"boosted": "boosted trees", "constant": "one answer for every row"}  # the others are called what they are
@@ -66,7 +66,7 @@ def speed(audit: Audit) -> Section:
         el("p", sentence) if (sentence := _in_the_victims_terms(audit)) else None,
         figures.key(audit.thieves),
         el("div", panels, class_="panels"),
-        disclosure("Numbers behind the curves", table(head, points_, "Agreement by number of queries")),
+        disclosure("Numbers behind the curves", table(head, points_, f"{head[2]} by number of queries")),
     ])  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def matrix(audit: Audit) -> Section:
         rows.append([named(defense), *cells])
     notes = [el("li", el("b", where), f": {what}") for where, what in _notes(audit)]
     return join([
-        el("p", f"{measure_word(audit).capitalize()} of the copy with the victim at {count(audit.budget, 'query')}. "
+        el("p", f"{_compared(audit)} at {count(audit.budget, 'query')}. "
            f"{_over(audit)} The attacker who fares best behind a defense is framed and "
            "marked ▲: a defense is worth what it does to them. Whoever is better off with less than is shown, with "
            "the labels only or with fewer queries, is counted so, and the small print says so."),
@@ -89,6 +89,13 @@ def matrix(audit: Audit) -> Section:
         el("ul", notes, class_="notes") if notes else None,
         _everything(audit),
     ])  # fmt: skip
+
+
+def _compared(audit: Audit) -> str:
+    """What a figure of the matrix is."""
+    if audit.numbers:
+        return "Share of the variance of the victim's answers that the copy explains,"
+    return f"{measure_word(audit).capitalize()} of the copy with the victim"
 
 
 def detection(audit: Audit) -> Section:
@@ -106,39 +113,14 @@ def detection(audit: Audit) -> Section:
          ", ".join("none" if r is None else f"{r:,}" for r in p.alarms), f"{p.queries:,}"]
         for (a, d), p in _ordered(audit) if d in watched
     ]  # fmt: skip
-    honest = [[named(d), *_number(_honest(audit, d, "false_alarm"))] for d in watched]
+    false = [[named(d), *_number(honest(audit, d, "false_alarm"))] for d in watched]
     return join([
         el("p", "Each mark is the first alarm of one run, at the query that set it off; the gray track ends with the "
            "last query. An alarm that never comes is a thief who leaves unseen."),
         el("div", panels, class_="panels"),
         disclosure("Numbers behind the timelines",
             table(["Attack and defense", "First alarm", "By seed", "Queries paid"], rows, "First alarms"),
-            table(["Defense", "False alarms", "Interval", "n"], honest, "Chunks of honest rows with an alarm")),
-    ])  # fmt: skip
-
-
-def cost(audit: Audit) -> Section:
-    """What honest clients pay for what the thief is denied."""
-    plotted = figures.pareto(audit, "pareto")
-    if plotted is None:
-        return None
-    drawing, letters = plotted
-    names = dict((d, letter) for letter, d in letters)
-    rows = [
-        [join([el("b", names.get(d, ""), class_="letter"), named(d)], "\N{NO-BREAK SPACE}"),
-         points(loss) if (loss := audit.cost(d)) else "not measured",
-         _maybe(_honest(audit, d, "labels_changed")), _maybe(_honest(audit, d, "tv")),
-         _maybe(_honest(audit, d, "refused")),
-         percent(w.copy) if (w := audit.worst(d)) else "no copy"]
-        for d in audit.defenses
-    ]  # fmt: skip
-    head = ["Defense", "Accuracy lost", "Labels changed", "Probabilities moved", "Rows refused", "Worst theft"]
-    return join([
-        el("p", "Further left is cheaper for honest clients, further down holds the thief better. Round marks on the "
-           "step are defenses that no other one beats at both; square ones are beaten. Every defense stands with its "
-           "worst attacker."),
-        el("figure", drawing),
-        table(head, rows, "Utility against theft", class_="stack"),
+            table(["Defense", "False alarms", "Interval", "n"], false, "Chunks of honest rows with an alarm")),
     ])  # fmt: skip
 
 
@@ -164,7 +146,7 @@ def recovery(audit: Audit, labels: Sequence[str]) -> Section:
     worsts = [w.pair for _, w in thieves]
     size = max(len(w.classes) for w in worsts)
     labels = [str(x) for x in labels][:size] + [str(i) for i in range(len(labels), size)]
-    rows = [[labels[i], *(_maybe(w.classes[i] if i < len(w.classes) else None) for w in worsts)]
+    rows = [[labels[i], *(maybe(w.classes[i] if i < len(w.classes) else None) for w in worsts)]
             for i in range(size)]  # fmt: skip
     titles = [f"{w.attack}, {_words(d)}" for d, w in thieves]
     return join([
@@ -180,7 +162,7 @@ def controls(audit: Audit) -> Section:
     """What the figures must be compared with."""
     cells: list[list[Any]] = []
     for p in audit.controls:
-        what = CONTROLS.get(p.attack, "")
+        what = controls_said(audit).get(p.attack, "")
         behind = what if p.defense == NONE else f"{what}, behind {p.defense}"
         cells.append([p.attack, behind, _grade(audit, p), f"{p.queries:,}"])
     for defense, name in ((NONE, "undefended"), ("label_only", "label only")):
@@ -222,7 +204,7 @@ def _everything(audit: Audit) -> Html:
     """Every measure of every attack against every defense."""
     names = list(dict.fromkeys(n for _, p in _ordered(audit) for n in p.measures))
     rows = [
-        [f"{a}, {_words(d)}", *(el("td", _maybe(p.measures.get(n)), class_="figure") for n in names), len(p.done)]
+        [f"{a}, {_words(d)}", *(el("td", written(n, p.measures.get(n)), class_="figure") for n in names), len(p.done)]
         for (a, d), p in _ordered(audit)
         if p.done
     ]
@@ -327,11 +309,11 @@ def _number(e: Estimate | None) -> list[Html]:
     return [el("td", text, class_="figure") for text in (value, f"[{interval}", f"{e.n:,} {e.unit}".strip())]
 
 
-def _maybe(e: Estimate | None) -> str:
+def maybe(e: Estimate | None) -> str:
     return percent(e, 1) if e else "not measured"
 
 
-def _honest(audit: Audit, defense: str, measure: str) -> Estimate | None:
+def honest(audit: Audit, defense: str, measure: str) -> Estimate | None:
     pair = audit.honest.get(defense)
     return pair.measures.get(measure) if pair else None
 
@@ -346,7 +328,7 @@ def _alarms(audit: Audit, defense: str) -> bool:
 def _false(audit: Audit, defense: str) -> str:
     """How often honest clients set this off, by chunks of their rows or else by clients."""
     for measure, noun in (("false_alarm", "chunks"), ("flagged", "clients")):
-        if e := _honest(audit, defense, measure):
+        if e := honest(audit, defense, measure):
             return f"honest clients: false alarms in {percent(e, 1)} of {e.n:,} {noun}"
     return "honest clients: not measured"
 

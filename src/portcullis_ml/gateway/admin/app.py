@@ -25,7 +25,7 @@ from starlette.routing import Route
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.gateway.admin.keys import DEEDS, KeyDesk, Keyed
 from portcullis_ml.gateway.admin.openapi import described
-from portcullis_ml.gateway.admin.views import Shown, one, overview
+from portcullis_ml.gateway.admin.views import Shown, counters, one, overview
 from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
@@ -44,6 +44,7 @@ SAFE = {
 EVERY_S = 1.0  # between two updates of a page
 ACTIONS = ("block", "unblock", "clear")
 SESSION_S = 8 * 3600
+MOST = 1_000  # clients that one answer of /clients tells of
 
 
 class Health(Protocol):
@@ -71,6 +72,7 @@ def admin_app(gate: Gate, store: StateStore) -> Starlette:
         Route("/act", desk.act, methods=["POST"]),
         Route("/keys", desk.keys, methods=["GET", "POST"]),
         Route("/client", desk.client),
+        Route("/clients", desk.clients),
         Route("/", desk.front),
         Route("/{name:str}", desk.file),
     ]
@@ -125,6 +127,15 @@ class _Desk:
         if name not in await self.store.clients() and name not in self.gate.streams.open:
             return self._page("missing.html", status=404, who=who, name=name[:128])
         return self._page("client.html", who=who, **await one(self.gate, self.store, name))
+
+    async def clients(self, request: Request) -> Response:
+        """Counters of each client as JSON, a page at a time: metrics have no names in their labels."""
+        if not self._operator(request):
+            return _denied()
+        after, text = request.query_params.get("after", ""), request.query_params.get("limit", "200")
+        if not (text.isdecimal() and 1 <= int(text) <= MOST):
+            return JSONResponse({"error": f"limit must be a whole number from 1 to {MOST}."}, 400)
+        return JSONResponse(await counters(self.gate, self.store, after=after, limit=int(text)), headers=SAFE)
 
     async def live(self, request: Request) -> Response:
         """Server-sent events: the part of a page that changes, whenever it does, until the operator's session ends."""

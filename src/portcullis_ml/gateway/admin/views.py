@@ -16,7 +16,7 @@ from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Streams
 
-__all__ = ["Chart", "Shown", "one", "overview"]
+__all__ = ["Chart", "Shown", "counters", "one", "overview"]
 
 SHOWN = 200  # clients on the first page
 ALARMS = 100  # that are looked through for the first page
@@ -80,6 +80,17 @@ async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:
         "width": WIDTH,
         "height": HEIGHT,
     }
+
+
+async def counters(gate: Shown, store: StateStore, *, after: str, limit: int) -> dict[str, Any]:
+    """For programs: so many clients in the order of their names behind `after`, and under "next" where to go on."""
+    names = sorted(name for name in {*await store.clients(), *gate.streams.open} if name > after)
+    earlier = {a.client for _, a in await store.alarms(limit=ALARMS)}
+    found = []
+    for name in names[:limit]:
+        row = _row(gate, await gate.streams.look(name), name in earlier)
+        found.append({"client": row.pop("name"), **{k: v for k, v in row.items() if k not in ("query", "loud")}})
+    return {"clients": found, "next": names[limit - 1] if len(names) > limit else None}
 
 
 def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
