@@ -94,9 +94,9 @@ def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     assert s.kind == "no gain"
     assert whole(s).startswith(
         "With 1,600 queries a stranger reaches 95% agreement with your model [93, 97]; labels written by hand would "
-        "give 96% [93, 99]. That the copy is better than the data alone is not shown,"
+        "give 96% [93, 99]. That the copy is better than one from labels by hand is not shown by agreement."
     )
-    assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
+    assert "For a thief who cannot label the data: the best defense here, label_only," in whole(s)
 
 
 def on_rows(made: dict[str, Any], seed: int, right: Any, **notes: Any) -> dict[str, Any]:

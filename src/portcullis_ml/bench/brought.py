@@ -19,6 +19,7 @@ from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
 from portcullis_ml.bench.targets import answers_numbers, as_labels, as_numbers, judged
+from portcullis_ml.bench.texts import BroughtTexts, are_texts
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Labels, Model
 from portcullis_ml.models.booster import BoosterEstimator
@@ -26,6 +27,7 @@ from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
 from portcullis_ml.models.outputs import are_probabilities
+from portcullis_ml.models.texts import Texts
 
 __all__ = ["Brought", "bring"]
 
@@ -49,6 +51,7 @@ class Brought:
     splits: str
     numbers: bool = False
     notes: tuple[str, ...] = ()
+    texts: Texts | None = None  # what rows stand for, where they stand for texts
 
 
 def bring(sources: Sources) -> Brought:
@@ -67,8 +70,13 @@ def bring(sources: Sources) -> Brought:
 
 def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes: list[str] = []
-    test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
-    model = one_label(sources, known, _loaded(sources, known, test), test)
+    texts = BroughtTexts(sources, Texts(), known.found) if are_texts(sources, known.found) else None
+    if texts is None:
+        test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
+        model = one_label(sources, known, _loaded(sources, known, test), test)
+    else:
+        test, pool, train, bounds, splits = texts.rows()
+        model = texts.model(test)
     parts = {"The test rows": test, "The pool": pool, "The training rows": train}
     taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
     if answers_numbers(sources.victim, model, test, said=sources.regression, sure=known.regressor):
@@ -83,7 +91,8 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         model = _best_output(sources, known, model, judging, notes)
         model = _best_scale(model, judging, notes)
         _judge(model, judging, words, sources, notes)
-    return _brought(model, made, bounds, splits, notes)
+    found = _brought(model, made, bounds, splits, notes)
+    return found if texts is None else replace(found, texts=texts.texts)
 
 
 def _brought(

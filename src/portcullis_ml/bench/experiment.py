@@ -126,6 +126,7 @@ class ExperimentSpec:
     explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
+    text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
     regression: bool = False  # the victim answers numbers, where nobody could tell
     label: str | None = None  # of several labels the one that is read: a column's number, or a word of `classes`
@@ -162,6 +163,7 @@ def learner_for(
     device: str = "cpu",
     gradients: bool = False,
     numbers: bool = False,
+    text: bool = False,
 ) -> Any:
     """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
@@ -172,6 +174,10 @@ def learner_for(
         from portcullis_ml.models.auto_numbers import NumbersLearner
 
         return NumbersLearner()
+    if text:
+        from portcullis_ml.models.tfidf import TfidfLearner
+
+        return TfidfLearner()
     if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
@@ -337,7 +343,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, regression=spec.regression, label=spec.label,
+            endpoint=spec.endpoint, regression=spec.regression, label=spec.label, text=spec.text,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train

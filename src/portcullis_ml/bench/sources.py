@@ -40,6 +40,7 @@ class Sources:
     label: str | None = None  # of several labels the one that is read: a number, or a word of `classes`
     column: int | None = None  # which column that is
     endpoint: Endpoint | None = None
+    text: str | None = None  # the column that holds texts; "" where the rows are texts and the column the usual one
 
 
 def schema_of(sources: Sources) -> Corrections:

@@ -25,6 +25,7 @@ def audit(
     train: o.TrainOption = None,
     outside: o.OutsideOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
@@ -101,6 +102,15 @@ def audit(
             rich_help_panel=RESULT,
         ),
     ] = 1.0,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            help="What the verdict goes by: agreement, balanced_agreement, macro_f_agreement, minority_f_agreement, "
+            "rank_correlation (for scores that rank) or auc_agreement. Chosen by the victim's classes if not given.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
     privacy: Annotated[
         list[str] | None,
         typer.Option(
@@ -170,8 +180,7 @@ def audit(
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
-    from portcullis_ml.report.results import read
-    from portcullis_ml.report.saved import prices_of
+    from portcullis_ml.report.results import audit_of
 
     endpoint = o.endpoint_of(
         victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
@@ -179,7 +188,7 @@ def audit(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression, label=label,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, label=label, text=text,
         incomplete=incomplete, leaves=answers == "leaves",
         explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip
@@ -203,6 +212,7 @@ def audit(
         cap=cap,
         price_per_query=price_per_query,
         price_per_label=price_per_label,
+        measure=measure,
         transfer=transfer,
         quick=quick,
         regimes=_words(regimes),
@@ -218,7 +228,7 @@ def audit(
         records, meta = run_audit(options, out=out, jobs=machines, progress=progress, training=progress.training)
     report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    outcome = Outcome(read(records, meta["cap"], prices_of(meta)), meta, report, fail_over, policy)
+    outcome = Outcome(audit_of(records, meta), meta, report, fail_over, policy)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:

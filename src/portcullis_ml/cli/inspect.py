@@ -21,6 +21,7 @@ def inspect(
     pool: o.PoolOption = None,
     train: o.TrainOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
@@ -55,7 +56,7 @@ def inspect(
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
         softmax=softmax, classes=classes, output=output_name, regression=regression, label=label,
-        device=device, endpoint=endpoint,
+        text=text, device=device, endpoint=endpoint,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:

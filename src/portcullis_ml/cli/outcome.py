@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.report.measured import loss_word
+from portcullis_ml.report.by_measure import Line, compared
+from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import Audit
 from portcullis_ml.report.thieves import Thief
+from portcullis_ml.report.verdict import verdict_of
 
 __all__ = ["Outcome"]
 
@@ -55,8 +57,6 @@ class Outcome:
             )
 
     def to_json(self) -> dict[str, Any]:
-        from portcullis_ml.report.verdict import verdict_of
-
         keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags", "notes")
         audit, verdict = self._audit, verdict_of(self._audit)
         return {
@@ -65,6 +65,8 @@ class Outcome:
             "verdict": verdict.kind,
             "recommended": audit.recommended,
             "cap": audit.cap,
+            "measure": {"name": audit.measure, "why": audit.chosen.get("why", "")},
+            "compared": [_line(line) for line in compared(audit)],
             "worst_behind_deployed": _copy(self.worst, audit.measure),
             "worst_undefended": _copy(audit.strongest, audit.measure),
             "fail_over": self._limit,
@@ -83,7 +85,6 @@ class Outcome:
         from rich.console import Console
 
         from portcullis_ml.report.aftermath import sentences, used
-        from portcullis_ml.report.verdict import verdict_of
 
         console = Console(soft_wrap=False)
         verdict = verdict_of(self._audit)
@@ -147,7 +148,7 @@ class Outcome:
             table.add_row(Text(defense + mark), *cells, f"{100 * worst.copy.value:.0f}%{who}" if worst else "", lost)
         legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in letters.items()]
         others = [c for c in audit.controls if c not in audit.asking]
-        controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in others]
+        controls = [Text(f"control {c.attack}: {_percent(c, audit.measure)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())
         notes = [] if roomy else [Text(f"cost: points of {loss_word(audit)} that honest clients lose")]
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
@@ -176,11 +177,12 @@ def _letter(i: int) -> str:
 
 
 def _title(audit: Audit) -> str:
-    return "Variance of the victim's answers explained" if audit.numbers else "Agreement with the victim"
+    word = measure_word(audit).capitalize()
+    return "Variance of the victim's answers explained" if audit.numbers else f"{word} with the victim"
 
 
-def _percent(pair: Pair) -> str:
-    found = pair.measures.get("agreement") or pair.measures.get("r2")
+def _percent(pair: Pair, measure: str) -> str:
+    found = pair.measures.get(measure)
     return found.percent(0) if found else "?"
 
 
@@ -203,6 +205,12 @@ def _copy(thief: Thief | None, measure: str) -> dict[str, Any] | None:
     e, own = thief.copy, thief.own
     said = {"attack": thief.attack, "how": thief.how, "queries": thief.queries, "failed": thief.failed}
     return said | {measure: [e.value, e.low, e.high], "n": e.n, "own": [own.value, own.low, own.high]}
+
+
+def _line(line: Line) -> dict[str, Any]:
+    """One measure of the strongest copy, beside labels by hand and whoever never asks, for programs."""
+    found = {"copy": line.copy, "labels_by_hand": line.own, "never_asking": line.unasked, "ahead_by": line.gain}
+    return {"measure": line.name} | {k: None if e is None else [e.value, e.low, e.high] for k, e in found.items()}
 
 
 def _row(pair: Pair, audit: Audit) -> dict[str, Any]:

@@ -28,16 +28,17 @@ retry loop would otherwise look like an elbow. Rows beyond `cap` of a class make
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.detectors._compiled import warm
 from portcullis_ml.detectors._growing_sets import GrowingSets, Seen, rows_by_class
 from portcullis_ml.detectors._nearest import Nearest
+from portcullis_ml.detectors._rows import needing_distances
 
 __all__ = ["Growth", "Prada"]
 
@@ -70,6 +71,9 @@ class Prada(Detector[Growth]):
         check(self, "symmetric", "True or False", lambda v: isinstance(v, bool))
         check(self, "cap", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
         check(self, "remember", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def bind(self, interface: Interface) -> Self:
+        return needing_distances(self, interface)
 
     def start(self) -> Growth:
         return Growth(GrowingSets(Nearest(self.cap)), Seen(self.remember))

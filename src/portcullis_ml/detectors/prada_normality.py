@@ -24,17 +24,18 @@ would wreck normality, and repeats teach a thief nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.detectors._compiled import warm
 from portcullis_ml.detectors._growing_sets import GrowingSets, Seen, rows_by_class
 from portcullis_ml.detectors._nearest import Nearest
+from portcullis_ml.detectors._rows import needing_distances
 
 __all__ = ["Distances", "PradaNormality", "normality"]
 
@@ -72,6 +73,9 @@ class PradaNormality(Detector[Distances]):
         check(self, "latest", "an int in (at_least, 5000]", lambda v: isinstance(v, int) and self.at_least < v <= 5000)
         for name in ("every", "per_class", "cap", "remember"):
             check(self, name, "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def bind(self, interface: Interface) -> Self:
+        return needing_distances(self, interface)
 
     def start(self) -> Distances:
         return Distances(GrowingSets(Nearest(self.cap)), Seen(self.remember))

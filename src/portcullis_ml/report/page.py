@@ -9,15 +9,16 @@ from typing import Any
 
 from portcullis_ml.report import aftermath, sections
 from portcullis_ml.report.asked import asked
+from portcullis_ml.report.by_measure import by_measure
 from portcullis_ml.report.choice import which_defense
 from portcullis_ml.report.cost_section import cost
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
-from portcullis_ml.report.numbers import count, duration, percent
+from portcullis_ml.report.numbers import count, duration, listed, percent
 from portcullis_ml.report.pairs import estimate
 from portcullis_ml.report.recommend import settings
 from portcullis_ml.report.results import NONE, Audit
-from portcullis_ml.report.verdict import Verdict, listed, threat, verdict_of
+from portcullis_ml.report.verdict import Verdict, threat, verdict_of
 
 __all__ = ["flag", "page"]
 
@@ -27,6 +28,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     verdict = verdict_of(audit)
     body = [
         ("defenses", "Which defense?", which_defense(audit)),
+        ("measures", "The copy by every measure", by_measure(audit)),
         ("speed", "How fast it is stolen", sections.speed(audit)),
         ("matrix", "Attack by defense", sections.matrix(audit)),
         ("cost", "Utility against theft", cost(audit)),
