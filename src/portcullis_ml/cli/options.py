@@ -328,8 +328,8 @@ def spec_of(
     theirs = schema or incomplete or leaves or classes or output or regression or label or text is not None
     if victim is None and theirs:
         raise InputError(
-            "--schema, --classes, --output-name, --regression, --label, --text, --incomplete and --answers leaves belong to "
-            "a victim of yours. Add --victim."
+            "--schema, --classes, --output-name, --regression, --label, --text, --incomplete and --answers leaves "
+            "belong to a victim of yours. Add --victim."
         )
     if victim is None and (test or pool or train):
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
@@ -337,7 +337,7 @@ def spec_of(
         data = "digits"
     return ExperimentSpec(
         victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        classes=classes, output=output, regression=regression, label=label, text=text,
-        incomplete=incomplete, leaves=leaves, explain=explain, outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device,
+        classes=classes, output=output, regression=regression, label=label, text=text, incomplete=incomplete,
+        leaves=leaves, explain=explain, outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device,
         cache=cache_folder(),
     )  # fmt: skip
