@@ -29,6 +29,7 @@ from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Interface, Labels, Learner, Model
+from portcullis_ml.data.splits import overlap
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.learners import learner_named
@@ -110,6 +111,7 @@ class ExperimentSpec:
     """What to load, as a person names it. Hashable, small, and sent to every worker."""
 
     victim: str | None = None  # FILE or module:object; None trains one on `data`
+    trained: str | None = None  # without a victim: the learner that trains one, as people write it; chosen if None
     data: str | None = None  # a data set's name or file; None with a victim: test and pool are given
     folder: str | None = None  # where named data sets lie
     test: str | None = None  # FILE: rows (and labels) that judge
@@ -302,8 +304,9 @@ def _own(spec: ExperimentSpec) -> Experiment:
     if not dataset.classes:
         raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
     parts = split(dataset, rng=derive(0, "split"))
-    learner = network_for(dataset.input_shape, epochs=60, device=spec.device)
-    writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
+    learner: Any = learner_named(spec.trained, spec.device) if spec.trained else None
+    learner = learner or network_for(dataset.input_shape, epochs=60, device=spec.device)
+    writable = learner.suffix != ".skops" or importlib.util.find_spec("skops")  # else it is trained anew every time
     model = train_victim(
         parts.victim.x,
         parts.victim.y.astype(np.int64),
@@ -343,7 +346,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, regression=spec.regression, label=spec.label, text=spec.text,
+            endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
@@ -411,11 +414,8 @@ def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
 
 
 def _overlap(train: Array | None, pool: Array) -> int:
-    from portcullis_ml.data.splits import overlap
-
     return 0 if train is None else overlap(train, pool)
 
 
 def _name(spec: ExperimentSpec) -> str:
-    given = [Path(p).name for p in (spec.test, spec.pool) if p]
-    return " and ".join(filter(None, [spec.data, *given])) or "?"
+    return " and ".join(filter(None, [spec.data, *(Path(p).name for p in (spec.test, spec.pool) if p)])) or "?"

@@ -182,10 +182,7 @@ def run_audit(
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
-        "flags": [
-            *of_experiment(experiment),
-            *of_run(records, measure["name"] if measure else "r2" if experiment.numbers else "agreement"),
-        ],
+        "flags": [*of_experiment(experiment), *of_run(records, measure["name"] if measure else None)],
         "measure": measure,
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
     }
@@ -337,14 +334,3 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
 def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
     """The guard's name in the records: where it was run in both regimes, the one with outside rows from elsewhere."""
     return guard if any(r["defense"] == guard for r in records) else guard + SHOWN["held_out"]
-
-
-def _thief(plan: Plan) -> str:
-    learner = plan.learner or {}
-    if str(learner.get("unit")).endswith((":AutoLearner", ":AutoPictures")):
-        return "Every thief chooses what to train by answers set aside, unless they follow their copy's gradients."
-    if "backbone" in learner:
-        return f"Every thief who needs a learner starts from {learner['backbone']} ({learner['train']})."
-    kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
-    effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
-    return f"Every thief who needs a learner trains {kind}{effort}."

@@ -77,8 +77,9 @@ def extract(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression, label=label,
-        text=text, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
+        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression, text=text,
+        label=label, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
+        endpoint=endpoint,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()

@@ -55,8 +55,8 @@ def inspect(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression, label=label,
-        text=text, device=device, endpoint=endpoint,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text, label=label,
+        device=device, endpoint=endpoint,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:

@@ -122,7 +122,7 @@ TextOption = Annotated[
 ]
 SoftmaxOption = Annotated[
     bool,
-    typer.Option("--softmax", help="The ONNX victim gives logits; turn them into probabilities.", rich_help_panel=WHAT),
+    typer.Option("--softmax", help="The victim gives logits: turn them into probabilities.", rich_help_panel=WHAT),
 ]
 SchemaOption = Annotated[
     str | None,
@@ -325,8 +325,8 @@ def spec_of(
             f"This command takes a model in your hands; {victim} is an API. `portcullis audit`, `inspect` and "
             "`extract` ask one."
         )
-    theirs = schema or incomplete or leaves or classes or output or regression or label or text is not None
-    if victim is None and theirs:
+    own = schema or incomplete or leaves or classes or output or regression or label or text is not None
+    if victim is None and own:
         raise InputError(
             "--schema, --classes, --output-name, --regression, --label, --text, --incomplete and --answers leaves "
             "belong to a victim of yours. Add --victim."
@@ -337,7 +337,8 @@ def spec_of(
         data = "digits"
     return ExperimentSpec(
         victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        classes=classes, output=output, regression=regression, label=label, text=text, incomplete=incomplete,
-        leaves=leaves, explain=explain, outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device,
+        classes=classes, output=output, regression=regression, text=text, label=label, incomplete=incomplete,
+        leaves=leaves,
+        explain=explain, outside=outside, endpoint=endpoint, rows=20_000, softmax=softmax, device=device,
         cache=cache_folder(),
     )  # fmt: skip

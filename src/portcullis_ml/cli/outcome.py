@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
+from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.by_measure import Line, compared
 from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
-from portcullis_ml.report.results import Audit
+from portcullis_ml.report.raised import Limit
+from portcullis_ml.report.results import NONE, Audit
+from portcullis_ml.report.selected import how_selected, selection
 from portcullis_ml.report.thieves import Thief
 from portcullis_ml.report.verdict import verdict_of
 
@@ -43,6 +46,13 @@ class Outcome:
     def fails(self) -> bool:
         return bool(self._limit is not None and self.worst and self.worst.copy.value > self._limit)
 
+    @property
+    def limit(self) -> Limit | None:
+        """What --fail-over found; None where no limit was given."""
+        if self._limit is None:
+            return None
+        return Limit(self._deployed, self._limit, self.worst, self.worst is not None and not self.fails)
+
     def check(self) -> None:
         """Raise AttackFailed if no attack made a copy at all, or none behind the guard that a limit is given for."""
         if self._audit.strongest is None:
@@ -70,10 +80,12 @@ class Outcome:
             "worst_behind_deployed": _copy(self.worst, audit.measure),
             "worst_undefended": _copy(audit.strongest, audit.measure),
             "fail_over": self._limit,
+            "fail_over_compares": "value",
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},
             "rows": [_row(p, audit) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
             "worst_attackers": {d: _copy(audit.worst(d), audit.measure) for d in audit.defenses},
+            "selected": {d: selection(audit, d) for d in audit.defenses},
             "privacy": [_row(pair, audit) for pair in audit.privacy.values()],
             "marks": [_row(pair, audit) for pair in audit.marked.values()],
             "report": str(self._report),
@@ -105,10 +117,8 @@ class Outcome:
         if flags:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
         if self._limit is not None and self.worst:
-            sign = "above" if self.fails else "not above"
             console.print(
-                f"\nBehind {self._deployed} the worst attacker is {self.worst.words} with {self.worst.copy.percent()}: "
-                f"{sign} the limit of {self._limit:.1%}.",
+                f"\n{_against(self.worst, self._deployed, self._limit)}",
                 style="bold red" if self.fails else "green",
                 markup=False,
                 highlight=False,
@@ -153,7 +163,23 @@ class Outcome:
         notes = [] if roomy else [Text(f"cost: points of {loss_word(audit)} that honest clients lose")]
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
         notes += [Text("worst: counts whoever looks at less than is shown, and no less than someone who never asks")]
+        notes += [Text(said)] if (said := how_selected(audit, NONE)) else []
         return Group(*legend, table, *notes, *controls)
+
+
+def _against(worst: Thief, deployed: str, limit: float) -> str:
+    """The worst attacker beside the limit of --fail-over: which figure is compared, and whether it is close."""
+    copy = worst.copy
+    sign = "above" if copy.value > limit else "not above"
+    said = (
+        f"Behind {deployed} the worst attacker is {worst.words} with {copy.percent()}. The figure itself, not an end "
+    )
+    said += f"of its interval, is {sign} the limit of {limit:.1%}."
+    return said + (" The limit lies inside the interval: other seeds may say otherwise." if _close(copy, limit) else "")
+
+
+def _close(copy: Estimate, limit: float) -> bool:
+    return copy.low <= limit <= copy.high
 
 
 def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
@@ -177,8 +203,9 @@ def _letter(i: int) -> str:
 
 
 def _title(audit: Audit) -> str:
-    word = measure_word(audit).capitalize()
-    return "Variance of the victim's answers explained" if audit.numbers else f"{word} with the victim"
+    if audit.numbers:
+        return "Variance of the victim's answers explained"
+    return f"{measure_word(audit).capitalize()} with the victim"
 
 
 def _percent(pair: Pair, measure: str) -> str:

@@ -13,6 +13,7 @@ from portcullis_ml.report.measured import controls_said, measure_word, written
 from portcullis_ml.report.numbers import clearly_below, count, listed, percent, points, span
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
+from portcullis_ml.report.selected import how_selected
 from portcullis_ml.report.thieves import Thief
 
 __all__ = ["Section", "controls", "detection", "glance", "honest", "matrix", "maybe", "named", "recovery", "speed"]
@@ -84,7 +85,8 @@ def matrix(audit: Audit) -> Section:
         el("p", f"{_compared(audit)} at {count(audit.budget, 'query')}. "
            f"{_over(audit)} The attacker who fares best behind a defense is framed and "
            "marked ▲: a defense is worth what it does to them. Whoever is better off with less than is shown, with "
-           "the labels only or with fewer queries, is counted so, and the small print says so."),
+           "the labels only or with fewer queries, is counted so, and the small print says so. "
+           f"{how_selected(audit, NONE)}"),
         table(["Defense", *audit.columns], rows, "Attack by defense", class_="matrix"),
         el("ul", notes, class_="notes") if notes else None,
         _everything(audit),

@@ -40,13 +40,9 @@ def verdict_of(audit: Audit) -> Verdict:
         return _withheld(audit)
     if audit.free:
         return _no_gain(audit, strongest, audit.free)
-    return Verdict(
-        "stolen",
-        f"{reaches(audit, strongest, 'a stranger')}.",
-        _defended(audit),
-        [*_by_hand(audit), *_details(audit), *_measured(audit)],
-        list(caveats(audit)),
-    )
+    opening = f"{reaches(audit, strongest, 'a stranger')}."
+    detail = [*_by_hand(audit), *_details(audit), *_measured(audit)]
+    return Verdict("stolen", opening, _defended(audit), detail, list(caveats(audit)))
 
 
 def _by_hand(audit: Audit) -> Iterable[str]:
