@@ -26,7 +26,7 @@ from portcullis_ml.models.booster import BoosterEstimator
 from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
-from portcullis_ml.models.outputs import are_probabilities
+from portcullis_ml.models.outputs import are_probabilities, output_names
 from portcullis_ml.models.texts import Texts
 
 __all__ = ["Brought", "bring"]
@@ -208,8 +208,7 @@ def _labelled(
 
 def _best_output(sources: Sources, known: KnownVictim, model: Model, test: LabelledRows, notes: list[str]) -> Model:
     """Of several outputs that could be scores, the one that agrees best with the test labels."""
-    outputs = getattr(model, "outputs", None)  # of a model that says them by name; anything else may be called so
-    names = list(outputs) if isinstance(outputs, Mapping) else []
+    names = output_names(model)
     if len(names) < 2 or test.y is None:
         return model
     chosen: str = model.output  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from portcullis_ml.bench.brought import Brought
+from portcullis_ml.bench.picture_rows import layout_hint
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface, Model
 from portcullis_ml.models.texts import TextInterface
@@ -30,7 +31,8 @@ def interface_of(brought: Brought, victim: str, model: Model, *, missing: bool, 
         raise InputError(f"An audit compares labels; {victim} knows {model.n_classes} class. Give a classifier.")
     if tuple(model.input_shape) != shape:
         raise InputError(
-            f"{victim} takes inputs of {tuple(model.input_shape)}; the test rows are {shape}. Reshape them."
+            f"{victim} takes inputs of {tuple(model.input_shape)}; the test rows are {shape}. "
+            f"{layout_hint(shape, tuple(model.input_shape))}"
         )
     for what, part in () if brought.numbers else (("Test", test), ("Training", brought.train)):
         y = None if part is None else part.y
