@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # One thread a process: the grid and the tests run one process a core instead.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: audit test slow check docs install clean help
+.PHONY: audit test slow everyday check docs install clean help
 
 help:
 	@echo "make audit    audit the embedded default and write portcullis-audit/report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    ruff, mypy"
 	@echo "make docs     write the pages of docs/ that follow from the code"
 	@echo "make slow     the tests that are left out of \`make test\` because they train for minutes"
+	@echo "make everyday the tests of files of XGBoost, LightGBM, Keras and others, in an environment of their own"
 	@echo "make clean    remove .venv, .venv-* and caches"
 
 audit: $(STAMP)
@@ -27,6 +28,14 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+# Where LightGBM or XGBoost is installed, `auto` has one family more; so they get an environment of their own.
+everyday:
+	test -x .venv-everyday/bin/python || $(PYTHON) -m venv .venv-everyday
+	.venv-everyday/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	.venv-everyday/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev,everyday]'
+	$(ONE_THREAD) .venv-everyday/bin/python -m pytest tests/models/test_booster_files.py tests/models/test_keras_files.py \
+		tests/test_own_models.py $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks scripts

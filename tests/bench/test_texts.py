@@ -18,7 +18,7 @@ from portcullis_ml.bench.run_audit import AuditOptions, run_audit
 from portcullis_ml.cli.app import app
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.models.load import save_model
-from portcullis_ml.report import write_report
+from portcullis_ml.report import write_policy, write_report
 
 skops_io = pytest.importorskip("skops.io")
 from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: E402
@@ -170,6 +170,7 @@ def test_an_audit_of_texts_steals_the_pipeline_and_says_what_does_not_apply(file
     assert [r["seconds"] for r in again if r["final"]] == [
         r["seconds"] for r in records if r["final"]
     ]  # none run again
+    assert write_policy(records, meta, tmp_path / "portcullis.toml") is None  # the gate speaks numbers
     page = write_report(records, meta, tmp_path / "report.html").read_text()
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; " in page

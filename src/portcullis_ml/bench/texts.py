@@ -62,7 +62,7 @@ def must_suit_texts(interface: Interface, learner: Mapping[str, Any] | None, opt
     """InputError where rows are texts and the learner learns numbers, or an option of an audit measures with them."""
     if not interface.text:
         return
-    if learner is not None and getattr(ATTACKS.build(learner), "numbers", True):
+    if learner is not None and getattr(ATTACKS.build(learner), "numeric", True):
         raise InputError(f"{learner['unit']} learns rows of numbers; this victim takes texts. Leave --learner out.")
     if given := [f"--{name}" for name in NUMBERS if getattr(options, name, None)]:
         raise InputError(f"{', '.join(given)} measure with rows of numbers; this victim takes texts. Leave them out.")

@@ -25,7 +25,8 @@ __all__ = ["TfidfLearner"]
 FEW = 20  # rows with fewer than these are not split
 ASIDE = 0.3  # of the rows choose
 LONG = 3_000_000  # characters in all, above which sequences of characters take too long
-LEAST = 1e-4  # a probability that is shown as 0 counts as this
+TINY = 1e-12  # a probability is at least this
+LEAST = 1e-4  # added to every probability when ways are compared
 VECTORS: dict[str, dict[str, Any]] = {
     "words": {"sublinear_tf": True},
     "pairs": {"sublinear_tf": True, "ngram_range": (1, 2)},
@@ -44,7 +45,7 @@ class TfidfLearner:
         "characters",
     )  # what a text is made of; rows set aside choose
 
-    numbers: ClassVar[bool] = False  # it learns texts
+    numeric: ClassVar[bool] = False  # it learns texts
     title: ClassVar[str] = "tfidf"
     suffix: ClassVar[str] = ".skops"
     interface: TextInterface | None = field(default=None, init=False, compare=False, repr=False)
@@ -159,8 +160,8 @@ def _of_ratios(z: Any, p: Array, penalty: float) -> Any:
     """A logistic regression with the weights of a ridge regression on log-probabilities."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    logs = np.log(np.maximum(p, LEAST))
-    logs = log_softmax(logs, axis=1)
+    least = max(float(p[p > 0].min()) / 2, TINY)  # what is shown as 0 lies below all that is shown
+    logs = log_softmax(np.log(np.maximum(p, least)), axis=1)
     ridge = Ridge(alpha=penalty, solver="sparse_cg").fit(z, logs - logs.mean(axis=1, keepdims=True))
     w, b = np.asarray(ridge.coef_), np.asarray(ridge.intercept_)
     if len(b) == 2:  # scikit-learn keeps one row of weights for two classes
