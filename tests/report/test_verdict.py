@@ -259,9 +259,11 @@ def test_copies_without_a_grade_are_said_to_be_without() -> None:
 
 def test_a_regression_is_told_in_its_own_measure() -> None:
     made = record("equation_solving", NONE) | {"measures": {"r2": estimate(0.93)}, "curve": []}
-    assert judged([made]).headline.startswith(
-        "With 1,600 queries a stranger explains 93% of the variance of your model's answers"
-    )
+    said = "With 1,600 queries a stranger explains 93% of the variance of your model's answers [90,\xa096]"
+    assert judged([made]).headline == f"{said}."
+    made["measures"]["mae"] = estimate(2.1, 1.9, 2.3) | {"low": 1.9, "high": 2.3}
+    off = "its answers are off by 2.1 [1.9,\xa02.3] on average, in the units of your target."
+    assert judged([made]).headline == f"{said}; {off}"
 
 
 def test_few_seeds_are_owned_up_to() -> None:

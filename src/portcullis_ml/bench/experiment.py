@@ -22,6 +22,7 @@ from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.endpoint import Endpoint, asked_of
 from portcullis_ml.bench.fits import interface_of
 from portcullis_ml.bench.outside import Outside, read_outside
+from portcullis_ml.bench.raised import victims_own
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
@@ -127,8 +128,10 @@ class ExperimentSpec:
     explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
+    text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
     regression: bool = False  # the victim answers numbers, where nobody could tell
+    label: str | None = None  # of several labels the one that is read: a column's number, or a word of `classes`
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
 
@@ -162,6 +165,7 @@ def learner_for(
     device: str = "cpu",
     gradients: bool = False,
     numbers: bool = False,
+    text: bool = False,
 ) -> Any:
     """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
@@ -172,6 +176,10 @@ def learner_for(
         from portcullis_ml.models.auto_numbers import NumbersLearner
 
         return NumbersLearner()
+    if text:
+        from portcullis_ml.models.tfidf import TfidfLearner
+
+        return TfidfLearner()
     if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
@@ -215,6 +223,11 @@ def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
+    with victims_own(spec.victim):
+        return _loaded(spec)
+
+
+def _loaded(spec: ExperimentSpec) -> Experiment:
     if spec.explain is not None:
         explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
     experiment = _with_outside(spec, _own(spec) if spec.victim is None else _given(spec, spec.victim))
@@ -333,7 +346,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, regression=spec.regression,
+            endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train

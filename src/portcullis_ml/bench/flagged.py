@@ -156,7 +156,8 @@ def _gain(one: Mapping[int, Array], other: Mapping[int, Array], weights: Array |
 def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[str]) -> Iterable[dict[str, str]]:
     """Where the plain stranger beats the best attack, seed by seed on the same test rows."""
     right = _agreeing(records, able)
-    yield from () if right else _stranger_of_numbers(records, able)
+    if any("r2" in r["measures"] for r in records):
+        yield from _stranger_of_numbers(records, able)
     bare = {f"{attack}{LABELS_ONLY}": rows for attack, rows in right.get(LABEL_ONLY, {}).items()}
     for defense, found in right.items():
         if lead := _lead({**bare, **found} if defense in kept else found):

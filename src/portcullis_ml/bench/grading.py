@@ -1,4 +1,4 @@
-"""How a copy is graded: what it is compared with, at its end and on its way."""
+"""How a copy is graded: what it is compared with, and by which measures."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CopyExam = Exam | ValueExam  # of classes, or of numbers
 Points = tuple[tuple[int, dict[str, Estimate]], ...]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
-UNIFORM_PAID = 500  # of them, where an API is asked
 CURVE = 24  # points of a curve at most
+UNIFORM_PAID = 500  # of them, where an API is asked, or about random texts
 
 
 def exam_for(spec: ExperimentSpec, mark: Mark | None = None, hardened: str | None = None) -> CopyExam:
@@ -45,7 +45,7 @@ def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> CopyExam:
 
 def _exam_of(spec: ExperimentSpec, experiment: Experiment, model: Model) -> CopyExam:
     exam = ValueExam if experiment.numbers else Exam
-    points = UNIFORM if spec.endpoint is None else UNIFORM_PAID
+    points = UNIFORM_PAID if spec.endpoint or experiment.interface.text else UNIFORM
     rows = experiment.test_x, experiment.test_y
     return exam.of(model, *rows, interface=experiment.interface, rng=derive(0, "exam"), points=points)
 

@@ -35,8 +35,9 @@ from portcullis_ml.bench.outside import SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
-from portcullis_ml.bench.said import how_right, left_out, thief_said
+from portcullis_ml.bench.said import how_right, left_out, thief_said, without_labels
 from portcullis_ml.bench.target import bindable
+from portcullis_ml.bench.texts import asks_texts, must_suit_texts
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
 from portcullis_ml.defenses import CATALOG as DEFENSES
@@ -129,13 +130,15 @@ class AuditOptions:
     @property
     def facts(self) -> dict[str, bool]:
         """Which of `catalog.FACTS` hold, as far as can be said before anything is loaded."""
+        spec = self.spec
         return {
-            "explains": self.spec.explain is not None,
+            "explains": spec.explain is not None,
             "outside": self.spec.outside is not None,
             "own": self.spec.victim is not None,
             "probs": self.answers == "probs",
             "quick": self.quick,
             "scores": self.answers != "labels",
+            "text": asks_texts(spec.victim, spec.text, spec.test, spec.pool, spec.data),
             "torch": has_torch(),
             "train": self.spec.train is not None or self.spec.victim is None,
         }
@@ -189,14 +192,15 @@ def run_audit(
 
 def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     """The grid, with everything filled in that was not said."""
+    must_suit_texts(experiment.interface, options.named_learner, options)
     top = max(options.budgets) if options.budgets else _usual_budget(experiment, options.quick)
     epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
     shape, numbers = experiment.interface.input_shape, experiment.numbers
     if numbers:
         check_numbers(options)
-    kind: Any = {"device": options.spec.device, "numbers": numbers}
-    network = describe(learner_for(shape, epochs=epochs, gradients=True, **kind))
-    chooser = describe(learner_for(shape, epochs=options.epochs, **kind))
+    suits: dict[str, Any] = {"device": options.spec.device, "numbers": numbers, "text": experiment.interface.text}
+    network = describe(learner_for(shape, epochs=epochs, gradients=True, **suits))
+    chooser = describe(learner_for(shape, epochs=options.epochs, **suits))
     learner = options.named_learner or (network if options.transfer else chooser)
     extra: dict[str, Any] = {"seeds": min(10 * max(experiment.interface.n_classes, 1), max(top // 4, 1))}
     if options.transfer:
@@ -214,7 +218,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         learner=learner,
         gradients=network,
         stranger=True,
-        noise=len(shape) == 1 and not any(_asks_noise(attack) for attack in attacks.values()),
+        noise=len(shape) == 1
+        and not experiment.interface.text
+        and not any(_asks_noise(attack) for attack in attacks.values()),
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
@@ -262,7 +268,7 @@ def _facts(options: AuditOptions, experiment: Experiment) -> dict[str, bool]:
     """All of `catalog.FACTS`."""
     return options.facts | {
         "explains": experiment.interface.explains,
-        "flat": len(experiment.interface.input_shape) == 1,
+        "flat": len(experiment.interface.input_shape) == 1 and not experiment.interface.text,
         "pool": experiment.pool is not None,
         "numbers": experiment.numbers,
         "tree": is_tree(experiment.model),
@@ -300,7 +306,13 @@ def _about(
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [*experiment.notes, thief_said(plan), *prepared.notes, *left_out(options, plan.numbers)],
+        "notes": [
+            *experiment.notes,
+            thief_said(plan),
+            *prepared.notes,
+            *left_out(options, plan.numbers),
+            *without_labels(experiment),
+        ],
     }
 
 
@@ -310,6 +322,7 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
     return {
         **shown,
         "input_shape": list(interface.input_shape),
+        **({"text": True} if interface.text else {}),
         "n_classes": interface.n_classes,
         "task": interface.task,
         "bounds": list(interface.bounds),

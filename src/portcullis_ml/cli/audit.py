@@ -25,11 +25,13 @@ def audit(
     train: o.TrainOption = None,
     outside: o.OutsideOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
     regression: r.RegressionOption = False,
+    label: r.LabelOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -145,6 +147,15 @@ def audit(
         Path,
         typer.Option(help="The folder for results; finished cells in it are not run again.", rich_help_panel=RESULT),
     ] = Path("portcullis-audit"),
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="html,md,junit,sarif",
+            help="Which files to write into the folder; report.html is always written.",
+            rich_help_panel=RESULT,
+        ),
+    ] = "html,md",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)
     ] = False,
@@ -178,19 +189,22 @@ def audit(
     """
     from portcullis_ml.bench.run_audit import AuditOptions, run_audit
     from portcullis_ml.bench.showcase import showcase
+    from portcullis_ml.cli.formats import formats as named_formats
+    from portcullis_ml.cli.formats import write_formats
     from portcullis_ml.cli.outcome import Outcome
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
     from portcullis_ml.report.results import audit_of
 
+    files = named_formats(formats)
     endpoint = o.endpoint_of(
         victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
         per_second=per_second,
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text, label=label,
         incomplete=incomplete, leaves=answers == "leaves",
         explain=explain, device=device, outside=outside, endpoint=endpoint,
     )  # fmt: skip
@@ -230,9 +244,11 @@ def audit(
         show_understood(options.spec, experiment)
     with watching() as progress:
         records, meta = run_audit(options, out=out, jobs=machines, progress=progress, training=progress.training)
-    report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    outcome = Outcome(audit_of(records, meta), meta, report, fail_over, policy)
+    audited = audit_of(records, meta)
+    outcome = Outcome(audited, meta, out / "report.html", fail_over, policy)
+    write_report(records, {**meta, "limit": outcome.limit}, out / "report.html")
+    write_formats(files, audited, meta, outcome.limit, out)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:

@@ -22,11 +22,13 @@ def extract(
     test: o.TestOption = None,
     pool: o.PoolOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
     regression: r.RegressionOption = False,
+    label: r.LabelOption = None,
     answers: o.AnswersOption = "probs",
     k: o.KOption = 1,
     decimals: o.DecimalsOption = None,
@@ -64,6 +66,7 @@ def extract(
     from portcullis_ml.bench.named import attack_named, by_name, guard_named
     from portcullis_ml.bench.run_audit import shown_as
     from portcullis_ml.bench.single import extract_to
+    from portcullis_ml.bench.texts import must_suit_texts
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.core.errors import NotApplicable
     from portcullis_ml.core.settings import describe
@@ -74,14 +77,17 @@ def extract(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression,
-        incomplete=incomplete,
-        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint,
+        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression, text=text,
+        label=label, incomplete=incomplete, leaves=answers == "leaves", explain=explain, device=device,
+        endpoint=endpoint,
     )  # fmt: skip
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
     shape, numbers = experiment.interface.input_shape, experiment.numbers
-    chooser = describe(learner_for(shape, epochs=epochs, device=device, numbers=numbers))
+    suits: dict[str, Any] = {"epochs": epochs, "device": device, "numbers": numbers, "text": experiment.interface.text}
+    chooser = describe(learner_for(shape, **suits))
+    named = learner_said(learner, epochs, device) if learner else None
+    must_suit_texts(experiment.interface, named)
     shown = "probs" if answers == "leaves" else answers
     plan = Plan(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
@@ -91,8 +97,8 @@ def extract(
         defenses=by_name([defense], guard_named),
         budgets=[budget],
         seeds=[seed],
-        learner=learner_said(learner, epochs, device) if learner else chooser,
-        gradients=describe(learner_for(shape, epochs=epochs, device=device, gradients=True, numbers=numbers)),
+        learner=named or chooser,
+        gradients=describe(learner_for(shape, gradients=True, **suits)),
         numbers=numbers,
     )
     cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)

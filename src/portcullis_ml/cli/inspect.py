@@ -21,11 +21,13 @@ def inspect(
     pool: o.PoolOption = None,
     train: o.TrainOption = None,
     target: o.TargetOption = None,
+    text: o.TextOption = None,
     schema: o.SchemaOption = None,
     softmax: o.SoftmaxOption = False,
     classes: o.ClassesOption = None,
     output_name: o.OutputOption = None,
     regression: r.RegressionOption = False,
+    label: r.LabelOption = None,
     answers: o.AnswersOption = "probs",
     protocol: o.ProtocolOption = "v2",
     model_name: o.ModelNameOption = "model",
@@ -53,7 +55,8 @@ def inspect(
     )  # fmt: skip
     spec = o.spec_of(
         victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression, device=device, endpoint=endpoint,
+        softmax=softmax, classes=classes, output=output_name, regression=regression, text=text, label=label,
+        device=device, endpoint=endpoint,
     )  # fmt: skip
     experiment = spec.load()
     if not as_json:

@@ -12,6 +12,7 @@ from portcullis_ml.report.by_measure import Line, compared
 from portcullis_ml.report.letters import letters
 from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
+from portcullis_ml.report.raised import Limit
 from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.selected import how_selected, selection
 from portcullis_ml.report.thieves import Thief
@@ -45,6 +46,13 @@ class Outcome:
     @property
     def fails(self) -> bool:
         return bool(self._limit is not None and self.worst and self.worst.copy.value > self._limit)
+
+    @property
+    def limit(self) -> Limit | None:
+        """What --fail-over found; None where no limit was given."""
+        if self._limit is None:
+            return None
+        return Limit(self._deployed, self._limit, self.worst, self.worst is not None and not self.fails)
 
     def check(self) -> None:
         """Raise AttackFailed if no attack made a copy at all, or none behind the guard that a limit is given for."""

@@ -10,7 +10,7 @@ from portcullis_ml.report.pairs import IN_UNITS
 from portcullis_ml.report.results import Audit
 from portcullis_ml.report.thieves import Thief
 
-__all__ = ["constant_said", "controls_said", "loss_word", "measure_word", "reaches", "short_of", "written"]
+__all__ = ["MEASURES", "constant_said", "controls_said", "loss_word", "measure_word", "reaches", "short_of", "written"]
 
 MEASURES = {
     "agreement": "agreement",

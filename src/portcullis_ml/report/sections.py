@@ -11,12 +11,11 @@ from portcullis_ml.report import figures
 from portcullis_ml.report.letters import letters
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.measured import controls_said, measure_word, written
-from portcullis_ml.report.numbers import clearly_below, count, percent, points, span
+from portcullis_ml.report.numbers import clearly_below, count, listed, percent, points, span
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
 from portcullis_ml.report.selected import how_selected
 from portcullis_ml.report.thieves import Thief
-from portcullis_ml.report.verdict import listed
 
 __all__ = [
     "Section", "alarms", "controls", "glance", "honest", "matrix", "maybe", "named", "number", "ordered", "recovery",

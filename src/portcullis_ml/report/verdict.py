@@ -16,7 +16,7 @@ from portcullis_ml.report.results import GRADES, NOISE, NONE, STRANGER, Audit
 from portcullis_ml.report.saved import bill, labelled
 from portcullis_ml.report.thieves import Thief
 
-__all__ = ["Verdict", "beyond", "listed", "points_of", "threat", "verdict_of"]
+__all__ = ["Verdict", "beyond", "points_of", "threat", "verdict_of"]
 
 
 @dataclass(frozen=True)
