@@ -199,9 +199,10 @@ def _art(victim: Any, x: Any, groups: Any, seed: int, queries: int, batch: int) 
 # choosing rows
 
 
-def selection(what: str) -> dict[str, Any]:
-    """k-centre: 100 of 10,000 rows of 10 probabilities beside 5,000 centres. DeepFool: rows of CIFAR-10, 20 steps."""
-    return {"what": what} | (_k_centre() if what == "k_centre" else _deepfool())
+def selection(what: str, seed: int = 0) -> dict[str, Any]:
+    """k-centre: 100 of 10,000 rows of 10 probabilities beside 5,000 centres. DeepFool: rows of CIFAR-10, 20 steps.
+    DFAL: the 500 nearest of 9,500 rows of CIFAR-10, DeepFool run on those 2,000 where the copy's lead is smallest."""
+    return {"what": what} | {"k_centre": _k_centre, "deepfool": _deepfool, "dfal": lambda: _dfal(seed)}[what]()
 
 
 def _k_centre() -> dict[str, Any]:
@@ -226,39 +227,68 @@ def _k_centre() -> dict[str, Any]:
     return {"fast": fast, "slow": slow * 25, "rows": 10_000, "slow_rows": "4 of 100 picks, times 25"}
 
 
-def _deepfool() -> dict[str, Any]:
-    import torch
-
-    from portcullis_ml.extraction._selection import deepfool_distance
+def _small_copy(x: Any, t: Any) -> Any:
     from portcullis_ml.models.torch import TorchLearner
 
+    return TorchLearner(network="picture_flat", epochs=3).fit(x, t, rng=np.random.default_rng(0))
+
+
+def _deepfool_one_by_one(copy: Any, row: Any) -> float:
+    """The published loop for one picture: a backward pass for every class, until the class changes."""
+    import torch
+
+    moved = torch.tensor(row[None], dtype=torch.float32)
+    own = None
+    for _ in range(20):
+        moved = moved.detach().requires_grad_(True)
+        logits = copy.module(moved)[0]
+        own = int(logits.argmax()) if own is None else own
+        if int(logits.argmax()) != own:
+            break
+        gradients = [torch.autograd.grad(logits[c], moved, retain_graph=True)[0] for c in range(10)]
+        steps = {c: abs(float(logits[c] - logits[own])) / float((gradients[c] - gradients[own]).norm() + 1e-9)
+                 for c in range(10) if c != own}  # fmt: skip
+        rival = min(steps, key=lambda c: steps[c])
+        w = gradients[rival] - gradients[own]
+        moved = (moved + 1.01 * steps[rival] * w / (w.norm() + 1e-9)).clamp(0, 1)
+    return float(((moved.detach()[0].numpy() - row) ** 2).sum())
+
+
+def _deepfool() -> dict[str, Any]:
+    from portcullis_ml.extraction._selection import deepfool_distance
+
     x, t, *_ = cifar(500, 1)
-    copy = TorchLearner(network="picture_flat", epochs=3).fit(x, t, rng=np.random.default_rng(0))
-    low, high = np.zeros(x.shape[1:]), np.ones(x.shape[1:])
-
-    def plain(row: Any) -> float:
-        """The published loop for one picture: a backward pass for every class, until the class changes."""
-        moved = torch.tensor(row[None], dtype=torch.float32)
-        own = None
-        for _ in range(20):
-            moved = moved.detach().requires_grad_(True)
-            logits = copy.module(moved)[0]
-            own = int(logits.argmax()) if own is None else own
-            if int(logits.argmax()) != own:
-                break
-            gradients = [torch.autograd.grad(logits[c], moved, retain_graph=True)[0] for c in range(10)]
-            steps = {c: abs(float(logits[c] - logits[own])) / float((gradients[c] - gradients[own]).norm() + 1e-9)
-                     for c in range(10) if c != own}  # fmt: skip
-            rival = min(steps, key=lambda c: steps[c])
-            w = gradients[rival] - gradients[own]
-            moved = (moved + 1.01 * steps[rival] * w / (w.norm() + 1e-9)).clamp(0, 1)
-        return float(((moved.detach()[0].numpy() - row) ** 2).sum())
-
-    ours, fast = clocked(lambda: deepfool_distance(copy, x, low, high))
-    twin, slow = clocked(lambda: [plain(row) for row in x[:25]])
+    copy, box = _small_copy(x, t), (np.zeros(x.shape[1:]), np.ones(x.shape[1:]))
+    ours, fast = clocked(lambda: deepfool_distance(copy, x, *box))
+    twin, slow = clocked(lambda: [_deepfool_one_by_one(copy, row) for row in x[:25]])
     near = np.median(np.abs(ours[:25] - twin) / np.maximum(twin, 1e-9))
     slow *= len(x) / 25
     return {"fast": fast, "slow": slow, "rows": len(x), "slow_rows": f"25 of {len(x)}, scaled", "apart": float(near)}
+
+
+def _dfal(seed: int) -> dict[str, Any]:
+    from portcullis_ml.extraction._selection import deepfool_distance, margin
+
+    x, t, *_ = cifar(10_500, 1)
+    copy, pool, box = _small_copy(x[:500], t[:500]), x[500:], (np.zeros(x.shape[1:]), np.ones(x.shape[1:]))
+
+    def chosen() -> Any:
+        looked = np.argsort(margin(copy.scores(pool)), kind="stable")[:2000]
+        return looked[np.argsort(deepfool_distance(copy, pool[looked], *box), kind="stable")[:500]]
+
+    some = np.random.default_rng(seed).permutation(len(pool))[:50]
+    ours, fast = clocked(chosen)
+    _, slow = clocked(lambda: [_deepfool_one_by_one(copy, row) for row in pool[some]])
+    found = {
+        "fast": fast,
+        "slow": slow * len(pool) / 50,
+        "rows": len(pool),
+        "slow_rows": f"50 of {len(pool):,}, scaled",
+    }
+    if seed == 0:  # the rows are the same with every seed
+        nearest = np.argsort(deepfool_distance(copy, pool, *box), kind="stable")[:500]
+        found["same"] = len(np.intersect1d(ours, nearest)) / 500
+    return found
 
 
 def features(size: int) -> dict[str, Any]:
@@ -386,11 +416,16 @@ def say_knockoff(run: Runner) -> None:
 
 def say_selection(run: Runner) -> None:
     print("Choosing rows beside plain twins, CPU seconds")
-    for what in ("k_centre", "deepfool"):
-        found = [run.run("selection", what, again=i) for i in range(SEEDS)]
+    for what in ("k_centre", "deepfool", "dfal"):
+        if what == "dfal":
+            found = [run.run("selection", what, seed) for seed in range(SEEDS)]
+        else:
+            found = [run.run("selection", what, again=i) for i in range(SEEDS)]
         ratios = [r["slow"] / r["fast"] for r in found]
         one = found[0]
         same = f"median difference of a distance {one['apart']:.1%}" if "apart" in one else "the same rows"
+        if "same" in one:
+            same = f"{one['same']:.1%} of the 500 rows chosen are the twin's"
         times = f"ours {spread([r['fast'] for r in found])}, twin {spread([r['slow'] for r in found], 0)}"
         print(f"  {what:<9} {one['rows']:,} rows: {times} ({one['slow_rows']}), {same}")
         print(f"  {'':<9} {spread(ratios, 1)} times as fast (20 wanted)")

@@ -250,6 +250,22 @@ def test_outputs_of_python_objects(tmp_path, named, kind):
     assert (with_words.model.n_classes, accuracy(with_words)) == (3, 1.0)
 
 
+class Named:
+    """A model with a method that other models have a mapping by the name of."""
+
+    input_shape, n_classes = (4,), 3
+
+    def outputs(self, x: np.ndarray) -> np.ndarray:
+        return np.eye(3)[(x @ W).argmax(axis=1)]
+
+    scores = outputs
+
+
+def test_a_method_called_outputs_is_no_list_of_outputs(tmp_path, named):
+    np.savez(tmp_path / "t.npz", x=X, y=(X @ W).argmax(axis=1))
+    assert accuracy(load(named(Named()), tmp_path / "t.npz")) == 1.0
+
+
 class Twice(torch.nn.Module):
     """A linear module that ends in a softmax of its own, and gives its input beside that."""
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from portcullis_ml.bench.experiment import ExperimentSpec
-from portcullis_ml.bench.rows import read_rows
+from portcullis_ml.bench.rows import LabelledRows, at_most, read_rows
 from portcullis_ml.bench.sources import Sources, rows_of
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError
@@ -169,8 +169,31 @@ def test_of_a_large_pool_on_disk_an_audit_draws_some(
     monkeypatch.setattr("portcullis_ml.bench.rows.MOST", 5)
     np.save(tmp_path / "pool.npy", np.arange(20 * 72, dtype=np.float32).reshape(20, *SHAPE) / 2000)
     rows = read_rows("pool", tmp_path / "pool.npy", part="train", shape=SHAPE)
-    assert (len(rows), rows.said) == (5, "pool.npy: 5 of 20 pictures were drawn.")
+    assert (len(rows), rows.said) == (5, "pool.npy: 5 of 20 pictures were drawn. More: --pool-rows.")
+    assert len(read_rows("pool", tmp_path / "pool.npy", part="train", shape=SHAPE, most=7)) == 7
+    all_of_them = read_rows("pool", tmp_path / "pool.npy", part="train", shape=SHAPE, most=20)
+    assert (len(all_of_them), all_of_them.said) == (20, "")
     assert len(read_rows("pool", Path("own_data:split"), part="train", shape=SHAPE)) == 4
+
+
+def test_a_folder_says_how_many_of_its_pictures_were_read(folder: Path) -> None:
+    rows = read_rows("pool", folder, part="train", shape=SHAPE, most=2)
+    assert rows.said.endswith(f"2 of {files_of(folder)} pictures were read. More: --pool-rows.")
+    assert "More" not in read_rows("pool", folder, part="train", shape=SHAPE).said
+
+
+def files_of(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+def test_of_an_array_some_rows_are_drawn_with_their_labels_and_it_is_said() -> None:
+    x = np.arange(50.0)[:, None]
+    drawn = at_most("The pool", LabelledRows(x=x, y=np.arange(50), groups=np.arange(50) // 10), 20)
+    assert drawn.said == "The pool: 20 of 50 rows were drawn at random. More: --pool-rows."
+    np.testing.assert_array_equal(drawn.x[:, 0], drawn.y)
+    np.testing.assert_array_equal(drawn.groups, drawn.y // 10)
+    assert len(set(drawn.groups)) == 5  # the first 20 alone would be two groups
+    assert at_most("The pool", drawn, None) is at_most("The pool", drawn, 20) is drawn
 
 
 class Bright:

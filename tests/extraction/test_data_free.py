@@ -116,6 +116,29 @@ def test_losses_equal_a_plain_loop(loss: str, plain: Callable[[Array, Array], fl
     np.testing.assert_allclose(game.losses(x, p), [plain(p[i], q[i]) for i in range(6)], rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["l1", "kl"])
+def test_the_estimate_through_both_players_nears_the_true_slope(loss: Any) -> None:
+    """Of a known victim: the estimate's questions are the attack's own, the true slope is worked out by autograd."""
+    game, rng, m = players(loss), np.random.default_rng(4), 400
+    raw = rng.normal(size=(8, 6))
+    moves = directions_of(raw, m, rng)
+    at, *near = (game.inputs(rows) for rows in (raw, *(raw + 1e-3 * move for move in moves)))
+    losses = [game.losses(x, VICTIM.scores(x)) for x in (at, *near)]
+    estimate = gradient_from(losses[0], np.stack(losses[1:]), moves, 1e-3)
+
+    leaf = torch.tensor(raw, requires_grad=True)
+    x = torch.tanh(leaf) / 2 + 0.5  # within [0, 1], as the door has it
+    given = torch.log_softmax(x @ torch.tensor(VICTIM.w).T + torch.tensor(VICTIM.b), 1)
+    own = torch.log_softmax(game.model().module.double()(x.reshape(8, 2, 3)), 1)
+    if loss == "kl":
+        compared = (given.exp() * (given - own)).sum(1)
+    else:
+        compared = ((given - given.mean(1, keepdim=True)) - (own - own.mean(1, keepdim=True))).abs().mean(1)
+    (true,) = torch.autograd.grad(compared.sum(), leaf)
+    assert min(cosine(a, b) for a, b in zip(estimate, true.numpy(), strict=True)) > 0.9
+    assert np.linalg.norm(estimate) == pytest.approx(float(true.norm()), rel=0.2)  # the scale as well
+
+
 def test_the_generator_moves_towards_disagreement() -> None:
     game, rng = players("l1"), np.random.default_rng(3)
     z = rng.normal(size=(64, 8))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_random_networks_are_rebuilt(d: int, h: int, k: int, seed: int) -> None:
     assert isinstance(result.model, ReluNetwork)
     x = drawn(door)
     assert np.abs(result.model.outputs(x) - victim.outputs(x)).max() < 1e-6
+
+
+def test_a_copy_takes_rows_of_the_interface_as_they_are() -> None:
+    flat = random_network(6, 4, 3, 0)
+    victim = replace(flat, input_shape=(2, 3))
+    door = replace(door_of(flat), input_shape=(2, 3))
+    result = thieve(victim, door, 60_000, 1)
+    assert result.notes["equivalent"]
+    x = drawn(door)
+    assert x.shape[1:] == (2, 3)
+    assert np.abs(result.model.scores(x) - victim.scores(x)).max() < 1e-6
+    assert isinstance(result.model, ReluNetwork)  # which has a file format
+    assert result.model.input_shape == (2, 3)
+    slope = result.model.input_gradient(x[:5], np.eye(3)[[0, 1, 2, 0, 1]], of="logits")
+    assert slope.shape == (5, 2, 3)
 
 
 def test_units_that_are_always_on_or_off_in_range_are_no_obstacle() -> None:

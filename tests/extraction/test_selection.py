@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,24 @@ def test_deepfool_is_its_plain_twin() -> None:
     x = plane(40)
     expected = [deepfool_slowly(PLANE, row, 20, 0.01) for row in x]
     np.testing.assert_allclose(deepfool_distance(PLANE, x, LOW, HIGH), expected, rtol=1e-6, atol=1e-9)
+
+
+class Together(ToySoftmax):
+    """The same model where it also gives several gradients of a row at once."""
+
+    def input_gradients(self, x: Array, weights: Array, *, of: Literal["log_probs"]) -> Array:
+        return np.stack([self.input_gradient(x, each, of=of) for each in weights.swapaxes(0, 1)], axis=1)
+
+
+def test_deepfool_asks_for_the_gradients_of_a_row_together_where_the_model_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = plane(300)  # in several parts
+    apart = deepfool_distance(PLANE, x, LOW, HIGH)
+    asked = []
+    real = Together.input_gradients
+    monkeypatch.setattr(Together, "input_gradients", lambda *a, **k: (asked.append(len(a[1])), real(*a, **k))[1])
+    np.testing.assert_array_equal(deepfool_distance(Together(PLANE.w, PLANE.b, (2,)), x, LOW, HIGH), apart)
+    assert asked[0] == 128
+    assert deepfool_distance(PLANE, x[:0], LOW, HIGH).shape == (0,)
 
 
 def test_deepfool_distances_are_the_same_in_any_units() -> None:

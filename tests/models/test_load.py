@@ -17,6 +17,7 @@ from portcullis_ml.core.types import Feature, Interface
 from portcullis_ml.models.auto import AutoLearner
 from portcullis_ml.models.function import FunctionModel
 from portcullis_ml.models.load import load_model, save_model
+from portcullis_ml.models.relu import ReluNetwork
 from portcullis_ml.models.sklearn import SklearnLearner, SklearnModel
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch import TorchLearner, TorchModel
@@ -63,12 +64,47 @@ def test_surrogates_survive_the_disk(tmp_path):
     learned = TorchLearner(network="digits_cnn", epochs=1).fit(x, t, rng=np.random.default_rng(0))
     simple = SklearnLearner().fit(x, np.eye(10)[np.arange(40) % 4], rng=np.random.default_rng(0))  # 4 of 10 classes
     exact = SoftmaxRegression(np.ones((10, 64)), np.arange(10.0), input_shape=(8, 8))
-    for model, suffix in ((learned, ".safetensors"), (simple, ".skops"), (exact, ".npz")):
+    rebuilt = ReluNetwork(*relu_weights(64, 5, 9), n_classes=10, input_shape=(8, 8))
+    for model, suffix in ((learned, ".safetensors"), (simple, ".skops"), (exact, ".npz"), (rebuilt, ".npz")):
         path = save_model(model, tmp_path / "copy")
         assert path.suffix == suffix
         again = load_model(str(path), input_shape=(8, 8), n_classes=10)
         np.testing.assert_array_equal(again.scores(x), model.scores(x))
     assert load_model(str(tmp_path / "copy.safetensors")).input_shape == (8, 8)  # it says so itself
+
+
+def relu_weights(d, h, k):
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=shape) for shape in ((h, d), (h,), (k, h), (k, d), (k,))]
+
+
+def test_a_network_of_one_hidden_layer_that_gives_a_value_survives_the_disk(tmp_path):
+    model = ReluNetwork(*relu_weights(4, 3, 1), n_classes=0)
+    again = load_model(str(save_model(model, tmp_path / "value")))
+    assert (again.n_classes, again.input_shape) == (0, (4,))
+    np.testing.assert_array_equal(again.scores(X), model.scores(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"v": np.zeros((2, 7))}, r"got w \(3, 4\), b \(3,\), v \(2, 7\)"),
+        ({"b": np.array([1, np.nan, 0])}, "needs finite w"),
+        ({"w": np.zeros(4)}, r"needs finite w \(h, d\)"),
+        ({"input_shape": np.array([5])}, r"an input_shape of \(5,\)"),
+        ({"skip": None}, r"was expected to hold w, b and input_shape of a softmax regression, or v, skip"),
+        ({"n_classes": np.array("three")}, "was expected to hold w, b"),
+    ],
+)
+def test_an_npz_whose_arrays_do_not_fit_gets_a_sentence(tmp_path, change, said):
+    names = ("w", "b", "v", "skip", "a")
+    held = dict(zip(names, relu_weights(4, 3, 2), strict=True)) | {
+        "n_classes": np.array(3),
+        "input_shape": np.array([4]),
+    }
+    np.savez(tmp_path / "m.npz", **{k: v for k, v in (held | change).items() if v is not None})
+    with pytest.raises(InputError, match=said):
+        load_model(str(tmp_path / "m.npz"))
 
 
 def test_weights_with_a_factory(tmp_path, user_module):

@@ -126,14 +126,14 @@ def test_the_rate_follows_its_schedule_over_all_steps(schedule):
         network="prada_1_layer", epochs=12, optimizer="sgd", momentum=0.0, lr=1e-6, schedule=schedule
     )
     rates = []
-    plain = TorchLearner._one_epoch
+    plain = TorchLearner.one_epoch
 
     def noted(self, module, optimizer, *rest):
         plain(self, module, optimizer, *rest)
         rates.append(optimizer.param_groups[0]["lr"] / 1e-6)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TorchLearner, "_one_epoch", noted)
+        patch.setattr(TorchLearner, "one_epoch", noted)
         learner.fit(x, t, rng=np.random.default_rng(0))
     if schedule == "one_cycle":
         assert rates[0] == pytest.approx((0.5 / 12) / 0.25)
@@ -223,6 +223,18 @@ def test_scores_and_gradients_by_one_pass_are_those_by_two(of):
     np.testing.assert_array_equal(gradient, model.input_gradient(x, t, of=of))
     scores, gradient = model.scores_and_gradient(x[:0], t[:0], of=of)
     assert (scores.shape, gradient.shape) == ((0, 10), (0, 8, 8))
+
+
+@pytest.mark.parametrize("of", ["logits", "log_probs"])
+def test_several_gradients_by_one_forward_pass_are_those_one_by_one(of):
+    x, t = rows(30)
+    model = TorchLearner(network="digits_cnn", epochs=1).fit(x, t, rng=np.random.default_rng(0))
+    model.batch = 7
+    weights = np.random.default_rng(1).normal(size=(30, 3, 10))
+    together = model.input_gradients(x, weights, of=of)
+    for k in range(3):
+        np.testing.assert_allclose(together[:, k], model.input_gradient(x, weights[:, k], of=of), rtol=1e-5, atol=1e-8)
+    assert model.input_gradients(x[:0], weights[:0], of=of).shape == (0, 3, 8, 8)
 
 
 def test_batches_equal_their_pieces_and_nothing_is_an_empty_answer():

@@ -19,14 +19,13 @@ from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.controls import mean_answer, most_frequent, own_labels
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.flags import raised
-from portcullis_ml.bench.grading import CopyExam, exam_for, graded
+from portcullis_ml.bench.grading import CopyExam, curve_of, exam_for, graded
 from portcullis_ml.bench.honest import honest_cell
 from portcullis_ml.bench.innocents import innocents_for
 from portcullis_ml.bench.leakage import candidates_of, leakage_measures, shadow_learner
 from portcullis_ml.bench.links import court, follow
 from portcullis_ml.bench.marks import mark_of
 from portcullis_ml.bench.records import Record
-from portcullis_ml.bench.rounds import curve_of
 from portcullis_ml.bench.run import Workspace
 from portcullis_ml.bench.target import Target, hardened_folder, knowledge_of, target_of
 from portcullis_ml.core.attack import Knowledge

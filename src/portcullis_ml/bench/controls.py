@@ -67,7 +67,7 @@ class RandomQueries(ExtractionAttack):
     batch: int = 256  # rows sent at a time
 
     name: ClassVar[str] = "portcullis_ml.bench.controls:RandomQueries"
-    needs: ClassVar[Needs] = Needs(task="any", learner=True, text=True)
+    needs: ClassVar[Needs] = Needs(task="any", learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "batch", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
@@ -86,7 +86,7 @@ class Shuffled(ExtractionAttack):
     of: Any  # the attack whose transfer set it is
 
     name: ClassVar[str] = "portcullis_ml.bench.controls:Shuffled"
-    needs: ClassVar[Needs] = Needs(task="any", learner=True, text=True)
+    needs: ClassVar[Needs] = Needs(task="any", learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "of", "an extraction attack", lambda v: isinstance(v, ExtractionAttack))

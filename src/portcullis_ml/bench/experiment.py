@@ -22,12 +22,15 @@ from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.endpoint import Endpoint, asked_of
 from portcullis_ml.bench.fits import interface_of
 from portcullis_ml.bench.outside import Outside, read_outside
+from portcullis_ml.bench.raised import victims_own
+from portcullis_ml.bench.rows import drawn_of
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Interface, Labels, Learner, Model
+from portcullis_ml.data.splits import overlap
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.learners import learner_named
@@ -109,6 +112,7 @@ class ExperimentSpec:
     """What to load, as a person names it. Hashable, small, and sent to every worker."""
 
     victim: str | None = None  # FILE or module:object; None trains one on `data`
+    trained: str | None = None  # without a victim: the learner that trains one, as people write it; chosen if None
     data: str | None = None  # a data set's name or file; None with a victim: test and pool are given
     folder: str | None = None  # where named data sets lie
     test: str | None = None  # FILE: rows (and labels) that judge
@@ -128,6 +132,7 @@ class ExperimentSpec:
     text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
     regression: bool = False  # the victim answers numbers, where nobody could tell
+    label: str | None = None  # of several labels the one that is read: a column's number, or a word of `classes`
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
 
@@ -160,22 +165,22 @@ def learner_for(
     epochs: int | None = None,
     device: str = "cpu",
     gradients: bool = False,
-    text: bool = False,
     numbers: bool = False,
+    text: bool = False,
 ) -> Any:
     """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
     With `gradients`, one small network, as published: attacks that follow their copy's gradients train one a round.
     With `numbers`, regressions.
     """
-    if text:
-        from portcullis_ml.models.tfidf import TfidfLearner
-
-        return TfidfLearner()
     if numbers:
         from portcullis_ml.models.auto_numbers import NumbersLearner
 
         return NumbersLearner()
+    if text:
+        from portcullis_ml.models.tfidf import TfidfLearner
+
+        return TfidfLearner()
     if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
@@ -219,6 +224,11 @@ def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
+    with victims_own(spec.victim):
+        return _loaded(spec)
+
+
+def _loaded(spec: ExperimentSpec) -> Experiment:
     if spec.explain is not None:
         explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
     experiment = _with_outside(spec, _own(spec) if spec.victim is None else _given(spec, spec.victim))
@@ -262,7 +272,7 @@ def _with_outside(spec: ExperimentSpec, experiment: Experiment) -> Experiment:
     if spec.outside is not None:
         interface = experiment.interface
         found = read_outside(spec.outside, spec.folder, spec.target, interface.features, interface.input_shape)
-        outside["held_out"] = Outside(found.name, found.x[slice(spec.rows)])
+        outside["held_out"] = Outside(found.name, found.x[drawn_of(len(found.x), spec.rows)])
     pool, labels = experiment.pool, experiment.pool_labels
     if not spec.divided or pool is None:
         return replace(experiment, outside=outside)
@@ -295,8 +305,9 @@ def _own(spec: ExperimentSpec) -> Experiment:
     if not dataset.classes:
         raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
     parts = split(dataset, rng=derive(0, "split"))
-    learner = network_for(dataset.input_shape, epochs=60, device=spec.device)
-    writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
+    learner: Any = learner_named(spec.trained, spec.device) if spec.trained else None
+    learner = learner or network_for(dataset.input_shape, epochs=60, device=spec.device)
+    writable = learner.suffix != ".skops" or importlib.util.find_spec("skops")  # else it is trained anew every time
     model = train_victim(
         parts.victim.x,
         parts.victim.y.astype(np.int64),
@@ -305,7 +316,9 @@ def _own(spec: ExperimentSpec) -> Experiment:
         rng=derive(0, "victim"),
         cache=spec.cache if writable else None,
     )
-    keep = slice(spec.rows)
+    keep = slice(spec.rows)  # they are in random order already
+    held = len(parts.attacker.x)
+    taken = f" Of the thief's {held:,} rows {spec.rows:,} are used." if spec.rows and held > spec.rows else ""
     pool, labels = parts.attacker.x[keep], parts.attacker.y[keep].astype(np.int64)
     mark = fingerprint(model.scores(parts.test.x[:200]).round(6))
     name = getattr(learner, "network", None) or getattr(learner, "estimator", "?")
@@ -321,7 +334,7 @@ def _own(spec: ExperimentSpec) -> Experiment:
             "victim": {"name": f"{name} on {dataset.name}", "sha256": mark, "learner": describe(learner)},
             "data": {"name": dataset.name, "sha256": fingerprint(pool, labels, parts.test.x, parts.test.y)},
         },
-        splits=parts.describe(),
+        splits=parts.describe() + taken,
         classes=dataset.classes,
         train=parts.victim.x,
         train_y=parts.victim.y.astype(np.int64),
@@ -336,20 +349,20 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, regression=spec.regression, text=spec.text,
+            endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label, rows=spec.rows,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
     interface = interface_of(brought, victim, model, missing=spec.incomplete)
-    pool_x = None if pool is None else pool.x[slice(spec.rows)]
+    pool_x = None if pool is None else pool.x
     return Experiment(
         model=model,
         interface=interface,
         test_x=test.x,
         test_y=test.y,
         pool=pool_x,
-        pool_labels=None if pool is None or pool.y is None else pool.y[slice(spec.rows)],
-        pool_groups=None if pool is None or pool.groups is None else pool.groups[slice(spec.rows)],
+        pool_labels=None if pool is None else pool.y,
+        pool_groups=None if pool is None else pool.groups,
         overlap=None if train is None or pool_x is None else _overlap(train.x, pool_x),
         names={
             "victim": _identified(victim, model, test.x),
@@ -404,11 +417,8 @@ def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
 
 
 def _overlap(train: Array | None, pool: Array) -> int:
-    from portcullis_ml.data.splits import overlap
-
     return 0 if train is None else overlap(train, pool)
 
 
 def _name(spec: ExperimentSpec) -> str:
-    given = [Path(p).name for p in (spec.test, spec.pool) if p]
-    return " and ".join(filter(None, [spec.data, *given])) or "?"
+    return " and ".join(filter(None, [spec.data, *(Path(p).name for p in (spec.test, spec.pool) if p)])) or "?"

@@ -28,15 +28,10 @@ def interface_of(brought: Brought, victim: str, model: Model, *, missing: bool) 
                 f"{what} labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
                 f"got {y.min()}..{y.max()}."
             )
+    known: dict[str, Any] = {"input_shape": shape, "n_classes": model.n_classes, "bounds": brought.bounds}
+    known |= {"precision": getattr(model, "precision", "float64")}
     if brought.texts is not None:
-        known: dict[str, Any] = {"n_classes": model.n_classes, "precision": getattr(model, "precision", "float64")}
-        return TextInterface(**known, texts=brought.texts, words=test.classes)
-    return Interface(
-        input_shape=shape,
-        n_classes=model.n_classes,
-        task="regression" if brought.numbers else "classification",
-        bounds=brought.bounds,
-        features=test.features,
-        precision=getattr(model, "precision", "float64"),
-        missing=missing,
-    )
+        found: Interface = TextInterface(**known, texts=brought.texts, words=test.classes)
+        return found
+    known["task"] = "regression" if brought.numbers else "classification"
+    return Interface(**known, features=test.features, missing=missing)

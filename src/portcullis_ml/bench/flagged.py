@@ -23,10 +23,10 @@ APART = 0.1  # by which a defense's two regimes may differ unflagged
 ASKING = (STRANGER, "random_queries")  # controls that ask like attacks and, where they stand behind defenses, are some
 
 
-def of_run(records: Sequence[Mapping[str, Any]], measure: str = "agreement") -> list[dict[str, str]]:
+def of_run(records: Sequence[Mapping[str, Any]], measure: str | None = None) -> list[dict[str, str]]:
     """Every flag of a run, with where it was raised: those in the records, then those that compare cells.
 
-    measure   by which copies are compared, the one that the verdict goes by
+    measure   by which copies are compared, the one that the verdict goes by; agreement, or R^2 of numbers, if None
     """
     found: dict[tuple[str, str], dict[str, str]] = {}
     for record in records:
@@ -34,6 +34,7 @@ def of_run(records: Sequence[Mapping[str, Any]], measure: str = "agreement") -> 
         for flag in record["flags"]:
             found.setdefault((flag["id"], where), {**flag, "where": where})
     able, kept = _attackers(records), _keeping_labels(records)
+    measure = measure or ("r2" if any("r2" in r["measures"] for r in records) else "agreement")
     groups = _groups(records, measure)
     tried = {key: e for key, e in groups.items() if key[1] in able}
     shut_out = {(r["attack"], r["defense"]) for r in records if r.get("stopped", "done") not in ("done", "budget")}
@@ -155,7 +156,8 @@ def _gain(one: Mapping[int, Array], other: Mapping[int, Array], weights: Array |
 def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[str]) -> Iterable[dict[str, str]]:
     """Where the plain stranger beats the best attack, seed by seed on the same test rows."""
     right = _agreeing(records, able)
-    yield from () if right else _stranger_of_numbers(records, able)
+    if any("r2" in r["measures"] for r in records):
+        yield from _stranger_of_numbers(records, able)
     bare = {f"{attack}{LABELS_ONLY}": rows for attack, rows in right.get(LABEL_ONLY, {}).items()}
     for defense, found in right.items():
         if lead := _lead({**bare, **found} if defense in kept else found):

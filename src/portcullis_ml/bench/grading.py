@@ -5,22 +5,28 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec
 from portcullis_ml.bench.links import transfer
 from portcullis_ml.bench.marks import Mark
+from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Differentiable, Estimate, Model
-from portcullis_ml.measures.agreement import Exam
-from portcullis_ml.measures.fidelity import fidelity
+from portcullis_ml.measures.agreement import Exam, agreement
+from portcullis_ml.measures.fidelity import balanced_agreement, fidelity
 from portcullis_ml.measures.regression import ValueExam
 from portcullis_ml.measures.transferability import Transfer
+from portcullis_ml.repetitions import packed
 
-__all__ = ["CopyExam", "exam_for", "graded"]
+__all__ = ["CopyExam", "curve_of", "exam_for", "graded"]
 
 CopyExam = Exam | ValueExam  # of classes, or of numbers
+Points = tuple[tuple[int, dict[str, Estimate]], ...]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
+CURVE = 24  # points of a curve at most
 UNIFORM_PAID = 500  # of them, where an API is asked, or about random texts
 
 
@@ -66,3 +72,28 @@ def _transfer(copy: Differentiable, cell: Cell, experiment: Experiment, exam: Co
         report = transfer(protocol, copy, experiment.model, experiment, labels, rng=rng)
         found |= {f"transfer_{goal}": report.rate, f"transfer_{goal}_noise": report.noise}
     return found
+
+
+def curve_of(
+    extraction: Extraction, experiment: Experiment, exam: CopyExam, *, rng: np.random.Generator
+) -> tuple[Points, list[str]]:
+    """How good the copy is after every round that the attack noted, thinned to what a reader can see, and on which rows
+    the copy agrees; of numbers nothing is said of rows.
+
+    The rows of each round are written as one bit for every test row, in order and in hexadecimal: whether the copy
+    agrees there. Copies are compared row by row, and one is chosen on some rows and judged on the others.
+    """
+    step = max(1, -(-len(extraction.history) // CURVE))
+    rounds = extraction.history[::-1][::step][::-1]  # counted from the end, so that the last round is among them
+    if isinstance(exam, ValueExam):
+        return tuple((q, exam.along(model, rng=rng)) for q, model in rounds), []
+    victim = exam.victim.argmax(axis=1)
+    labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
+    truth = {} if experiment.test_y is None else {"accuracy": experiment.test_y}
+    points = [
+        (q, {name: agreement(right, found) for name, right in ({"agreement": victim} | truth).items()})
+        for (q, _), found in zip(rounds, labels, strict=True)
+    ]
+    for (_, measures), found in zip(points, labels, strict=True):
+        measures["balanced_agreement"] = balanced_agreement(victim, found, exam.interface.n_classes)
+    return tuple(points), [packed(victim == found) for found in labels]

@@ -35,7 +35,7 @@ from portcullis_ml.bench.outside import SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
-from portcullis_ml.bench.said import how_right, left_out, thief_said
+from portcullis_ml.bench.said import how_right, left_out, thief_said, without_labels
 from portcullis_ml.bench.target import bindable
 from portcullis_ml.bench.texts import asks_texts, must_suit_texts
 from portcullis_ml.core.errors import ParameterError
@@ -182,10 +182,7 @@ def run_audit(
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
-        "flags": [
-            *of_experiment(experiment),
-            *of_run(records, measure["name"] if measure else "r2" if experiment.numbers else "agreement"),
-        ],
+        "flags": [*of_experiment(experiment), *of_run(records, measure["name"] if measure else None)],
         "measure": measure,
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
     }
@@ -201,9 +198,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     shape, numbers = experiment.interface.input_shape, experiment.numbers
     if numbers:
         check_numbers(options)
-    kind: Any = {"device": options.spec.device, "numbers": numbers, "text": experiment.interface.text}
-    network = describe(learner_for(shape, epochs=epochs, gradients=True, **kind))
-    chooser = describe(learner_for(shape, epochs=options.epochs, **kind))
+    suits: dict[str, Any] = {"device": options.spec.device, "numbers": numbers, "text": experiment.interface.text}
+    network = describe(learner_for(shape, epochs=epochs, gradients=True, **suits))
+    chooser = describe(learner_for(shape, epochs=options.epochs, **suits))
     learner = options.named_learner or (network if options.transfer else chooser)
     extra: dict[str, Any] = {"seeds": min(10 * max(experiment.interface.n_classes, 1), max(top // 4, 1))}
     if options.transfer:
@@ -309,7 +306,13 @@ def _about(
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [*experiment.notes, thief_said(plan), *prepared.notes, *left_out(options, plan.numbers)],
+        "notes": [
+            *experiment.notes,
+            thief_said(plan),
+            *prepared.notes,
+            *left_out(options, plan.numbers),
+            *without_labels(experiment),
+        ],
     }
 
 
@@ -331,14 +334,3 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
 def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
     """The guard's name in the records: where it was run in both regimes, the one with outside rows from elsewhere."""
     return guard if any(r["defense"] == guard for r in records) else guard + SHOWN["held_out"]
-
-
-def _thief(plan: Plan) -> str:
-    learner = plan.learner or {}
-    if str(learner.get("unit")).endswith((":AutoLearner", ":AutoPictures")):
-        return "Every thief chooses what to train by answers set aside, unless they follow their copy's gradients."
-    if "backbone" in learner:
-        return f"Every thief who needs a learner starts from {learner['backbone']} ({learner['train']})."
-    kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
-    effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
-    return f"Every thief who needs a learner trains {kind}{effort}."

@@ -36,7 +36,7 @@ class PlainStranger(ExtractionAttack):
     epochs: int = 25  # of a network for pictures
 
     name: ClassVar[str] = "portcullis_ml.bench.stranger:PlainStranger"
-    needs: ClassVar[Needs] = Needs(task="any", text=True)
+    needs: ClassVar[Needs] = Needs(task="any", numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "epochs", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)

@@ -62,7 +62,7 @@ def must_suit_texts(interface: Interface, learner: Mapping[str, Any] | None, opt
     """InputError where rows are texts and the learner learns numbers, or an option of an audit measures with them."""
     if not interface.text:
         return
-    if learner is not None and not getattr(ATTACKS.build(learner), "text", False):
+    if learner is not None and getattr(ATTACKS.build(learner), "numeric", True):
         raise InputError(f"{learner['unit']} learns rows of numbers; this victim takes texts. Leave --learner out.")
     if given := [f"--{name}" for name in NUMBERS if getattr(options, name, None)]:
         raise InputError(f"{', '.join(given)} measure with rows of numbers; this victim takes texts. Leave them out.")
@@ -131,12 +131,9 @@ class BroughtTexts:
         random = self.texts.draw(RANDOM, derive(0, "classes of texts"))
         tried = [*self.texts.of(test.x), *self.pool, *self.texts.of(random)]
         classes = [word.strip() for word in s.classes.split(",")] if s.classes else test.classes
-        model = load_text_model(
+        return load_text_model(
             s.victim, self.texts, tried, found=self.found, classes=classes, softmax=s.softmax, output=s.output
         )
-        if model.n_classes < 2:
-            raise InputError(f"An audit of texts compares labels; {s.victim} answers numbers. Give a classifier.")
-        return model
 
     def _read(self, what: str, path: str, part: str) -> TextRows:
         s = self.sources

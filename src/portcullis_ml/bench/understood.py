@@ -152,6 +152,8 @@ def _classes(experiment: Experiment) -> str:
 
 def _answers(model: Any, interface: Interface) -> str:
     inner = _inner(model)
+    if said := getattr(model, "said", ""):
+        return str(said)
     if not interface.n_classes:
         return f"one number a row; {interface.precision}"
     reading = getattr(inner, "reading", "")

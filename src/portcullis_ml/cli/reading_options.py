@@ -1,4 +1,4 @@
-"""Options that say how a victim's answers are to be read, where that cannot be told."""
+"""Options that say how a victim's answers are to be read, where that cannot be told, and how much of a pool."""
 
 from __future__ import annotations
 
@@ -8,11 +8,31 @@ import typer
 
 from portcullis_ml.cli.options import WHAT
 
-__all__ = ["RegressionOption"]
+__all__ = ["LabelOption", "PoolRowsOption", "RegressionOption"]
+
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="INDEX|NAME",
+        help="Which label of a multi-label victim to audit: its column, from 0, or its name among --classes.",
+        rich_help_panel=WHAT,
+    ),
+]
 
 RegressionOption = Annotated[
     bool,
     typer.Option(
         "--regression", help="The victim answers numbers, where that cannot be told by itself.", rich_help_panel=WHAT
+    ),
+]
+PoolRowsOption = Annotated[
+    int,
+    typer.Option(
+        "--pool-rows",
+        metavar="N",
+        min=1,
+        help="Rows that are drawn at random from a pool of more; the others are not used.",
+        rich_help_panel=WHAT,
     ),
 ]

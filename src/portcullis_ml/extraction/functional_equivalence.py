@@ -25,7 +25,7 @@ then, as for any other family, the copy is the better of this network and a surr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -38,7 +38,6 @@ from portcullis_ml.core.types import Answer, Array, Interface, Model, Reveals
 from portcullis_ml.extraction._equations import decimals_of
 from portcullis_ml.extraction._fallback import or_surrogate, share_aside
 from portcullis_ml.extraction._kinks import NotPiecewiseLinear, Units, find_kinks, measure_units
-from portcullis_ml.models.encoding import Encoded, Encoding
 from portcullis_ml.models.relu import ReluNetwork, fit_outputs
 
 __all__ = ["FunctionalEquivalence"]
@@ -81,10 +80,10 @@ class FunctionalEquivalence(ExtractionAttack):
         copy, explained = search.run()
         harvest.notes |= {"units": len(search.units), "lines": search.lines, "equivalent": explained}
         harvest.notes["copy"] = self.name
-        wrapped = copy if len(interface.input_shape) == 1 else Encoded(Encoding.flat(interface), copy)
+        shaped = replace(copy, input_shape=interface.input_shape)
         if explained or interface.task == "regression":
-            return wrapped
-        return or_surrogate(self.name, wrapped, harvest, interface, knowledge.pool, rng)
+            return shaped
+        return or_surrogate(self.name, shaped, harvest, interface, knowledge.pool, rng)
 
 
 class _Search:

@@ -53,7 +53,7 @@ class Knockoff(ExtractionAttack):
     window: int = 100  # answers just before that diversity is measured against
 
     name: ClassVar[str] = "knockoff"
-    needs: ClassVar[Needs] = Needs(task="any", pool=True, learner=True, text=True)
+    needs: ClassVar[Needs] = Needs(task="any", pool=True, learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "selection", "'random' or 'adaptive'", lambda v: v in ("random", "adaptive"))
@@ -103,6 +103,7 @@ class _Student:
 
     def __init__(self, learner: Any) -> None:
         self._learner = learner
+        self._incremental = learner.incremental() if hasattr(learner, "incremental") else None
         self._model: Model | None = None
         self._rows = 0  # it was fitted to
 
@@ -112,7 +113,10 @@ class _Student:
 
     def learn(self, x: Array, given: Array, harvest: Harvest, rng: np.random.Generator) -> None:
         """Learn the rows just answered, or everything anew where the rows have doubled."""
-        if hasattr(self._learner, "online"):
+        if self._incremental is not None:
+            self._incremental.partial_fit(x, given, rng=rng)
+            self._model = self._incremental.model
+        elif hasattr(self._learner, "online"):
             self._model = self._learner.online().fit(x, given, rng=rng, start=self._model)
         elif len(harvest) >= 2 * self._rows:
             rough = self._learner.rough() if hasattr(self._learner, "rough") else self._learner

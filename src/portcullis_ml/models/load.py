@@ -7,7 +7,8 @@
     FILE.pt, FILE.pt2                       TorchScript, and what torch.export wrote
     FILE.json, .ubj, .txt, .model, .cbm     boosted trees of XGBoost, LightGBM and CatBoost
     FILE.keras                              a Keras 3 model, in safe mode
-    FILE.npz                                a softmax regression that `save_model` wrote
+    FILE.npz                                a softmax regression, or a network of one hidden layer that
+                                            `functional_equivalence` rebuilt, that `save_model` wrote
     FOLDER                                  a model of `portcullis prepare` (also FOLDER@sha256:HEX), or a SavedModel
     module:object                           a Model, a scikit-learn estimator, a torch module, a callable
 
@@ -28,11 +29,13 @@ from portcullis_ml.core.types import Feature, Model
 from portcullis_ml.models.booster_files import BOOSTERS, read_booster
 from portcullis_ml.models.files import INSTEAD, LIMIT, PICKLED, inspect_file
 from portcullis_ml.models.keras_files import is_saved_model, read_keras, read_saved_model
+from portcullis_ml.models.npz import load_npz
 from portcullis_ml.models.objects import Shape, from_estimator, from_function, from_module, from_object, made, required
+from portcullis_ml.models.relu import ReluNetwork
 from portcullis_ml.models.skops_files import read_skops, skops_io
 from portcullis_ml.models.softmax import SoftmaxRegression
 from portcullis_ml.models.torch_files import PROGRAMS, is_program, read_program
-from portcullis_ml.models.weight_files import from_npz, from_safetensors
+from portcullis_ml.models.weight_files import from_safetensors
 
 __all__ = ["load_model", "model_folder", "peek", "save_model"]
 
@@ -92,7 +95,7 @@ def load_model(
     if suffix == ".safetensors":
         return from_safetensors(Path(path), factory, input_shape, n_classes, output, softmax)
     if suffix == ".npz":
-        return from_npz(Path(path))
+        return load_npz(Path(path))
     if ":" in spec:
         held = resolve(spec) if found is None else found
         return from_object(spec, held, input_shape, n_classes, features, output, softmax)
@@ -154,7 +157,7 @@ def _from_folder(folder: Artifact, **known: Any) -> Model:
 def _known(shape: Shape, path: str) -> tuple[int, ...]:
     """The shape of a row, which must be given: the file does not say it."""
     if shape is None:
-        raise InputError(f"{path} does not say the shape of a row; give input_shape.")
+        raise InputError(f"{path} does not say the shape of a row; give input_shape, or test rows.")
     return shape
 
 
@@ -165,12 +168,12 @@ def _of_keras(
 
 
 def save_model(model: Model, path: str | Path) -> Path:
-    """Write a surrogate: .safetensors (torch), .npz (softmax regression) or .skops (scikit-learn, and what `auto`
-    fitted); the suffix is put right by itself. Returns the path written, which `load_model` reads."""
+    """Write a surrogate: .safetensors (torch), .npz (softmax regression, network of one hidden layer) or .skops
+    (scikit-learn, and what `auto` fitted); the suffix is put right by itself. Returns the path, for `load_model`."""
     from portcullis_ml.models.auto import AutoModel
     from portcullis_ml.models.auto_numbers import NumbersModel
 
-    if isinstance(model, SoftmaxRegression):
+    if isinstance(model, SoftmaxRegression | ReluNetwork):
         return model.save(Path(path).with_suffix(".npz"))
     if hasattr(model, "module") and hasattr(model, "save"):
         return Path(model.save(Path(path).with_suffix(".safetensors")))

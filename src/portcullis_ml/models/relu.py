@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from scipy.special import log_softmax
 
+from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array
 
 __all__ = ["ReluNetwork", "fit_outputs", "hidden"]
 
+WEIGHTS = ("w", "b", "v", "skip", "a")
 ROUNDING = 1e-9  # of the greatest output: rows nearer than this are explained
 ROUNDS = 10
 
@@ -27,7 +31,7 @@ class ReluNetwork:
 
     With `n_classes` 0 the outputs are the answer (regression, k = 1). Otherwise k = n_classes - 1, and they are the
     logits of all classes but the first, whose logit is 0. The linear path makes the sign of a unit a matter of taste:
-    relu(-u) = relu(u) - u.
+    relu(-u) = relu(u) - u. Rows of another shape than (d,) are flattened. InputError for weights of other shapes.
     """
 
     w: Array
@@ -36,26 +40,50 @@ class ReluNetwork:
     skip: Array
     a: Array
     n_classes: int
+    input_shape: tuple[int, ...] = ()  # (d,) where nothing is given
 
     def __post_init__(self) -> None:
-        self.input_shape: tuple[int, ...] = (self.w.shape[1],)
+        weights = {name: getattr(self, name) for name in WEIGHTS}
+        (h, d), k = self.w.shape if self.w.ndim == 2 else (0, 0), max(self.n_classes - 1, 1)
+        shapes = {"w": (h, d), "b": (h,), "v": (k, h), "skip": (k, d), "a": (k,)}
+        self.input_shape = tuple(self.input_shape) or (d,)
+        fits = {name: w.shape for name, w in weights.items()} == shapes and math.prod(self.input_shape) == d
+        if not fits or self.n_classes == 1 or not all(np.isfinite(w).all() for w in weights.values()):
+            raise InputError(
+                "A network of one hidden layer needs finite w (h, d), b (h,), v (k, h), skip (k, d), a (k,) and "
+                "n_classes = k + 1, or 0 for a value; got "
+                f"{', '.join(f'{name} {w.shape}' for name, w in weights.items())}, n_classes {self.n_classes} and "
+                f"an input_shape of {self.input_shape}. Write the file again with save_model."
+            )
 
     def outputs(self, x: Array) -> Array:
-        """(n, d) -> (n, k)."""
+        """(n, *input_shape) -> (n, k)."""
+        x = _flat(x)
         return np.asarray(hidden(x, self.w, self.b) @ self.v.T + x @ self.skip.T + self.a)
 
     def scores(self, x: Array) -> Array:
-        """(n, d) -> (n, n_classes) probabilities, or (n, 1) values."""
+        """(n, *input_shape) -> (n, n_classes) probabilities, or (n, 1) values."""
         outputs = self.outputs(x)
         return outputs if self.n_classes == 0 else np.exp(_log_probs(outputs))
 
     def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
-        """(n, d): the gradient of sum_j weights[:, j] * of_j(x), weights (n, n_classes)."""
+        """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x), weights (n, n_classes)."""
         if of == "log_probs":
             weights = weights - weights.sum(axis=1, keepdims=True) * self.scores(x)
         inner = weights[:, 1:] if self.n_classes else weights  # the first class has a logit of 0 everywhere
-        active = x @ self.w.T + self.b > 0
-        return np.asarray(((inner @ self.v) * active) @ self.w + inner @ self.skip)
+        active = _flat(x) @ self.w.T + self.b > 0
+        return np.asarray(((inner @ self.v) * active) @ self.w + inner @ self.skip).reshape(len(x), *self.input_shape)
+
+    def save(self, path: str | Path) -> Path:
+        """The weights as an .npz file."""
+        weights = {name: getattr(self, name) for name in WEIGHTS}
+        with open(path, "wb") as file:
+            np.savez(file, **weights, n_classes=np.array(self.n_classes), input_shape=np.array(self.input_shape))
+        return Path(path)
+
+
+def _flat(x: Array) -> Array:
+    return np.asarray(x, np.float64).reshape(len(x), -1)
 
 
 def fit_outputs(x: Array, outputs: Array, w: Array, b: Array, n_classes: int) -> ReluNetwork:

@@ -45,7 +45,7 @@ class TfidfLearner:
         "characters",
     )  # what a text is made of; rows set aside choose
 
-    text: ClassVar[bool] = True  # it learns texts
+    numeric: ClassVar[bool] = False  # it learns texts
     title: ClassVar[str] = "tfidf"
     suffix: ClassVar[str] = ".skops"
     interface: TextInterface | None = field(default=None, init=False, compare=False, repr=False)

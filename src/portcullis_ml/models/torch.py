@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
@@ -92,6 +93,10 @@ class TorchLearner:
         """The same learner as it goes once over rows that have just been answered."""
         return replace(self, epochs=1, patience=None, schedule="constant")
 
+    def incremental(self) -> Any:
+        """A network that learns rows as they come, with `partial_fit` (an `IncrementalNetwork`)."""
+        return resolve("portcullis_ml.models.incremental:IncrementalNetwork")(self)
+
     def fit(
         self,
         x: Array,
@@ -110,14 +115,14 @@ class TorchLearner:
                 f"shift and mirror move pictures; rows of {tuple(rows.shape[1:])} are none. Leave them at 0 and False."
             )
         with seeded(rng, self.device):
-            module = self._begun(start, tuple(x.shape[1:]), targets.shape[1])
+            module = self.begun(start, tuple(x.shape[1:]), targets.shape[1])
             if start is None:
                 measure(module, rows)
             module = module.to(self.device).train()
             self.train(module, rows, goals, rng, progress)
         return TorchModel(module, tuple(x.shape[1:]), targets.shape[1], device=self.device, network=self.network)
 
-    def _begun(self, start: Model | None, shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    def begun(self, start: Model | None, shape: tuple[int, ...], n_classes: int) -> nn.Module:
         """A new module with fresh weights, or with those of `start`, which is left alone."""
         if isinstance(start, TorchModel) and self.network in NETWORKS and self.dropout == 0:
             if (start.network, start.input_shape, start.n_classes) == (self.network, shape, n_classes):
@@ -159,7 +164,7 @@ class TorchLearner:
         kept = np.setdiff1d(np.arange(len(x)), held)
         best, best_state, since = math.inf, None, 0
         for epoch in range(self.epochs):
-            self._one_epoch(module, optimizer, x, goals, kept[rng.permutation(len(kept))], epoch)
+            self.one_epoch(module, optimizer, x, goals, kept[rng.permutation(len(kept))], epoch)
             if progress:
                 progress(epoch + 1, self.epochs)
             if len(held):
@@ -172,7 +177,7 @@ class TorchLearner:
         if best_state:
             module.load_state_dict(best_state)
 
-    def _one_epoch(
+    def one_epoch(
         self,
         module: nn.Module,
         optimizer: torch.optim.Optimizer,

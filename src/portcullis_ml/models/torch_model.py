@@ -15,6 +15,7 @@ import numpy as np
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 from portcullis_ml.core.types import Array
 from portcullis_ml.models.outputs import Reading, one_output
+from portcullis_ml.models.whole import whole_numbers
 
 try:
     import torch
@@ -70,23 +71,34 @@ class TorchModel:
             parts = [_shares(self._logits(rows)) for rows in self._batches(x)]
         return np.concatenate(parts) if parts else np.empty((0, self.n_classes))
 
+    def raw(self, x: Array) -> Array:
+        """(n, columns) the module's own numbers."""
+        with torch.inference_mode():
+            outs = [one_output(self.module(r), len(r), self.n_classes, self.output) for r in self._batches(x)]
+        return np.concatenate([out.double().cpu().numpy() for out in outs])
+
     def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
         """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x) with respect to x."""
-        parts = [gradient for _, gradient in self._passes(x, weights, of)]
+        parts = [gradients[:, 0] for _, gradients in self._passes(x, weights[:, None], of)]
         return np.concatenate(parts) if parts else np.empty((0, *self.input_shape))
+
+    def input_gradients(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
+        """(n, k, *input_shape): `input_gradient` for k weightings (n, k, n_classes), by one forward pass a row."""
+        parts = [gradients for _, gradients in self._passes(x, weights, of)]
+        return np.concatenate(parts) if parts else np.empty((0, weights.shape[1], *self.input_shape))
 
     def scores_and_gradient(
         self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]
     ) -> tuple[Array, Array]:
         """What `scores` and `input_gradient` say of x, by one pass through the module."""
-        parts = [(_shares(logits), gradient) for logits, gradient in self._passes(x, weights, of)]
+        parts = [(_shares(logits), gradients[:, 0]) for logits, gradients in self._passes(x, weights[:, None], of)]
         if not parts:
             return np.empty((0, self.n_classes)), np.empty((0, *self.input_shape))
         scores, gradients = zip(*parts, strict=True)
         return np.concatenate(scores), np.concatenate(gradients)
 
     def _passes(self, x: Array, weights: Array, of: Literal["logits", "log_probs"]) -> Iterator[tuple[Tensor, Array]]:
-        """A batch at a time: logits, and the weighted gradient."""
+        """A batch at a time: logits, and the gradient for each of k weightings (n, k, n_classes)."""
         if of not in ("logits", "log_probs"):
             raise ParameterError("of", "'logits' or 'log_probs'", of)
         for rows, start in zip(self._batches(x), range(0, len(x), self.batch), strict=True):
@@ -95,8 +107,9 @@ class TorchModel:
             logits = self._logits(rows)
             out = logits if of == "logits" else torch.log_softmax(logits, 1)
             # Given `weight` as grad_outputs, torch would import sympy first, a third of a second.
-            (gradient,) = torch.autograd.grad((out * weight).sum(), rows)
-            yield logits.detach(), gradient.double().cpu().numpy()
+            sums = [(out * each).sum() for each in weight.unbind(1)]
+            slopes = [torch.autograd.grad(one, rows, retain_graph=one is not sums[-1])[0] for one in sums]
+            yield logits.detach(), torch.stack(slopes, 1).double().cpu().numpy()
 
     def _batches(self, x: Array) -> Iterator[Tensor]:
         for start in range(0, len(x), self.batch):
@@ -115,7 +128,7 @@ class TorchModel:
         if out.shape != (len(x), self.n_classes):
             raise InputError(
                 f"The module was expected to give ({len(x)}, {self.n_classes}) logits; it gave {tuple(out.shape)}. "
-                "Say the right n_classes, or end the module with a layer of that size."
+                "End the module with a layer of that size, or name the output to read with --output-name."
             )
         return out  # type: ignore[no-any-return]
 
@@ -146,7 +159,9 @@ class TorchModel:
 
 def as_tensor(x: Array, dtype: torch.dtype, device: str = "cpu") -> Tensor:
     """Rows in the type that a module takes; the nearest whole numbers where it takes no others."""
-    return torch.tensor(x if dtype.is_floating_point else np.rint(x), dtype=dtype, device=device)
+    if not dtype.is_floating_point:
+        x = whole_numbers(x, str(dtype).removeprefix("torch."))
+    return torch.tensor(x, dtype=dtype, device=device)
 
 
 def evaluated(module: Any) -> Any:

@@ -1,21 +1,17 @@
-"""Weights in .safetensors files, and the module that they belong to; softmax regressions in .npz files."""
+"""Weights in .safetensors files, and the module that they belong to."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Model
 from portcullis_ml.models.objects import Shape, from_module, required
-from portcullis_ml.models.softmax import SoftmaxRegression
 
-__all__ = ["from_npz", "from_safetensors"]
+__all__ = ["from_safetensors"]
 
 
 def from_safetensors(
@@ -83,14 +79,3 @@ def _module(network: str, shape: tuple[int, ...], classes: int | None) -> Any:
     if network in NETWORKS or ":" not in network:
         return build_network(network, shape, classes)
     return resolve(network)(shape, classes)
-
-
-def from_npz(path: Path) -> Model:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return SoftmaxRegression(file["w"], file["b"], input_shape=tuple(file["input_shape"].tolist()))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} was expected to hold w, b and input_shape of a softmax regression ({error}). "
-            "Write it with save_model."
-        ) from error

@@ -37,7 +37,11 @@ LINES = {
 LESS = ("tv_natural", "calibration_error")  # less is a better copy
 DECIMALS = ("rank_correlation", "auc_agreement", "tv_natural")  # written 0.98, not 98%
 TOLD = ("rank_correlation", "minority_f_agreement", "minority_f", "tv_natural")  # named in the verdict where clear
-WORDS = {"minority_f": "F of the rarest true class", "tv_natural": "distance of the scores"}
+WORDS = {
+    "macro_f": "macro-F, true classes",
+    "minority_f": "F score of the rarest true class",
+    "tv_natural": "distance of the scores",
+}
 
 
 class Line(NamedTuple):
@@ -92,7 +96,7 @@ def said(audit: Audit) -> str:
              for line in clear if line.own]  # fmt: skip
     if not named:
         return ""
-    return f"What labels by hand do not give: {'; '.join(named)} (the copy against labels by hand)."
+    return f"The copy is also closer than labels by hand would be in these: {'; '.join(named)}."
 
 
 def by_measure(audit: Audit) -> Html | None:
@@ -111,9 +115,10 @@ def by_measure(audit: Audit) -> Html | None:
         for line in lines
     ]
     why = f" {audit.chosen['why']}" if audit.chosen.get("name") == audit.measure and audit.chosen.get("why") else ""
-    head = ["Measure", f"The copy ({audit.strongest.attack})", "Labels by hand", "The copy is ahead by", "Never asking"]
+    head = ["Measure", "The copy", "Labels by hand", "The copy is ahead by", "Never asking"]
     text = (
-        f"The verdict goes by {_words(audit.measure)}.{why} Here is the strongest undefended copy by every measure, "
+        f"The verdict goes by {_words(audit.measure)}.{why} Here is the strongest undefended copy, "
+        f"that of {audit.strongest.attack}, by every measure, "
         "beside one trained on the same rows with labels by hand. How far the copy is ahead is compared seed by seed, "
         "with an interval over seeds and test rows; ✓ stands where the whole interval is above 0. Several measures are "
         "compared, so one that is barely clear may be chance."

@@ -16,7 +16,7 @@ MEASURES = {
     "agreement": "agreement",
     "balanced_agreement": "balanced agreement",
     "macro_f_agreement": "macro-F agreement",
-    "minority_f_agreement": "F of the rarest class",
+    "minority_f_agreement": "F score of the rarest class",
     "rank_correlation": "rank correlation",
     "auc_agreement": "area under the curve",
     "agreement_uniform": "agreement on uniform points",

@@ -112,7 +112,7 @@ class Audit:
         return pair.measures.get(self.measure) if pair else None
 
     @cached_property
-    def _ways(self) -> dict[str, list[Way]]:
+    def ways(self) -> dict[str, list[Way]]:
         """For every defense the ways to steal behind it, those included that look at the labels only or stop early."""
         found: dict[str, list[Way]] = {}
         for pairs, labels_only in (([*self.pairs.values(), *self.asking], False), (self.labels.values(), True)):
@@ -165,7 +165,7 @@ class Audit:
     def _thieves(self) -> dict[str, list[Thief]]:
         """For every defense, how far each attack gets that left a copy behind it."""
         found: dict[str, list[Thief]] = {}
-        for defense, ways in self._ways.items():
+        for defense, ways in self.ways.items():
             for attack in dict.fromkeys(way.attack for way in ways):
                 thief = best_way([way for way in ways if way.attack == attack])
                 found.setdefault(defense, []).extend([thief] if thief else [])
@@ -247,7 +247,7 @@ class Audit:
         return None if own is None or strongest is None else ahead(strongest.pair, own, self.weights)
 
     def cost(self, defense: str) -> Estimate | None:
-        """Accuracy that an honest client loses behind this defense, as a fraction."""
+        """Accuracy, or variance explained, that an honest client loses behind this defense, as a fraction."""
         return accuracy_lost(self.honest.get(defense), defended=defense != NONE)
 
     def most_lost(self, defense: str) -> float | None:

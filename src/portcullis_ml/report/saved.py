@@ -57,7 +57,7 @@ def bill(queries: int, labels: int | None, prices: Prices, gain: Estimate | None
     """What the queries saved, in a sentence or two; "" where nothing is known of it."""
     if labels is None:
         return ""
-    said = f"The queries save them {count(labels, 'label')}."
+    said = f"The queries save {count(labels, 'label')}."
     asked, written = _cost(queries, prices.query), _cost(labels, prices.label)
     if asked and written:
         said = f"The queries cost {asked}, and save {count(labels, 'label')} that would cost {written}."
@@ -66,7 +66,7 @@ def bill(queries: int, labels: int | None, prices: Prices, gain: Estimate | None
     elif asked:
         said = f"The queries cost {asked}, and save {count(labels, 'label')}."
     if gain is not None:
-        said += f" Row by row their copy agrees {_points(gain)}."
+        said += f" On the same rows the thief's copy agrees {_points(gain)} than that one."
     return said
 
 

@@ -40,13 +40,9 @@ def verdict_of(audit: Audit) -> Verdict:
         return _withheld(audit)
     if audit.free:
         return _no_gain(audit, strongest, audit.free)
-    return Verdict(
-        "stolen",
-        f"{reaches(audit, strongest, 'a stranger')}.",
-        _defended(audit),
-        [*_by_hand(audit), *_details(audit), *_measured(audit)],
-        list(caveats(audit)),
-    )
+    opening = f"{reaches(audit, strongest, 'a stranger')}."
+    detail = [*_by_hand(audit), *_details(audit), *_measured(audit)]
+    return Verdict("stolen", opening, _defended(audit), detail, list(caveats(audit)))
 
 
 def _by_hand(audit: Audit) -> Iterable[str]:
@@ -111,24 +107,24 @@ def _defended(audit: Audit) -> str:
     left = audit.worst(best)
     assert left is not None
     if not audit.helps:
-        several = f"None of the {len(tried)} defenses tried holds them back: the best, {best}, leaves"
-        one = f"The one defense tried, {best}, does not hold them back: it leaves"
+        several = f"None of the {len(tried)} defenses tried holds thieves back: the best, {best}, leaves"
+        one = f"The one defense tried, {best}, does not hold thieves back: it leaves"
         shown = f"{several if len(tried) > 1 else one} them at {percent(left.copy)}."
         if audit.judged(best):
             return shown
         return f"Behind {best} only attacks left a copy that fail without it, too: what it holds back cannot be told."
     cost = audit.cost(best)
     price = (
-        f"costs honest clients {_price(cost, loss_word(audit))} and"
+        f"costs honest clients {_price(cost, loss_word(audit), audit.keeps_labels(best))} and"
         if cost
         else "(what it costs honest clients was not measured)"
     )
     unasked = ", no more than someone has who never asks" if left.failed else ""
     if audit.worth(best):
-        return f"The best defense here, {best}, {price} holds them at {percent(left.copy)}{unasked}."
+        return f"The best defense here, {best}, {price} holds thieves at {percent(left.copy)}{unasked}."
     if not audit.spares(best):
         price = f"{price.removesuffix(' and')}, {beyond(audit, best)}, and"
-    return f"No defense here is worth its price: {best} {price} holds them at {percent(left.copy)}{unasked}."
+    return f"No defense here is worth its price: {best} {price} holds thieves at {percent(left.copy)}{unasked}."
 
 
 def beyond(audit: Audit, defense: str) -> str:
@@ -145,9 +141,9 @@ def points_of(share: float) -> str:
     return f"{value} point{'s' * (value != '1')}"
 
 
-def _price(cost: Estimate, of: str) -> str:
+def _price(cost: Estimate, of: str, keeps_labels: bool) -> str:
     """ "0.3 points of accuracy", or what can be said of a loss that rounds to nothing."""
-    if round(100 * cost.value, 1) <= 0 and round(100 * cost.high, 1) <= 0:
+    if round(100 * cost.value, 1) <= 0 and (keeps_labels or round(100 * cost.high, 1) <= 0):
         return f"no {of}"
     return points(cost).replace(" [", f" of {of} [")
 
