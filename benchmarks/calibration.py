@@ -25,15 +25,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.neural_network import MLPClassifier
 
 from portcullis_ml.core.attack import Knowledge
+from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.guard import Detector
 from portcullis_ml.core.oracle import LocalOracle
-from portcullis_ml.core.types import Answer, Array, Interface, Labels
+from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Labels
 from portcullis_ml.data.datasets import load_dataset
 from portcullis_ml.detectors.low_confidence import LowConfidence
 from portcullis_ml.detectors.prada import Prada
 from portcullis_ml.detectors.prada_normality import PradaNormality
 from portcullis_ml.extraction import CATALOG as EXTRACTION
-from portcullis_ml.measures.calibration import Calibration, ClientStream, calibrate
+from portcullis_ml.measures.calibration import ClientStream, calibrate, called, greatest_by_day
 from portcullis_ml.measures.detection import first_alarm, run_detector
 from portcullis_ml.models.torch import TorchLearner
 
@@ -116,33 +117,46 @@ def thief(scene: Scene, word: str, seed: int) -> tuple[Array, Answer]:
     return found.x, found.answer
 
 
-def caught(detector: Detector[Any], suspicions: list[Array], threshold: float) -> str:
+def caught(threshold: float, suspicions: list[Array]) -> str:
+    """How many thieves were called, and at which row at the median."""
     first = [first_alarm(s > threshold) for s in suspicions]
     rows = [row for row in first if row is not None]
     return f"{len(rows)} of {len(first)}" + (f", row {np.median(rows):.0f}" if rows else "")
 
 
-def rates(found: Calibration) -> list[str]:
-    cells = []
-    for threshold, rate in ((found.before, found.held_out_before), (found.threshold, found.held_out)):
-        cells.append(f"{threshold:g}: {100 * rate.value:.1f}% [{100 * rate.low:.1f}, {100 * rate.high:.1f}]")
-    return cells
+def percent(e: Estimate) -> str:
+    return f"{100 * e.value:.1f}% [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+
+
+def row(
+    detector: Detector[Any], streams: list[ClientStream], loud: Mapping[str, list[Array]], rate: float
+) -> list[str]:
+    """A detector's cells of the table; where no threshold spares these clients, that."""
+    try:
+        found = calibrate(detector, streams, rate=rate, rng=np.random.default_rng(3))
+    except InputError:
+        days = [greatest for s in streams if len(greatest := greatest_by_day(detector, s))]
+        default = f"{detector.threshold:g}: {percent(called(days, detector.threshold))}"
+        n = f"all {len(days)} clients, {sum(map(len, days))} days"
+        by_default = [caught(detector.threshold, loud[who]) for who in THIEVES]
+        return [default, "none can be set", n, *(f"{cell} / never" for cell in by_default)]
+    default = f"{found.before:g}: {percent(found.held_out_before)}"
+    now = f"{found.threshold:g}: {percent(found.held_out)}"
+    n = f"{found.held_out.n} clients, {found.client_days} days"
+    return [
+        default,
+        now,
+        n,
+        *(f"{caught(found.before, loud[w])} / {caught(found.threshold, loud[w])}" for w in THIEVES),
+    ]
 
 
 def report(scene: Scene, name: str, options: argparse.Namespace) -> None:
     streams = [client(scene, i) for i in range(options.clients)]
     asked = {who: [thief(scene, word, s) for s in range(options.seeds)] for who, word in THIEVES.items()}
     for detector in DETECTORS:
-        found = calibrate(detector, streams, rate=options.rate, rng=np.random.default_rng(3))
-        n = f"{found.held_out.n} clients, {found.client_days} days"
-        loud: Mapping[str, list[Array]] = {
-            who: [run_detector(detector, x, answer) for x, answer in streams_] for who, streams_ in asked.items()
-        }
-        caught_by = [
-            f"{caught(detector, loud[who], found.before)} / {caught(detector, loud[who], found.threshold)}"
-            for who in THIEVES
-        ]
-        print(f"| {name} | {detector.name} | {' | '.join([*rates(found), n, *caught_by])} |", flush=True)
+        loud = {who: [run_detector(detector, x, answer) for x, answer in held] for who, held in asked.items()}
+        print(f"| {name} | {detector.name} | {' | '.join(row(detector, streams, loud, options.rate))} |", flush=True)
 
 
 def main() -> None:

@@ -76,3 +76,16 @@ def test_a_data_folder_that_is_not_there_is_a_failure(tmp_path):
 def test_skips_are_printed_with_their_reasons():
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert "-rs" in options["addopts"].split()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("python", "folder"),
+    [("python3", ".venv"), ("python3.13", ".venv-python3.13"), ("/opt/bin/python3.12", ".venv-python3.12")],
+)
+def test_each_python_has_an_environment_of_its_own(python, folder):
+    command = ["make", "--dry-run", "--always-make", "test", f"PYTHON={python}"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    assert f"{python} -m venv {folder}\n" in said
+    assert f"{folder}/bin/python -m pytest" in said
+    assert f"touch {folder}/.installed" in said

@@ -170,7 +170,19 @@ def test_the_wheel_declares_the_extras_and_every_requirement_has_a_pin(archives:
     found = metadata(archives["wheel"])
     assert found["Name"] == "portcullis-ml"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    declared = {"audit", "gateway", "court", "model-signing", "private", "pretrained", "ray", "fast", "dev", "all"}
+    declared = {
+        "audit",
+        "gateway",
+        "court",
+        "model-signing",
+        "private",
+        "pretrained",
+        "ray",
+        "fast",
+        "dev",
+        "all",
+        "everyday",
+    }
     assert set(found.get_all("Provides-Extra", [])) == set(extras) == declared
     lines = found.get_all("Requires-Dist", [])
     of = {extra: required([line for line in lines if f"extra == '{extra}'" in line]) for extra in extras}

@@ -58,6 +58,7 @@ FACTS = {  # what may hold of an audit; "no pool" says that "pool" does not
     "probs": "all probabilities are shown",
     "quick": "it is a quick look",
     "scores": "at least one score is shown",
+    "text": "rows are texts",
     "torch": "PyTorch is installed",
     "train": "the victim's own rows are known",
     "tree": "the victim is a decision tree",

@@ -6,14 +6,15 @@ It stands beside the rooms, because those that measure and the one that draws mu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portcullis_ml.core.types import Array, Estimate
 
-__all__ = ["across", "packed", "paired", "unpacked"]
+__all__ = ["across", "packed", "paired", "row_weights", "unpacked"]
 
 
 def across(estimates: Sequence[Estimate], *, share: bool = True) -> Estimate:
@@ -66,6 +67,23 @@ def packed(right: NDArray[np.bool_]) -> str:
 def unpacked(bits: str, n: int) -> NDArray[np.bool_]:
     """(n,) what `packed` wrote."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:n].astype(bool)
+
+
+def row_weights(records: Iterable[Mapping[str, Any]], measure: str) -> Array | None:
+    """(n,) what every test row counts in a measure that is a mean over rows; None for any other measure.
+
+    In agreement every row counts 1. In balanced agreement every class of the victim counts alike, so that a row of a
+    rare class counts more; the weights' mean is 1. The victim's classes are in the record of the control no_api.
+    """
+    for r in records:
+        labels = np.asarray((r.get("notes") or {}).get("victim") or (), np.int64)
+        if measure == "balanced_agreement" and len(labels):
+            _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+            return np.asarray(len(labels) / (len(counts) * counts[place]), np.float64)
+        e = (r.get("measures") or {}).get("agreement")
+        if measure == "agreement" and e and (r.get("notes") or {}).get("right"):
+            return np.ones(int(e["n"]))
+    return None
 
 
 def _bounds(estimates: Sequence[Estimate]) -> tuple[float, float]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from portcullis_ml.bench.protocols import PROTOCOLS
 from portcullis_ml.bench.protocols import active_thief as protocol
-from portcullis_ml.bench.protocols.active_thief_tables import reach
+from portcullis_ml.bench.protocols.active_thief_tables import reach, sections
 from portcullis_ml.bench.protocols.plans import Run, plan_in
+from portcullis_ml.data.datasets import load_dataset
 
 pytest.importorskip("torch")
 
@@ -38,6 +42,8 @@ def plan() -> dict[str, Any]:
         "points": 3,
         "repetitions": 2,
         "scene": {"digits": SCENE},
+        "scenes_of": {"Copycat, fine-tuned": ["digits"]},
+        "published_in": ["digits"],
     }
     return {**PLAN, **changes}
 
@@ -94,6 +100,52 @@ def test_the_quick_look_changes_settings_that_are_there() -> None:
     assert PLAN["quick"]["rows"].keys() <= scene.keys()
     assert len(list(protocol.cells_of(quick))) == len(PLAN["attacks"]) + len(PLAN["others"])
     assert PROTOCOLS[PLAN["protocol"]].endswith("active_thief:active_thief")
+
+
+def test_an_attack_stays_out_of_scenes_that_it_is_not_for(plan: dict[str, Any]) -> None:
+    limited = {**plan, "scenes_of": {"SwiftThief": ["another"]}, "scene": {"digits": SCENE, "another": SCENE}}
+    cells = [(cell.victim["name"], cell.attack_name) for cell in protocol.cells_of(limited)]
+    assert ("digits", "SwiftThief") not in cells
+    assert ("another", "SwiftThief") in cells
+    assert ("digits", "Copycat, fine-tuned") in cells
+
+
+def test_the_agreement_has_tables_of_its_own_where_a_scene_asks_for_it(ran: tuple[Path, str]) -> None:
+    records = [json.loads(line) for line in (ran[0] / "records.jsonl").read_text().splitlines()]
+    plan = {**PLAN, "scene": {"digits": {**SCENE, "by_agreement": True}}, "published_in": []}
+    _, _, agreed, paid, *_ = tables("\n\n".join(sections(plan, records)))
+    assert agreed[0] == ["attack", "20", "40", "60"]
+    assert [row[0] for row in paid[2:]] == ["random order", "ActiveThief, uncertainty", "SwiftThief"]
+
+
+def rows_in(pool: dict[str, Any], folder: Path | None = None) -> set[bytes]:
+    scene = protocol.scene_of(json.dumps({**SCENE, **pool}), folder and str(folder), "cpu")
+    assert len(scene.pool) == pool["pool_rows"]
+    return {row.astype(np.float32).tobytes() for row in scene.pool}
+
+
+def test_a_pool_of_the_same_table_holds_no_row_of_the_victim_or_the_test() -> None:
+    data, others = load_dataset("digits"), rows_in({"pool": "the same table", "pool_rows": 947})
+    own = {row.astype(np.float32).tobytes() for row in data.x} - others
+    assert 300 <= len(own) <= 310  # rows of the victim and of the thief who fine-tunes
+    assert not others & {row.astype(np.float32).tobytes() for row in data.x_test}
+
+
+def test_a_pool_may_have_the_test_rows_of_its_set_too() -> None:
+    data = load_dataset("digits")
+    everything = {row.astype(np.float32).tobytes() for row in np.concatenate([data.x, data.x_test])}
+    assert rows_in({"pool": "digits", "pool_test": True, "pool_rows": 1797}) == everything
+
+
+def test_a_pool_may_be_a_folder_of_image_files(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(6):
+        Image.fromarray(np.full((8, 8), 40 * i, np.uint8)).save(folder / f"{i}.png")
+    found = rows_in({"pool": "photos", "pool_rows": 5}, tmp_path)
+    every = {np.full((8, 8), 40 * i / 255, np.float32).tobytes() for i in range(6)}
+    assert len(found) == 5
+    assert found <= every
 
 
 @pytest.mark.parametrize(

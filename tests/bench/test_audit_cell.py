@@ -156,7 +156,8 @@ def test_honest_clients_pay_what_the_guard_costs(here, tmp_path):
     watched = run(
         here, tmp_path, {"unit": "honest"}, "watch(detector=prada_normality, then=block)", budget=0, role="honest"
     )
-    assert watched.measures["false_alarm"].n > 0
+    assert watched.measures["false_alarm"].unit == "clients"  # chunks of one client are not independent
+    assert watched.measures["false_alarm"].n == watched.threat_model["accounts"]
     taken = watched.notes["guard_seconds"]
     assert 0 <= taken["low"] <= taken["value"] <= taken["high"]  # one slow question widens it to 0
     assert taken["value"] > 0

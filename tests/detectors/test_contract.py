@@ -194,6 +194,7 @@ class TestContract:
         assert re.search(r"\b(19|20)\d\d\b", words), "the citation has a year"
         assert "section" in words
         assert "Costs the honest client" in words
+        assert "Defaults hold for" in words
         assert "Does not see" in words
 
     def test_every_setting_has_a_comment(self, name: str) -> None:

@@ -8,8 +8,10 @@ import pytest
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import AttackFailed, NotApplicable, ParameterError
 from portcullis_ml.core.extraction import Extraction
+from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.types import Array, Feature, Interface, Labels, Model, Reveals
+from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.extraction._search import Segments, bisect, seek_classes
 from portcullis_ml.extraction.lowd_meek import LowdMeek
 from portcullis_ml.models.kernel import Quadric
@@ -95,6 +97,14 @@ def test_never_leaves_the_input_range() -> None:
         oracle = WatchedOracle(LocalOracle(linear(6, seed), door(6), budget=10_000))
         LowdMeek()(oracle, Knowledge(), rng=np.random.default_rng(seed))
         assert abs(np.concatenate(oracle.batches)).max() <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(("rows", "unfinished"), [(60, True), (100_000, False)])
+def test_a_door_that_closes_before_every_weight_is_known_is_said(rows: int, unfinished: bool) -> None:
+    guard = Guard(Quota(rows=rows, per=None), key=b"k" * 16)
+    oracle = LocalOracle(linear(8, 0), door(8), budget=2_000, guard=guard)
+    notes = LowdMeek()(oracle, Knowledge(), rng=np.random.default_rng(0)).notes
+    assert ("unfinished" in notes) == unfinished
 
 
 @pytest.mark.parametrize(("budget", "worst"), [(40, 1.0), (120, 1e-2), (170, 1e-4)])

@@ -400,6 +400,30 @@ async def test_a_refused_client_does_not_grow_the_journal(tmp_path: Path) -> Non
         assert await ask(streams, "c", np.zeros((1, 4)), float(i)) == "this client was blocked"
     assert store._waiting == {}
     assert len((await store.load("c")).events) == 1
+    assert (await streams.look("c")).position == 1
+
+
+async def test_what_was_served_while_the_journal_was_down_is_written_in_order_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stored(tmp_path / "s.db")
+    streams = Streams(guard(), store, when_down="open")
+    x = questions("c", 10)
+    found = [await ask(streams, "c", x[0], 0.0)]
+
+    async def down(*args: Any, **settings: Any) -> None:
+        raise Down("The state file cannot be written.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "tell", down)
+        found += [await ask(streams, "c", x[i], float(i)) for i in range(1, 5)]
+    found += [await ask(streams, "c", x[i], float(i)) for i in range(5, 10)]
+    alone = Streams(guard(), stored(":memory:"))
+    assert found == [await ask(alone, "c", x[i], float(i)) for i in range(10)]
+    seen, again = await streams.look("c"), await Streams(guard(), store).look("c")
+    assert again.tally == seen.tally
+    assert again.tally["requests"] == 10
+    assert again.position == seen.position == 2 + 4 + 2 * 5  # one event each while it was down, else admit and release
 
 
 def test_a_state_file_of_another_kind_is_refused(tmp_path: Path) -> None:

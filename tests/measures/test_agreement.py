@@ -219,3 +219,16 @@ def test_exams_are_checked():
         Exam.of(a_softmax(0), np.zeros((3, 6)), np.zeros(2, int), interface=interface, rng=rng())
     with pytest.raises(NotApplicable, match="this API does regression"):
         Exam.of(a_softmax(0), np.zeros((3, 6)), interface=Interface(input_shape=(6,), task="regression"), rng=rng())
+
+
+def test_arrays_of_different_lengths_are_not_compared():
+    short, long = np.zeros(2, int), np.zeros(3, int)
+    for compare in (
+        lambda: agreement(short, long),
+        lambda: total_variation(np.zeros((2, 2)), np.zeros((3, 2))),
+        lambda: macro_f(short, long, 2, rng=rng()),
+        lambda: recovery(short, long, long, rng=rng()),
+        lambda: recovery(long, long, short, rng=rng()),
+    ):
+        with pytest.raises(InputError, match=r"must have one row for each input; got [23] and [23]"):
+            compare()

@@ -211,7 +211,7 @@ def test_onnx_regression_has_one_column():
 def test_onnx_logits_are_refused_unless_said(logistic):
     raw = exported(logistic, zipmap=False, raw_scores=True)
     with pytest.raises(
-        InputError, match=r"probabilities that sum to 1; it gives other numbers\. If they are logits, say softmax=True"
+        InputError, match=r"probabilities that sum to 1; it gives other numbers\. If they are logits, say --softmax"
     ):
         OnnxModel(raw).scores(X)
     np.testing.assert_allclose(OnnxModel(raw, softmax=True).scores(X).sum(axis=1), 1.0)

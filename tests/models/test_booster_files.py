@@ -1,4 +1,7 @@
-"""Boosted models from files of their own libraries, against those libraries' own predictions."""
+"""Boosted models from files of their own libraries, against those libraries' own predictions.
+
+CI has CatBoost; what needs XGBoost or LightGBM is marked slow and run by `make everyday`.
+"""
 
 import builtins
 import json
@@ -34,16 +37,17 @@ def fitted(package, x, y, kind="Classifier", **more):
     return model, (model if package == "xgboost" else model.booster_).save_model
 
 
-FILES = [
-    ("xgboost", "m.json"),
-    ("xgboost", "m.ubj"),
-    ("lightgbm", "m.txt"),
-    ("lightgbm", "m.model"),
-    ("catboost", "m.cbm"),
-]
+def files(*names):
+    """(package, file name) of every kind of file, or of these."""
+    every = [("xgboost", "m.json"), ("xgboost", "m.ubj"), ("lightgbm", "m.txt"), ("lightgbm", "m.model")]
+    params = [pytest.param(package, name, marks=pytest.mark.slow) for package, name in every]
+    return [p for p in (*params, pytest.param("catboost", "m.cbm")) if not names or p.values[1] in names]
 
 
-@pytest.mark.parametrize(("package", "name"), FILES)
+HEADS = [p.values for p in files()]  # what is told by a file's first bytes needs no library
+
+
+@pytest.mark.parametrize(("package", "name"), files())
 @pytest.mark.parametrize("rows", [WINE, CANCER], ids=["three classes", "two classes"])
 def test_a_file_answers_as_its_library_does(tmp_path, package, name, rows):
     x, y = rows
@@ -55,17 +59,17 @@ def test_a_file_answers_as_its_library_does(tmp_path, package, name, rows):
     assert are_trees(taken)
 
 
-@pytest.mark.parametrize("package", ["xgboost", "lightgbm", "catboost"])
-def test_a_regression_is_one(tmp_path, package):
+@pytest.mark.parametrize(("package", "name"), files("m.json", "m.txt", "m.cbm"))
+def test_a_regression_is_one(tmp_path, package, name):
     x, y = WINE
     model, save = fitted(package, x, y.astype(float), "Regressor")
-    path = tmp_path / {"xgboost": "m.json", "lightgbm": "m.txt", "catboost": "m.cbm"}[package]
-    save(str(path))
-    taken = load_model(str(path), input_shape=x.shape[1:])
+    save(str(tmp_path / name))
+    taken = load_model(str(tmp_path / name), input_shape=x.shape[1:])
     assert taken.n_classes == 0
     np.testing.assert_allclose(taken.scores(x)[:, 0], model.predict(x), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["binary:logitraw", "binary:logistic", "multi:softmax"])
 def test_an_xgboost_file_without_a_number_of_classes_or_probabilities(tmp_path, objective):
     xgboost = pytest.importorskip("xgboost")
@@ -79,6 +83,7 @@ def test_an_xgboost_file_without_a_number_of_classes_or_probabilities(tmp_path, 
     np.testing.assert_allclose(taken.scores(x) if more else taken.scores(x)[:, 1], p, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_xgboost_stops_where_its_estimator_would(tmp_path):
     x, y = CANCER
     xgboost = pytest.importorskip("xgboost")
@@ -90,6 +95,7 @@ def test_xgboost_stops_where_its_estimator_would(tmp_path):
     np.testing.assert_allclose(taken.scores(x), model.predict_proba(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_lightgbm_with_an_objective_of_its_own_asks_for_softmax(tmp_path):
     lightgbm = pytest.importorskip("lightgbm")
     x, y = CANCER
@@ -123,7 +129,7 @@ def table(tmp_path):
     return frame, np.where(y, "yes", "no"), y
 
 
-@pytest.mark.parametrize(("package", "name"), [f for f in FILES if f[1] != "m.model"])
+@pytest.mark.parametrize(("package", "name"), files("m.json", "m.ubj", "m.txt", "m.cbm"))
 def test_a_table_keeps_its_words(tmp_path, package, name):
     frame, words, y = table(tmp_path)
     given = frame.copy()
@@ -147,6 +153,7 @@ def test_a_table_keeps_its_words(tmp_path, package, name):
     assert understood["classes"]["taken"] == "2, in this order: no, yes"
 
 
+@pytest.mark.slow
 def test_an_empty_category_is_asked_and_a_row_without_a_number_is_counted(tmp_path):
     frame, _, y = table(tmp_path)
     given = frame.assign(color=frame["color"].astype("category"), code=frame["code"].astype("category"))
@@ -169,7 +176,7 @@ def test_an_empty_category_is_asked_and_a_row_without_a_number_is_counted(tmp_pa
 # what is refused
 
 
-@pytest.mark.parametrize(("package", "name"), FILES)
+@pytest.mark.parametrize(("package", "name"), HEADS)
 def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch, package, name):
     heads = {"xgboost": b'{"learner": {}}', "lightgbm": b"tree\n", "catboost": b"CBM1"}
     (tmp_path / name).write_bytes(heads[package])
@@ -188,7 +195,7 @@ def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch, package, na
         load_model(str(tmp_path / name), input_shape=(3,))
 
 
-@pytest.mark.parametrize(("package", "name"), FILES)
+@pytest.mark.parametrize(("package", "name"), HEADS)
 def test_another_file_is_named(tmp_path, package, name):
     (tmp_path / name).write_bytes(b"age,income\n1,2\n")
     with pytest.raises(
@@ -197,7 +204,7 @@ def test_another_file_is_named(tmp_path, package, name):
         load_model(str(tmp_path / name), input_shape=(3,))
 
 
-@pytest.mark.parametrize(("package", "name"), FILES)
+@pytest.mark.parametrize(("package", "name"), files())
 def test_a_file_that_is_cut_short_is_named(tmp_path, package, name):
     _, save = fitted(package, *WINE)
     save(str(tmp_path / name))
@@ -215,6 +222,7 @@ def test_xgboosts_former_format_is_named(tmp_path):
         load_model(str(tmp_path / "m.model"), input_shape=(3,))
 
 
+@pytest.mark.slow
 def test_trees_that_point_outside_themselves_are_refused(tmp_path):
     _, save = fitted("lightgbm", *WINE)
     save(str(tmp_path / "m.txt"))

@@ -1,4 +1,4 @@
-"""Keras 3 files and SavedModel folders, against their libraries' own predictions."""
+"""Keras 3 files and SavedModel folders, against their libraries' own predictions; TensorFlow's are marked slow."""
 
 import importlib.util
 import os
@@ -130,6 +130,7 @@ def tensorflow():
     return pytest.importorskip("tensorflow")
 
 
+@pytest.mark.slow
 def test_a_saved_model_answers_as_its_signature(tmp_path, tensorflow, keras):
     model = network(keras, 3, None)
     model.export(tmp_path / "saved", verbose=False)
@@ -139,6 +140,7 @@ def test_a_saved_model_answers_as_its_signature(tmp_path, tensorflow, keras):
     np.testing.assert_allclose(taken.scores(X), np.exp(own) / np.exp(own).sum(axis=1, keepdims=True), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_saved_model_that_touches_files_is_not_run(tmp_path, tensorflow):
     tf = tensorflow
 
@@ -154,6 +156,7 @@ def test_a_saved_model_that_touches_files_is_not_run(tmp_path, tensorflow):
     assert not (tmp_path / "written").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_saved_model_is_named(tmp_path, tensorflow):
     (tmp_path / "saved_model.pb").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"was expected to be a SavedModel; TensorFlow .* cannot read it"):

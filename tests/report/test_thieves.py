@@ -166,7 +166,7 @@ def test_the_plain_stranger_is_the_worst_attacker_where_nobody_is_as_good() -> N
     found = read(records)
     assert found.worst("x").attack == "plain_stranger"  # type: ignore[union-attr]
     assert found.strongest.attack == "a"  # type: ignore[union-attr]
-    assert "holds them at 80% [78, 82]. The strongest attack is a." in whole(found)
+    assert "holds thieves at 80% [78, 82]. The strongest attack is a." in whole(found)
     assert "Behind x the worst attacker is plain_stranger." in whole(found)
     assert found.columns == ["a", "plain_stranger"]
     page = render(records)
@@ -210,7 +210,7 @@ def test_no_defense_holds_anybody_below_what_they_have_without_asking() -> None:
     assert (worst.copy.value, worst.own.value) == (0.8, pytest.approx(0.59))
     said = whole(found)
     assert "59%" not in said.split("Behind")[0]
-    assert "holds them at 80% [77, 83], no more than someone has who never asks" in said
+    assert "holds thieves at 80% [77, 83], no more than someone has who never asks" in said
     assert (
         f"Behind {ROUNDING} equation_solving (59%) failed, below the 80% of someone who never asks, and the defense "
         "is not credited with that." in said
@@ -225,7 +225,7 @@ def test_whoever_is_shut_out_did_not_fail() -> None:
     blocked = copy("a", WATCH, 0.3) | {"stopped": "this client was blocked"}
     records = [copy("a", NONE, 0.95), blocked, unasked(0.8)]
     said = whole(read(records))
-    assert "holds them at 80%" in said
+    assert "holds thieves at 80%" in said
     assert "failed" not in said
     assert "shut out: below someone who never asks" in render(records)
 
@@ -243,7 +243,7 @@ def test_a_failed_attack_does_not_hide_the_others() -> None:
     found = read([*TUTORIAL, stranger(NONE, 0.93), stranger(ROUNDING, 0.92)])
     assert found.worst(ROUNDING).attack == "plain_stranger"  # type: ignore[union-attr]
     assert not found.helps
-    assert "does not hold them back: it leaves them at 92%" in whole(found)
+    assert "does not hold thieves back: it leaves them at 92%" in whole(found)
     assert settings(found) is None
 
 

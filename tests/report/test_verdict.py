@@ -47,7 +47,7 @@ def test_the_answer_names_queries_theft_best_defense_and_its_price() -> None:
     assert s.kind == "stolen"
     assert whole(s).startswith(
         "With 1,600 queries a stranger reaches 84% agreement with your model [81, 87]. The best defense here, "
-        "label_only, costs honest clients 0.3 points of accuracy [0.1, 0.5] and holds them at 41% [38, 44]."
+        "label_only, costs honest clients 0.3 points of accuracy [0.1, 0.5] and holds thieves at 41% [38, 44]."
     )
     assert "Behind label_only the worst attacker is knockoff." in s.detail
 
@@ -94,9 +94,9 @@ def test_no_theft_is_claimed_where_the_thief_s_own_labels_are_as_good() -> None:
     assert s.kind == "no gain"
     assert whole(s).startswith(
         "With 1,600 queries a stranger reaches 95% agreement with your model [93, 97]; labels written by hand would "
-        "give 96% [93, 99]. That the copy is better than the data alone is not shown,"
+        "give 96% [93, 99]. That the copy is better than one from labels by hand is not shown by agreement."
     )
-    assert "For a thief who cannot label it: the best defense here, label_only," in whole(s)
+    assert "For a thief who cannot label the data: the best defense here, label_only," in whole(s)
 
 
 def on_rows(made: dict[str, Any], seed: int, right: Any, **notes: Any) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_a_theft_is_told_from_labels_by_hand_row_by_row_and_seed_by_seed() -> No
     assert audit.gain.value == pytest.approx(0.02)
     said = judged(ahead_by(8))
     assert said.kind == "stolen"
-    assert "The queries save them 600 labels. Row by row their copy agrees 2.0 points more often" in whole(said)
+    assert "The queries save 600 labels. On the same rows the thief's copy agrees 2.0 points more often" in whole(said)
     assert judged(ahead_by(0)).kind == "no gain"
 
 
@@ -142,7 +142,7 @@ def test_the_headline_says_what_the_queries_saved_and_at_what_price() -> None:
     said = verdict_of(audit)
     assert "600 labels written by hand would give 90%" in said.headline
     assert said.lead.startswith("The queries cost 16.00, and save 600 labels that would cost 300.00.")
-    assert "Row by row their copy agrees 0.0 points more often" in said.lead
+    assert "On the same rows the thief's copy agrees 0.0 points more often" in said.lead
 
 
 def test_a_paired_interval_is_that_of_rows_and_seeds() -> None:
@@ -196,9 +196,9 @@ def test_no_defense_was_tried() -> None:
 
 def test_a_defense_within_the_error_holds_nobody_back() -> None:
     s = judged([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82), exact("knockoff", "top_k", 0.83)])
-    assert "None of the 2 defenses tried holds them back: the best, rounding, leaves them at 82%" in whole(s)
+    assert "None of the 2 defenses tried holds thieves back: the best, rounding, leaves them at 82%" in whole(s)
     s = judged([exact("knockoff", NONE, 0.84), exact("knockoff", "rounding", 0.82)])
-    assert "The one defense tried, rounding, does not hold them back" in whole(s)
+    assert "The one defense tried, rounding, does not hold thieves back" in whole(s)
 
 
 def test_a_sure_difference_that_is_worth_nothing_holds_nobody_back() -> None:
@@ -259,9 +259,11 @@ def test_copies_without_a_grade_are_said_to_be_without() -> None:
 
 def test_a_regression_is_told_in_its_own_measure() -> None:
     made = record("equation_solving", NONE) | {"measures": {"r2": estimate(0.93)}, "curve": []}
-    assert judged([made]).headline.startswith(
-        "With 1,600 queries a stranger reaches 93% of the variance with your model"
-    )
+    said = "With 1,600 queries a stranger explains 93% of the variance of your model's answers [90,\xa096]"
+    assert judged([made]).headline == f"{said}."
+    made["measures"]["mae"] = estimate(2.1, 1.9, 2.3) | {"low": 1.9, "high": 2.3}
+    off = "its answers are off by 2.1 [1.9,\xa02.3] on average, in the units of your target."
+    assert judged([made]).headline == f"{said}; {off}"
 
 
 def test_few_seeds_are_owned_up_to() -> None:
@@ -359,7 +361,7 @@ def test_no_defense_is_credited_with_what_only_the_stranger_gets() -> None:
     records = [exact("a", NONE, 0.5), exact("a", "x", 0.5), control("no_api", 0.1), control("plain_stranger", 0.9)]
     s = judged(records)
     assert s.headline.startswith("With 1,600 queries a stranger reaches 90% agreement")
-    assert "does not hold them back" in s.lead
+    assert "does not hold thieves back" in s.lead
 
 
 def test_a_stranger_who_labels_as_well_by_hand_makes_no_theft() -> None:

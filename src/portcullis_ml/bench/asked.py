@@ -1,7 +1,8 @@
-"""Pictures of what a thief asked, as a record's note, for who reads the report.
+"""Pictures, or some texts, of what a thief asked, as a record's note, for who reads the report.
 
 {"shape", "rounds": [{"first", "last", "counts": asked rows by answered class, "pictures": {class: row}}, ...],
 "surest": [{"row", "class", "score"}, ...]}; first and last count rows from 1, a row is 8-bit pixels in base64.
+Of texts: {"texts": [{"class", "n": how many were answered so, "texts": the first of them}, ...]}.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy as np
 from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.types import Array, Interface, Labels
 from portcullis_ml.models.networks import channels_first
+from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["asked_note"]
 
 ROUNDS, CLASSES, SUREST = 4, 12, 12  # at most
+EACH, LETTERS = 3, 160  # texts of a class, and letters of a text, at most
 SIDE = 32  # pixels of a side at most; of larger pictures every second, third, ... pixel is kept
 
 
@@ -28,6 +31,8 @@ def asked_note(extraction: Extraction, interface: Interface) -> dict[str, Any] |
     Rounds are quarters of the questions. None where rows are no pictures, or where no label was answered.
     """
     labels = extraction.answer.labels
+    if isinstance(interface, TextInterface) and labels is not None:
+        return {"texts": _texts(extraction, labels, interface)}
     if len(interface.input_shape) not in (2, 3) or labels is None or not (labels >= 0).any():
         return None
     drawn = _Pixels(extraction.x, interface)
@@ -45,6 +50,16 @@ def asked_note(extraction: Extraction, interface: Interface) -> dict[str, Any] |
             "pictures": {c: drawn[i] for c, i in first.items()},
         })  # fmt: skip
     return {"shape": list(drawn.shape), "rounds": rounds, "surest": _surest(extraction, labels, drawn)}
+
+
+def _texts(extraction: Extraction, labels: Labels, interface: TextInterface) -> list[dict[str, Any]]:
+    """The first texts asked of every answered class, cut short."""
+    found = []
+    for c in np.unique(labels[labels >= 0])[:CLASSES].tolist():
+        rows = np.flatnonzero(labels == c)
+        first = interface.texts.of(extraction.x[rows[:EACH]])
+        found.append({"class": c, "n": len(rows), "texts": [t[:LETTERS] + "…" * (len(t) > LETTERS) for t in first]})
+    return found
 
 
 class _Pixels:

@@ -208,6 +208,7 @@ def _unpaid(cell: Cell, experiment: Experiment, spec: ExperimentSpec) -> Record:
         copy = mean_answer(victim, experiment.interface)
     else:
         copy = most_frequent(victim.argmax(axis=1), experiment.interface)
+        notes["victim"] = victim.argmax(axis=1).tolist()
     measures, classes, remarks = graded(copy, replace(cell, extra={}), experiment, exam)
     notes |= remarks
     if not experiment.numbers:

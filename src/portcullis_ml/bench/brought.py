@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.endpoint import Endpoint
+from portcullis_ml.bench.label import one_label, single, with_label
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
 from portcullis_ml.bench.rows import LabelledRows, as_taken
 from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
 from portcullis_ml.bench.targets import answers_numbers, as_labels, as_numbers, judged
+from portcullis_ml.bench.texts import BroughtTexts, are_texts
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Labels, Model
 from portcullis_ml.models.booster import BoosterEstimator
@@ -25,6 +27,7 @@ from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
 from portcullis_ml.models.onnx import OnnxModel
 from portcullis_ml.models.outputs import are_probabilities, output_names
+from portcullis_ml.models.texts import Texts
 
 __all__ = ["Brought", "bring"]
 
@@ -48,11 +51,13 @@ class Brought:
     splits: str
     numbers: bool = False
     notes: tuple[str, ...] = ()
+    texts: Texts | None = None  # what rows stand for, where they stand for texts
 
 
 def bring(sources: Sources) -> Brought:
     """Read rows and victim together. Raises InputError."""
-    known = KnownVictim() if sources.endpoint else known_of(sources.victim)
+    sources = single(sources)
+    known = KnownVictim() if sources.endpoint else with_label(sources, known_of(sources.victim))
     any_word = known.named is not None and any(c.words is None for c in known.named.values())
     try:
         return _bring(sources, known)
@@ -65,8 +70,13 @@ def bring(sources: Sources) -> Brought:
 
 def _bring(sources: Sources, known: KnownVictim) -> Brought:
     notes: list[str] = []
-    test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
-    model = _loaded(sources, known, test)
+    texts = BroughtTexts(sources, Texts(), known.found) if are_texts(sources, known.found) else None
+    if texts is None:
+        test, pool, train, bounds, splits = rows_of(sources, takes_of(known, schema_of(sources)))
+        model = one_label(sources, known, _loaded(sources, known, test), test)
+    else:
+        test, pool, train, bounds, splits = texts.rows()
+        model = texts.model(test)
     parts = {"The test rows": test, "The pool": pool, "The training rows": train}
     taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
     if answers_numbers(sources.victim, model, test, said=sources.regression, sure=known.regressor):
@@ -81,7 +91,8 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         model = _best_output(sources, known, model, judging, notes)
         model = _best_scale(model, judging, notes)
         _judge(model, judging, words, sources, notes)
-    return _brought(model, made, bounds, splits, notes)
+    found = _brought(model, made, bounds, splits, notes)
+    return found if texts is None else replace(found, texts=texts.texts)
 
 
 def _brought(
@@ -114,12 +125,13 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
     if sources.endpoint:
         return _asked(sources, sources.endpoint, test)
     table = test.features if test.classes is not None else None  # a file of bare arrays has no names
-    numbers = sources.regression or known.regressor
+    numbers = sources.regression or known.regressor or (sources.column is not None and known.found is None)
     n = len(test.classes) if test.classes and not numbers else None
     given: dict[str, Any] = {"input_shape": test.x.shape[1:], "features": table, "softmax": sources.softmax}
     given |= {"output": output or sources.output, "found": known.found}
     if n is not None and not sources.victim.partition("@")[0].endswith(".safetensors"):
-        n = n if n == 2 else None  # its own columns say how many it knows: a table may lack some
+        graph = sources.victim.endswith(".onnx")
+        n = n if n == 2 and not graph else None  # its own columns say how many it knows: a table may lack some
     model = load_model(sources.victim, n_classes=n, **given)
     if model.n_classes == 0 and not numbers and test.y is not None and set(np.unique(test.y)) <= {0, 1}:
         return load_model(sources.victim, n_classes=2, **given)
@@ -223,12 +235,19 @@ def _best_scale(model: Model, test: LabelledRows, notes: list[str]) -> Model:
         return model
     factor = 1 / EIGHT_BIT if whole else EIGHT_BIT
     now, then = _right(model, test), _right(ScaledModel(model, factor), test)
-    if then is None or (now is not None and then < now + CLEARLY):
+    if then is None or then < max(now or 0.0, _by_a_constant(test)) + CLEARLY:
         return model
     says = "0 to 1" if whole else "0 to 255"
     was = "no answer" if now is None else f"{now:.0%}"
     notes.append(f"Pixels go into the victim as {says}: {then:.0%} of the test rows are right so, {was} as they came.")
     return ScaledModel(model, factor)
+
+
+def _by_a_constant(test: LabelledRows) -> float:
+    """The share of test rows that the most frequent label gets right: less shows no reading of the pixels."""
+    assert test.y is not None
+    y = test.y[:JUDGED]
+    return float(np.bincount(y[y >= 0]).max() / len(y)) if (y >= 0).any() else 0.0
 
 
 def _right(model: Model, test: LabelledRows) -> float | None:
@@ -257,13 +276,21 @@ def _judge(model: Model, test: LabelledRows, words: tuple[str, ...] | None, sour
             )
         notes.append(f"{doubt} Check the labels, and --classes.")
     notes.append(f"{(scores.argmax(axis=1) == y).mean():.1%} of {len(y):,} test rows are answered as labelled.")
-    if getattr(model, "reading", "") == "probabilities" and are_probabilities(scores):
+    asked = hasattr(model, "module")
+    if asked and not sources.softmax and getattr(model, "reading", "") == "probabilities" and are_probabilities(scores):
         notes.append(
             "The module's own answers sum to 1 and were taken as probabilities: log loss "
             f"{_log_loss(scores, y):.2f}, and {_log_loss(_softmax(scores), y):.2f} were they logits."
         )
-    elif sources.softmax and isinstance(model, OnnxModel) and not model.needs_softmax(test.x[:JUDGED]):
+    elif sources.softmax and _unneeded(model, test.x[:JUDGED]):
         notes.append("--softmax was not needed: the victim's answers already sum to 1, and were left as they are.")
+
+
+def _unneeded(model: Model, x: Array) -> bool:
+    """Whether a model that was said to give logits gives probabilities."""
+    if isinstance(model, OnnxModel):
+        return not model.needs_softmax(x)
+    return getattr(model, "reading", "logits") == "probabilities"
 
 
 def _softmax(scores: Array) -> Array:

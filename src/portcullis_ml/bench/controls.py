@@ -3,8 +3,9 @@
 no_api           asks nothing: always answers the class that the victim gives most often on the test rows, or the mean
                  of its numbers. No thief knows that for sure, so this is the best that a constant can do
 own_labels       asks nothing: trains on the pool with the pool's own labels, where there are any
-random_queries   pays like the others, for uniform noise from the input space, and trains the same learner. With rows
-                 of a table it stands behind every defense, since there it is an attack like any other
+random_queries   pays like the others, for uniform noise from the input space (of texts: random strings of the pool's
+                 words), and trains the same learner. With rows of a table it stands behind every defense, since there
+                 it is an attack like any other
 plain_stranger   pays like the others, for the pool's rows and then for uniform noise, and fits a stock model to the
                  answers: see `stranger.py`. It stands behind every defense, as a check of the attacks
 shuffled         pays for the transfer set of a real attack, and trains on it with the answers permuted among
@@ -66,7 +67,7 @@ class RandomQueries(ExtractionAttack):
     batch: int = 256  # rows sent at a time
 
     name: ClassVar[str] = "portcullis_ml.bench.controls:RandomQueries"
-    needs: ClassVar[Needs] = Needs(task="any", learner=True)
+    needs: ClassVar[Needs] = Needs(task="any", learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "batch", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
@@ -85,7 +86,7 @@ class Shuffled(ExtractionAttack):
     of: Any  # the attack whose transfer set it is
 
     name: ClassVar[str] = "portcullis_ml.bench.controls:Shuffled"
-    needs: ClassVar[Needs] = Needs(task="any", learner=True)
+    needs: ClassVar[Needs] = Needs(task="any", learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "of", "an extraction attack", lambda v: isinstance(v, ExtractionAttack))

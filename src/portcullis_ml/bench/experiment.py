@@ -22,6 +22,7 @@ from portcullis_ml.bench.cell import fingerprint
 from portcullis_ml.bench.endpoint import Endpoint, asked_of
 from portcullis_ml.bench.fits import interface_of
 from portcullis_ml.bench.outside import Outside, read_outside
+from portcullis_ml.bench.raised import victims_own
 from portcullis_ml.bench.rows import drawn_of
 from portcullis_ml.bench.sources import Sources
 from portcullis_ml.core.errors import InputError, ParameterError
@@ -29,6 +30,7 @@ from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Array, Interface, Labels, Learner, Model
+from portcullis_ml.data.splits import overlap
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.learners import learner_named
@@ -110,6 +112,7 @@ class ExperimentSpec:
     """What to load, as a person names it. Hashable, small, and sent to every worker."""
 
     victim: str | None = None  # FILE or module:object; None trains one on `data`
+    trained: str | None = None  # without a victim: the learner that trains one, as people write it; chosen if None
     data: str | None = None  # a data set's name or file; None with a victim: test and pool are given
     folder: str | None = None  # where named data sets lie
     test: str | None = None  # FILE: rows (and labels) that judge
@@ -126,8 +129,10 @@ class ExperimentSpec:
     explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
+    text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
     regression: bool = False  # the victim answers numbers, where nobody could tell
+    label: str | None = None  # of several labels the one that is read: a column's number, or a word of `classes`
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
 
@@ -161,6 +166,7 @@ def learner_for(
     device: str = "cpu",
     gradients: bool = False,
     numbers: bool = False,
+    text: bool = False,
 ) -> Any:
     """A thief's training procedure that suits the inputs: it chooses what to train by answers set aside.
 
@@ -171,6 +177,10 @@ def learner_for(
         from portcullis_ml.models.auto_numbers import NumbersLearner
 
         return NumbersLearner()
+    if text:
+        from portcullis_ml.models.tfidf import TfidfLearner
+
+        return TfidfLearner()
     if not gradients and len(input_shape) == 1:
         from portcullis_ml.models.auto import AutoLearner
 
@@ -214,6 +224,11 @@ def victims_learner(experiment: Experiment, device: str = "cpu") -> Learner:
 
 @lru_cache(maxsize=2)
 def _load(spec: ExperimentSpec) -> Experiment:
+    with victims_own(spec.victim):
+        return _loaded(spec)
+
+
+def _loaded(spec: ExperimentSpec) -> Experiment:
     if spec.explain is not None:
         explainer_named(spec.explain)  # a wrong name is found out before a victim is trained
     experiment = _with_outside(spec, _own(spec) if spec.victim is None else _given(spec, spec.victim))
@@ -290,8 +305,9 @@ def _own(spec: ExperimentSpec) -> Experiment:
     if not dataset.classes:
         raise InputError(f"An audit compares labels; {dataset.name} has none (regression). Choose another data set.")
     parts = split(dataset, rng=derive(0, "split"))
-    learner = network_for(dataset.input_shape, epochs=60, device=spec.device)
-    writable = has_torch() or importlib.util.find_spec("skops")  # the base installation trains anew every time
+    learner: Any = learner_named(spec.trained, spec.device) if spec.trained else None
+    learner = learner or network_for(dataset.input_shape, epochs=60, device=spec.device)
+    writable = learner.suffix != ".skops" or importlib.util.find_spec("skops")  # else it is trained anew every time
     model = train_victim(
         parts.victim.x,
         parts.victim.y.astype(np.int64),
@@ -333,7 +349,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         Sources(
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
-            endpoint=spec.endpoint, regression=spec.regression, rows=spec.rows,
+            endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label, rows=spec.rows,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
@@ -401,11 +417,8 @@ def _placed(spec: ExperimentSpec, victim: str, model: Model) -> Model:
 
 
 def _overlap(train: Array | None, pool: Array) -> int:
-    from portcullis_ml.data.splits import overlap
-
     return 0 if train is None else overlap(train, pool)
 
 
 def _name(spec: ExperimentSpec) -> str:
-    given = [Path(p).name for p in (spec.test, spec.pool) if p]
-    return " and ".join(filter(None, [spec.data, *given])) or "?"
+    return " and ".join(filter(None, [spec.data, *(Path(p).name for p in (spec.test, spec.pool) if p)])) or "?"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from portcullis_ml.bench.brought import Brought
 from portcullis_ml.bench.picture_rows import layout_hint
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface, Model
+from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["interface_of"]
 
@@ -27,12 +30,10 @@ def interface_of(brought: Brought, victim: str, model: Model, *, missing: bool) 
                 f"{what} labels must lie in 0..{model.n_classes - 1}, as {victim} has {model.n_classes} classes; "
                 f"got {y.min()}..{y.max()}."
             )
-    return Interface(
-        input_shape=shape,
-        n_classes=model.n_classes,
-        task="regression" if brought.numbers else "classification",
-        bounds=brought.bounds,
-        features=test.features,
-        precision=getattr(model, "precision", "float64"),
-        missing=missing,
-    )
+    known: dict[str, Any] = {"input_shape": shape, "n_classes": model.n_classes, "bounds": brought.bounds}
+    known |= {"precision": getattr(model, "precision", "float64")}
+    if brought.texts is not None:
+        found: Interface = TextInterface(**known, texts=brought.texts, words=test.classes)
+        return found
+    known["task"] = "regression" if brought.numbers else "classification"
+    return Interface(**known, features=test.features, missing=missing)

@@ -8,57 +8,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis_ml.bench.experiment import Experiment
 from portcullis_ml.bench.flags import raised
 from portcullis_ml.bench.named import LABELS_ONLY, NONE, GuardSpec
-from portcullis_ml.bench.outside import SHOWN
+from portcullis_ml.bench.outside import SAID, SHOWN
 from portcullis_ml.core.types import Array, Estimate
-from portcullis_ml.repetitions import across, paired, unpacked
+from portcullis_ml.data.splits import overlap
+from portcullis_ml.repetitions import across, paired, row_weights, unpacked
 
-__all__ = ["of_run"]
-
+__all__ = ["of_experiment", "of_run"]
 
 STRANGER, LABEL_ONLY, NO_API, OWN_LABELS = "plain_stranger", "label_only", "no_api", "own_labels"
 APART = 0.1  # by which a defense's two regimes may differ unflagged
 ASKING = (STRANGER, "random_queries")  # controls that ask like attacks and, where they stand behind defenses, are some
 
 
-def of_run(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Every flag of a run, with where it was raised: those in the records, then those that compare cells."""
+def of_run(records: Sequence[Mapping[str, Any]], measure: str | None = None) -> list[dict[str, str]]:
+    """Every flag of a run, with where it was raised: those in the records, then those that compare cells.
+
+    measure   by which copies are compared, the one that the verdict goes by; agreement, or R^2 of numbers, if None
+    """
     found: dict[tuple[str, str], dict[str, str]] = {}
     for record in records:
         where = f"{record['attack']} | {record['defense']}"
         for flag in record["flags"]:
             found.setdefault((flag["id"], where), {**flag, "where": where})
     able, kept = _attackers(records), _keeping_labels(records)
-    groups = _groups(records)
+    measure = measure or ("r2" if any("r2" in r["measures"] for r in records) else "agreement")
+    groups = _groups(records, measure)
     tried = {key: e for key, e in groups.items() if key[1] in able}
     shut_out = {(r["attack"], r["defense"]) for r in records if r.get("stopped", "done") not in ("done", "budget")}
     unasked = groups.get(("control", NO_API, NONE))
+    weights = row_weights(records, measure)
     compared = (*_stranger(records, able, kept), *_defenses(tried, unasked, kept, shut_out), *_regimes(tried))
-    for flag in (*_seeds(records), *_theft(groups), *_own_labels(records, groups, able), *compared):
+    stolen = (*_theft(groups, measure), *_own_labels(records, groups, able, weights))
+    for flag in (*_seeds(records), *stolen, *compared):
         found.setdefault((flag["id"], flag["where"]), flag)
     return sorted(found.values(), key=lambda f: (f["id"], f["where"]))
 
 
+def of_experiment(experiment: Experiment) -> list[dict[str, str]]:
+    """Flags that hold for the whole audit, whatever the cells say, each with where it was raised."""
+    if experiment.pool is None:
+        return []
+    found = [raised("pool_not_checked")] if experiment.overlap is None else []
+    if experiment.overlap:
+        found.append(raised("pool_overlaps_training", f"{experiment.overlap:,} of {len(experiment.pool):,} rows"))
+    for regime, outside in experiment.outside.items():
+        if same := overlap(experiment.pool, outside.x):
+            detail = f"{same:,} of {len(outside.x):,} outside rows, {SAID[regime]}"
+            found.append(raised("outside_is_the_pool", detail))
+    return [{**flag, "where": "audit"} for flag in found]
+
+
 Interval = tuple[float, float, float]  # value, low, high
-Groups = dict[tuple[str, str, str], Interval]  # (role, attack, defense) -> agreement at the largest budget
+Groups = dict[tuple[str, str, str], Interval]  # (role, attack, defense) -> the measure at the largest budget
 
 
-def _groups(records: Iterable[Mapping[str, Any]]) -> Groups:
-    """Agreement by group, or R^2 where the victim answers numbers, with the interval that the report shows."""
+def _groups(records: Iterable[Mapping[str, Any]], measure: str) -> Groups:
+    """The measure by group, with the interval that the report shows."""
     lists: dict[tuple[str, str, str], dict[int, list[Estimate]]] = {}
     for r in records:
-        if r["outcome"] == "done" and not r["cell"].get("mark") and (e := _theft_of(r)):
+        if r["outcome"] == "done" and not r["cell"].get("mark") and (e := r["measures"].get(measure)):
             budgets = lists.setdefault((r["role"], r["attack"], r["defense"]), {})
             budgets.setdefault(r["cell"]["budget"], []).append(Estimate(**e))
     found = {key: across(budgets[max(budgets)]) for key, budgets in lists.items()}
     return {key: (e.value, e.low, e.high) for key, e in found.items()}
-
-
-def _theft_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """How good a copy is: by agreement, or by R^2."""
-    measures: Mapping[str, Any] = record["measures"]
-    return measures.get("agreement") or measures.get("r2")
 
 
 def _seeds(records: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
@@ -67,26 +82,31 @@ def _seeds(records: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
         yield {**raised("few_seeds", f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"), "where": "audit"}
 
 
-def _theft(groups: Groups) -> Iterable[dict[str, str]]:
+def _theft(groups: Groups, measure: str) -> Iterable[dict[str, str]]:
     """What the undefended rows say about the attacks themselves."""
     blind = [groups[key] for key in groups if key[0] == "control" and key[1] in ("no_api", "shuffled")]
     ceiling = max((high for _, _, high in blind), default=0.0)
     free = {attack: e for (role, attack, defense), e in groups.items() if role == "attack" and defense == "none"}
     for attack, (value, low, _) in free.items():
         if low <= ceiling:
-            detail = f"agreement {value:.1%}, and the controls reach {ceiling:.1%}"
+            detail = f"{measure.replace('_', ' ')} {value:.1%}, and the controls reach {ceiling:.1%}"
             yield {**raised("attack_does_not_steal", detail), "where": f"{attack} | none"}
 
 
-def _own_labels(records: Sequence[Mapping[str, Any]], groups: Groups, able: set[str]) -> Iterable[dict[str, str]]:
-    """Whether labels by hand do as well as the best undefended attacker, on the same rows where records say which."""
+def _own_labels(
+    records: Sequence[Mapping[str, Any]], groups: Groups, able: set[str], weights: Array | None
+) -> Iterable[dict[str, str]]:
+    """Whether labels by hand do as well as the best undefended attacker, on the same rows where records say which.
+
+    weights   (n,) of the test rows; None where the measure is no mean over rows
+    """
     own = groups.get(("control", OWN_LABELS, NONE))
     undefended = {attack: e for (_, attack, defense), e in groups.items() if defense == NONE and attack in able}
     if not own or not undefended:
         return
     best = max(undefended, key=lambda attack: undefended[attack][0])
     right = _agreeing(records, {best, OWN_LABELS}).get(NONE, {})
-    gain = _gain(right.get(best, {}), right.get(OWN_LABELS, {}))
+    gain = None if weights is None else _gain(right.get(best, {}), right.get(OWN_LABELS, {}), weights)
     if gain.low <= 0 if gain else own[2] >= undefended[best][1]:
         yield {**raised("own_labels_as_good", f"own labels reach {own[0]:.1%}"), "where": "audit"}
 
@@ -127,16 +147,17 @@ def _agreeing(records: Sequence[Mapping[str, Any]], attacks: set[str]) -> dict[s
     return right
 
 
-def _gain(one: Mapping[int, Array], other: Mapping[int, Array]) -> Estimate | None:
+def _gain(one: Mapping[int, Array], other: Mapping[int, Array], weights: Array | float = 1.0) -> Estimate | None:
     """By how much one agrees more often than the other, on the same rows and for the same seeds."""
     shared = sorted(one.keys() & other.keys())
-    return paired(np.array([one[s] - other[s] for s in shared])) if shared else None
+    return paired(np.array([(one[s] - other[s]) * weights for s in shared])) if shared else None
 
 
 def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[str]) -> Iterable[dict[str, str]]:
     """Where the plain stranger beats the best attack, seed by seed on the same test rows."""
     right = _agreeing(records, able)
-    yield from () if right else _stranger_of_numbers(records, able)
+    if any("r2" in r["measures"] for r in records):
+        yield from _stranger_of_numbers(records, able)
     bare = {f"{attack}{LABELS_ONLY}": rows for attack, rows in right.get(LABEL_ONLY, {}).items()}
     for defense, found in right.items():
         if lead := _lead({**bare, **found} if defense in kept else found):
@@ -147,7 +168,7 @@ def _stranger(records: Sequence[Mapping[str, Any]], able: set[str], kept: set[st
 def _stranger_of_numbers(records: Sequence[Mapping[str, Any]], able: set[str]) -> Iterable[dict[str, str]]:
     """The same by the intervals of R^2: of numbers no record says on which rows a copy agrees."""
     by_defense: dict[str, dict[str, Interval]] = {}
-    for (_, attack, defense), e in _groups(records).items():
+    for (_, attack, defense), e in _groups(records, "r2").items():
         if attack in able:
             by_defense.setdefault(defense, {})[attack] = e
     for defense, found in by_defense.items():

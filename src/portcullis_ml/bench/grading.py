@@ -1,4 +1,4 @@
-"""How a copy is graded: what it is compared with, at its end and on its way."""
+"""How a copy is graded: what it is compared with, and by which measures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from portcullis_ml.core.extraction import Extraction
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Differentiable, Estimate, Model
 from portcullis_ml.measures.agreement import Exam, agreement
+from portcullis_ml.measures.fidelity import balanced_agreement, fidelity
 from portcullis_ml.measures.regression import ValueExam
 from portcullis_ml.measures.transferability import Transfer
 from portcullis_ml.repetitions import packed
@@ -25,8 +26,8 @@ CopyExam = Exam | ValueExam  # of classes, or of numbers
 Points = tuple[tuple[int, dict[str, Estimate]], ...]
 
 UNIFORM = 10_000  # points for agreement on the whole input space
-UNIFORM_PAID = 500  # of them, where an API is asked
 CURVE = 24  # points of a curve at most
+UNIFORM_PAID = 500  # of them, where an API is asked, or about random texts
 
 
 def exam_for(spec: ExperimentSpec, mark: Mark | None = None, hardened: str | None = None) -> CopyExam:
@@ -44,7 +45,7 @@ def _plain_exam(spec: ExperimentSpec, hardened: str | None) -> CopyExam:
 
 def _exam_of(spec: ExperimentSpec, experiment: Experiment, model: Model) -> CopyExam:
     exam = ValueExam if experiment.numbers else Exam
-    points = UNIFORM if spec.endpoint is None else UNIFORM_PAID
+    points = UNIFORM_PAID if spec.endpoint or experiment.interface.text else UNIFORM
     rows = experiment.test_x, experiment.test_y
     return exam.of(model, *rows, interface=experiment.interface, rng=derive(0, "exam"), points=points)
 
@@ -55,6 +56,8 @@ def graded(
     """The measures of a copy, its recovery class by class, and notes."""
     closeness = exam.grade(copy, rng=cell.rng("grade"))
     measures = closeness.measures()
+    if isinstance(exam, Exam):
+        measures |= fidelity(exam.victim, copy.scores(exam.x), exam.true, rng=cell.rng("fidelity"))
     if cell.extra.get("transfer") and isinstance(copy, Differentiable):
         measures |= _transfer(copy, cell, experiment, exam)
     return measures, closeness.per_class, closeness.remarks()
@@ -87,8 +90,10 @@ def curve_of(
     victim = exam.victim.argmax(axis=1)
     labels = [model.scores(experiment.test_x).argmax(axis=1) for _, model in rounds]
     truth = {} if experiment.test_y is None else {"accuracy": experiment.test_y}
-    points = tuple(
+    points = [
         (q, {name: agreement(right, found) for name, right in ({"agreement": victim} | truth).items()})
         for (q, _), found in zip(rounds, labels, strict=True)
-    )
-    return points, [packed(victim == found) for found in labels]
+    ]
+    for (_, measures), found in zip(points, labels, strict=True):
+        measures["balanced_agreement"] = balanced_agreement(victim, found, exam.interface.n_classes)
+    return tuple(points), [packed(victim == found) for found in labels]

@@ -16,14 +16,15 @@ from portcullis_ml.bench.target import guard_of, interface_of, served_model
 from portcullis_ml.core.guard import Guard, Released
 from portcullis_ml.core.oracle import checked_answer
 from portcullis_ml.core.types import Answer, Array, Estimate, Interface, Request
-from portcullis_ml.measures.detection import false_positives, run_detector
-from portcullis_ml.measures.statistics import mean_of
+from portcullis_ml.measures.detection import run_detector
+from portcullis_ml.measures.statistics import clustered, mean_of
 from portcullis_ml.measures.utility import honest_cost
 from portcullis_ml.measures.value_cost import value_cost
 
 __all__ = ["honest_cell"]
 
 HONEST = 150  # rows that one honest client asks
+CHUNK = 50  # of them are held against an alarm at a time
 
 
 def honest_cell(cell: Cell, experiment: Experiment, mark: Mark | None, spec: ExperimentSpec) -> Record:
@@ -83,7 +84,8 @@ class _Timed(Guard):
 
 
 def _false_alarms(cell: Cell, experiment: Experiment, streams: list[Array]) -> dict[str, Estimate]:
-    """Chunks of 50 honest rows with an alarm, for the first detector of the guard."""
+    """Chunks of 50 honest rows with an alarm, for the first detector of the guard; the interval is over clients, whose
+    chunks resemble each other."""
     guard = guard_of(cell, interface_of(cell, experiment))
     if guard is None or not guard.detectors():
         return {}
@@ -92,7 +94,9 @@ def _false_alarms(cell: Cell, experiment: Experiment, streams: list[Array]) -> d
     suspicions = [
         run_detector(detector, x, a, client=str(i)) for i, (x, a) in enumerate(zip(streams, answers, strict=True))
     ]
-    return {"false_alarm": false_positives([detector.alarms(s) for s in suspicions])}
+    loud = [detector.alarms(s) for s in suspicions]
+    chunks = [[bool(alarms[i : i + CHUNK].any()) for i in range(0, len(alarms), CHUNK)] for alarms in loud]
+    return {"false_alarm": clustered(np.array([*map(sum, chunks)]), np.array([*map(len, chunks)]), unit="clients")}
 
 
 def _unsteady(guard: Guard, experiment: Experiment, interface: Interface) -> int:

@@ -22,7 +22,12 @@ ASKED = 1000  # test rows whose answers are looked at
 
 def check_numbers(options: Any) -> None:
     """InputError for what an audit of numbers cannot do, each in a sentence."""
-    asked = {"--privacy": options.privacy, "--marks": options.marks, "--then": options.then}
+    asked = {
+        "--measure": options.measure,
+        "--privacy": options.privacy,
+        "--marks": options.marks,
+        "--then": options.then,
+    }
     for option, words in (asked | {"--transfer": options.transfer}).items():
         if words:
             raise InputError(f"{option} needs a victim that predicts classes; this one answers numbers. Leave it out.")

@@ -210,6 +210,8 @@ class _Bench:
         return str(self._artifact(RECIPES.build(part), model, victim, cell))
 
     def _artifact(self, unit: Any, given: Model | Learner, victim: Mapping[str, Any], cell: Cell) -> Artifact:
+        if self._experiment.interface.text:
+            raise NotApplicable(f"{unit.name} learns from rows of numbers; this API takes texts. Leave it out.")
         asked = json.dumps([describe(unit), victim["sha256"], cell.regime, cell.seed], sort_keys=True)
         if asked not in self._made:
             experiment = self._experiment

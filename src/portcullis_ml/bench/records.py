@@ -16,7 +16,9 @@ A record:
     reason        one sentence unless done, else ""
     measures      name -> estimate, {"value", "low", "high", "n", "level", "unit"}; a fraction in [0, 1] unless said.
                   attack, control  agreement, macro_f_agreement, accuracy, agreement_uniform (R_unif on uniform
-                                   points), tv_natural, tv_uniform, and, where they were asked for, transfer_*
+                                   points), tv_natural, tv_uniform, those of measures/fidelity.py (balanced_agreement,
+                                   rank_correlation, ...; records made before them lack them) and, where they were
+                                   asked for, transfer_*
                   privacy          tpr_at_1_percent, tpr_at_0.1_percent (members found at that false positive rate),
                                    ppv_at_prior_*, precision_of_top_100, balanced_accuracy, auc
                   honest           utility (accuracy kept behind the guard), accuracy (without the guard), tv (how far
@@ -34,7 +36,8 @@ A record:
     versions      {"portcullis": ..., "python": ..., "numpy": ..., "torch": ...}
     notes         what the attack reports of its run; "right": a bit for every test row, in hexadecimal, whether the
                   copy agrees there; "right_on_the_way": the same for every point of the curve but the last; "asked":
-                  pictures of the questions, see asked.py; of honest
+                  pictures of the questions, see asked.py; of the control no_api "victim":
+                  the victim's own class of every test row; of honest
                   clients "guard_seconds": an estimate, how long the guard took for an answer
     then          what was done with the copy, link by link: [{"name": "loss_threshold", "outcome", "reason",
                   "kind": "privacy" | "extraction" | "evasion" | "ownership", "measures", "notes"}, ...]; of an
@@ -53,6 +56,7 @@ What is said of a run as a whole stands beside the records in `<out>/meta.json`,
     interface     {"reveals", "input_shape", "n_classes", "classes": [name, ...] or null, ...}
     deployed      the defense that `--fail-over` is measured under, as people write it
     cap           accuracy that honest clients may lose at most behind a defense that is recommended, as a fraction
+    measure       {"name", "why"}: by which measure the verdict goes, and a sentence that says why; see measure.py
     quick         whether this was a quick look (fewer seeds and rows than a claim needs)
     started       ISO time;  seconds: on the clock;  seeds, budgets, jobs, device, versions
     authorised_by who says that the victim may be attacked

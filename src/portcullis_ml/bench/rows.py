@@ -41,6 +41,7 @@ class LabelledRows:
     eight_bit  whether the rows were whole numbers of 8 bits before they were scaled to [0, 1]
     groups     (n,) what the source itself sorts the rows by, where that is not the victim's classes: folders, say
     files      whether they were decoded from files of pictures, to 0 to 1
+    target     the name of a table's label column; empty where it has none
     said       what the reader of these rows should know
     """
 
@@ -54,6 +55,7 @@ class LabelledRows:
     eight_bit: bool = False
     groups: np.ndarray | None = None
     files: bool = False
+    target: str = ""
     said: str = ""
 
     def __len__(self) -> int:
@@ -68,10 +70,13 @@ def read_rows(
     part: str = "test",
     takes: Takes = NOTHING_KNOWN,
     shape: tuple[int, ...] | None = None,
+    column: int | None = None,
+    unlabelled: bool = False,
     most: int | None = None,
 ) -> LabelledRows:
     """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer, `takes` what a
-    victim takes of a table, `shape` that of a picture, where files of pictures will do: `most` of them are read."""
+    victim takes of a table, `shape` that of a picture, where files of pictures will do: `most` of them are read;
+    `column` which of several labels a row is read, `unlabelled` whether a table may have no label column."""
     most = most or MOST
     if shape is not None and path.exists() and holds_pictures(path):
         found = read_pictures(path, shape, most=most)
@@ -89,9 +94,9 @@ def read_rows(
     if not path.is_file():
         raise InputError(f"The {what} was expected in {path}; there is no such file. Check the path.")
     if path.name.endswith((".csv", ".csv.gz")):
-        rows = _from_table(path, target, part, takes)
+        rows = _from_table(path, target, part, takes, unlabelled)
     elif path.suffix in (".npz", ".npy"):
-        rows = _from_arrays(what, path, part)
+        rows = _from_arrays(what, path, part, column)
     else:
         raise InputError(f"The {what} was expected as .npz, .npy or .csv; got {path.name}. Save it as one of those.")
     if len(rows.x) == 0:
@@ -128,29 +133,31 @@ def _drawn(name: str, pool: Any, most: int) -> LabelledRows:
     return LabelledRows(x=pool[drawn], eight_bit=True, groups=groups, said=said)
 
 
-def _from_table(path: Path, target: str | None, part: str, takes: Takes) -> LabelledRows:
+def _from_table(path: Path, target: str | None, part: str, takes: Takes, unlabelled: bool = False) -> LabelledRows:
     from portcullis_ml.data.datasets import load_dataset
 
-    table = load_dataset(str(path), target=target, takes=takes)
+    table = load_dataset(str(path), target=target, takes=takes, unlabelled=unlabelled)
     if not table.classes:
         raise InputError(f"{path.name} was expected to have a column of classes; its label column holds numbers.")
     if table.split:
         x, y = (table.x_test, table.y_test) if part == "test" else (table.x, table.y)
     else:
         x, y = np.concatenate([table.x, table.x_test]), np.concatenate([table.y, table.y_test])
+    labelled = bool(table.target)
     return LabelledRows(
-        x=x, y=y.astype(np.int64), features=table.features, classes=table.classes, columns=table.columns,
-        dropped=table.dropped, lacking=table.lacking,
+        x=x, y=y.astype(np.int64) if labelled else None, features=table.features, columns=table.columns,
+        classes=table.classes if labelled else (), dropped=table.dropped, lacking=table.lacking, target=table.target,
     )  # fmt: skip
 
 
-def _from_arrays(what: str, path: Path, part: str) -> LabelledRows:
+def _from_arrays(what: str, path: Path, part: str, column: int | None = None) -> LabelledRows:
     arrays = _load(path)
     names = [n for n in ("x", f"x_{part}", "x_test", "x_train") if n in arrays] or list(arrays)[:1]
     x = arrays[names[0]]
     if x.ndim < 2 or x.dtype.kind not in "uif":
         raise InputError(f"The {what} must be numbers of shape (n, ...); {path.name} holds {x.dtype} of {x.shape}.")
     y = arrays.get("y" + names[0].removeprefix("x"))
+    y = _of_column(y, column, what, path.name)
     if y is not None and y.shape == (len(x), 1):
         y = y[:, 0]
     if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "uibfU"):
@@ -242,3 +249,17 @@ def _renumbered(y: Labels, have: Sequence[str], want: Sequence[str]) -> Labels:
     """Labels y (n,) that number the classes `have`, as numbers of the classes `want`, which hold them all."""
     place = {name: i for i, name in enumerate(want)}
     return np.array([place[name] for name in have], np.int64)[y]
+
+
+def _of_column(y: Any, column: int | None, what: str, name: str) -> Any:
+    """(n,) the labels of that column of y (n, labels). InputError where there are several and none is named."""
+    if y is None or y.ndim != 2 or y.shape[1] < 2:
+        return y
+    if column is None:
+        raise InputError(
+            f"The {what} in {name} has {y.shape[1]} labels a row (y of {y.shape}): a multi-label task. Audit them one "
+            f"at a time: --label INDEX (0 to {y.shape[1] - 1})."
+        )
+    if column >= y.shape[1]:
+        raise InputError(f"--label names a column from 0 to {y.shape[1] - 1} of y in {name}; got {column}.")
+    return y[:, column]

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from portcullis_ml.bench.cell import Cell
 from portcullis_ml.bench.ledger import DiskFull, FileLedger, disk_full, no_room
+from portcullis_ml.bench.raised import last_line
 from portcullis_ml.bench.records import Record, RecordFile, versions
 from portcullis_ml.bench.workers import Do, on_workers
 from portcullis_ml.core.errors import (
@@ -180,7 +181,7 @@ def recorded(cell: Cell, workspace: Workspace, work: Work) -> dict[str, Any]:
         if isinstance(error, OSError) and no_room(error):
             raise disk_full(workspace.folder, "all finished cells") from error
         (workspace.folder / "error.txt").write_text(traceback.format_exc())
-        sentence = f"{type(error).__name__}: {error}. The whole story is in cells/{cell.id}/error.txt."
+        sentence = f"{type(error).__name__}: {last_line(error)}. The whole story is in cells/{cell.id}/error.txt."
         record = Record(cell=cell, outcome="failed", reason=sentence, final=False)
     took = time.perf_counter() - before
     return replace(record, seconds=round(took, 3), versions=record.versions or versions()).to_json()

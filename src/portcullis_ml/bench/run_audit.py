@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.bench.experiment import Experiment, ExperimentSpec, has_torch, learner_for, learner_said
-from portcullis_ml.bench.flagged import of_run
-from portcullis_ml.bench.flags import FLAGS, raised
+from portcullis_ml.bench.flagged import of_experiment, of_run
+from portcullis_ml.bench.flags import FLAGS
 from portcullis_ml.bench.grid import Plan
 from portcullis_ml.bench.links import directly, links_named
+from portcullis_ml.bench.measure import checked_measure, measure_of
 from portcullis_ml.bench.named import (
     NONE,
     GuardSpec,
@@ -30,15 +31,15 @@ from portcullis_ml.bench.named import (
     privacy_named,
 )
 from portcullis_ml.bench.numbers import check_numbers, deployed_guard, numbers_guards
-from portcullis_ml.bench.outside import SAID, SHOWN, checked_regimes
+from portcullis_ml.bench.outside import SHOWN, checked_regimes
 from portcullis_ml.bench.prepare import Prepared, needs_outside, prepare_cells, prepared_cell
 from portcullis_ml.bench.records import versions
 from portcullis_ml.bench.run import Jobs, Progress, run_cells
-from portcullis_ml.bench.said import how_right, left_out, thief_said
+from portcullis_ml.bench.said import how_right, left_out, thief_said, without_labels
 from portcullis_ml.bench.target import bindable
+from portcullis_ml.bench.texts import asks_texts, must_suit_texts
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.settings import describe
-from portcullis_ml.data.splits import overlap
 from portcullis_ml.defenses import CATALOG as DEFENSES
 from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
@@ -73,6 +74,7 @@ class AuditOptions:
     price_per_query: float | None = None  # in the currency of the next
     price_per_label: float | None = None
     cap: float = 1.0  # points of accuracy that honest clients may lose behind a defense that is recommended
+    measure: str | None = None  # by which the verdict goes; chosen by the task if not said
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
     regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
@@ -83,6 +85,7 @@ class AuditOptions:
             raise ParameterError("seeds", "at least 1", self.seeds)
         if not 0 <= self.cap <= 100:
             raise ParameterError("--cap", "points of accuracy from 0 to 100", self.cap)
+        checked_measure(self.measure)
         shown_as(self.answers, precision=self.precision, explain=self.spec.explain)
         if any(b < 1 for b in self.budgets):
             raise ParameterError("budget", "at least 1 query", min(self.budgets))
@@ -127,13 +130,15 @@ class AuditOptions:
     @property
     def facts(self) -> dict[str, bool]:
         """Which of `catalog.FACTS` hold, as far as can be said before anything is loaded."""
+        spec = self.spec
         return {
-            "explains": self.spec.explain is not None,
+            "explains": spec.explain is not None,
             "outside": self.spec.outside is not None,
             "own": self.spec.victim is not None,
             "probs": self.answers == "probs",
             "quick": self.quick,
             "scores": self.answers != "labels",
+            "text": asks_texts(spec.victim, spec.text, spec.test, spec.pool, spec.data),
             "torch": has_torch(),
             "train": self.spec.train is not None or self.spec.victim is None,
         }
@@ -170,13 +175,15 @@ def run_audit(
         bindable(cell, experiment)
     work = partial(prepared_cell, spec=options.spec, lacking=prepared.lacking)
     records = run_cells(prepared.cells, work, out=out, jobs=jobs, progress=progress)
+    measure = measure_of(records, options.measure, experiment.interface.n_classes, experiment.classes)
     meta = {
         **_about(options, experiment, plan, records, prepared),
         "started": started,
         "seconds": round(time.monotonic() - clock, 1),
         "jobs": jobs if isinstance(jobs, int) else str(jobs),
         "versions": versions(),
-        "flags": [*_flags_of(experiment), *of_run(records)],
+        "flags": [*of_experiment(experiment), *of_run(records, measure["name"] if measure else None)],
+        "measure": measure,
         "flag_texts": {id: asdict(flag) for id, flag in FLAGS.items()},
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -185,14 +192,15 @@ def run_audit(
 
 def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
     """The grid, with everything filled in that was not said."""
+    must_suit_texts(experiment.interface, options.named_learner, options)
     top = max(options.budgets) if options.budgets else _usual_budget(experiment, options.quick)
     epochs = options.epochs or (EPOCHS // 2 if options.quick else EPOCHS)
     shape, numbers = experiment.interface.input_shape, experiment.numbers
     if numbers:
         check_numbers(options)
-    kind: Any = {"device": options.spec.device, "numbers": numbers}
-    network = describe(learner_for(shape, epochs=epochs, gradients=True, **kind))
-    chooser = describe(learner_for(shape, epochs=options.epochs, **kind))
+    suits: dict[str, Any] = {"device": options.spec.device, "numbers": numbers, "text": experiment.interface.text}
+    network = describe(learner_for(shape, epochs=epochs, gradients=True, **suits))
+    chooser = describe(learner_for(shape, epochs=options.epochs, **suits))
     learner = options.named_learner or (network if options.transfer else chooser)
     extra: dict[str, Any] = {"seeds": min(10 * max(experiment.interface.n_classes, 1), max(top // 4, 1))}
     if options.transfer:
@@ -210,7 +218,9 @@ def plan_of(options: AuditOptions, experiment: Experiment) -> Plan:
         learner=learner,
         gradients=network,
         stranger=True,
-        noise=len(shape) == 1 and not any(_asks_noise(attack) for attack in attacks.values()),
+        noise=len(shape) == 1
+        and not experiment.interface.text
+        and not any(_asks_noise(attack) for attack in attacks.values()),
         own_labels=experiment.pool_labels is not None,
         extra=extra,
         **options.named_units,
@@ -258,7 +268,7 @@ def _facts(options: AuditOptions, experiment: Experiment) -> dict[str, bool]:
     """All of `catalog.FACTS`."""
     return options.facts | {
         "explains": experiment.interface.explains,
-        "flat": len(experiment.interface.input_shape) == 1,
+        "flat": len(experiment.interface.input_shape) == 1 and not experiment.interface.text,
         "pool": experiment.pool is not None,
         "numbers": experiment.numbers,
         "tree": is_tree(experiment.model),
@@ -296,7 +306,13 @@ def _about(
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),
         "device": options.spec.device,
-        "notes": [*experiment.notes, thief_said(plan), *prepared.notes, *left_out(options, plan.numbers)],
+        "notes": [
+            *experiment.notes,
+            thief_said(plan),
+            *prepared.notes,
+            *left_out(options, plan.numbers),
+            *without_labels(experiment),
+        ],
     }
 
 
@@ -306,6 +322,7 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
     return {
         **shown,
         "input_shape": list(interface.input_shape),
+        **({"text": True} if interface.text else {}),
         "n_classes": interface.n_classes,
         "task": interface.task,
         "bounds": list(interface.bounds),
@@ -317,17 +334,3 @@ def interface_said(experiment: Experiment, shown: Mapping[str, Any]) -> dict[str
 def _row_of(guard: str, records: Sequence[Mapping[str, Any]]) -> str:
     """The guard's name in the records: where it was run in both regimes, the one with outside rows from elsewhere."""
     return guard if any(r["defense"] == guard for r in records) else guard + SHOWN["held_out"]
-
-
-def _flags_of(experiment: Experiment) -> list[dict[str, str]]:
-    """Flags that hold for the whole audit, whatever the cells say."""
-    if experiment.pool is None:
-        return []
-    found = [raised("pool_not_checked")] if experiment.overlap is None else []
-    if experiment.overlap:
-        found.append(raised("pool_overlaps_training", f"{experiment.overlap:,} of {len(experiment.pool):,} rows"))
-    for regime, outside in experiment.outside.items():
-        if same := overlap(experiment.pool, outside.x):
-            detail = f"{same:,} of {len(outside.x):,} outside rows, {SAID[regime]}"
-            found.append(raised("outside_is_the_pool", detail))
-    return [{**flag, "where": "audit"} for flag in found]

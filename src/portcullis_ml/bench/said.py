@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from portcullis_ml.bench.experiment import Experiment
 from portcullis_ml.bench.grid import Plan
 from portcullis_ml.defenses import CATALOG as DEFENSES
 
-__all__ = ["how_right", "left_out", "thief_said"]
+__all__ = ["how_right", "left_out", "thief_said", "without_labels"]
 
 
 def how_right(honest: Mapping[str, Any] | None, numbers: bool) -> dict[str, Any]:
@@ -35,3 +36,11 @@ def thief_said(plan: Plan) -> str:
     kind = learner.get("network") or learner.get("estimator") or learner.get("unit")
     effort = f" for {learner['epochs']} epochs" if "epochs" in learner else ""
     return f"Every thief who needs a learner trains {kind}{effort}."
+
+
+def without_labels(experiment: Experiment) -> list[str]:
+    """A sentence where nobody can say what the pool's own labels are worth."""
+    if experiment.pool is None or experiment.pool_labels is not None:
+        return []
+    kind = "targets" if experiment.numbers else "labels of the victim's classes"
+    return [f"The control own_labels is not applicable: the pool has no {kind}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from portcullis_ml.data.schema import Corrections, read_schema
 from portcullis_ml.data.takes import Taken, Takes
 from portcullis_ml.models.known import KnownColumn, KnownVictim
 
-__all__ = ["Sources", "rows_of", "schema_of", "takes_of"]
+__all__ = ["Sources", "matched", "rows_of", "schema_of", "takes_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,10 @@ class Sources:
     output: str | None = None
     softmax: bool = False
     regression: bool = False
+    label: str | None = None  # of several labels the one that is read: a number, or a word of `classes`
+    column: int | None = None  # which column that is
     endpoint: Endpoint | None = None
+    text: str | None = None  # the column that holds texts; "" where the rows are texts and the column the usual one
     rows: int | None = None  # of the pool at most
 
 
@@ -75,16 +79,26 @@ def rows_of(
         from portcullis_ml.data.datasets import load_dataset
 
         d = load_dataset(sources.data, sources.folder, target=sources.target, takes=takes)
-        about: dict[str, Any] = {"features": d.features, "classes": d.classes or None, "columns": d.columns}
+        about: dict[str, Any] = {
+            "features": d.features,
+            "classes": d.classes or None,
+            "columns": d.columns,
+            "target": d.target,
+        }
         test = LabelledRows(x=d.x_test, y=d.y_test.astype(np.int64), dropped=d.dropped, lacking=d.lacking, **about)
         pool = LabelledRows(x=d.x, y=d.y.astype(np.int64), **about)
         sentence = f"{d.name}: the thief holds the {len(d.x):,} training rows, {len(d.x_test):,} test rows judge."
-    for_all: dict[str, Any] = {"target": sources.target, "takes": takes}
+    for_all: dict[str, Any] = {"target": sources.target, "takes": takes, "column": sources.column}
     if sources.test is not None:
         test = read_rows("test set", Path(sources.test), **for_all)
     if sources.pool is not None:
         shape = None if test is None or test.features else test.x.shape[1:]
-        pool = read_rows("pool", Path(sources.pool), part="train", shape=shape, most=sources.rows, **for_all)
+        named = for_all | {"target": sources.target or (test.target if test is not None else None) or None}
+        if test is not None and test.features is not None and test.classes is not None:
+            named["takes"] = _by_name(takes, [f.name for f in test.features])
+        named |= {"shape": shape, "unlabelled": True, "most": sources.rows}
+        pool = read_rows("pool", Path(sources.pool), part="train", **named)
+        pool = pool if test is None or test.features is None else matched(pool, test)
     if sources.train is not None:
         train = read_rows("training set", Path(sources.train), part="train", **for_all)
     if test is None:
@@ -112,6 +126,37 @@ def rows_of(
         test = _with_columns(test, every.reshape(len(every), -1))
     bounds = (0.0, 1.0) if 0 <= least and greatest <= 1 else (least, greatest if greatest > least else least + 1)
     return test, pool, train, bounds, sentence
+
+
+def _by_name(takes: Takes, names: list[str]) -> Takes:
+    """What is taken of a pool: the test set's columns, where the victim knows no names; others cost no row."""
+    if takes.named is not None:
+        return takes
+    placed = takes.placed if len(takes.placed) == len(names) else (Taken(),) * len(names)
+    return replace(takes, named=dict(zip(names, placed, strict=True)), placed=())
+
+
+def matched(pool: LabelledRows, test: LabelledRows) -> LabelledRows:
+    """The pool, with a sentence about the columns that are not taken of it. InputError where it lacks one of the test
+    set's columns, which are found by their names."""
+    if pool.features is None:
+        return pool
+    wanted, held = [f.name for f in test.features or ()], {f.name for f in pool.features}
+    lacks = [name for name in wanted if name not in held]
+    if lacks:
+        near = difflib.get_close_matches(lacks[0], sorted(held - set(wanted)), n=1, cutoff=0.4)
+        guess = f" Did you mean {near[0]!r}? Rename it." if near else ""
+        more = f" and {len(lacks) - 1} more" if len(lacks) > 1 else ""
+        raise InputError(
+            f"The pool lacks the column {lacks[0]!r}{more}, which the test set has; columns are found by their names."
+            f"{guess} Give a table with all columns that the victim takes."
+        )
+    extra = [name for name in pool.columns if name not in wanted and name not in (pool.target, "split")]
+    if not extra:
+        return pool
+    shown = ", ".join(extra[:4]) + (", ..." if len(extra) > 4 else "")
+    said = f"Of the pool's columns {len(extra)} are not the victim's and were left out: {shown}."
+    return replace(pool, said=" ".join(filter(None, [pool.said, said])))
 
 
 def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:

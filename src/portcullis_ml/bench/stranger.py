@@ -2,8 +2,8 @@
 
 It asks about the pool's rows, where there is a pool, then about uniform points. Rows of a table: scikit-learn's boosted
 trees and its network are fitted to four fifths of the answers, and what does better on the last fifth is fitted to all.
-Pictures: two convolutions with batch normalisation, AdamW, one cycle of 25 epochs; without PyTorch, that same network
-of scikit-learn's.
+Texts: TF-IDF and logistic regression. Pictures: two convolutions with batch normalisation, AdamW, one cycle of 25
+epochs; without PyTorch, that same network of scikit-learn's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import softmax
 
+from portcullis_ml.bench.text_stranger import StockText
 from portcullis_ml.core.attack import Harvest, Knowledge, Needs
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Interface, Model
+from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["PlainStranger"]
 
@@ -34,7 +36,7 @@ class PlainStranger(ExtractionAttack):
     epochs: int = 25  # of a network for pictures
 
     name: ClassVar[str] = "portcullis_ml.bench.stranger:PlainStranger"
-    needs: ClassVar[Needs] = Needs(task="any")
+    needs: ClassVar[Needs] = Needs(task="any", numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "epochs", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
@@ -48,6 +50,9 @@ class PlainStranger(ExtractionAttack):
         if interface.task == "regression":
             return _stock_numbers(x, p, harvest, interface, int(rng.integers(2**31)))
         x, p = x[p.sum(axis=1) > 0], p[p.sum(axis=1) > 0]
+        if isinstance(interface, TextInterface):
+            harvest.notes["chosen"] = {"fitted": {"tf-idf and logistic regression": 1.0}}
+            return StockText(x, p, interface)
         if len(interface.input_shape) in (2, 3) and importlib.util.find_spec("torch"):
             harvest.notes["chosen"] = {"fitted": {"convolutions": 1.0}}
             return _network(x, p, interface, self.epochs, rng)

@@ -15,6 +15,7 @@ from portcullis_ml.core.types import Interface
 from portcullis_ml.data.pictures import layout_of
 from portcullis_ml.models.keras_files import is_saved_model
 from portcullis_ml.models.outputs import output_names
+from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["Point", "understood"]
 
@@ -51,7 +52,15 @@ def understood(spec: ExperimentSpec, experiment: Experiment) -> list[Point]:
     """The points of this victim and these rows, in the order in which they are decided."""
     interface, model = experiment.interface, experiment.model
     brought = spec.victim is not None
-    rows = "--schema" if brought and interface.features is not None else "--test" if spec.test else "--data"
+    rows = (
+        "--text"
+        if interface.text
+        else "--schema"
+        if brought and interface.features is not None
+        else "--test"
+        if spec.test
+        else "--data"
+    )
     points = {
         "victim": (f"{experiment.names['victim']['name']}: {_kind(spec, model)}", "--victim"),
         "inputs": (_inputs(interface), rows),
@@ -103,6 +112,8 @@ def _inner(model: Any) -> Any:
 
 
 def _inputs(interface: Interface) -> str:
+    if interface.text:
+        return "texts"
     shape, features = interface.input_shape, interface.features
     if features is not None:
         words = sum(f.categorical for f in features)
@@ -120,6 +131,8 @@ def _inputs(interface: Interface) -> str:
 
 def _values(interface: Interface, model: Any) -> str:
     low, high = interface.bounds
+    if isinstance(interface, TextInterface):
+        return f"{len(interface.texts):,} different texts; a random one is made of the pool's words"
     said = "each column's own range" if interface.features is not None else f"{low:g} to {high:g}"
     factor = getattr(model, "factor", None)
     if factor is not None:
@@ -140,6 +153,8 @@ def _classes(experiment: Experiment) -> str:
 
 def _answers(model: Any, interface: Interface) -> str:
     inner = _inner(model)
+    if said := getattr(model, "said", ""):
+        return str(said)
     if not interface.n_classes:
         return f"one number a row; {interface.precision}"
     reading = getattr(inner, "reading", "")

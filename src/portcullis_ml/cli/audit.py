@@ -9,39 +9,20 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
-from portcullis_ml.cli import reading_options as r
+from portcullis_ml.cli.grouped import grouped
+from portcullis_ml.cli.victim_options import Api, Shown, Victim
 
 __all__ = ["audit"]
 
 THIEF, GRID, RESULT = o.THIEF, "Behind which defense", "What comes out"
 
 
+@grouped
 def audit(
-    victim: o.VictimOption = None,
-    data: o.DataOption = None,
-    data_folder: o.FolderOption = None,
-    test: o.TestOption = None,
-    pool: o.PoolOption = None,
-    pool_rows: r.PoolRowsOption = 20_000,
-    train: o.TrainOption = None,
+    victim: Victim,
+    api: Api,
+    shown: Shown,
     outside: o.OutsideOption = None,
-    target: o.TargetOption = None,
-    schema: o.SchemaOption = None,
-    softmax: o.SoftmaxOption = False,
-    classes: o.ClassesOption = None,
-    output_name: o.OutputOption = None,
-    regression: r.RegressionOption = False,
-    answers: o.AnswersOption = "probs",
-    k: o.KOption = 1,
-    decimals: o.DecimalsOption = None,
-    precision: o.PrecisionOption = None,
-    incomplete: o.IncompleteOption = False,
-    explain: o.ExplainOption = None,
-    protocol: o.ProtocolOption = "v2",
-    model_name: o.ModelNameOption = "model",
-    authorized_by: o.AuthorizedOption = None,
-    api_key: o.ApiKeyOption = None,
-    per_second: o.PerSecondOption = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,7 +69,8 @@ def audit(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Exit with 3 if the worst attacker's agreement behind the deployed guard is above this.",
+            help="Exit with 3 if the worst attacker's copy behind the deployed guard has more than this in the measure "
+            "of the verdict. The figure itself is compared, the mean over seeds, not an end of its interval.",
             rich_help_panel=RESULT,
         ),
     ] = None,
@@ -101,6 +83,15 @@ def audit(
             rich_help_panel=RESULT,
         ),
     ] = 1.0,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            help="What the verdict goes by: agreement, balanced_agreement, macro_f_agreement, minority_f_agreement, "
+            "rank_correlation (for scores that rank) or auc_agreement. Chosen by the victim's classes if not given.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
     privacy: Annotated[
         list[str] | None,
         typer.Option(
@@ -136,6 +127,15 @@ def audit(
         Path,
         typer.Option(help="The folder for results; finished cells in it are not run again.", rich_help_panel=RESULT),
     ] = Path("portcullis-audit"),
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="html,md,junit,sarif",
+            help="Which files to write into the folder; report.html is always written.",
+            rich_help_panel=RESULT,
+        ),
+    ] = "html,md",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)
     ] = False,
@@ -154,10 +154,12 @@ def audit(
 ) -> None:
     """How cheaply your model can be stolen, by whom, and what each defense changes.
 
-    Without options it audits a small network trained on scikit-learn's digits: minutes, no download.
+    Without options it audits a softmax regression of scikit-learn's digits in a scene that shows what an audit says: an
+    exact theft, a defense that helps, one that does not, and an alarm. Minutes, no download.
 
     \b
     portcullis audit
+    portcullis audit --data digits
     portcullis audit --victim model.onnx --test test.npz --pool pool.npz --budget 3000
     portcullis audit --victim app:model --data mnist --defenses "rounding(decimals=2), top_k(k=1) + label_only"
     portcullis audit --victim model.skops --test adult.csv.gz --target income --fail-over 0.8
@@ -166,33 +168,26 @@ def audit(
     It can be stopped at any time; the same command goes on from where it stood.
     """
     from portcullis_ml.bench.run_audit import AuditOptions, run_audit
+    from portcullis_ml.bench.showcase import showcase
+    from portcullis_ml.cli.formats import formats as named_formats
+    from portcullis_ml.cli.formats import write_formats
     from portcullis_ml.cli.outcome import Outcome
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.report import write_policy, write_report
-    from portcullis_ml.report.results import read
-    from portcullis_ml.report.saved import prices_of
+    from portcullis_ml.report.results import audit_of
 
-    endpoint = o.endpoint_of(
-        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
-        per_second=per_second,
-    )  # fmt: skip
-    spec = o.spec_of(
-        victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression,
-        incomplete=incomplete, leaves=answers == "leaves",
-        explain=explain, device=device, outside=outside, endpoint=endpoint, pool_rows=pool_rows,
-    )  # fmt: skip
+    files = named_formats(formats)
     options = AuditOptions(
-        spec=spec,
+        spec=victim.spec(api, shown, device=device, outside=outside),
         attacks=_words(attacks),
         defenses=None if defenses is None else _words(defenses),
         deployed=deployed,
         budgets=_numbers(budget),
-        answers="probs" if answers == "leaves" else answers,
-        k=k,
-        decimals=decimals,
-        precision=precision,
+        answers=api.reveals,
+        k=shown.k,
+        decimals=shown.decimals,
+        precision=shown.precision,
         seeds=seeds,
         seed=seed,
         epochs=epochs,
@@ -203,22 +198,27 @@ def audit(
         cap=cap,
         price_per_query=price_per_query,
         price_per_label=price_per_label,
+        measure=measure,
         transfer=transfer,
         quick=quick,
         regimes=_words(regimes),
         command=o.command_line(),
     )
+    if victim.data is None:
+        options = showcase(options)
     # Every process would ask an API at the rate that --per-second allows.
-    machines = o.workers(on, 1 if per_second else jobs, api=endpoint is not None)
+    machines = o.workers(on, 1 if api.per_second else jobs, api=options.spec.endpoint is not None)
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = options.spec.load()
     if not as_json:
-        show_understood(spec, experiment)
+        show_understood(options.spec, experiment)
     with watching() as progress:
         records, meta = run_audit(options, out=out, jobs=machines, progress=progress, training=progress.training)
-    report = write_report(records, meta, out / "report.html")
     policy = write_policy(records, meta, out / "portcullis.toml")
-    outcome = Outcome(read(records, meta["cap"], prices_of(meta)), meta, report, fail_over, policy)
+    audited = audit_of(records, meta)
+    outcome = Outcome(audited, meta, out / "report.html", fail_over, policy)
+    write_report(records, {**meta, "limit": outcome.limit}, out / "report.html")
+    write_formats(files, audited, meta, outcome.limit, out)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=2))
     else:

@@ -9,36 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from portcullis_ml.cli import options as o
-from portcullis_ml.cli import reading_options as r
+from portcullis_ml.cli.grouped import grouped
+from portcullis_ml.cli.victim_options import Api, Shown, Victim
 
 __all__ = ["extract"]
 
 
+@grouped
 def extract(
     attack: Annotated[str, typer.Argument(help="See `portcullis list extraction`; with settings: 'jacobian(k=7)'.")],
-    victim: o.VictimOption = None,
-    data: o.DataOption = None,
-    data_folder: o.FolderOption = None,
-    test: o.TestOption = None,
-    pool: o.PoolOption = None,
-    pool_rows: r.PoolRowsOption = 20_000,
-    target: o.TargetOption = None,
-    schema: o.SchemaOption = None,
-    softmax: o.SoftmaxOption = False,
-    classes: o.ClassesOption = None,
-    output_name: o.OutputOption = None,
-    regression: r.RegressionOption = False,
-    answers: o.AnswersOption = "probs",
-    k: o.KOption = 1,
-    decimals: o.DecimalsOption = None,
-    precision: o.PrecisionOption = None,
-    incomplete: o.IncompleteOption = False,
-    explain: o.ExplainOption = None,
-    protocol: o.ProtocolOption = "v2",
-    model_name: o.ModelNameOption = "model",
-    authorized_by: o.AuthorizedOption = None,
-    api_key: o.ApiKeyOption = None,
-    per_second: o.PerSecondOption = None,
+    victim: Victim,
+    api: Api,
+    shown: Shown,
     budget: Annotated[int, typer.Option(help="Queries that the attack may pay for.")] = 500,
     defense: Annotated[str, typer.Option(help='A guard: "none", "rounding(decimals=2)", or "a + b".')] = "none",
     epochs: Annotated[
@@ -65,35 +47,36 @@ def extract(
     from portcullis_ml.bench.named import attack_named, by_name, guard_named
     from portcullis_ml.bench.run_audit import shown_as
     from portcullis_ml.bench.single import extract_to
+    from portcullis_ml.bench.texts import must_suit_texts
     from portcullis_ml.cli.progress import waiting, watching
     from portcullis_ml.core.errors import NotApplicable
     from portcullis_ml.core.settings import describe
 
-    endpoint = o.endpoint_of(
-        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
-        per_second=per_second,
-    )  # fmt: skip
-    spec = o.spec_of(
-        victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=None, target=target,
-        schema=schema, softmax=softmax, classes=classes, output=output_name, regression=regression,
-        incomplete=incomplete,
-        leaves=answers == "leaves", explain=explain, device=device, endpoint=endpoint, pool_rows=pool_rows,
-    )  # fmt: skip
+    spec = victim.spec(api, shown, device=device)
     with waiting("Loading the victim; without one of yours, training one ..."):
         experiment = spec.load()
     shape, numbers = experiment.interface.input_shape, experiment.numbers
-    chooser = describe(learner_for(shape, epochs=epochs, device=device, numbers=numbers))
-    shown = "probs" if answers == "leaves" else answers
+    suits: dict[str, Any] = {"epochs": epochs, "device": device, "numbers": numbers, "text": experiment.interface.text}
+    chooser = describe(learner_for(shape, **suits))
+    named = learner_said(learner, epochs, device) if learner else None
+    must_suit_texts(experiment.interface, named)
     plan = Plan(
         victim={key: experiment.names["victim"][key] for key in ("name", "sha256")},
         data=experiment.names["data"],
-        interface=shown_as(shown, k=k, decimals=decimals, precision=precision, missing=incomplete, explain=explain),
+        interface=shown_as(
+            api.reveals,
+            k=shown.k,
+            decimals=shown.decimals,
+            precision=shown.precision,
+            missing=shown.incomplete,
+            explain=shown.explain,
+        ),
         attacks=by_name([attack], attack_named),
         defenses=by_name([defense], guard_named),
         budgets=[budget],
         seeds=[seed],
-        learner=learner_said(learner, epochs, device) if learner else chooser,
-        gradients=describe(learner_for(shape, epochs=epochs, device=device, gradients=True, numbers=numbers)),
+        learner=named or chooser,
+        gradients=describe(learner_for(shape, gradients=True, **suits)),
         numbers=numbers,
     )
     cell = next((c for c in plan.cells() if c.role == "attack" and c.defense_name == defense), None)

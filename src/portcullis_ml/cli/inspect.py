@@ -8,31 +8,16 @@ from typing import Annotated
 import typer
 
 from portcullis_ml.cli import options as o
-from portcullis_ml.cli import reading_options as r
+from portcullis_ml.cli.grouped import grouped
+from portcullis_ml.cli.victim_options import Api, Victim
 
 __all__ = ["inspect"]
 
 
+@grouped
 def inspect(
-    victim: o.VictimOption = None,
-    data: o.DataOption = None,
-    data_folder: o.FolderOption = None,
-    test: o.TestOption = None,
-    pool: o.PoolOption = None,
-    pool_rows: r.PoolRowsOption = 20_000,
-    train: o.TrainOption = None,
-    target: o.TargetOption = None,
-    schema: o.SchemaOption = None,
-    softmax: o.SoftmaxOption = False,
-    classes: o.ClassesOption = None,
-    output_name: o.OutputOption = None,
-    regression: r.RegressionOption = False,
-    answers: o.AnswersOption = "probs",
-    protocol: o.ProtocolOption = "v2",
-    model_name: o.ModelNameOption = "model",
-    authorized_by: o.AuthorizedOption = None,
-    api_key: o.ApiKeyOption = None,
-    per_second: o.PerSecondOption = None,
+    victim: Victim,
+    api: Api,
     device: o.DeviceOption = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -48,15 +33,7 @@ def inspect(
     from portcullis_ml.cli.schema import show_understood
     from portcullis_ml.data.schema import described
 
-    endpoint = o.endpoint_of(
-        victim, answers=answers, protocol=protocol, model_name=model_name, authorized_by=authorized_by, api_key=api_key,
-        per_second=per_second,
-    )  # fmt: skip
-    spec = o.spec_of(
-        victim=victim, data=data, folder=data_folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        softmax=softmax, classes=classes, output=output_name, regression=regression, device=device, endpoint=endpoint,
-        pool_rows=pool_rows,
-    )  # fmt: skip
+    spec = victim.spec(api, device=device)
     experiment = spec.load()
     if not as_json:
         show_understood(spec, experiment)

@@ -41,6 +41,7 @@ __all__ = [
     "SoftmaxOption",
     "TargetOption",
     "TestOption",
+    "TextOption",
     "TrainOption",
     "VictimOption",
     "cache_folder",
@@ -58,8 +59,8 @@ VictimOption = Annotated[
     typer.Option(
         "--victim",
         metavar="FILE|MODULE:OBJECT",
-        help="Your model: .onnx, .skops, .safetensors@module:factory, module:object, the folder of a hardened one, or "
-        "the address of its API. None trains one on --data.",
+        help="Your model: .onnx, .skops, .safetensors@module:factory, .pt, .pt2, .keras, .json, .ubj, .txt, .cbm, "
+        "module:object, the folder of a hardened one, or the address of its API. None trains one on --data.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -113,9 +114,15 @@ OutsideOption = Annotated[
 TargetOption = Annotated[
     str | None, typer.Option("--target", metavar="COLUMN", help="The label column of tables.", rich_help_panel=WHAT)
 ]
+TextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text", metavar="COLUMN", help="Rows are texts, and stand in this column (or key).", rich_help_panel=WHAT
+    ),
+]
 SoftmaxOption = Annotated[
     bool,
-    typer.Option("--softmax", help="The ONNX victim gives logits; turn them into probabilities.", rich_help_panel=WHAT),
+    typer.Option("--softmax", help="The victim gives logits: turn them into probabilities.", rich_help_panel=WHAT),
 ]
 SchemaOption = Annotated[
     str | None,
@@ -304,7 +311,9 @@ def spec_of(
     classes: str | None = None,
     output: str | None = None,
     regression: bool = False,
+    label: str | None = None,
     endpoint: Endpoint | None = None,
+    text: str | None = None,
     pool_rows: int = 20_000,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim."""
@@ -317,10 +326,11 @@ def spec_of(
             f"This command takes a model in your hands; {victim} is an API. `portcullis audit`, `inspect` and "
             "`extract` ask one."
         )
-    if victim is None and (schema or incomplete or leaves or classes or output or regression):
+    own = schema or incomplete or leaves or classes or output or regression or label or text is not None
+    if victim is None and own:
         raise InputError(
-            "--schema, --classes, --output-name, --regression, --incomplete and --answers leaves belong to a victim of "
-            "yours. Add --victim."
+            "--schema, --classes, --output-name, --regression, --label, --text, --incomplete and --answers leaves "
+            "belong to a victim of yours. Add --victim."
         )
     if victim is None and (test or pool or train):
         raise InputError("--test, --pool and --train belong to a victim of yours; got none. Add --victim.")
@@ -328,6 +338,7 @@ def spec_of(
         data = "digits"
     return ExperimentSpec(
         victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
-        classes=classes, output=output, regression=regression, incomplete=incomplete, leaves=leaves, explain=explain,
-        outside=outside, endpoint=endpoint, rows=pool_rows, softmax=softmax, device=device, cache=cache_folder(),
+        classes=classes, output=output, regression=regression, text=text, label=label, incomplete=incomplete,
+        leaves=leaves, explain=explain, outside=outside, endpoint=endpoint, rows=pool_rows, softmax=softmax,
+        device=device, cache=cache_folder(),
     )  # fmt: skip

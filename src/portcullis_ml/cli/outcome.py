@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.report.measured import loss_word
+from portcullis_ml.core.types import Estimate
+from portcullis_ml.report.by_measure import Line, compared
+from portcullis_ml.report.letters import letters
+from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
-from portcullis_ml.report.results import Audit
+from portcullis_ml.report.raised import Limit
+from portcullis_ml.report.results import NONE, Audit
+from portcullis_ml.report.selected import how_selected, selection
 from portcullis_ml.report.thieves import Thief
+from portcullis_ml.report.verdict import verdict_of
 
 __all__ = ["Outcome"]
 
@@ -41,6 +47,13 @@ class Outcome:
     def fails(self) -> bool:
         return bool(self._limit is not None and self.worst and self.worst.copy.value > self._limit)
 
+    @property
+    def limit(self) -> Limit | None:
+        """What --fail-over found; None where no limit was given."""
+        if self._limit is None:
+            return None
+        return Limit(self._deployed, self._limit, self.worst, self.worst is not None and not self.fails)
+
     def check(self) -> None:
         """Raise AttackFailed if no attack made a copy at all, or none behind the guard that a limit is given for."""
         if self._audit.strongest is None:
@@ -55,8 +68,6 @@ class Outcome:
             )
 
     def to_json(self) -> dict[str, Any]:
-        from portcullis_ml.report.verdict import verdict_of
-
         keys = ("command", "victim", "data", "seeds", "budgets", "deployed", "quick", "seconds", "flags", "notes")
         audit, verdict = self._audit, verdict_of(self._audit)
         return {
@@ -65,13 +76,17 @@ class Outcome:
             "verdict": verdict.kind,
             "recommended": audit.recommended,
             "cap": audit.cap,
+            "measure": {"name": audit.measure, "why": audit.chosen.get("why", "")},
+            "compared": [_line(line) for line in compared(audit)],
             "worst_behind_deployed": _copy(self.worst, audit.measure),
             "worst_undefended": _copy(audit.strongest, audit.measure),
             "fail_over": self._limit,
+            "fail_over_compares": "value",
             "failed": self.fails,
             **{key: self._meta[key] for key in keys},
             "rows": [_row(p, audit) for p in (*audit.pairs.values(), *audit.labels.values(), *audit.controls)],
             "worst_attackers": {d: _copy(audit.worst(d), audit.measure) for d in audit.defenses},
+            "selected": {d: selection(audit, d) for d in audit.defenses},
             "privacy": [_row(pair, audit) for pair in audit.privacy.values()],
             "marks": [_row(pair, audit) for pair in audit.marked.values()],
             "report": str(self._report),
@@ -83,7 +98,6 @@ class Outcome:
         from rich.console import Console
 
         from portcullis_ml.report.aftermath import sentences, used
-        from portcullis_ml.report.verdict import verdict_of
 
         console = Console(soft_wrap=False)
         verdict = verdict_of(self._audit)
@@ -104,10 +118,8 @@ class Outcome:
         if flags:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
         if self._limit is not None and self.worst:
-            sign = "above" if self.fails else "not above"
             console.print(
-                f"\nBehind {self._deployed} the worst attacker is {self.worst.words} with {self.worst.copy.percent()}: "
-                f"{sign} the limit of {self._limit:.1%}.",
+                f"\n{_against(self.worst, self._deployed, self._limit)}",
                 style="bold red" if self.fails else "green",
                 markup=False,
                 highlight=False,
@@ -128,14 +140,15 @@ class Outcome:
         from rich.text import Text
 
         audit = self._audit
-        roomy = sum(max(len(a), CELL) + 2 for a in audit.columns) + REST <= width
-        letters = {a: a if roomy else _letter(i) for i, a in enumerate(audit.columns)}
+        roomy = sum(max(len(a) + 2, CELL) + 2 for a in audit.columns) + REST <= width
+        marks = letters(audit)
+        heads = {a: f"{mark} {a}" if roomy else mark for a, mark in marks.items()}
         shown = audit.columns if roomy else audit.attacks
         title = f"{_title(audit)} at {audit.budget:,} queries"
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
         table.add_column("defense", style="cyan", overflow="fold", min_width=16)
         for attack in shown:
-            table.add_column(Text(letters[attack]), justify="right", no_wrap=roomy)
+            table.add_column(Text(heads[attack]), justify="right", no_wrap=roomy)
         table.add_column("worst", justify="right", style="bold", no_wrap=True)
         table.add_column("honest clients lose" if roomy else "cost", justify="right", no_wrap=not roomy)
         for defense in audit.defenses:
@@ -143,16 +156,34 @@ class Outcome:
             lost = "?" if cost is None else f"{100 * cost.value:.1f}" + " points" * roomy
             mark = " (deployed)" if defense == self._deployed else ""
             cells = [_cell(audit, a, defense, one_line=roomy) for a in shown]
-            who = "" if roomy or worst is None or worst.failed else f" {letters[worst.attack]}"
+            who = "" if worst is None or worst.failed else f" {marks[worst.attack]}"
             table.add_row(Text(defense + mark), *cells, f"{100 * worst.copy.value:.0f}%{who}" if worst else "", lost)
-        legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in letters.items()]
+        legend = [] if roomy else [Text(f"{letter} = {a}") for a, letter in marks.items()]
         others = [c for c in audit.controls if c not in audit.asking]
-        controls = [Text(f"control {c.attack}: {_percent(c)}", style="dim") for c in others]
+        controls = [Text(f"control {c.attack}: {_percent(c, audit.measure)}", style="dim") for c in others]
         missing = any(p.outcome in NOT for p in audit.pairs.values())
         notes = [] if roomy else [Text(f"cost: points of {loss_word(audit)} that honest clients lose")]
         notes += [Text("n/a: the attack needs more than is shown there; the report says what")] if missing else []
-        notes += [Text("worst: counts whoever looks at less than is shown, and no less than someone who never asks")]
+        notes += [
+            Text("worst: the copy of whoever gets furthest there; never less than what someone has who never asks")
+        ]
+        notes += [Text(said)] if (said := how_selected(audit, NONE)) else []
         return Group(*legend, table, *notes, *controls)
+
+
+def _against(worst: Thief, deployed: str, limit: float) -> str:
+    """The worst attacker beside the limit of --fail-over: which figure is compared, and whether it is close."""
+    copy = worst.copy
+    sign = "above" if copy.value > limit else "not above"
+    said = (
+        f"Behind {deployed} the worst attacker is {worst.words} with {copy.percent()}. The figure itself, not an end "
+    )
+    said += f"of its interval, is {sign} the limit of {limit:.1%}."
+    return said + (" The limit lies inside the interval: other seeds may say otherwise." if _close(copy, limit) else "")
+
+
+def _close(copy: Estimate, limit: float) -> bool:
+    return copy.low <= limit <= copy.high
 
 
 def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
@@ -170,17 +201,14 @@ def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:
     return table
 
 
-def _letter(i: int) -> str:
-    """A, B, ... Z, A1, B1, ..."""
-    return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
-
-
 def _title(audit: Audit) -> str:
-    return "Variance of the victim's answers explained" if audit.numbers else "Agreement with the victim"
+    if audit.numbers:
+        return "Variance of the victim's answers explained"
+    return f"{measure_word(audit).capitalize()} with the victim"
 
 
-def _percent(pair: Pair) -> str:
-    found = pair.measures.get("agreement") or pair.measures.get("r2")
+def _percent(pair: Pair, measure: str) -> str:
+    found = pair.measures.get(measure)
     return found.percent(0) if found else "?"
 
 
@@ -203,6 +231,12 @@ def _copy(thief: Thief | None, measure: str) -> dict[str, Any] | None:
     e, own = thief.copy, thief.own
     said = {"attack": thief.attack, "how": thief.how, "queries": thief.queries, "failed": thief.failed}
     return said | {measure: [e.value, e.low, e.high], "n": e.n, "own": [own.value, own.low, own.high]}
+
+
+def _line(line: Line) -> dict[str, Any]:
+    """One measure of the strongest copy, beside labels by hand and whoever never asks, for programs."""
+    found = {"copy": line.copy, "labels_by_hand": line.own, "never_asking": line.unasked, "ahead_by": line.gain}
+    return {"measure": line.name} | {k: None if e is None else [e.value, e.low, e.high] for k, e in found.items()}
 
 
 def _row(pair: Pair, audit: Audit) -> dict[str, Any]:

@@ -8,7 +8,17 @@ import typer
 
 from portcullis_ml.cli.options import WHAT
 
-__all__ = ["PoolRowsOption", "RegressionOption"]
+__all__ = ["LabelOption", "PoolRowsOption", "RegressionOption"]
+
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="INDEX|NAME",
+        help="Which label of a multi-label victim to audit: its column, from 0, or its name among --classes.",
+        rich_help_panel=WHAT,
+    ),
+]
 
 RegressionOption = Annotated[
     bool,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from portcullis_ml.cli.options import AnswersOption
+
 if TYPE_CHECKING:
     from portcullis_ml.bench.ledger import FileLedger
     from portcullis_ml.core.oracle import MeteredOracle
@@ -63,6 +65,26 @@ ApiKeyOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The API key to send, in a file; it is never on the command line.")
 ]
 PerSecondOption = Annotated[float | None, typer.Option(min=0.001, help="Rows asked a second at most.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Who is asked, in whose name and how, as a verb's options."""
+
+    suspect: SuspectOption
+    authorized_by: AuthorizedOption = None
+    protocol: ProtocolOption = "v2"
+    model: ModelOption = "model"
+    answers: AnswersOption = "probs"
+    key_file: ApiKeyOption = None
+    per_second: PerSecondOption = None
+
+    def keeping(self, out: Path) -> Suspect:
+        """The suspect, whose answers are kept in a folder."""
+        return Suspect(
+            address=self.suspect, answers=self.answers, out=out, authorized_by=self.authorized_by,
+            protocol=self.protocol, model=self.model, key_file=self.key_file, per_second=self.per_second,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

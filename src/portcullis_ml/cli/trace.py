@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from portcullis_ml.cli import options as o
 from portcullis_ml.cli import suspects as s
+from portcullis_ml.cli.grouped import grouped
 
 if TYPE_CHECKING:
     from portcullis_ml.core.oracle import MeteredOracle
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["trace"]
 
 
+@grouped
 def trace(
     marks: Annotated[
         list[Path],
         typer.Argument(metavar="MARKS...", help="Marks, or folders of marks; each is named by its folder's name."),
     ],
-    suspect: s.SuspectOption,
+    asked: s.Asked,
     pairs: Annotated[
         int, typer.Option(min=1, help="How many pairs of each mark to ask; this suspect uses them up.")
     ] = 30,
@@ -37,13 +38,7 @@ def trace(
         Path | None,
         typer.Option(metavar="DIR", help="The models as they were given away, each by the name of its mark."),
     ] = None,
-    authorized_by: s.AuthorizedOption = None,
     classes: s.ClassOrderOption = None,
-    protocol: s.ProtocolOption = "v2",
-    model: s.ModelOption = "model",
-    answers: o.AnswersOption = "probs",
-    key_file: s.ApiKeyOption = None,
-    per_second: s.PerSecondOption = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers and the result are kept.")] = Path(
         "portcullis-trace"
     ),
@@ -62,21 +57,17 @@ def trace(
     from portcullis_ml.core.errors import ProofError
     from portcullis_ml.court.tracing import check_apart
 
-    asked = s.Suspect(
-        address=suspect, answers=answers, out=out, authorized_by=authorized_by, protocol=protocol, model=model,
-        key_file=key_file, per_second=per_second,
-    )  # fmt: skip
     (out / "trace.json").unlink(missing_ok=True)  # if this run breaks off, nobody takes an older result for its own
     try:
         found = _marks(marks)
         check_apart(found)
         for mark in found.values():
             mark.key()  # every link of every mark, before any pair is used up
-        result = _traced(asked, found, pairs, innocent or [], licensed, classes)
+        result = _traced(asked.keeping(out), found, pairs, innocent or [], licensed, classes)
     except ProofError as error:
         typer.echo(json.dumps({"verdict": "false", "sentence": str(error)}) if as_json else f"FALSE. {error}")
         raise typer.Exit(5) from error
-    _tell({**result.to_json(), "suspect_asked": suspect, "authorized_by": authorized_by}, out, as_json)
+    _tell({**result.to_json(), "suspect_asked": asked.suspect, "authorized_by": asked.authorized_by}, out, as_json)
     raise typer.Exit(result.code)
 
 

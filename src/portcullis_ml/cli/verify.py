@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from portcullis_ml.cli import options as o
 from portcullis_ml.cli import suspects as s
+from portcullis_ml.cli.grouped import grouped
 
 if TYPE_CHECKING:
     from portcullis_ml.core.errors import PortcullisError
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
+@grouped
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="What `portcullis watermark bundle` wrote.")],
-    suspect: s.SuspectOption,
-    authorized_by: s.AuthorizedOption = None,
+    asked: s.Asked,
     released: Annotated[
         str | None, typer.Option(metavar="DATE", help="When the suspect was released: the key must be older.")
     ] = None,
@@ -40,11 +40,6 @@ def verify(
     ] = None,
     innocent: s.InnocentOption = None,
     classes: s.ClassOrderOption = None,
-    protocol: s.ProtocolOption = "v2",
-    model: s.ModelOption = "model",
-    answers: o.AnswersOption = "probs",
-    key_file: s.ApiKeyOption = None,
-    per_second: s.PerSecondOption = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers, verdict and certificate are kept.")] = Path(
         "portcullis-verify"
     ),
@@ -75,16 +70,14 @@ def verify(
     except ProofError as error:
         verdict, anchor = false(error), None
     if verdict is None and anchor is not None:
-        about |= {"suspect_asked": suspect, "authorized_by": authorized_by}
+        about |= {"suspect_asked": asked.suspect, "authorized_by": asked.authorized_by}
         for name in ("verdict.json", "certificate.html"):
             (out / name).unlink(missing_ok=True)  # if this run breaks off, nobody takes an older verdict for its own
-        asked = s.Suspect(
-            address=suspect, answers=answers, out=out, authorized_by=authorized_by, protocol=protocol, model=model,
-            key_file=key_file, per_second=per_second,
-        )  # fmt: skip
         with ExitStack() as held, s.said_how_it_goes_on():
             try:
-                oracle = asked.oracle(held, found.sha256, found.published.interface, rows=len(found.openings) + AGAIN)
+                oracle = asked.keeping(out).oracle(
+                    held, found.sha256, found.published.interface, rows=len(found.openings) + AGAIN
+                )
                 verdict = _judged(found, oracle, anchor, innocent or [], classes, nonce)
             except (NotApplicable, Unreachable) as error:
                 verdict = _unfit(error, anchor)

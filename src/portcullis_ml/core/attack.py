@@ -59,6 +59,7 @@ class Needs:
     features: bool = False  # a table's schema
     explains: bool = False  # explanations beside the answers
     model: bool = False  # the model itself, not only its answers
+    numeric: bool = True  # rows of numbers; False: it asks about rows that it was given or that the interface draws
     defense: tuple[str, ...] = ()  # to know a guard with one of these stages ("any" for any), or that there is none
 
     def lacking(self, interface: Interface, knowledge: Knowledge, name: str) -> str | None:
@@ -68,6 +69,8 @@ class Needs:
         if interface.task == "classification" and interface.reveals < self.answers:
             given = interface.reveals.word
             return f"{name} needs {self.answers.word}; this API gives {given}. See: portcullis list --answers {given}"
+        if self.numeric and interface.text:
+            return f"{name} needs rows of numbers; this API takes texts. Leave it out."
         if self.missing and not interface.missing:
             return f"{name} needs incomplete queries; this API wants every input."
         if self.features and interface.features is None:

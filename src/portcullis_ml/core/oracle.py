@@ -197,7 +197,7 @@ def checked_answer(model: Model, x: Floats, interface: Interface) -> Answer:
             found = f"one row sums to {total[np.argmax(abs(total - 1))]:.4g} and the least score is {scores.min():.4g}"
             raise InputError(
                 f"The model must return probabilities that sum to one; {found}. "
-                "Wrap a model that gives logits with a softmax."
+                "If they are logits, say --softmax in an audit; elsewhere wrap the model with a softmax."
             )
     answer = Answer.of(scores, interface)
     return replace(answer, explanation=_explanation(model, x, answer)) if interface.explains else answer

@@ -102,6 +102,7 @@ class Interface:
     precision: Literal["float64", "float32"] = "float64"
     explains: bool = False
     missing: bool = False
+    text: bool = False  # a row stands for a text: see `models/texts.py`
 
     def __post_init__(self) -> None:
         classified = self.task == "classification"
@@ -163,12 +164,8 @@ class Answer:
     explanation: Array | None = None
 
     def __post_init__(self) -> None:
-        first = self.scores if self.labels is None else self.labels
-        if (
-            first is None
-            or (self.scores is not None and len(self.scores) != len(first))
-            or (self.explanation is not None and len(self.explanation) != len(first))
-        ):
+        lengths = {len(a) for a in (self.labels, self.scores, self.explanation) if a is not None}
+        if (self.labels is None and self.scores is None) or len(lengths) > 1:
             raise InputError("An answer needs labels or scores, with one row for every row of the query.")
 
     def __len__(self) -> int:

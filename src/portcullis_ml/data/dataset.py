@@ -25,6 +25,7 @@ class Dataset:
     dropped              rows of the source left out because a value was missing
     lacking              columns of the source that lack values, those that lack most first
     columns              names of all the source's columns, where it is a table
+    target               the name of the label column, where it is a table that has one
     split                whether the source itself says which rows are for testing
     """
 
@@ -41,6 +42,7 @@ class Dataset:
     dropped: int = 0
     lacking: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    target: str = ""
     split: bool = False
 
     @property

@@ -41,9 +41,10 @@ def load_dataset(
     target: str | None = None,
     limit: int = LIMIT,
     takes: Takes = NOTHING_KNOWN,
+    unlabelled: bool = False,
 ) -> Dataset:
     """The data set of that name (see the head of this file). `target` names the label column of a table, `takes` what
-    a model takes of its columns."""
+    a model takes of its columns; `unlabelled` says that a .csv may have no label column."""
     if name == "digits":
         return _digits()
     if name.startswith("openml:"):
@@ -53,7 +54,7 @@ def load_dataset(
         raise InputError(f"{path} has {path.stat().st_size:,} bytes; at most {limit:,} are read. Take a part of it.")
     if path.name.endswith(".npz"):
         return _images(path, limit)
-    return from_csv(path, target, limit, takes)
+    return from_csv(path, target, limit, takes, unlabelled=unlabelled)
 
 
 def available(folder: str | Path | None = None) -> list[str]:

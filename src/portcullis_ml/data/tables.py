@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,26 @@ KNOWN = {  # label column, columns that say nothing
     "steak": ("steak_prep", ("respondent_id",)),
 }
 
+NO_LABEL = "(no label)"  # stands for the label column of a table that has none
+
 LEADING_ZERO = re.compile(r"0\d+")
 
 
-def from_csv(path: Path, target: str | None, limit: int, takes: Takes = NOTHING_KNOWN) -> Dataset:
-    """A .csv or .csv.gz file with one header line."""
+def from_csv(
+    path: Path, target: str | None, limit: int, takes: Takes = NOTHING_KNOWN, *, unlabelled: bool = False
+) -> Dataset:
+    """A .csv or .csv.gz file with one header line. Where rows may be `unlabelled` and the label column is not there, or
+    the model takes the last column as an input, all are of one class, and `target` is empty."""
     name = path.name.removesuffix(".gz").removesuffix(".csv")
     columns = read_csv(path, limit)
     usual, useless = KNOWN.get(name, (list(columns)[-1], ()))
     for column in useless:
         columns.pop(column, None)
-    return from_columns(name, columns, target or usual, takes)
+    target = target or usual
+    if not unlabelled or (target in columns and not takes.takes(target, len(columns))):
+        return from_columns(name, columns, target, takes)
+    marked = {**columns, NO_LABEL: [NO_LABEL] * len(next(iter(columns.values())))}
+    return replace(from_columns(name, marked, NO_LABEL, takes), target="", columns=tuple(columns))
 
 
 def from_openml(name: str, target: str | None) -> Dataset:
@@ -105,6 +115,7 @@ def from_columns(name: str, columns: dict[str, Column], target: str, takes: Take
         dropped=dropped,
         lacking=lacking,
         columns=tuple(columns),
+        target=target,
         split=own_split,
     )
 

@@ -55,6 +55,12 @@ class Takes:
             known = dict(zip(kept, self.placed, strict=False)) if len(kept) == len(self.placed) else {}
         return {name: self._together(known.get(name, Taken()), self.said.get(name)) for name in kept}
 
+    def takes(self, name: str, width: int) -> bool:
+        """Whether a column is known as an input of the model, of a table of so many columns."""
+        if self.named is not None:
+            return name in self.named
+        return bool(self.placed) and len(self.placed) == width - len(self.left_out)
+
     @staticmethod
     def _together(known: Taken, said: Taken | None) -> Taken:
         if said is None:

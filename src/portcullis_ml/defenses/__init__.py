@@ -36,6 +36,7 @@ CATALOG = Catalog(
         Default("out_of_domain(filter=domain_filter)", "foreign questions", ("outside", "train")),
         Default("out_of_domain(score=msp)", "foreign questions", ("probs",)),
         Default("outlier_exposure", "hardened victim", ("outside", "train")),
-        Default("watch(detector=prada_normality, then=block)", "detector"),
+        Default("watch(detector=low_confidence, then=block)", "detector", ("scores", "text")),
+        Default("watch(detector=prada_normality, then=block)", "detector", ("no text",)),
     ],
 )

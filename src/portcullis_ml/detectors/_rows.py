@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.core.types import Array
+from portcullis_ml.core.errors import NotApplicable
+from portcullis_ml.core.types import Array, Interface
 from portcullis_ml.detectors._forms import FORMS, decode, encode, stored
 
-__all__ = ["StoredRows", "longer", "squares"]
+__all__ = ["StoredRows", "longer", "needing_distances", "squares"]
+
+
+D = TypeVar("D")
+
+
+def needing_distances(detector: D, interface: Interface) -> D:
+    """The detector, where rows are numbers between which there are distances. NotApplicable for an API of texts."""
+    if interface.text:
+        name = getattr(detector, "name", "")
+        raise NotApplicable(
+            f"{name} needs distances between rows of numbers; this API takes texts. Try low_confidence."
+        )
+    return detector
 
 
 def squares(rows: Array, x: Array) -> Array:

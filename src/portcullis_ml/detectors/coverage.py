@@ -6,6 +6,8 @@ by coverage of the input space. The formula is our reading of it: the published 
 Costs the honest client   an alarm if their questions range as widely as the owner's rows: who uses the model for all of
                           its domain looks like a thief (measure it on benign streams of your own). A question costs a
                           walk down a tree.
+Defaults hold for         nothing that was measured: 50 is no rate of false alarms, and the status grows as long as a
+                          client asks. Calibrate on clients of your own who have asked for long.
 Does not see              whoever copies what axis-parallel boxes do not show, as of networks on images; small steps
                           around few seeds, which cover less than honest questions do; a thief with many accounts,
                           unless their states are put together.

@@ -5,6 +5,7 @@ by information gain (that by coverage of the input space is the detector `covera
 
 Costs the honest client   an alarm if they ask about much of the input space; now and then a tree is fitted to what they
                           asked, which delays that answer by tenths of a second where rows hold hundreds of numbers.
+Defaults hold for         nothing that was measured: 80 is no rate of false alarms. Calibrate on clients of your own.
 Does not see              whoever copies what axis-parallel splits do not show, as of networks on images; small steps
                           around few seeds, which cover less than honest questions do; a thief with many accounts,
                           unless their states are put together.

@@ -5,6 +5,7 @@ sections on the hardness of samples and on detection by the distance of histogra
 
 Costs the honest client   an alarm where their rows come from another distribution than the owner's rows; eleven passes
                           of a small network a question, which delay every answer.
+Defaults hold for         clients whose rows are drawn as the owner's were, one by one; calibrate on your own clients.
 Does not see              a thief whose rows are like the victim's own; one who mixes enough of those in; whoever asks
                           less than one window from every account.
 

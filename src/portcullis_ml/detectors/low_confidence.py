@@ -5,6 +5,9 @@ Hendrycks, Gimpel. "A Baseline for Detecting Misclassified and Out-of-Distributi
 
 Costs the honest client   an alarm if many of their rows are hard for the model: set `below` and `threshold` on benign
                           streams of your own. Nothing is trained or fitted.
+Defaults hold for         no model but one that is seldom in doubt: of 60 honest clients 0 to 5.8% were called on a
+                          day on five data sets (worst 95% interval 2.1% to 12.6%, `benchmarks/calibration.py`),
+                          and all on CIFAR-10 by a model that is right on a third of it: calibrate.
 Does not see              a thief whose rows are like the victim's own; foreign rows of which the model is sure, as
                           networks often are; steps that lead away from borders.
 

@@ -6,6 +6,7 @@ alone, which needs no outside rows.
 
 Costs the honest client   an alarm if many of their rows lie outside of what the owner's rows look like to the model;
                           one pass of the victim's network a question, which delays every answer.
+Defaults hold for         clients whose rows are drawn as the owner's were, one by one; calibrate on your own clients.
 Does not see              a thief whose rows are like the victim's own; foreign rows that the network takes for ordinary
                           ones of some class; whoever asks less than one window from every account.
 

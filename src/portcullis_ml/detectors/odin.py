@@ -5,6 +5,7 @@ the section on the detector (temperature scaling and input preprocessing), as a 
 
 Costs the honest client   an alarm if many of their rows lie outside of what the owner's rows look like to the model;
                           two passes and a gradient of the victim's network a question, which delay every answer.
+Defaults hold for         clients whose rows are drawn as the owner's were, one by one; calibrate on your own clients.
 Does not see              a thief whose rows are like the victim's own; foreign rows of which the model is as sure as
                           of its own; whoever asks less than one window from every account.
 

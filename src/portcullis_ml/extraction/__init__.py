@@ -41,16 +41,22 @@ CATALOG = Catalog(
     # Of synthetic questions there are two kinds, as detectors miss one of them; they need a copy with gradients.
     defaults=[
         Default("equation_solving", "exact", ("flat",)),
-        Default("equation_solving", "exact", ("no pool",)),
-        Default("equation_solving", "exact", ("no torch",)),
+        Default("equation_solving", "exact", ("no pool", "no text")),
+        Default("equation_solving", "exact", ("no torch", "no text")),
         Default("tree_ensembles", "exact, of trees", ("trees",)),
         Default("tree_paths", "exact, of trees", ("numbers", "tree")),
         Default("retraining", "points where the copy is unsure", ("flat", "no numbers")),
         Default("retraining(strategy=uniform)", "points drawn evenly", ("flat",)),
         Default("knockoff", "natural questions", ("pool",)),
+        Default("active_thief", "texts that teach most", ("pool", "text")),
+        Default("copycat", "synthetic questions towards other classes", ("pool", "text")),
         Default("jb_top3", "synthetic questions towards other classes", ("no numbers", "pool", "torch")),
         Default("copycat", "synthetic questions towards other classes", ("no numbers", "pool", "no torch")),
-        Default("papernot", "synthetic questions away from the class", ("no numbers", "pool", "torch", "no quick")),
+        Default(
+            "papernot",
+            "synthetic questions away from the class",
+            ("no numbers", "pool", "torch", "no quick", "no text"),
+        ),
         Default("gradient_matching", "explanations", ("no numbers", "explains", "torch")),
     ],
 )

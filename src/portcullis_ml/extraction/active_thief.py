@@ -48,7 +48,7 @@ class ActiveThief(ExtractionAttack):
     look: int = 2000  # rows at most that DeepFool is run on in a round: those where the copy's lead is smallest
 
     name: ClassVar[str] = "active_thief"
-    needs: ClassVar[Needs] = Needs(pool=True, learner=True)
+    needs: ClassVar[Needs] = Needs(pool=True, learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "strategy", f"one of {', '.join(STRATEGIES)}", lambda v: v in STRATEGIES)

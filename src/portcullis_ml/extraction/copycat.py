@@ -42,7 +42,7 @@ class Copycat(ExtractionAttack):
     )
 
     name: ClassVar[str] = "copycat"
-    needs: ClassVar[Needs] = Needs(pool=True, learner=True)
+    needs: ClassVar[Needs] = Needs(pool=True, learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "balance", "'none' or 'oversample'", lambda v: v in ("none", "oversample"))

@@ -53,7 +53,7 @@ class Knockoff(ExtractionAttack):
     window: int = 100  # answers just before that diversity is measured against
 
     name: ClassVar[str] = "knockoff"
-    needs: ClassVar[Needs] = Needs(task="any", pool=True, learner=True)
+    needs: ClassVar[Needs] = Needs(task="any", pool=True, learner=True, numeric=False)
 
     def __post_init__(self) -> None:
         check(self, "selection", "'random' or 'adaptive'", lambda v: v in ("random", "adaptive"))

@@ -40,6 +40,10 @@ class FunctionModel:
         self.input_shape = tuple(input_shape)
         self.n_classes = n_classes
 
+    def raw(self, x: Array) -> Array:
+        """The function's own numbers."""
+        return np.asarray(one_output(self.function(x), len(x), self.n_classes or None, self.output), np.float64)
+
     def scores(self, x: Array) -> Array:
         """(n, *input_shape) -> (n, n_classes), or (n, 1) for regression."""
         scores = np.asarray(one_output(self.function(x), len(x), self.n_classes or None, self.output), np.float64)

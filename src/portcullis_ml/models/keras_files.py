@@ -18,6 +18,7 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array
+from portcullis_ml.models.whole import whole_numbers
 
 __all__ = ["ask_keras", "is_keras", "is_saved_model", "read_keras", "read_saved_model"]
 
@@ -79,10 +80,11 @@ def ask_keras(model: Any, name: str) -> Ask:
     inputs = model.inputs or []
     if len(inputs) > 1:
         raise InputError(f"{name} takes {len(inputs)} inputs; one array of rows was expected. Name a function instead.")
-    whole = bool(inputs) and not str(inputs[0].dtype).startswith(("float", "bfloat"))
+    dtype = str(inputs[0].dtype) if inputs else "float32"
+    whole = not dtype.startswith(("float", "bfloat"))
 
     def ask(x: Array) -> Any:
-        rows = np.rint(x) if whole else np.asarray(x, np.float32)
+        rows = whole_numbers(x, dtype) if whole else np.asarray(x, np.float32)
         return _together([model.predict_on_batch(rows[i : i + BATCH]) for i in range(0, max(len(rows), 1), BATCH)])
 
     return ask
@@ -136,7 +138,8 @@ def _ask_signature(loaded: Any, folder: Path, tf: Any) -> Ask:
     ((name, spec),) = given.items()
 
     def ask(x: Array) -> Any:
-        rows = (x if spec.dtype.is_floating else np.rint(x)).astype(spec.dtype.as_numpy_dtype)
+        dtype = spec.dtype.as_numpy_dtype
+        rows = x.astype(dtype) if spec.dtype.is_floating else whole_numbers(x, dtype)
         answer = loaded.signatures[asked]  # which needs `loaded` to stay alive
         parts = [answer(**{name: tf.constant(rows[i : i + BATCH])}) for i in range(0, max(len(rows), 1), BATCH)]
         found = _together([{k: v.numpy() for k, v in part.items()} for part in parts])

@@ -17,6 +17,7 @@ LEARNERS = Catalog(
         "network": "portcullis_ml.models.torch:TorchLearner",
         "pretrained": "portcullis_ml.models.pretrained:PretrainedLearner",
         "sklearn": "portcullis_ml.models.sklearn:SklearnLearner",
+        "tfidf": "portcullis_ml.models.tfidf:TfidfLearner",
     },
     presets={
         "resnet9": "network(network=picture_resnet9, optimizer=adamw, lr=0.01, schedule=one_cycle, weight_decay=0.02, "

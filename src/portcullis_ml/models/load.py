@@ -157,7 +157,7 @@ def _from_folder(folder: Artifact, **known: Any) -> Model:
 def _known(shape: Shape, path: str) -> tuple[int, ...]:
     """The shape of a row, which must be given: the file does not say it."""
     if shape is None:
-        raise InputError(f"{path} does not say the shape of a row; give input_shape.")
+        raise InputError(f"{path} does not say the shape of a row; give input_shape, or test rows.")
     return shape
 
 

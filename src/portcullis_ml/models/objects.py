@@ -43,7 +43,9 @@ def from_object(
             return from_estimator(found, input_shape, n_classes, features)
         if hasattr(found, "state_dict") and hasattr(found, "forward"):
             if input_shape is None:
-                raise InputError(f"{spec} is a torch module and does not say its shape; give input_shape.")
+                raise InputError(
+                    f"{spec} is a torch module and does not say its shape; give input_shape, or test rows."
+                )
             return from_module(spec, found, input_shape, n_classes, output, softmax=softmax)
     if callable(found) and input_shape is not None and required(found):
         return from_function(spec, found, input_shape, n_classes, output, softmax=softmax)
@@ -51,7 +53,7 @@ def from_object(
         return from_object(f"{spec}()", made(spec, found), input_shape, n_classes, features, output, softmax)
     raise InputError(
         f"{spec} was expected to be a Model, a fitted scikit-learn estimator, a torch module or a callable; it is a "
-        f"{type(found).__name__}. For a callable give input_shape."
+        f"{type(found).__name__}. For a callable give input_shape, or test rows."
     )
 
 
@@ -80,7 +82,7 @@ def from_function(
 ) -> FunctionModel:
     """A function as a model. It gives probabilities, or logits where `softmax` says so, or where its answers to random
     rows show it and they may (`guess`)."""
-    classes = _columns(spec, ask, shape, output) if n_classes is None else n_classes
+    classes = _classes(spec, ask, shape, n_classes, output)
     reading: Reading = "probabilities"
     if classes and (softmax or guess):
         rows = np.random.default_rng(0).uniform(size=(PROBED, *shape))
@@ -103,7 +105,7 @@ def from_module(
 
     dtype = input_type(evaluated(module), shape)
     ask = _of_arrays(module, dtype)
-    classes = n_classes or _columns(spec, ask, shape, output)
+    classes = _classes(spec, ask, shape, n_classes, output)
     if not classes:
         return ModuleValues(module, ask, shape, output=output)
     rows = np.random.default_rng(0).uniform(size=(PROBED, *shape))
@@ -125,6 +127,22 @@ def required(function: Any) -> int:
     except (TypeError, ValueError):
         return 1
     return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def _classes(
+    spec: str, ask: Callable[[Array], Any], shape: tuple[int, ...], n_classes: int | None, output: str | None
+) -> int:
+    """How many classes a model knows. Two labels in a table say two where there is one column, and not more."""
+    if n_classes is None:
+        return _columns(spec, ask, shape, output)
+    if n_classes == 2:
+        try:
+            found = np.asarray(ask(np.zeros((1, *shape))))
+        except Exception:  # several outputs, or an error that the next question meets again and says
+            return 2
+        if found.dtype.kind == "f" and found.ndim == 2:
+            return max(int(found.shape[1]), 2)
+    return n_classes
 
 
 def _columns(spec: str, ask: Callable[[Array], Any], input_shape: tuple[int, ...], output: str | None = None) -> int:

@@ -12,6 +12,7 @@ from scipy.special import softmax as softmax_of
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array
 from portcullis_ml.models.outputs import are_probabilities
+from portcullis_ml.models.whole import whole_numbers
 from portcullis_ml.models.words import word_of
 
 __all__ = ["OnnxModel", "column_inputs", "takes_columns"]
@@ -20,9 +21,7 @@ DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(uint8)": np.uint8,
+    **{f"tensor({t.__name__})": t for t in (np.int64, np.int32, np.int16, np.int8, np.uint32, np.uint16, np.uint8)},
 }
 FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 ZIPMAP = "seq(map"
@@ -76,7 +75,7 @@ class OnnxModel:
         if len(inputs) != 1 or inputs[0].type not in DTYPES:
             given = ", ".join(f"{i.name} {i.type}" for i in inputs)
             raise InputError(
-                f"An ONNX model was expected to take one float tensor; this one takes {given or 'nothing'}."
+                f"An ONNX model was expected to take one tensor of numbers; this one takes {given or 'nothing'}."
             )
         self._input = inputs[0]
 
@@ -140,9 +139,13 @@ class OnnxModel:
         if self.n_classes and not are_probabilities(scores):
             raise InputError(
                 "The ONNX model was expected to give probabilities that sum to 1; it gives other numbers. "
-                "If they are logits, say softmax=True (or end the graph with a Softmax)."
+                "If they are logits, say --softmax (softmax=True in Python), or end the graph with a Softmax."
             )
         return np.maximum(scores, 0) if self.n_classes else scores  # sums of float32 may end a little below 0
+
+    def raw(self, x: Array) -> Array:
+        """(n, columns) the graph's own numbers."""
+        return self._run(x)
 
     def needs_softmax(self, x: Array) -> bool:
         """Whether the graph's own answers to rows x are no probabilities."""
@@ -170,16 +173,16 @@ class OnnxModel:
             inputs = ", ".join(f"{i.name} {i.shape}" for i in self._session.get_inputs())
             raise InputError(
                 f"The ONNX model was given rows of shape {rows.shape[1:]} and refused them: {_first_line(error)}. "
-                f"Its input is {inputs}; give input_shape."
+                f"Its input is {inputs}: give rows of that shape."
             ) from error
         columns = [_numbers(out).reshape(len(rows), -1)[:n] for out in found]
         return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
 
 def as_dtype(x: Array, kind: str) -> Any:
-    """Rows in the type of a tensor; whole numbers where it takes no others."""
+    """Rows in the type of a tensor; the nearest whole numbers of that type where it takes no others."""
     dtype = DTYPES.get(kind, np.int64)
-    return (x if kind in FLOATS else np.rint(x)).astype(dtype)
+    return x.astype(dtype) if kind in FLOATS else whole_numbers(x, dtype)
 
 
 def _numbers(out: Any) -> Array:
@@ -241,7 +244,9 @@ def _input_shape(declared: list[Any], given: tuple[int, ...] | None) -> tuple[in
     if given is not None:
         return tuple(given)
     if len(declared) < 2 or not all(isinstance(size, int) and size > 0 for size in declared[1:]):
-        raise InputError(f"The ONNX model does not say the shape of a row ({declared}); give input_shape.")
+        raise InputError(
+            f"The ONNX model does not say the shape of a row ({declared}); give input_shape, or test rows."
+        )
     return tuple(declared[1:])
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
@@ -94,9 +95,7 @@ class TorchLearner:
 
     def incremental(self) -> Any:
         """A network that learns rows as they come, with `partial_fit` (an `IncrementalNetwork`)."""
-        from portcullis_ml.models.incremental import IncrementalNetwork
-
-        return IncrementalNetwork(self)
+        return resolve("portcullis_ml.models.incremental:IncrementalNetwork")(self)
 
     def fit(
         self,

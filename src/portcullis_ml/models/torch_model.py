@@ -15,6 +15,7 @@ import numpy as np
 from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 from portcullis_ml.core.types import Array
 from portcullis_ml.models.outputs import Reading, one_output
+from portcullis_ml.models.whole import whole_numbers
 
 try:
     import torch
@@ -70,6 +71,12 @@ class TorchModel:
             parts = [_shares(self._logits(rows)) for rows in self._batches(x)]
         return np.concatenate(parts) if parts else np.empty((0, self.n_classes))
 
+    def raw(self, x: Array) -> Array:
+        """(n, columns) the module's own numbers."""
+        with torch.inference_mode():
+            outs = [one_output(self.module(r), len(r), self.n_classes, self.output) for r in self._batches(x)]
+        return np.concatenate([out.double().cpu().numpy() for out in outs])
+
     def input_gradient(self, x: Array, weights: Array, *, of: Literal["logits", "log_probs"]) -> Array:
         """(n, *input_shape): the gradient of sum_j weights[:, j] * of_j(x) with respect to x."""
         parts = [gradients[:, 0] for _, gradients in self._passes(x, weights[:, None], of)]
@@ -121,7 +128,7 @@ class TorchModel:
         if out.shape != (len(x), self.n_classes):
             raise InputError(
                 f"The module was expected to give ({len(x)}, {self.n_classes}) logits; it gave {tuple(out.shape)}. "
-                "Say the right n_classes, or end the module with a layer of that size."
+                "End the module with a layer of that size, or name the output to read with --output-name."
             )
         return out  # type: ignore[no-any-return]
 
@@ -152,7 +159,9 @@ class TorchModel:
 
 def as_tensor(x: Array, dtype: torch.dtype, device: str = "cpu") -> Tensor:
     """Rows in the type that a module takes; the nearest whole numbers where it takes no others."""
-    return torch.tensor(x if dtype.is_floating_point else np.rint(x), dtype=dtype, device=device)
+    if not dtype.is_floating_point:
+        x = whole_numbers(x, str(dtype).removeprefix("torch."))
+    return torch.tensor(x, dtype=dtype, device=device)
 
 
 def evaluated(module: Any) -> Any:

@@ -58,10 +58,9 @@ def write_policy(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], 
 
     None, and no file of an earlier run left behind, where nothing can be recommended."""
     from portcullis_ml.report.policy import HEAD, policy
-    from portcullis_ml.report.results import CAP, read
-    from portcullis_ml.report.saved import prices_of
+    from portcullis_ml.report.results import audit_of
 
-    target, text = Path(path), policy(read(records, meta.get("cap", CAP), prices_of(meta)), meta)
+    target, text = Path(path), policy(audit_of(records, meta), meta)
     if text is None:
         if target.is_file() and target.read_text(encoding="utf-8").startswith(HEAD):
             target.unlink()
@@ -88,6 +87,7 @@ def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None 
     interface   {"classes": [name, ...]}
     deployed    the defense that is in use today, marked in the tables
     cap         accuracy that honest clients may lose behind a recommended defense, a fraction; 0.01 otherwise
+    measure     {"name", "why"}: by which measure the verdict goes; agreement otherwise
     quick       whether this was a quick look
     flags       [{"id", "where": "attack | defense", "detail"}]; read off the records otherwise
     flag_texts  id -> {"title", "raised_if", "why", "what_to_do"}
@@ -95,8 +95,7 @@ def render(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any] | None 
     notes       sentences for the end of the page
     """
     from portcullis_ml.report.page import page
-    from portcullis_ml.report.results import CAP, read
-    from portcullis_ml.report.saved import prices_of
+    from portcullis_ml.report.results import audit_of
 
     about = meta or {}
-    return page(read(records, about.get("cap", CAP), prices_of(about)), about)
+    return page(audit_of(records, about), about)

@@ -25,7 +25,7 @@ def asked(audit: Audit, labels: Sequence[str]) -> Html | None:
     for n, attack in enumerate(audit.attacks):
         pair = audit.cell(attack, NONE)
         notes: Mapping[str, Any] = next((r["notes"] for r in pair.done if _has(r.get("notes"))), {}) if pair else {}
-        sheet = [_sheet(notes["asked"], labels)] if notes.get("asked") else []
+        sheet = [_shown(notes["asked"], labels)] if notes.get("asked") else []
         bandit = [_bandit(notes["bandit"], f"bandit-{n}")] if notes.get("bandit") else []
         if sheet or bandit:
             parts.append(join([el("h3", attack), *sheet, *bandit]))
@@ -33,13 +33,21 @@ def asked(audit: Audit, labels: Sequence[str]) -> Html | None:
         return None
     return join([
         el("p", "What was sent to the undefended API, of the first seed: one picture of every class that was answered "
-           "in each part of the run, and how many there were."),
+           "in each part of the run (of texts, the first of every class), and how many there were."),
         *parts,
     ])  # fmt: skip
 
 
 def _has(notes: Mapping[str, Any] | None) -> bool:
     return bool(notes) and bool(notes.get("asked") or notes.get("bandit"))  # type: ignore[union-attr]
+
+
+def _shown(note: Mapping[str, Any], labels: Sequence[str]) -> Html:
+    if "texts" not in note:
+        return _sheet(note, labels)
+    rows = [[_named(part["class"], labels), f"{part['n']:,}", el("ul", [el("li", t) for t in part["texts"]])]
+            for part in note["texts"]]  # fmt: skip
+    return el("div", table(["Answered", "Questions", "The first of them"], rows, "Texts asked"), class_="scroll")
 
 
 def _sheet(note: Mapping[str, Any], labels: Sequence[str]) -> Html:

@@ -62,7 +62,7 @@ def answer(audit: Audit) -> str:
             f"No defense helps against whoever labels the same data by hand; against others take {audit.recommended}."
         )
     if audit.recommended:
-        return f"Take {audit.recommended}: its settings stand at the top, and in portcullis.toml beside this page."
+        return f"Take {audit.recommended}: its settings stand on this page, and in portcullis.toml beside it."
     strongest = audit.strongest
     if strongest is None or not audit.steals(strongest.attack):
         return "No defense can be recommended: nothing was stolen without one, so none can be judged."

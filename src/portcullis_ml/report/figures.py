@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import drawing as ink
-from portcullis_ml.report.markup import Html, el
+from portcullis_ml.report.letters import letters, numbers
+from portcullis_ml.report.markup import Html, el, join
 from portcullis_ml.report.measured import loss_word
 from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
 
-__all__ = ["accuracies", "curves", "key", "pareto", "recovery", "timeline"]
+__all__ = ["accuracies", "alarm_words", "curves", "key", "late_words", "pareto", "recovery", "timeline"]
 
 WIDTH = 380
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+TOUCH = 0.025  # of an axis: marks that are nearer cover each other
 
 
-def key(names: Sequence[str], lines: bool = True) -> Html:
-    """Which color, shape and dash means what: one legend for all panels."""
-    return el("ul", [el("li", _swatch(i, lines), name) for i, name in enumerate(names)], class_="key")
+def key(names: Sequence[str], lines: bool = True, marks: Mapping[str, str] | None = None) -> Html:
+    """Which color, shape and dash means what: one legend for all panels; `marks` are letters before the names."""
+    marked = [join([el("b", (marks or {}).get(name, ""), class_="letter") if marks else None, name]) for name in names]
+    return el("ul", [el("li", _swatch(i, lines), name) for i, name in enumerate(marked)], class_="key")
 
 
 def curves(audit: Audit, defense: str, name: str) -> Html:
@@ -73,7 +75,7 @@ def accuracies(audit: Audit, victim: Estimate, name: str) -> Html:
 def timeline(audit: Audit, defense: str, name: str) -> Html:
     """When the alarm came: a line for every attack from its first query to its last, a mark for every seed's alarm."""
     pairs = {a: pair for a in audit.thieves if (pair := audit.cell(a, defense)) and pair.queries}
-    attacks = list(pairs)
+    attacks, marks = list(pairs), letters(audit)
 
     def paint(axes: Any) -> None:
         for y, attack in enumerate(reversed(attacks)):
@@ -83,11 +85,11 @@ def timeline(audit: Audit, defense: str, name: str) -> Html:
             axes.plot(
                 rows, [y] * len(rows), ink.MARKERS[i % len(ink.MARKERS)], color=ink.series(i), ms=8, mec=ink.SURFACE
             )
-            at, side = (max(rows), 1) if rows and max(rows) < audit.budget / 2 else (pair.queries, -1)
+            at, side = (max(rows), 1) if rows and max(rows) < 0.8 * audit.budget else (pair.queries, -1)
             axes.annotate(_when(rows) or "no alarm", (at, y), (6 * side * bool(rows), 5), textcoords="offset points",
                           ha="left" if side > 0 else "right", fontsize=10,
                           color=ink.STRONG if rows else ink.PLAIN)  # fmt: skip
-        axes.set_yticks(range(len(attacks)), [_short(a) for a in reversed(attacks)])
+        axes.set_yticks(range(len(attacks)), [f"{marks[a]}  {_short(a)}" for a in reversed(attacks)])
         axes.tick_params(axis="y", length=0, labelcolor=ink.STRONG)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
@@ -96,7 +98,7 @@ def timeline(audit: Audit, defense: str, name: str) -> Html:
         axes.set_xlabel("queries")
         _thousands(axes)
 
-    left = 16 + 6.4 * max((len(_short(a)) for a in attacks), default=0)
+    left = 30 + 6.4 * max((len(_short(a)) for a in attacks), default=0)
     alt = "; ".join(f"{a}: {alarm_words(pairs[a])}" for a in attacks)
     return ink.draw(name, f"First alarms behind {defense}. {alt}.", WIDTH, 58 + 32 * len(attacks), paint, left=left)
 
@@ -111,19 +113,34 @@ def alarm_words(pair: Pair) -> str:
     return f"after {_when(rang)} {noun} ({len(rang)} of {count(len(rows), 'seed')})"
 
 
+def late_words(pair: Pair) -> str:
+    """Why more was paid for than was asked before the alarm, where the alarm shut the attacker out; "" elsewhere."""
+    rows = [row for row in pair.alarms if row is not None]
+    if not rows or not pair.ended_by_guard or max(rows) >= pair.queries:
+        return ""
+    return (
+        f"The alarm came at query {_when(rows)}, within a request of many rows: those behind it were paid for as well, "
+        "and not answered."
+    )
+
+
 def _when(rows: Sequence[int]) -> str:
     """ "71", or "71 to 77"; "" for no rows."""
     return " to ".join(f"{row:,}" for row in sorted({min(rows), max(rows)})) if rows else ""
 
 
 def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None:
-    """Theft against cost: (drawing, [(letter, defense)]), or None where no cost was measured."""
+    """Theft against cost: (drawing, [(number, defense)]), or None where no cost was measured.
+
+    Defenses whose marks lie together share one label, so that no two leader lines cross a mark.
+    """
     found = [(d, audit.cost(d), audit.worst(d)) for d in audit.defenses]
     spots = [(d, c, w.copy) for d, c, w in found if c and w]
     if len(spots) < 2:
         return None
     front = {d for d, c, e in spots if not any(_beats((c2, e2), (c, e)) for _, c2, e2 in spots)}
-    letters = dict(zip((d for d, _, _ in spots), LETTERS, strict=False))
+    numbered = numbers(audit)
+    labels = _together(spots, numbered)
 
     def paint(axes: Any) -> None:
         stairs = sorted((c.value * 100, e.value) for d, c, e in spots if d in front)
@@ -137,14 +154,15 @@ def pareto(audit: Audit, name: str) -> tuple[Html, list[tuple[str, str]]] | None
         _shares(axes, [e for _, _, e in spots])
         axes.set_xlabel(f"{loss_word(audit)} lost by honest clients, points")
         axes.margins(x=0.08)
-        for (d, c, e), y in zip(spots, _spread([e.value for _, _, e in spots], gap=0.062), strict=True):
-            axes.annotate(letters.get(d, ""), (c.value * 100, e.value), (1.04, y), textcoords=("axes fraction", "data"),
+        for (label, c, e), y in zip(labels, _spread([e.value for _, _, e in labels], gap=0.062), strict=True):
+            axes.annotate(label, (c.value * 100, e.value), (1.04, y), textcoords=("axes fraction", "data"),
                           va="center", fontsize=12, fontweight="bold", color=ink.STRONG,
                           arrowprops={"arrowstyle": "-", "color": ink.FAINT, "shrinkA": 2, "shrinkB": 5})  # fmt: skip
 
-    summary = "; ".join(f"{letters.get(d, '')} {d}: {percent(e)} stolen for {points(c)}" for d, c, e in spots)
-    return ink.draw(name, f"Theft against cost. {summary}.", WIDTH, 290, paint, right=34), [
-        (letters.get(d, ""), d) for d, _, _ in spots
+    right = 24 + 9 * max(len(label) for label, _, _ in labels)
+    summary = "; ".join(f"{numbered[d]} {d}: {percent(e)} stolen for {points(c)}" for d, c, e in spots)
+    return ink.draw(name, f"Theft against cost. {summary}.", WIDTH, 290, paint, right=right), [
+        (numbered[d], d) for d, _, _ in spots
     ]
 
 
@@ -223,6 +241,30 @@ def _locator() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(5, integer=True)
+
+
+Spot = tuple[str, Estimate, Estimate]  # a defense or a label, what it costs, what thieves keep
+
+
+def _together(spots: Sequence[Spot], numbered: Mapping[str, str]) -> list[Spot]:
+    """One label for all marks that cover each other, at the first of them."""
+    wide = max(c.value for _, c, _ in spots) - min(c.value for _, c, _ in spots)
+    groups: list[list[Spot]] = []
+    for d, c, e in spots:
+        near = (
+            g for g in groups if abs(g[0][1].value - c.value) <= TOUCH * wide and abs(g[0][2].value - e.value) <= TOUCH
+        )
+        group = next(near, None)
+        groups.append([(d, c, e)]) if group is None else group.append((d, c, e))
+    return [(_ranges(sorted(int(numbered[d]) for d, _, _ in g)), *g[0][1:]) for g in groups]
+
+
+def _ranges(found: Sequence[int]) -> str:
+    """ "0-2, 5" for 0, 1, 2, 5, with a true dash."""
+    runs: list[list[int]] = []
+    for n in found:
+        runs[-1].append(n) if runs and n == runs[-1][-1] + 1 else runs.append([n])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}\N{EN DASH}{r[-1]}" for r in runs)
 
 
 def _beats(one: tuple[Estimate, Estimate], other: tuple[Estimate, Estimate]) -> bool:

@@ -10,11 +10,15 @@ from portcullis_ml.report.pairs import IN_UNITS
 from portcullis_ml.report.results import Audit
 from portcullis_ml.report.thieves import Thief
 
-__all__ = ["constant_said", "controls_said", "loss_word", "measure_word", "reaches", "short_of", "written"]
+__all__ = ["MEASURES", "constant_said", "controls_said", "loss_word", "measure_word", "reaches", "short_of", "written"]
 
 MEASURES = {
     "agreement": "agreement",
+    "balanced_agreement": "balanced agreement",
     "macro_f_agreement": "macro-F agreement",
+    "minority_f_agreement": "F score of the rarest class",
+    "rank_correlation": "rank correlation",
+    "auc_agreement": "area under the curve",
     "agreement_uniform": "agreement on uniform points",
     "accuracy": "accuracy",
     "r2": "variance explained",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from portcullis_ml.core.types import Estimate
 
-__all__ = ["clearly_below", "count", "duration", "percent", "points", "span"]
+__all__ = ["clearly_below", "count", "duration", "listed", "percent", "points", "span"]
 
 
 def clearly_below(lower: Estimate, higher: Estimate) -> bool:
@@ -34,6 +36,12 @@ def count(n: float, noun: str) -> str:
     """ "1 query", "1,600 queries"."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{n:,.0f} {noun if n == 1 else plural}"
+
+
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"."""
+    all_ = list(names)
+    return f" {word} ".join([", ".join(all_[:-1]), all_[-1]] if len(all_) > 1 else all_)
 
 
 def duration(seconds: float) -> str:

@@ -9,15 +9,19 @@ from typing import Any
 
 from portcullis_ml.report import aftermath, sections
 from portcullis_ml.report.asked import asked
+from portcullis_ml.report.by_measure import by_measure
 from portcullis_ml.report.choice import which_defense
 from portcullis_ml.report.cost_section import cost
+from portcullis_ml.report.detection_section import detection
 from portcullis_ml.report.leaks import leaks
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
-from portcullis_ml.report.numbers import count, duration, percent
+from portcullis_ml.report.numbers import count, duration, listed, percent
 from portcullis_ml.report.pairs import estimate
+from portcullis_ml.report.raised import flags_raised, where_said
 from portcullis_ml.report.recommend import settings
 from portcullis_ml.report.results import NONE, Audit
-from portcullis_ml.report.verdict import Verdict, listed, threat, verdict_of
+from portcullis_ml.report.summary import summary, unfit
+from portcullis_ml.report.verdict import Verdict, threat, verdict_of
 
 __all__ = ["flag", "page"]
 
@@ -27,10 +31,11 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     verdict = verdict_of(audit)
     body = [
         ("defenses", "Which defense?", which_defense(audit)),
+        ("measures", "The copy by every measure", by_measure(audit)),
         ("speed", "How fast it is stolen", sections.speed(audit)),
         ("matrix", "Attack by defense", sections.matrix(audit)),
         ("cost", "Utility against theft", cost(audit)),
-        ("detection", "When the alarm came", sections.detection(audit)),
+        ("detection", "When the alarm came", detection(audit)),
         ("recovery", "Class by class", sections.recovery(audit, _classes(meta))),
         ("asked", "What was asked", asked(audit, _classes(meta))),
         ("leaks", "Training data that leaked", leaks(audit)),
@@ -54,7 +59,8 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     )
     main = el(
         "main",
-        _top(audit, meta, verdict, title),
+        _first(audit, meta, verdict, title),
+        _details(audit, meta, verdict),
         [el("section", el("h2", title), part, id=anchor) for anchor, title, part in there],
     )
     contents = el("nav", [el("a", title, href=f"#{a}") for a, title, _ in there], aria_label="Sections")
@@ -62,25 +68,36 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
     return f"<!doctype html>\n{el('html', head, shown, lang='en')}\n"
 
 
-def _top(audit: Audit, meta: Mapping[str, Any], verdict: Verdict, title: str) -> Html:
-    """The answer in words, every defense in a line, and the settings to take along."""
-    notes = [el("li", c) for c in verdict.caveats]
-    if meta.get("quick"):
-        notes.insert(0, el("li", "This was a quick look, with fewer seeds and rows than a claim needs."))
-    raised = {f["id"] for f in _raised(audit, meta)}
-    if raised:
-        link = el("a", count(len(raised), "flag"), href="#flags")
-        notes.insert(0, el("li", link, " raised: read what may flatter these figures."))
+def _first(audit: Audit, meta: Mapping[str, Any], verdict: Verdict, title: str) -> Html:
+    """The first page, for whoever decides: the answer in a sentence, and what follows from it."""
+    parts = summary(audit, meta, verdict, meta.get("limit"))
     return el(
         "header",
         el("p", title, class_="title"),
         el("h1", _quiet(verdict.headline)),
         el("p", _quiet(verdict.lead), class_="lead") if verdict.lead else None,
+        el("dl", [[el("dt", what), el("dd", _quiet(said))] for what, said in parts], class_="first"),
+        id="answer",
+    )
+
+
+def _details(audit: Audit, meta: Mapping[str, Any], verdict: Verdict) -> Html:
+    """What the verdict rests on, every defense in a line, and the settings to take along."""
+    notes = [el("li", c) for c in verdict.caveats]
+    if meta.get("quick"):
+        notes.insert(0, el("li", "This was a quick look, with fewer seeds and rows than a claim needs."))
+    raised = {f["id"] for f in flags_raised(audit, meta)}
+    if raised:
+        link = el("a", count(len(raised), "flag"), href="#flags")
+        notes.insert(0, el("li", link, " raised: read what may flatter these figures."))
+    return el(
+        "section",
+        el("h2", "For the engineer"),
         el("p", join(verdict.detail, " "), class_="detail") if verdict.detail else None,
         el("ul", notes, class_="caveats") if notes else None,
         sections.glance(audit, meta.get("deployed")) if any(p.done for p in audit.pairs.values()) else None,
         _recommended(audit, meta),
-        id="answer",
+        id="engineer",
     )
 
 
@@ -105,26 +122,16 @@ def _recommended(audit: Audit, meta: Mapping[str, Any]) -> Html | None:
         "section",
         el("h2", "Recommended settings for the gate"),
         el("pre", el("code", text), tabindex=0),
+        el("p", why, class_="detail") if (why := unfit(audit, meta)) else None,
         class_="settings",
     )
-
-
-def _raised(audit: Audit, meta: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The flags of the run, or where it names none, those of its cells."""
-    cells = [
-        {"id": f["id"], "where": f"{r['attack']} | {r['defense']}", "detail": f.get("detail") or ""}
-        for r in audit.records
-        for f in r.get("flags") or ()
-    ]
-    return [dict(f) for f in meta.get("flags") or cells]
 
 
 def _flags(audit: Audit, meta: Mapping[str, Any]) -> Html:
     """Whatever may flatter a defense or an attack: raised where, why it matters, what to do."""
     raised: dict[str, list[tuple[str, str]]] = {}
-    for f in _raised(audit, meta):
-        where = f.get("where", "audit").replace(" | none", ", no defense").replace(" | ", ", ")
-        raised.setdefault(f["id"], []).append((where.replace("audit", "the whole audit"), f.get("detail", "")))
+    for f in flags_raised(audit, meta):
+        raised.setdefault(f["id"], []).append((where_said(f.get("where", "audit")), f.get("detail", "")))
     if not raised:
         return el("p", "No flag was raised: none of the checks found what would flatter a defense or an attack.")
     texts = meta.get("flag_texts") or {}

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from portcullis_ml.core.types import Estimate
+from portcullis_ml.core.types import Array, Estimate
+from portcullis_ml.repetitions import row_weights
+from portcullis_ml.report.losses import accuracy_lost, most_lost
 from portcullis_ml.report.numbers import clearly_below
 from portcullis_ml.report.pairs import Pair, pair_of
-from portcullis_ml.report.saved import Prices, ahead
-from portcullis_ml.report.thieves import LABELS_ONLY, Thief, Way, chosen, ways_of
+from portcullis_ml.report.saved import Prices, ahead, prices_of
+from portcullis_ml.report.thieves import LABELS_ONLY, Thief, Way, ways_of
+from portcullis_ml.report.thieves import chosen as best_way
 
-__all__ = ["CAP", "GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit", "read"]
+__all__ = ["CAP", "GRADES", "KEEP_LABELS", "NOISE", "NONE", "STRANGER", "Audit", "audit_of", "read"]
 
 NONE = "none"  # the defense of an undefended cell
 LABEL_ONLY = "label_only"
@@ -44,12 +47,18 @@ class Audit:
     records: Sequence[Mapping[str, Any]] = ()
     cap: float = CAP
     prices: Prices = field(default_factory=Prices)
+    chosen: Mapping[str, str] = field(default_factory=dict)  # {"name", "why"} of the measure that the bench chose
 
     @cached_property
     def measure(self) -> str:
-        """What theft is measured by: agreement, unless the records have only something else."""
+        """What theft is measured by: what was chosen; else agreement, unless the records have only something else."""
         found = {n for p in self.pairs.values() for n in p.measures}
-        return next((n for n in GRADES if n in found), GRADES[0])
+        return next((n for n in (self.chosen.get("name"), *GRADES) if n in found and n), GRADES[0])
+
+    @cached_property
+    def weights(self) -> Array | None:
+        """(n,) what each test row counts in the measure; None where it is no mean over rows."""
+        return row_weights(self.records, self.measure)
 
     @property
     def numbers(self) -> bool:
@@ -103,12 +112,12 @@ class Audit:
         return pair.measures.get(self.measure) if pair else None
 
     @cached_property
-    def _ways(self) -> dict[str, list[Way]]:
+    def ways(self) -> dict[str, list[Way]]:
         """For every defense the ways to steal behind it, those included that look at the labels only or stop early."""
         found: dict[str, list[Way]] = {}
         for pairs, labels_only in (([*self.pairs.values(), *self.asking], False), (self.labels.values(), True)):
             for pair in pairs:
-                found.setdefault(pair.defense, []).extend(ways_of(pair, self.measure, labels_only))
+                found.setdefault(pair.defense, []).extend(ways_of(pair, self.measure, labels_only, self.weights))
         bare = [replace(way, how=_labels(way.how)) for way in found.get(LABEL_ONLY, [])]
         for defense in found:
             if defense != LABEL_ONLY and self.keeps_labels(defense):
@@ -156,9 +165,9 @@ class Audit:
     def _thieves(self) -> dict[str, list[Thief]]:
         """For every defense, how far each attack gets that left a copy behind it."""
         found: dict[str, list[Thief]] = {}
-        for defense, ways in self._ways.items():
+        for defense, ways in self.ways.items():
             for attack in dict.fromkeys(way.attack for way in ways):
-                thief = chosen([way for way in ways if way.attack == attack])
+                thief = best_way([way for way in ways if way.attack == attack])
                 found.setdefault(defense, []).extend([thief] if thief else [])
         return {defense: thieves for defense, thieves in found.items() if thieves}
 
@@ -235,40 +244,15 @@ class Audit:
     def gain(self) -> Estimate | None:
         """By how much the best undefended copy agrees more often than one from labels by hand, paired."""
         own, strongest = self.own, self.strongest
-        return None if own is None or strongest is None else ahead(strongest.pair, own)
+        return None if own is None or strongest is None else ahead(strongest.pair, own, self.weights)
 
     def cost(self, defense: str) -> Estimate | None:
-        """Accuracy, or variance explained, that an honest client loses behind this defense, as a fraction.
-
-        Where the records hold the two accuracies and not their difference: they were measured on the same
-        rows, so the loss is never more than the labels changed.
-        """
-        pair = self.honest.get(defense)
-        if defense == NONE and pair is not None and pair.measures:
-            return Estimate(0.0, 0.0, 0.0, max(p.n for p in pair.measures.values()), unit="rows")
-        for drop in ("accuracy_drop", "r2_drop"):
-            if pair is not None and drop in pair.measures:
-                return pair.measures[drop]
-        if pair is None or not {"utility", "accuracy"} <= set(pair.measures):
-            return None
-        kept, full, moved = pair.measures["utility"], pair.measures["accuracy"], pair.measures.get("labels_changed")
-        cap = moved.high if moved else 1.0
-        loss = full.value - kept.value
-        low, high = max(full.value - kept.high, -cap), min(full.value - kept.low, cap)
-        return Estimate(loss, min(low, loss), max(high, loss), kept.n, level=kept.level, unit=kept.unit)
+        """Accuracy, or variance explained, that an honest client loses behind this defense, as a fraction."""
+        return accuracy_lost(self.honest.get(defense), defended=defense != NONE)
 
     def most_lost(self, defense: str) -> float | None:
-        """What honest clients may lose at most behind this defense, the upper end of the interval, as a fraction.
-
-        Accuracy, or where that was not measured the labels changed; or the rows refused, where those are more. 0 where
-        a defense cannot change a label; None where nothing was measured.
-        """
-        if self.keeps_labels(defense):
-            return 0.0
-        pair, cost = self.honest.get(defense), self.cost(defense)
-        measures = pair.measures if pair else {}
-        found = [cost or measures.get("labels_changed"), measures.get("refused")]
-        return max((e.high for e in found if e), default=None)
+        """What honest clients may lose at most behind this defense; see `losses.most_lost`."""
+        return 0.0 if self.keeps_labels(defense) else most_lost(self.honest.get(defense), self.cost(defense))
 
     def spares(self, defense: str) -> bool:
         """Whether what honest clients may lose behind this defense is within the cap, or was not measured."""
@@ -341,7 +325,17 @@ class Audit:
         return default if e is None else e.value
 
 
-def read(records: Iterable[Mapping[str, Any]], cap: float = CAP, prices: Prices | None = None) -> Audit:
+def audit_of(records: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> Audit:
+    """The audit that these records and the run's own words tell."""
+    return read(records, meta.get("cap", CAP), prices_of(meta), meta.get("measure"))
+
+
+def read(
+    records: Iterable[Mapping[str, Any]],
+    cap: float = CAP,
+    prices: Prices | None = None,
+    chosen: Mapping[str, str] | None = None,
+) -> Audit:
     """Sort the records into pairs of attack and defense, controls and honest clients."""
     records = list(records)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
@@ -360,6 +354,7 @@ def read(records: Iterable[Mapping[str, Any]], cap: float = CAP, prices: Prices 
         records=records,
         cap=cap,
         prices=prices or Prices(),
+        chosen=chosen or {},
     )
 
 

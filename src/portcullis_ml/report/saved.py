@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.core.types import Estimate
+from portcullis_ml.core.types import Array, Estimate
 from portcullis_ml.repetitions import paired
 from portcullis_ml.report.numbers import count, points
 from portcullis_ml.report.pairs import Pair, right_of
@@ -29,16 +29,17 @@ def prices_of(meta: Mapping[str, Any]) -> Prices:
     return Prices(*(meta.get("prices") or ()))
 
 
-def ahead(thief: Pair, own: Pair) -> Estimate | None:
+def ahead(thief: Pair, own: Pair, weights: Array | None) -> Estimate | None:
     """By how much the thief agrees more often than whoever labels the same rows by hand.
 
-    On the same test rows and for the same seeds; None where the records do not say on which rows they agree.
+    On the same test rows, each counted by its weight (n,), and for the same seeds; None where the records do not say on
+    which rows they agree, or there are no weights because the measure is no mean over rows.
     """
     one, other = (_by_seed(pair) for pair in (thief, own))
     shared = sorted(one.keys() & other.keys())
-    if not shared:
+    if not shared or weights is None:
         return None
-    return paired(np.array([one[s] * 1.0 - other[s] for s in shared]))
+    return paired(np.array([(one[s] * 1.0 - other[s]) * weights for s in shared]))
 
 
 def _by_seed(pair: Pair) -> Mapping[int, NDArray[np.bool_]]:
@@ -56,7 +57,7 @@ def bill(queries: int, labels: int | None, prices: Prices, gain: Estimate | None
     """What the queries saved, in a sentence or two; "" where nothing is known of it."""
     if labels is None:
         return ""
-    said = f"The queries save them {count(labels, 'label')}."
+    said = f"The queries save {count(labels, 'label')}."
     asked, written = _cost(queries, prices.query), _cost(labels, prices.label)
     if asked and written:
         said = f"The queries cost {asked}, and save {count(labels, 'label')} that would cost {written}."
@@ -65,7 +66,7 @@ def bill(queries: int, labels: int | None, prices: Prices, gain: Estimate | None
     elif asked:
         said = f"The queries cost {asked}, and save {count(labels, 'label')}."
     if gain is not None:
-        said += f" Row by row their copy agrees {_points(gain)}."
+        said += f" On the same rows the thief's copy agrees {_points(gain)} than that one."
     return said
 
 

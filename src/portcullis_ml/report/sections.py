@@ -8,15 +8,19 @@ from typing import Any
 
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report import figures
+from portcullis_ml.report.letters import letters
 from portcullis_ml.report.markup import Html, disclosure, el, join, table
 from portcullis_ml.report.measured import controls_said, measure_word, written
-from portcullis_ml.report.numbers import clearly_below, count, percent, points, span
+from portcullis_ml.report.numbers import clearly_below, count, listed, percent, points, span
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import NONE, Audit
+from portcullis_ml.report.selected import how_selected
 from portcullis_ml.report.thieves import Thief
-from portcullis_ml.report.verdict import listed
 
-__all__ = ["Section", "controls", "detection", "glance", "honest", "matrix", "maybe", "named", "recovery", "speed"]
+__all__ = [
+    "Section", "alarms", "controls", "glance", "honest", "matrix", "maybe", "named", "number", "ordered", "recovery",
+    "speed", "words",
+]  # fmt: skip
 
 Section = Html | None
 FAMILIES = {"boosted": "boosted trees", "constant": "one answer for every row"}  # the others are called what they are
@@ -34,10 +38,10 @@ def glance(audit: Audit, deployed: str | None = None) -> Section:
         price = "nothing" if defense == NONE else points(loss) if loss else "not measured"
         rows.append([
             join([named(defense), mark], " "),
-            _attacker(worst) if worst else "nobody left a copy",
+            _attacker(audit, worst) if worst else "nobody left a copy",
             _bar(worst.copy) if worst else "none",
             price,
-            (first if _alarms(audit, defense) else "no detector") if worst else "",
+            (first if alarms(audit, defense) else "no detector") if worst else "",
         ])  # fmt: skip
     return table(head, rows, "Every defense and the attacker who fares best behind it", class_="glance stack")
 
@@ -51,21 +55,21 @@ def speed(audit: Audit) -> Section:
         title = el("figcaption", named(defense))
         panels.append(el("figure", title, figures.curves(audit, defense, f"curves-{n}")))
     victim = next((e for p in audit.pairs.values() if (e := p.measures.get("victim_accuracy"))), None)
-    accurate = [(a, q, e) for (a, d), p in _ordered(audit) if d == NONE for q, e in p.curve("accuracy")]
+    accurate = [(a, q, e) for (a, d), p in ordered(audit) if d == NONE for q, e in p.curve("accuracy")]
     if victim and accurate:
         title = el("figcaption", "accuracy, no defense")
         panels.append(el("figure", title, figures.accuracies(audit, victim, "accuracies")))
     points_ = [
-        [f"{a}, {_words(d)}", f"{q:,}", *_number(e)] for (a, d), p in _ordered(audit) for q, e in p.curve(audit.measure)
+        [f"{a}, {words(d)}", f"{q:,}", *number(e)] for (a, d), p in ordered(audit) for q, e in p.curve(audit.measure)
     ]
     if victim:
-        points_ += [[f"{a}, {_words(NONE)}, accuracy", f"{q:,}", *_number(e)] for a, q, e in accurate]
+        points_ += [[f"{a}, {words(NONE)}, accuracy", f"{q:,}", *number(e)] for a, q, e in accurate]
     head = ["Attack and defense", "Queries", measure_word(audit).capitalize(), "Interval", "n"]
     return join([
         el("p", f"How good the copy is after so many queries. {_over(audit)} A cross marks where the guard shut "
            "the attacker out, the dotted level what a thief gets who learns nothing from the API."),
         el("p", sentence) if (sentence := _in_the_victims_terms(audit)) else None,
-        figures.key(audit.thieves),
+        figures.key(audit.thieves, marks=letters(audit)),
         el("div", panels, class_="panels"),
         disclosure("Numbers behind the curves", table(head, points_, f"{head[2]} by number of queries")),
     ])  # fmt: skip
@@ -84,9 +88,10 @@ def matrix(audit: Audit) -> Section:
     return join([
         el("p", f"{_compared(audit)} at {count(audit.budget, 'query')}. "
            f"{_over(audit)} The attacker who fares best behind a defense is framed and "
-           "marked ▲: a defense is worth what it does to them. Whoever is better off with less than is shown, with "
-           "the labels only or with fewer queries, is counted so, and the small print says so."),
-        table(["Defense", *audit.columns], rows, "Attack by defense", class_="matrix"),
+           "marked ▲: a defense is worth what it does to them. Some attackers do better with less, with the labels "
+           "only or with fewer queries: each counts in the way that serves them best, and the small print says so. "
+           f"{how_selected(audit, NONE)}"),
+        table(["Defense", *(_lettered(audit, a) for a in audit.columns)], rows, "Attack by defense", class_="matrix"),
         el("ul", notes, class_="notes") if notes else None,
         _everything(audit),
     ])  # fmt: skip
@@ -97,32 +102,6 @@ def _compared(audit: Audit) -> str:
     if audit.numbers:
         return "Share of the variance of the victim's answers that the copy explains,"
     return f"{measure_word(audit).capitalize()} of the copy with the victim"
-
-
-def detection(audit: Audit) -> Section:
-    """When the alarms came, and how often honest clients set them off."""
-    watched = [d for d in audit.defenses if _alarms(audit, d)]
-    if not watched:
-        return None
-    panels = [
-        el("figure", el("figcaption", named(d), el("small", _false(audit, d))),
-           figures.timeline(audit, d, f"alarms-{n}"))
-        for n, d in enumerate(watched)
-    ]  # fmt: skip
-    rows = [
-        [f"{a}, {_words(d)}", figures.alarm_words(p),
-         ", ".join("none" if r is None else f"{r:,}" for r in p.alarms), f"{p.queries:,}"]
-        for (a, d), p in _ordered(audit) if d in watched
-    ]  # fmt: skip
-    false = [[named(d), *_number(honest(audit, d, "false_alarm"))] for d in watched]
-    return join([
-        el("p", "Each mark is the first alarm of one run, at the query that set it off; the gray track ends with the "
-           "last query. An alarm that never comes is a thief who leaves unseen."),
-        el("div", panels, class_="panels"),
-        disclosure("Numbers behind the timelines",
-            table(["Attack and defense", "First alarm", "By seed", "Queries paid"], rows, "First alarms"),
-            table(["Defense", "False alarms", "Interval", "n"], false, "Chunks of honest rows with an alarm")),
-    ])  # fmt: skip
 
 
 def _in_the_victims_terms(audit: Audit) -> str:
@@ -149,7 +128,7 @@ def recovery(audit: Audit, labels: Sequence[str]) -> Section:
     labels = [str(x) for x in labels][:size] + [str(i) for i in range(len(labels), size)]
     rows = [[labels[i], *(maybe(w.classes[i] if i < len(w.classes) else None) for w in worsts)]
             for i in range(size)]  # fmt: skip
-    titles = [f"{w.attack}, {_words(d)}" for d, w in thieves]
+    titles = [f"{w.attack}, {words(d)}" for d, w in thieves]
     return join([
         el("p", "How often the copy is right on a class, as a share of how often the victim is: at 100% it is as good, "
            "above that better. An average can hide a class that is wholly stolen, or wholly safe."),
@@ -194,19 +173,24 @@ def _counted(e: Estimate) -> str:
     return f"{percent(e, 1)}, {n}"
 
 
-def _attacker(thief: Thief) -> Html:
+def _attacker(audit: Audit, thief: Thief) -> Html:
     """Who fares best, how, and whether that is more than nothing."""
     if thief.failed:
         return join(["someone who never asks", el("small", "no attacker got further")], " ")
-    return join([thief.attack, el("small", thief.how) if thief.how else None], " ")
+    return join([_lettered(audit, thief.attack), el("small", thief.how) if thief.how else None], " ")
+
+
+def _lettered(audit: Audit, attack: str) -> Html:
+    """The attack behind its letter, the same on the whole page and in the terminal."""
+    return join([el("b", letters(audit).get(attack, ""), class_="letter"), attack], " ")
 
 
 def _everything(audit: Audit) -> Html:
     """Every measure of every attack against every defense."""
-    names = list(dict.fromkeys(n for _, p in _ordered(audit) for n in p.measures))
+    names = list(dict.fromkeys(n for _, p in ordered(audit) for n in p.measures))
     rows = [
-        [f"{a}, {_words(d)}", *(el("td", written(n, p.measures.get(n)), class_="figure") for n in names), len(p.done)]
-        for (a, d), p in _ordered(audit)
+        [f"{a}, {words(d)}", *(el("td", written(n, p.measures.get(n)), class_="figure") for n in names), len(p.done)]
+        for (a, d), p in ordered(audit)
         if p.done
     ]
     head = ["Attack and defense", *(n.replace("_", " ").capitalize() for n in names), "Seeds"]
@@ -216,15 +200,16 @@ def _everything(audit: Audit) -> Html:
 def _notes(audit: Audit) -> list[tuple[str, str]]:
     """(where, what) of every cell without a copy, every run that the guard ended or that went on for too long."""
     why: dict[tuple[str, str], list[str]] = {}
-    for (attack, defense), p in _ordered(audit):
+    for (attack, defense), p in ordered(audit):
         if p.outcome != "done":
-            why.setdefault((attack, f"{p.outcome}. {p.reason}"), []).append(_words(defense))
+            why.setdefault((attack, f"{p.outcome}. {p.reason}"), []).append(words(defense))
         elif p.ended_by_guard:
             note = f"shut out after {count(p.queries, 'query')} ({p.ended_by_guard}); the copy is what they had then."
-            why.setdefault((attack, note), []).append(_words(defense))
+            note += f" {late}" if (late := figures.late_words(p)) else ""
+            why.setdefault((attack, note), []).append(words(defense))
         for queries, e in _peak(audit, p):
             note = f"had a better copy earlier, {percent(e)} after {count(queries, 'query')}: stopping then pays."
-            why.setdefault((attack, note), []).append(_words(defense))
+            why.setdefault((attack, note), []).append(words(defense))
     everywhere = len(audit.defenses) if len(audit.defenses) > 1 else 0
     return [
         (attack if len(where) == everywhere else f"{attack}, {listed(where)}", what)
@@ -302,7 +287,7 @@ def _bar(e: Estimate) -> Html:
               class_="bar", style=f"--share:{100 * share:.0f}%")  # fmt: skip
 
 
-def _number(e: Estimate | None) -> list[Html]:
+def number(e: Estimate | None) -> list[Html]:
     """Value, interval and n, for three columns of a table."""
     if e is None:
         return [el("td", "not measured", colspan=3)]
@@ -319,22 +304,14 @@ def honest(audit: Audit, defense: str, measure: str) -> Estimate | None:
     return pair.measures.get(measure) if pair else None
 
 
-def _alarms(audit: Audit, defense: str) -> bool:
+def alarms(audit: Audit, defense: str) -> bool:
     """Whether anything behind this defense can, or did, raise an alarm."""
     pairs = [p for (_, d), p in audit.pairs.items() if d == defense]
     stages: list[Mapping[str, Any]] = [s for p in pairs for r in p.records[:1] for s in r["cell"].get("defense") or ()]
     return any(s.get("unit") == "watch" or "detector" in s for s in stages) or any(any(p.alarms) for p in pairs)
 
 
-def _false(audit: Audit, defense: str) -> str:
-    """How often honest clients set this off, by chunks of their rows or else by clients."""
-    for measure, noun in (("false_alarm", "chunks"), ("flagged", "clients")):
-        if e := honest(audit, defense, measure):
-            return f"honest clients: false alarms in {percent(e, 1)} of {e.n:,} {noun}"
-    return "honest clients: not measured"
-
-
-def _ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:
+def ordered(audit: Audit) -> list[tuple[tuple[str, str], Pair]]:
     keys = [(a, d) for d in audit.defenses for a in audit.columns]
     return [(key, pair) for key in keys if (pair := audit.cell(*key))]
 
@@ -353,5 +330,5 @@ def named(defense: str) -> Html:
     return join(re.split(r"(?<=[(,+])", defense), el("wbr"))
 
 
-def _words(defense: str) -> str:
+def words(defense: str) -> str:
     return "no defense" if defense == NONE else defense

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from portcullis_ml.core.types import Estimate
+from portcullis_ml.core.types import Array, Estimate
 from portcullis_ml.repetitions import across, unpacked
 from portcullis_ml.report.numbers import count
 from portcullis_ml.report.pairs import Pair, estimate
@@ -34,14 +33,15 @@ class Way:
 
     how     "" for all that is shown until the end, or "looking at labels only", "stopping after 400 queries"
     copies  seed -> how good the copy is on all test rows
-    right   seed -> (n,) on which test rows it agrees; empty where a record does not say
+    right   seed -> (n,) what every test row adds to the measure, a mean over rows; 0 where the copy does not agree on
+            it. Empty where a record does not say where it agrees, or the measure is no mean over rows
     """
 
     pair: Pair
     how: str
     queries: int
     copies: Mapping[int, Estimate]
-    right: Mapping[int, NDArray[np.bool_]]
+    right: Mapping[int, Array]
 
     @property
     def attack(self) -> str:
@@ -56,7 +56,7 @@ class Way:
         shared = self.right.keys() & plain.right.keys()
         if not shared:
             return 0.0
-        gain = np.mean([self.right[s][half::2] * 1.0 - plain.right[s][half::2] for s in shared], axis=0)
+        gain = np.mean([self.right[s][half::2] - plain.right[s][half::2] for s in shared], axis=0)
         if len(gain) < 2 or gain.mean() <= 0:
             return 0.0
         error = gain.std(ddof=1) / np.sqrt(len(gain))
@@ -91,8 +91,11 @@ class Thief:
         return f"{self.attack}, {self.how}" if self.how else self.attack
 
 
-def ways_of(pair: Pair, measure: str, labels_only: bool = False) -> Iterator[Way]:
-    """The ways to steal that the records of one attack behind one defense hold, the plainest first."""
+def ways_of(pair: Pair, measure: str, labels_only: bool = False, weights: Array | None = None) -> Iterator[Way]:
+    """The ways to steal that the records of one attack behind one defense hold, the plainest first.
+
+    weights   (n,) what each test row counts in the measure; None where it is no mean over rows
+    """
     first = ["looking at labels only"] if labels_only else []
     runs: dict[int, list[Record]] = {}
     for r in (*pair.records, *pair.smaller):
@@ -101,14 +104,14 @@ def ways_of(pair: Pair, measure: str, labels_only: bool = False) -> Iterator[Way
     for budget in sorted(runs, reverse=True):
         stops = [] if budget == pair.budget else [_stopping(budget)]
         ends = [(r, r["measures"], r["queries"], (r.get("notes") or {}).get("right")) for r in runs[budget]]
-        yield _way(pair, measure, [*first, *stops], ends)
+        yield _way(pair, measure, [*first, *stops], ends, weights)
     whole = runs.get(pair.budget, [])
     rounds = {len((r.get("notes") or {}).get("right_on_the_way") or ()) for r in whole}
     for i in range(rounds.pop() if len(rounds) == 1 else 0):
         points = [(r, r["curve"][i], r["notes"]["right_on_the_way"][i]) for r in whole]
         ends = [(r, point["measures"], point["queries"], bits) for r, point, bits in points]
         if all(estimate(measures.get(measure)) for _, measures, _, _ in ends):
-            yield _way(pair, measure, [*first, _stopping(max(e[2] for e in ends))], ends)
+            yield _way(pair, measure, [*first, _stopping(max(e[2] for e in ends))], ends, weights)
 
 
 def _stopping(queries: int) -> str:
@@ -116,16 +119,20 @@ def _stopping(queries: int) -> str:
 
 
 def _way(
-    pair: Pair, measure: str, how: Sequence[str], ends: Sequence[tuple[Record, Mapping[str, Any], int, str | None]]
+    pair: Pair,
+    measure: str,
+    how: Sequence[str],
+    ends: Sequence[tuple[Record, Mapping[str, Any], int, str | None]],
+    weights: Array | None,
 ) -> Way:
     copies: dict[int, Estimate] = {}
-    right: dict[int, NDArray[np.bool_]] = {}
+    right: dict[int, Array] = {}
     for record, measures, _, bits in ends:
         seed, copy = int(record["cell"].get("seed", 0)), estimate(measures[measure])
         assert copy is not None  # `ways_of` asks before
         copies[seed] = copy
-        if bits and measure == "agreement":
-            right[seed] = unpacked(bits, copy.n)
+        if bits and weights is not None:
+            right[seed] = unpacked(bits, copy.n) * weights
     queries = sorted(int(e[2]) for e in ends)[len(ends) // 2]
     return Way(pair, ", ".join(how), queries, copies, right if len(right) == len(copies) else {})
 

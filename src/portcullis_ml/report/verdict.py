@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.report.measured import constant_said, loss_word, reaches, short_of
-from portcullis_ml.report.numbers import count, percent, points
+from portcullis_ml.report.by_measure import said
+from portcullis_ml.report.caveats import caveats
+from portcullis_ml.report.measured import constant_said, loss_word, measure_word, reaches, short_of
+from portcullis_ml.report.numbers import count, listed, percent, points
 from portcullis_ml.report.pairs import Pair
 from portcullis_ml.report.results import GRADES, NOISE, NONE, STRANGER, Audit
 from portcullis_ml.report.saved import bill, labelled
 from portcullis_ml.report.thieves import Thief
 
-__all__ = ["Verdict", "beyond", "listed", "points_of", "threat", "verdict_of"]
+__all__ = ["Verdict", "beyond", "points_of", "threat", "verdict_of"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ def verdict_of(audit: Audit) -> Verdict:
     if audit.free:
         return _no_gain(audit, strongest, audit.free)
     opening = f"{reaches(audit, strongest, 'a stranger')}."
-    return Verdict("stolen", opening, _defended(audit), [*_by_hand(audit), *_details(audit)], list(_caveats(audit)))
+    detail = [*_by_hand(audit), *_details(audit), *_measured(audit)]
+    return Verdict("stolen", opening, _defended(audit), detail, list(caveats(audit)))
 
 
 def _by_hand(audit: Audit) -> Iterable[str]:
@@ -50,27 +53,34 @@ def _by_hand(audit: Audit) -> Iterable[str]:
     saved = bill(audit.strongest.queries, labelled(audit.own), audit.prices, audit.gain)
     gets = "explains" if audit.numbers else "reaches"
     yield f"Whoever labels the same data by hand {gets} {percent(free)} without a query. {saved}".rstrip()
+    if more := said(audit):
+        yield more
+
+
+def _measured(audit: Audit) -> Iterable[str]:
+    """By which measure the verdict goes, and why, where that was chosen."""
+    if audit.chosen.get("name") == audit.measure:
+        yield f"Measured by {measure_word(audit)}. {audit.chosen['why']}"
 
 
 def _no_gain(audit: Audit, strongest: Thief, own: Pair) -> Verdict:
     """The same data with its own labels makes as good a copy without the API: labels are what a thief saves."""
     free = own.measures[audit.measure]
     defended, labels = _defended(audit), labelled(own)
+    more, word = said(audit), measure_word(audit)
     by_hand = count(labels, "label") + " written by hand" if labels else "labels written by hand"
     return Verdict(
         "no gain",
         f"{reaches(audit, strongest, 'a stranger')}; {by_hand} would give {percent(free)}.",
-        f"{bill(strongest.queries, labels, audit.prices, audit.gain)} That the copy is better than the data alone is "
-        "not shown, and no defense takes away what the data gives by itself.".lstrip(),
-        [f"For a thief who cannot label it: {defended[0].lower()}{defended[1:]}", *_details(audit)],
-        [*_caveats(audit), "To see what the API gives away, audit with a pool whose labels a thief would not have."],
+        f"{bill(strongest.queries, labels, audit.prices, audit.gain)} That the copy is better than one from labels by "
+        f"hand is not shown by {word}. {more}".strip(),
+        [
+            f"For a thief who cannot label the data: {defended[0].lower()}{defended[1:]}",
+            *_details(audit),
+            *_measured(audit),
+        ],
+        [*caveats(audit), "To see what the API gives away, audit with a pool whose labels a thief would not have."],
     )
-
-
-def listed(names: Iterable[str], word: str = "and") -> str:
-    """ "a", "a and b", "a, b and c"."""
-    all_ = list(names)
-    return f" {word} ".join([", ".join(all_[:-1]), all_[-1]] if len(all_) > 1 else all_)
 
 
 def threat(tag: Any) -> str:
@@ -97,24 +107,24 @@ def _defended(audit: Audit) -> str:
     left = audit.worst(best)
     assert left is not None
     if not audit.helps:
-        several = f"None of the {len(tried)} defenses tried holds them back: the best, {best}, leaves"
-        one = f"The one defense tried, {best}, does not hold them back: it leaves"
+        several = f"None of the {len(tried)} defenses tried holds thieves back: the best, {best}, leaves"
+        one = f"The one defense tried, {best}, does not hold thieves back: it leaves"
         shown = f"{several if len(tried) > 1 else one} them at {percent(left.copy)}."
         if audit.judged(best):
             return shown
         return f"Behind {best} only attacks left a copy that fail without it, too: what it holds back cannot be told."
     cost = audit.cost(best)
     price = (
-        f"costs honest clients {_price(cost, loss_word(audit))} and"
+        f"costs honest clients {_price(cost, loss_word(audit), audit.keeps_labels(best))} and"
         if cost
         else "(what it costs honest clients was not measured)"
     )
     unasked = ", no more than someone has who never asks" if left.failed else ""
     if audit.worth(best):
-        return f"The best defense here, {best}, {price} holds them at {percent(left.copy)}{unasked}."
+        return f"The best defense here, {best}, {price} holds thieves at {percent(left.copy)}{unasked}."
     if not audit.spares(best):
         price = f"{price.removesuffix(' and')}, {beyond(audit, best)}, and"
-    return f"No defense here is worth its price: {best} {price} holds them at {percent(left.copy)}{unasked}."
+    return f"No defense here is worth its price: {best} {price} holds thieves at {percent(left.copy)}{unasked}."
 
 
 def beyond(audit: Audit, defense: str) -> str:
@@ -131,9 +141,9 @@ def points_of(share: float) -> str:
     return f"{value} point{'s' * (value != '1')}"
 
 
-def _price(cost: Estimate, of: str) -> str:
+def _price(cost: Estimate, of: str, keeps_labels: bool) -> str:
     """ "0.3 points of accuracy", or what can be said of a loss that rounds to nothing."""
-    if round(100 * cost.value, 1) <= 0 and round(100 * cost.high, 1) <= 0:
+    if round(100 * cost.value, 1) <= 0 and (keeps_labels or round(100 * cost.high, 1) <= 0):
         return f"no {of}"
     return points(cost).replace(" [", f" of {of} [")
 
@@ -179,56 +189,6 @@ def _half_way(audit: Audit, strongest: Thief) -> str:
     return f" It has nine tenths of its gain after {count(early, 'query')}." if early < curve[-1][0] else ""
 
 
-def _caveats(audit: Audit) -> Iterable[str]:
-    seeds = audit.seeds
-    if len(seeds) == 1:
-        yield "One seed was run: the intervals cover the test rows, not the attacker's luck. Give more with --seeds."
-    elif len(seeds) < 5:
-        yield f"{len(seeds)} seeds were run; intervals of so few are wide and rough."
-    yield from _failures(audit)
-    blind = [a for a in audit.attacks if audit.steals(a) is False and not audit.failed(a, NONE)]
-    if blind:
-        yield (
-            f"{listed(blind)} {'does' if len(blind) == 1 else 'do'} not steal even undefended, "
-            "so what a defense does to this cannot be judged."
-        )
-    if any(d != NONE for d in audit.defenses):
-        tags = [r.get("threat_model") for r in audit.records]
-        if not any(isinstance(t, Mapping) and t.get("knows_defense") for t in tags):
-            yield "No attacker here knew the defense; one who does may fare better."
-    matched = {p.defense for p in audit.pairs.values() if p.records[0]["cell"].get("regime") == "matched"} - audit.twins
-    if matched:
-        yield (
-            f"{listed(sorted(matched))} {'was' if len(matched) == 1 else 'were'} trained with rows from the source of "
-            "the thief's pool, which an owner seldom has. Give others with --outside."
-        )
-    failed = [p for p in audit.pairs.values() if any(r["outcome"] == "failed" for r in p.records)]
-    if failed:
-        where = listed(f"{p.attack} against {_guard(p.defense)}" for p in failed[:3])
-        more = ", ..." if len(failed) > 3 else ""
-        yield f"{count(len(failed), 'cell')} failed ({where}{more}): what they hide is unknown."
-
-
-def _failures(audit: Audit) -> Iterable[str]:
-    """Attacks whose copy is worse than what someone has who never asks: no defense is to be credited with that."""
-    if audit.unasked is None:
-        return
-    never = f"the {percent(audit.unasked).split(' ')[0]} of someone who never asks"
-    best = audit.worst(audit.best) if audit.best else None
-    if audit.helps and best and best.failed:
-        yield f"Behind {audit.best} no attack got past {never}: one that is made for it, or has many accounts, may."
-    always = [a for a in audit.attacks if audit.failed(a, NONE)]
-    if always:
-        verb = "fails" if len(always) == 1 else "fail"
-        yield f"{listed(always)} {verb} even undefended, below {never}, and no defense is credited with that."
-    for defense in audit.defenses:
-        found = [p for (a, d), p in audit.pairs.items() if d == defense != NONE and a not in always]
-        found = [p for p in found if audit.failed(p.attack, defense) and not p.ended_by_guard]
-        if found:
-            shares = [f"{p.attack} ({percent(p.measures[audit.measure]).split(' ')[0]})" for p in found]
-            yield f"Behind {defense} {listed(shares)} failed, below {never}, and the defense is not credited with that."
-
-
 def _withheld(audit: Audit) -> Verdict:
     strongest, blind = audit.strongest, audit.baseline
     assert strongest is not None
@@ -242,7 +202,7 @@ def _withheld(audit: Audit) -> Verdict:
         f"{percent(base)}.",
         ["What a defense changes cannot be seen where nothing is stolen.",
          "Try a larger --budget, other --attacks or a pool closer to the victim's own data."],
-        list(_caveats(audit))[:1] if len(audit.seeds) < 5 else [],
+        list(caveats(audit))[:1] if len(audit.seeds) < 5 else [],
     )  # fmt: skip
 
 
@@ -270,10 +230,6 @@ def _nothing(audit: Audit) -> Verdict:
         "That is no proof that it cannot be stolen.",
         [f"{p.attack}: {p.outcome}. {p.reason}" for p in ran],
     )
-
-
-def _guard(defense: str) -> str:
-    return "no defense" if defense == NONE else defense
 
 
 def _interval(e: Estimate) -> str:

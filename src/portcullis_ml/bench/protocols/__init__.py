@@ -39,6 +39,7 @@ PROTOCOLS = Catalog(
         "prada-gtsrb": "portcullis_ml.bench.protocols.prada:gtsrb",
         "prada-mnist": "portcullis_ml.bench.protocols.prada:mnist",
         "remember": "portcullis_ml.bench.protocols.remember:remember",
+        "swift-thief": "portcullis_ml.bench.protocols.swift_thief:swift_thief",
         "tramer-ensembles": "portcullis_ml.bench.protocols.tramer:ensembles",
         "tramer-features": "portcullis_ml.bench.protocols.tramer:features",
         "tramer-labels": "portcullis_ml.bench.protocols.tramer:labels",

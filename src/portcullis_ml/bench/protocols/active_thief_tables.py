@@ -10,7 +10,7 @@ from portcullis_ml.bench.protocols.defended_tables import markdown
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.measures.statistics import UNIT, mean_over_seeds
 
-__all__ = ["reach", "sections"]
+__all__ = ["about_scene", "curves", "pairs", "percent", "reach", "sections"]
 
 Plan = Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -30,26 +30,42 @@ def sections(plan: Plan, done: Sequence[Record]) -> list[str]:
 def _scene(plan: Plan, settings: Mapping[str, Any], own: Sequence[Record]) -> list[str]:
     budget = settings["budget"]
     main = [r for r in own if r["cell"]["budget"] == budget]
-    victim = own[0]["measures"]["victim_accuracy"]
-    about = (
-        f"## {settings['title']}\n\nVictim: `{settings['victim']}`, {settings['victim_rows']:,} rows, accuracy "
-        f"{100 * victim['value']:.1f}% (n={victim['n']:,} test rows, which judge the copies too). Pool: "
-        f"{settings['pool_rows']:,} rows of {settings['pool']}. Copies: `{settings['learner']}`. Mean [95% interval of "
-        f"Student's t] over n={plan['repetitions']} seeds, in percent."
-    )
     return [
-        about,
-        "Accuracy of the copy by queries:\n\n" + _curves(plan, main),
+        about_scene(plan, settings, own),
+        "Accuracy of the copy by queries:\n\n" + curves(plan, main),
         f"What each attack pays for the accuracy that random order has after {budget:,} queries, on straight lines "
         "between the points of a curve, seed by seed; and how far it is ahead of random order on the same seed:\n\n"
         + _paired(plan, main, budget),
-        "Other pairs within seeds, points of accuracy by which the first is ahead:\n\n" + _pairs(plan, main),
+        *_by_agreement(plan, settings, main),
+        "Other pairs within seeds, points of accuracy by which the first is ahead:\n\n" + pairs(plan, main),
         f"All attacks after {budget:,} queries{', random order also with the whole pool' * bool(settings['whole'])}; "
         "processor seconds of a cell, least to most:\n\n" + _final(plan, own),
     ]
 
 
-def _curves(plan: Plan, main: Sequence[Record]) -> str:
+def _by_agreement(plan: Plan, settings: Mapping[str, Any], main: Sequence[Record]) -> list[str]:
+    """The same of the agreement with the victim, where a scene asks for it."""
+    if not settings.get("by_agreement"):
+        return []
+    return [
+        "The same by how often the copy agrees with the victim:\n\n" + curves(plan, main, "agreement"),
+        _paired(plan, main, settings["budget"], "agreement"),
+    ]
+
+
+def about_scene(plan: Plan, settings: Mapping[str, Any], own: Sequence[Record]) -> str:
+    """The heading of a scene, and who holds what in it."""
+    victim = own[0]["measures"]["victim_accuracy"]
+    return (
+        f"## {settings['title']}\n\nVictim: `{settings['victim']}`, {settings['victim_rows']:,} rows, accuracy "
+        f"{100 * victim['value']:.1f}% (n={victim['n']:,} test rows, which judge the copies too). Pool: "
+        f"{settings['pool_rows']:,} rows of {settings['pool']}. Copies: `{settings['learner']}`. Mean [95% interval of "
+        f"Student's t] over n={plan['repetitions']} seeds, in percent."
+    )
+
+
+def curves(plan: Plan, main: Sequence[Record], measure: str = "accuracy") -> str:
+    """A row for every attack: this measure of its copies by queries."""
     rows, head = [], ["attack"]
     for attack in plan["attacks"]:
         records = [r for r in main if r["attack"] == attack]
@@ -57,52 +73,52 @@ def _curves(plan: Plan, main: Sequence[Record]) -> str:
             continue
         points = [point["queries"] for point in records[0]["curve"]]
         head = ["attack", *(f"{n:,}" for n in points)]
-        values = [[r["curve"][i]["measures"]["accuracy"]["value"] for r in records] for i in range(len(points))]
-        rows.append([attack, *(_percent(mean_over_seeds(v, within=UNIT)) for v in values)])
+        values = [[r["curve"][i]["measures"][measure]["value"] for r in records] for i in range(len(points))]
+        rows.append([attack, *(percent(mean_over_seeds(v, within=UNIT)) for v in values)])
     return markdown(head, rows)
 
 
-def _paired(plan: Plan, main: Sequence[Record], budget: int) -> str:
+def _paired(plan: Plan, main: Sequence[Record], budget: int, measure: str = "accuracy") -> str:
     rows = []
-    random = {r["cell"]["seed"]: _curve(r) for r in main if r["attack"] == plan["random"]}
+    random = {r["cell"]["seed"]: _curve(r, measure) for r in main if r["attack"] == plan["random"]}
     for attack in plan["attacks"]:
-        curves = {r["cell"]["seed"]: _curve(r) for r in main if r["attack"] == attack}
-        seeds = sorted(curves.keys() & random.keys())
+        own = {r["cell"]["seed"]: _curve(r, measure) for r in main if r["attack"] == attack}
+        seeds = sorted(own.keys() & random.keys())
         if not seeds:
             continue
-        paid = [reach(curves[s], random[s][-1][1]) for s in seeds]
+        paid = [reach(own[s], random[s][-1][1]) for s in seeds]
         found = [n for n in paid if n is not None]
-        share = _percent(mean_over_seeds([n / budget for n in found], within=(0.0, math.inf))) if found else ""
+        share = percent(mean_over_seeds([n / budget for n in found], within=(0.0, math.inf))) if found else ""
         rows.append([
             attack, ", ".join("never" if n is None else f"{n:,.0f}" for n in paid),
             f"{share}{f' in {len(found)} of {len(paid)}' * (len(found) < len(paid))}",
-            *(_ahead(curves, random, seeds, i) for i in range(len(random[seeds[0]]))),
+            *(_ahead(own, random, seeds, i) for i in range(len(random[seeds[0]]))),
         ])  # fmt: skip
     points = [n for n, _ in next(iter(random.values()))] if random else []
     head = ["attack", "queries, by seed", "share of the budget", *(f"points ahead at {n:,}" for n in points)]
     return markdown(head, rows)
 
 
-def _pairs(plan: Plan, main: Sequence[Record]) -> str:
+def pairs(plan: Plan, main: Sequence[Record], measure: str = "accuracy") -> str:
     """Pairs of attacks at every point that both have a copy at, within seeds."""
-    curves = {(r["attack"], r["cell"]["seed"]): dict(_curve(r)) for r in main}
-    points = sorted({n for curve in curves.values() for n in curve})
+    known = {(r["attack"], r["cell"]["seed"]): dict(_curve(r, measure)) for r in main}
+    points = sorted({n for curve in known.values() for n in curve})
     rows = []
     for one, other in plan["pairs"]:
-        found = [(curves[one, s], curves[other, s]) for a, s in curves if a == one and (other, s) in curves]
+        found = [(known[one, s], known[other, s]) for a, s in known if a == one and (other, s) in known]
         if found:
             gaps = [[a[n] - b[n] for a, b in found if n in a and n in b] for n in points]
-            shown = [_percent(mean_over_seeds(gap, within=WIDE)) if gap else "" for gap in gaps]
+            shown = [percent(mean_over_seeds(gap, within=WIDE)) if gap else "" for gap in gaps]
             rows.append([f"{one} - {other}", *shown])
     return markdown(["pair", *(f"{n:,}" for n in points)], rows)
 
 
-def _ahead(curves: Mapping[int, Any], random: Mapping[int, Any], seeds: Sequence[int], i: int) -> str:
-    return _percent(mean_over_seeds([curves[s][i][1] - random[s][i][1] for s in seeds], within=WIDE))
+def _ahead(own: Mapping[int, Any], random: Mapping[int, Any], seeds: Sequence[int], i: int) -> str:
+    return percent(mean_over_seeds([own[s][i][1] - random[s][i][1] for s in seeds], within=WIDE))
 
 
-def _curve(record: Record) -> list[tuple[int, float]]:
-    return [(point["queries"], point["measures"]["accuracy"]["value"]) for point in record["curve"]]
+def _curve(record: Record, measure: str) -> list[tuple[int, float]]:
+    return [(point["queries"], point["measures"][measure]["value"]) for point in record["curve"]]
 
 
 def reach(curve: Sequence[tuple[int, float]], goal: float) -> float | None:
@@ -131,25 +147,25 @@ def _final(plan: Plan, own: Sequence[Record]) -> str:
 
 
 def _mean(records: Sequence[Record], name: str) -> str:
-    return _percent(mean_over_seeds([r["measures"][name]["value"] for r in records], within=UNIT))
+    return percent(mean_over_seeds([r["measures"][name]["value"] for r in records], within=UNIT))
 
 
 def _published(plan: Plan, done: Sequence[Record]) -> str:
-    scene = next(iter(plan["scene"]))
-    budget, whole = (plan["scene"][scene][name] for name in ("budget", "whole"))
-    own = [r for r in done if r["cell"]["names"]["scene"] == scene]
     rows = []
-    for name, figure in plan["published"].items():
-        if name == "about":
-            continue
-        for attack, asked in dict.fromkeys((r["attack"], r["cell"]["budget"]) for r in own):
-            if attack.startswith(name) and asked in (budget, whole):
+    for scene in plan["published_in"]:
+        budget, whole = (plan["scene"][scene][name] for name in ("budget", "whole"))
+        own = [r for r in done if r["cell"]["names"]["scene"] == scene]
+        held = dict.fromkeys((r["attack"], r["cell"]["budget"]) for r in own if r["cell"]["budget"] in (budget, whole))
+        for name in plan["published"]:
+            for attack, asked in (pair for pair in held if pair[0].startswith(name)):
                 records = [r for r in own if (r["attack"], r["cell"]["budget"]) == (attack, asked)]
-                rows.append([attack, f"{100 * figure:.1f} (10,000)", f"{_mean(records, 'accuracy')} ({asked:,})"])
+                published = f"{100 * plan['published'][name]:.1f} (10,000)"
+                rows.append([attack, published, f"{_mean(records, 'accuracy')} ({asked:,})"])
     about = plan["published"]["about"].strip()
     head = ["attack", "published (queries)", "measured (queries)"]
     return f"## Beside what was published\n\n{about}\n\n" + markdown(head, rows)
 
 
-def _percent(e: Estimate) -> str:
+def percent(e: Estimate) -> str:
+    """A share in percent with its interval."""
     return f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"

@@ -94,7 +94,7 @@ def _documented(stage: Defense[Any]) -> Iterator[str]:
     detector too."""
     for unit in (stage, *stage.detectors()):
         text = sys.modules[type(unit).__module__].__doc__ or ""
-        for head in ("Costs the honest client", "Does not stop", "Does not see"):
+        for head in ("Costs the honest client", "Defaults hold for", "Does not stop", "Does not see"):
             if found := re.search(rf"^{head} {{2,}}(.*(?:\n {{3,}}.*)*)", text, re.M):
                 yield f"  {unit.name.replace('_', ' ')} {head[0].lower()}{head[1:]}: {' '.join(found[1].split())}"
 
