@@ -189,7 +189,9 @@ def _parse(text: str) -> dict[str, Any]:
             raise ValueError(text)
         return {"unit": head.strip(), **{str(k.arg): _literal(k.value) for k in call.keywords}}
     except (SyntaxError, ValueError) as error:
-        raise ParameterError("a unit", "written name or name(setting=value, ...)", text) from error
+        raise ParameterError(
+            "a unit", "written name or name(setting=value, ...), values with a : or / in quotes", text
+        ) from error
 
 
 def _literal(node: ast.expr) -> Any:

@@ -110,6 +110,7 @@ def test_files_that_cannot_be_read_are_named_and_skipped_or_refused(folder: Path
     found = read_pictures(folder, (6, 8))
     assert len(found.x) == 3
     assert set(found.skipped) == {"cats/broken.png", "dogs/short.jpg"}
+    assert found.skipped["cats/broken.png"] == "no image, or cut short"
     assert "3 of 5 pictures were read. 2 could not be: " in found.sentence()
     with pytest.raises(InputError, match=r"(broken\.png|short\.jpg) in .* cannot be read: .* Take it out"):
         read_pictures(folder, (6, 8), skip=False)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from portcullis_ml.bench.experiment import ExperimentSpec
+from portcullis_ml.bench.picture_rows import layout_hint
 from portcullis_ml.bench.rows import LabelledRows, at_most, read_rows
 from portcullis_ml.bench.sources import Sources, rows_of
 from portcullis_ml.core.attack import Knowledge
@@ -301,3 +302,59 @@ def test_a_pool_smaller_than_the_seeds_gives_what_it_has() -> None:
         drawn = replace(experiment, pool_labels=labels).draw_seeds(100, np.random.default_rng(0))
         assert drawn is not None
         assert len(drawn) == 7
+
+
+@pytest.mark.parametrize(
+    ("test", "pool", "factor", "said"),
+    [
+        ((0, 1), np.uint8, 1 / 255, ""),
+        ((0, 1), np.uint16, 1 / 65535, "pixels of 16 bits, were brought to 0 to 1"),
+        ((0, 1), np.float64, 1 / 255, "pixels of 8 bits, were brought to 0 to 1"),
+        ((0, 255), np.uint8, 1, "go from 0 to 255, as the test rows do"),
+        ((0, 255), np.float64, 1, ""),
+        ((-2, 2), np.uint8, 1 / 255, "if those were normalised, normalise the pool likewise"),
+    ],
+)
+def test_arrays_of_pictures_are_brought_to_the_scale_of_the_test_rows(
+    test: tuple[float, float], pool: type, factor: float, said: str, tmp_path: Path
+) -> None:
+    rng, top = np.random.default_rng(0), 65535 if pool is np.uint16 else 255
+    given = rng.integers(top + 1, size=(9, *SHAPE))
+    given.flat[0] = top
+    np.savez(tmp_path / "pool.npz", x=given.astype(pool))
+    np.savez(tmp_path / "test.npz", x=np.linspace(*test, 8 * 72).reshape(8, *SHAPE), y=np.arange(8) % 2)
+    found = read_both(tmp_path)
+    np.testing.assert_allclose(found.x, given * factor)
+    assert said in found.said
+    assert bool(said) == bool(found.said)
+
+
+def read_both(folder: Path) -> LabelledRows:
+    sources = Sources(victim="unused", test=str(folder / "test.npz"), pool=str(folder / "pool.npz"))
+    pool = rows_of(sources, NOTHING_KNOWN)[1]
+    assert pool is not None
+    return pool
+
+
+def test_a_pool_that_somebody_normalised_beside_pixels_is_refused(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((9, *SHAPE))
+    np.savez(tmp_path / "test.npz", x=x, y=np.arange(9) % 2)
+    np.savez(tmp_path / "pool.npz", x=(x - 0.5) / 0.25)
+    with pytest.raises(InputError, match=r"go from -2 to 2, the test rows from 0 to 1.* normalise neither"):
+        read_both(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "said"),
+    [
+        ((3, 4, 6), (4, 6, 3), "x.transpose(0, 2, 3, 1)"),
+        ((4, 6, 3), (3, 4, 6), "x.transpose(0, 3, 1, 2)"),
+        ((4, 6), (4, 6, 3), "numpy.expand_dims(x, 3), 3, axis=3"),
+        ((4, 6), (3, 4, 6), "numpy.expand_dims(x, 1), 3, axis=1"),
+        ((24,), (4, 6), "Reshape them"),
+    ],
+)
+def test_what_to_do_with_rows_in_another_layout_than_the_victims(
+    have: tuple[int, ...], want: tuple[int, ...], said: str
+) -> None:
+    assert said in layout_hint(have, want)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.bench.endpoint import Endpoint
+from portcullis_ml.bench.picture_rows import scaled_as
 from portcullis_ml.bench.rows import LabelledRows, at_most, one_table, read_rows
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Feature
@@ -106,8 +107,8 @@ def rows_of(
         )
     test, pool, train = one_table((test, pool, train), None if sources.schema is None else Path(sources.schema))
     assert test is not None
-    if pool is not None and pool.files:
-        pool = _as_tested(pool, test)
+    if pool is not None and pool.x.ndim > 2 and test.x.ndim > 2:
+        pool = scaled_as(pool, test)
     if pool is not None and pool.x.shape[1:] != test.x.shape[1:] and 4 in (pool.x.ndim, test.x.ndim):
         x = as_pictures(pool.x, test.x.shape[1:])
         said = f"The pool's pictures of {pool.x.shape[1:]} were laid out as {test.x.shape[1:]}, which the victim takes."
@@ -156,21 +157,6 @@ def matched(pool: LabelledRows, test: LabelledRows) -> LabelledRows:
     shown = ", ".join(extra[:4]) + (", ..." if len(extra) > 4 else "")
     said = f"Of the pool's columns {len(extra)} are not the victim's and were left out: {shown}."
     return replace(pool, said=" ".join(filter(None, [pool.said, said])))
-
-
-def _as_tested(pool: LabelledRows, test: LabelledRows) -> LabelledRows:
-    """Pictures read from files, 0 to 1, in the range of the test rows. InputError where that is not one of pixels."""
-    least, greatest = float(test.x.min()), float(test.x.max())
-    if 0 <= least and greatest <= 1:
-        return pool
-    if least < 0 or greatest > 255:
-        raise InputError(
-            f"Pictures of a pool go from 0 to 1; the test rows go from {least:.3g} to {greatest:.3g}, so somebody "
-            "normalised them. Give test rows as pixels, and a victim that normalises them itself; or the pool as .npz, "
-            "normalised like the test rows."
-        )
-    said = "The pool's pictures go from 0 to 255, as the test rows do."
-    return replace(pool, x=pool.x * 255, said=" ".join(filter(None, [pool.said, said])))
 
 
 def _with_columns(rows: LabelledRows, every: Array) -> LabelledRows:

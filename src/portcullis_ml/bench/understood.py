@@ -14,6 +14,7 @@ from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Interface
 from portcullis_ml.data.pictures import layout_of
 from portcullis_ml.models.keras_files import is_saved_model
+from portcullis_ml.models.outputs import output_names
 from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["Point", "understood"]
@@ -158,7 +159,7 @@ def _answers(model: Any, interface: Interface) -> str:
         return f"one number a row; {interface.precision}"
     reading = getattr(inner, "reading", "")
     said = "logits, made probabilities by a softmax" if reading == "logits" else "probabilities"
-    names = list(getattr(inner, "outputs", {}))
+    names = output_names(inner)
     output = getattr(inner, "output", None)
     if output is not None:
         said += f", read from {output}" + (f" (of {', '.join(names)})" if len(names) > 1 else "")

@@ -22,7 +22,17 @@ from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.randomness import derive
 from portcullis_ml.core.types import Array
 
-__all__ = ["Pictures", "as_pictures", "decoded", "files_in", "holds_pictures", "layout_of", "read_pictures", "shrunk"]
+__all__ = [
+    "Pictures",
+    "as_pictures",
+    "decoded",
+    "files_in",
+    "holds_pictures",
+    "layout_of",
+    "read_pictures",
+    "shrunk",
+    "unread",
+]
 
 PIXELS = 50_000_000  # of a file, at most: a small file can unpack to a huge picture
 BYTES = 100 * 2**20  # of a file
@@ -72,7 +82,7 @@ def read_pictures(path: Path, shape: tuple[int, ...], *, most: int = 20_000, ski
         except Exception as error:  # decoders of broken files raise anything
             if isinstance(error, MissingExtra):
                 raise
-            skipped[name] = str(error) or type(error).__name__
+            skipped[name] = unread(error)
             if not skip:
                 raise InputError(f"{name} in {path.name} cannot be read: {skipped[name]}. Take it out.") from error
         else:
@@ -84,6 +94,12 @@ def read_pictures(path: Path, shape: tuple[int, ...], *, most: int = 20_000, ski
     x = np.moveaxis(x, 3, 1) if first else x
     groups = np.array([str(PurePosixPath(name).parent) for name in kept])
     return Pictures(x.reshape(len(x), *shape), groups, len(names), skipped)
+
+
+def unread(error: Exception) -> str:
+    """Why a file could not be read, without the decoder's own names for it."""
+    told = str(error)
+    return "no image, or cut short" if "cannot identify image" in told else told or type(error).__name__
 
 
 def layout_of(shape: tuple[int, ...]) -> tuple[int, int, int, bool]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.types import Array
-from portcullis_ml.data.pictures import as_pictures, decoded, files_in, holds_pictures, layout_of, shrunk
+from portcullis_ml.data.pictures import as_pictures, decoded, files_in, holds_pictures, layout_of, shrunk, unread
 
 __all__ = ["StreamedPool", "open_pool"]
 
@@ -117,7 +117,7 @@ def _of_files(path: Path, shape: tuple[int, ...], skip: bool) -> StreamedPool:
             except Exception as error:  # decoders of broken files raise anything
                 if isinstance(error, MissingExtra):
                     raise
-                skipped[name] = str(error) or type(error).__name__
+                skipped[name] = unread(error)
                 if not skip:
                     raise InputError(f"{name} in {path.name} cannot be read: {skipped[name]}. Take it out.") from error
         raise InputError(f"{path.name} holds no picture that can be read; {names[0]}: {skipped[names[0]]}.")

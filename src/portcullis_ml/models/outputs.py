@@ -11,11 +11,17 @@ import numpy as np
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array
 
-__all__ = ["Reading", "are_probabilities", "one_output", "reading_of"]
+__all__ = ["Reading", "are_probabilities", "one_output", "output_names", "reading_of"]
 
 Reading = Literal["logits", "probabilities"]
 
 LIKELY = re.compile("prob|softmax|score|logit", re.IGNORECASE)
+
+
+def output_names(model: object) -> list[str]:
+    """The names of a model's outputs, where it holds them by name; a method called `outputs` names none."""
+    outputs = getattr(model, "outputs", None)
+    return list(outputs) if isinstance(outputs, Mapping) else []
 
 
 def one_output(found: Any, n: int, n_classes: int | None = None, name: str | None = None) -> Any:
