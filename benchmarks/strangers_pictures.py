@@ -40,7 +40,8 @@ from portcullis_ml.measures.statistics import mean_over_seeds
 from portcullis_ml.models.auto_pictures import AutoPictures
 from portcullis_ml.models.layers import Channels
 from portcullis_ml.models.networks import plain_network
-from portcullis_ml.models.torch import TorchLearner, TorchModel, seeded
+from portcullis_ml.models.torch import TorchLearner, TorchModel
+from portcullis_ml.models.training import seeded
 from portcullis_ml.models.victims import train_victim
 
 BUDGETS, FULL = (300, 1000), (300, 1000, 3000)

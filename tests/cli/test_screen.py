@@ -98,7 +98,7 @@ def logistic() -> SklearnModel:
         (
             "toy_screen:flat",
             {},
-            "toy_screen:flat was expected to answer the training rows, of (8, 8); it cannot (Runtime",
+            "toy_screen:flat() was expected to answer a row of (8, 8); it raised RuntimeError",
         ),
         ("absent.safetensors", {}, "There is no file absent.safetensors"),
     ],

@@ -108,3 +108,18 @@ def test_averages_come_last_and_few_rows_are_not_read_for_more_than_they_say():
     assert "balanced_accuracy" not in few
     assert needed_for(0.001) == 1000
     assert rate_name(0.001) == "tpr_at_0.1_percent"
+
+
+@pytest.mark.parametrize(
+    ("each", "named"),
+    [
+        (39, set()),
+        (40, {"balanced_accuracy"}),
+        (99, {"balanced_accuracy"}),
+        (100, {"balanced_accuracy", "precision_of_top_100"}),
+    ],
+)
+def test_figures_that_need_many_candidates_are_named_from_so_many_of_each_kind_on(each, named):
+    member = np.arange(2 * each) < each
+    found = membership_measures(np.random.default_rng(0).random(2 * each), member)
+    assert set(found) & {"balanced_accuracy", "precision_of_top_100"} == named

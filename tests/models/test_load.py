@@ -252,8 +252,8 @@ def test_absent_empty_and_oversized_files_get_a_sentence(tmp_path):
 
 
 def test_other_names_and_other_models_get_a_sentence(tmp_path):
-    with pytest.raises(InputError, match=r"'model\.h5' was expected to be FILE\.onnx, FILE\.skops"):
-        load_model("model.h5")
+    with pytest.raises(InputError, match=r"'model\.other' was expected to be FILE\.onnx, FILE\.skops"):
+        load_model("model.other")
     with pytest.raises(InputError, match="can be saved; got FunctionModel"):
         save_model(FunctionModel(len, (1,), 2), tmp_path / "m")
 

@@ -33,7 +33,8 @@ def test_networks_trained_together_are_those_trained_one_by_one():
     torch = pytest.importorskip("torch")
     from portcullis_ml.models.networks import build_network
     from portcullis_ml.models.together import fit_together
-    from portcullis_ml.models.torch import TorchLearner, measure, seeded
+    from portcullis_ml.models.torch import TorchLearner
+    from portcullis_ml.models.training import measure, seeded
 
     learner = TorchLearner(network="table_mlp", epochs=2, batch=16)
     held = paired_halves(4, 41, np.random.default_rng(1))

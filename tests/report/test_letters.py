@@ -6,6 +6,7 @@ from tests.report.fakes import META, audit, control, estimate, honest, record
 
 from portcullis_ml.report import figures
 from portcullis_ml.report.detection_section import WHY_LATER
+from portcullis_ml.report.heard import heard
 from portcullis_ml.report.letters import letters, numbers
 from portcullis_ml.report.page import page
 from portcullis_ml.report.results import NONE, read
@@ -61,9 +62,10 @@ def test_what_was_paid_for_behind_an_alarm_is_explained_where_it_stands() -> Non
     )
     assert figures.late_words(pair).startswith(sentence)
     text = page(found, META)
+    assert heard(found) == [f"{guard}: first alarm of papernot after 150 queries (1 of 1 seed)."]
     assert sentence in text
     assert WHY_LATER in text
-    heard = record("papernot", guard, queries=300, alarms=[row])  # an alarm that shuts nobody out
-    assert figures.late_words(read([heard]).pairs["papernot", guard]) == ""
+    loud = record("papernot", guard, queries=300, alarms=[row])  # an alarm that shuts nobody out
+    assert figures.late_words(read([loud]).pairs["papernot", guard]) == ""
     last = record("papernot", guard, queries=150, stopped="this client was blocked", alarms=[row])
     assert figures.late_words(read([last]).pairs["papernot", guard]) == ""

@@ -7,12 +7,13 @@ order of nameless classes) is decided by how well the answers agree with the tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from portcullis_ml.bench.brought_notes import of_dropped, of_scores, of_words
 from portcullis_ml.bench.endpoint import Endpoint
 from portcullis_ml.bench.label import one_label, single, with_label
 from portcullis_ml.bench.labels import doubt_of, in_order, numbered
@@ -21,12 +22,10 @@ from portcullis_ml.bench.sources import Sources, rows_of, schema_of, takes_of
 from portcullis_ml.bench.targets import answers_numbers, as_labels, as_numbers, judged
 from portcullis_ml.bench.texts import BroughtTexts, are_texts
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.core.types import Array, Labels, Model
-from portcullis_ml.models.booster import BoosterEstimator
+from portcullis_ml.core.types import Model
 from portcullis_ml.models.known import KnownVictim, known_of
 from portcullis_ml.models.load import load_model
-from portcullis_ml.models.onnx import OnnxModel
-from portcullis_ml.models.outputs import are_probabilities, output_names
+from portcullis_ml.models.outputs import output_names
 from portcullis_ml.models.texts import Texts
 
 __all__ = ["Brought", "bring"]
@@ -110,9 +109,9 @@ def _brought(
     assert judging is not None
     if numbers and tuple(model.input_shape) == judging.x.shape[1:]:
         notes += judged(model, judging, victim)
-    notes += _said_of(judging, model)
+    notes += of_words(judging, model)
     for what, rows in made.items():
-        notes += _dropped(what, rows, model)
+        notes += of_dropped(what, rows, model)
         notes += [rows.said] if rows is not None and rows.said else []
     return Brought(
         model=model, test=judging, pool=made["The pool"], train=made["The training rows"], bounds=bounds, splits=splits,
@@ -276,50 +275,4 @@ def _judge(model: Model, test: LabelledRows, words: tuple[str, ...] | None, sour
             )
         notes.append(f"{doubt} Check the labels, and --classes.")
     notes.append(f"{(scores.argmax(axis=1) == y).mean():.1%} of {len(y):,} test rows are answered as labelled.")
-    asked = hasattr(model, "module")
-    if asked and not sources.softmax and getattr(model, "reading", "") == "probabilities" and are_probabilities(scores):
-        notes.append(
-            "The module's own answers sum to 1 and were taken as probabilities: log loss "
-            f"{_log_loss(scores, y):.2f}, and {_log_loss(_softmax(scores), y):.2f} were they logits."
-        )
-    elif sources.softmax and _unneeded(model, test.x[:JUDGED]):
-        notes.append("--softmax was not needed: the victim's answers already sum to 1, and were left as they are.")
-
-
-def _unneeded(model: Model, x: Array) -> bool:
-    """Whether a model that was said to give logits gives probabilities."""
-    if isinstance(model, OnnxModel):
-        return not model.needs_softmax(x)
-    return getattr(model, "reading", "logits") == "probabilities"
-
-
-def _softmax(scores: Array) -> Array:
-    from scipy.special import softmax
-
-    return np.asarray(softmax(scores, axis=1))
-
-
-def _log_loss(p: Array, y: Labels) -> float:
-    return float(-np.log(np.maximum(p[np.arange(len(y)), y], 1e-12)).mean())
-
-
-def _said_of(test: LabelledRows, model: Model) -> Iterator[str]:
-    """Words that go to the victim as bare codes, since it has no encoder for them."""
-    columns = getattr(model, "columns", None)
-    if columns is None or test.features is None:
-        return
-    bare = [c.feature.name for c in columns if c.feature.categorical and c.values is None]
-    if bare:
-        yield (
-            f"{', '.join(bare[:4])} hold words, and the victim has no encoder for them: they are sent as codes 0, 1, "
-            "2, ... in alphabetical order. Another order: `values` in a --schema."
-        )
-
-
-def _dropped(what: str, rows: LabelledRows | None, model: Model) -> Iterator[str]:
-    if rows is not None and rows.dropped:
-        where = ", ".join(rows.lacking[:3]) + (", ..." if len(rows.lacking) > 3 else "")
-        boosted = isinstance(getattr(model, "estimator", None), BoosterEstimator)  # it would answer a missing number
-        why = "a row is asked with all its numbers" if boosted else "the victim does not know a missing value there"
-        total = rows.dropped + len(rows)
-        yield f"{what} lost {rows.dropped:,} of {total:,} rows, which lack a value in {where}: {why}."
+    notes += of_scores(model, test.x[:JUDGED], y, scores, softmax=sources.softmax)

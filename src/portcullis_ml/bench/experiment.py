@@ -132,6 +132,7 @@ class ExperimentSpec:
     text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
     regression: bool = False  # the victim answers numbers, where nobody could tell
+    plain: bool = False  # only a victim will do that takes numbers and answers classes
     label: str | None = None  # of several labels the one that is read: a column's number, or a word of `classes`
     device: str = "cpu"
     cache: str | None = None  # where victims trained on the spot are kept
@@ -353,7 +354,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train
-    interface = interface_of(brought, victim, model, missing=spec.incomplete)
+    interface = interface_of(brought, victim, model, missing=spec.incomplete, plain=spec.plain)
     pool_x = None if pool is None else pool.x
     return Experiment(
         model=model,

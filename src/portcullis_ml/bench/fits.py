@@ -13,8 +13,19 @@ from portcullis_ml.models.texts import TextInterface
 __all__ = ["interface_of"]
 
 
-def interface_of(brought: Brought, victim: str, model: Model, *, missing: bool) -> Interface:
-    """The API of this victim, for rows like its test rows. InputError where model and rows do not fit together."""
+def interface_of(brought: Brought, victim: str, model: Model, *, missing: bool, plain: bool = False) -> Interface:
+    """The API of this victim, for rows like its test rows. InputError where model and rows do not fit together, or,
+    with `plain`, for a victim that takes texts or answers numbers."""
+    if plain and brought.numbers:
+        raise InputError(
+            f"This command needs the classes of a victim; {victim} answers numbers, and a regression has none. "
+            "`portcullis audit`, `inspect` and `extract` take it."
+        )
+    if plain and brought.texts is not None:
+        raise InputError(
+            f"This command measures with rows of numbers; {victim} takes texts. `portcullis audit`, `inspect` and "
+            "`extract` take it."
+        )
     test, shape = brought.test, brought.test.x.shape[1:]
     if model.n_classes < 2 and not brought.numbers:
         raise InputError(f"An audit compares labels; {victim} knows {model.n_classes} class. Give a classifier.")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from portcullis_ml.bench.experiment import ExperimentSpec
+from portcullis_ml.bench.experiment import ExperimentSpec, has_torch
 from portcullis_ml.bench.run_audit import AuditOptions
 
 __all__ = ["showcase"]
@@ -21,7 +21,7 @@ VICTIM = "sklearn(c=1.0)"  # scikit-learn's own strength
 PIXELS = 64
 EXACT = PIXELS + 1  # queries that determine the weights, and the thief's pictures
 BUDGETS = (EXACT, 300)
-ATTACKS = ("equation_solving", "knockoff", "papernot")
+ATTACKS = ("equation_solving", "knockoff", "papernot" if has_torch() else "copycat")
 DEFENSES = ("temperature", "watch(detector=prada_normality, then=block)")
 
 

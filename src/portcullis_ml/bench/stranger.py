@@ -89,7 +89,8 @@ def _network(x: Array, p: Array, interface: Interface, epochs: int, rng: np.rand
     import torch
     from torch import nn
 
-    from portcullis_ml.models.torch import TorchModel, seeded
+    from portcullis_ml.models.torch import TorchModel
+    from portcullis_ml.models.training import seeded
 
     with seeded(rng, "cpu"):
         net = _convolutions(interface)

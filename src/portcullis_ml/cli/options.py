@@ -315,8 +315,12 @@ def spec_of(
     endpoint: Endpoint | None = None,
     text: str | None = None,
     pool_rows: int = 20_000,
+    any_kind: bool = False,
 ) -> ExperimentSpec:
-    """The spec that these options name. Raises InputError for files without a victim."""
+    """The spec that these options name. Raises InputError for files without a victim.
+
+    any_kind   whether the verb also takes a victim that takes texts or answers numbers
+    """
     from portcullis_ml.bench.endpoint import is_address
     from portcullis_ml.bench.experiment import ExperimentSpec
     from portcullis_ml.core.errors import InputError
@@ -340,5 +344,5 @@ def spec_of(
         victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
         classes=classes, output=output, regression=regression, text=text, label=label, incomplete=incomplete,
         leaves=leaves, explain=explain, outside=outside, endpoint=endpoint, rows=pool_rows, softmax=softmax,
-        device=device, cache=cache_folder(),
+        device=device, cache=cache_folder(), plain=not any_kind,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from portcullis_ml.core.errors import AttackFailed
 from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.by_measure import Line, compared
+from portcullis_ml.report.heard import heard
 from portcullis_ml.report.letters import letters
 from portcullis_ml.report.measured import loss_word, measure_word
 from portcullis_ml.report.pairs import Pair
@@ -167,6 +168,7 @@ class Outcome:
         notes += [
             Text("worst: the copy of whoever gets furthest there; never less than what someone has who never asks")
         ]
+        notes += [Text(sentence) for sentence in heard(audit)]
         notes += [Text(said)] if (said := how_selected(audit, NONE)) else []
         return Group(*legend, table, *notes, *controls)
 

@@ -46,7 +46,8 @@ class Victim:
             softmax=self.softmax,
             classes=self.classes, output=self.output_name, regression=self.regression, label=self.label,
             incomplete=shown.incomplete, explain=shown.explain,
-            leaves=api.answers == "leaves", device=device, outside=outside, endpoint=api.endpoint(self.victim),
+            leaves=api.answers == "leaves", device=device, outside=outside,
+            endpoint=api.endpoint(self.victim), any_kind=True,
         )  # fmt: skip
 
 

@@ -62,7 +62,8 @@ class PrivateTraining(Hardening):
     ) -> Model:
         """A TorchModel of the learner's network, after its epochs and with its batch; `notes` say what was spent."""
         from portcullis_ml.models.networks import build_network
-        from portcullis_ml.models.torch import TorchModel, seeded
+        from portcullis_ml.models.torch import TorchModel
+        from portcullis_ml.models.training import seeded
 
         classes, given = several_classes(self.name, rows), network_learner(self.name, given)
         shape = tuple(rows.x.shape[1:])

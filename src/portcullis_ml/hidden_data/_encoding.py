@@ -104,7 +104,8 @@ def trained_with(
     from torch.nn import functional as F
 
     from portcullis_ml.models.networks import build_network
-    from portcullis_ml.models.torch import TorchModel, measure, seeded
+    from portcullis_ml.models.torch import TorchModel
+    from portcullis_ml.models.training import measure, seeded
 
     shape, classes = tuple(rows.x.shape[1:]), classes_of(rows)
     x, y = torch.tensor(rows.x, dtype=torch.float32), torch.tensor(np.asarray(rows.y, np.int64))

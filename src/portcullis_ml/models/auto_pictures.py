@@ -28,8 +28,9 @@ from portcullis_ml.models.constant import ConstantModel
 from portcullis_ml.models.layers import Blend
 from portcullis_ml.models.networks import LARGE, image_shape, plain_network
 from portcullis_ml.models.picture_training import Recipe, log_scores, train_network
-from portcullis_ml.models.torch import TorchModel, seeded
+from portcullis_ml.models.torch import TorchModel
 from portcullis_ml.models.torch_model import keep_memory
+from portcullis_ml.models.training import seeded
 
 __all__ = ["AutoPictures", "PictureModel"]
 

@@ -15,8 +15,8 @@ from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array
 from portcullis_ml.models.sequences import Characters, Tokens
-from portcullis_ml.models.torch import seeded
 from portcullis_ml.models.torch_model import keep_memory
+from portcullis_ml.models.training import seeded
 
 try:
     import torch

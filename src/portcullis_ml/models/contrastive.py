@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array
-from portcullis_ml.models.torch import TorchModel, seeded
+from portcullis_ml.models.torch import TorchModel
+from portcullis_ml.models.training import seeded
 
 __all__ = [
     "Contrast",

@@ -23,7 +23,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra("An attack without data", "torch") from error
 
 from portcullis_ml.models.networks import build_network, channels_first, image_shape
-from portcullis_ml.models.torch import TorchModel, measure, seeded
+from portcullis_ml.models.torch import TorchModel
+from portcullis_ml.models.training import measure, seeded
 
 __all__ = ["Loss", "Players"]
 

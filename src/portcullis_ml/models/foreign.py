@@ -175,7 +175,7 @@ def _of_arrays(kind: str, model: Any, arrays: Mapping[str, Array]) -> Callable[[
 
 def _network(data: bytes, where: str) -> Any:
     from portcullis_ml.models.load import load_model
-    from portcullis_ml.models.torch import seeded
+    from portcullis_ml.models.training import seeded
 
     with tempfile.TemporaryDirectory() as folder, seeded(np.random.default_rng(0), "cpu"):  # fresh weights are drawn
         path = Path(folder) / VICTIM

@@ -12,8 +12,8 @@ import numpy as np
 
 from portcullis_ml.core.errors import MissingExtra
 from portcullis_ml.core.types import Array, Labels
-from portcullis_ml.models.torch import seeded
 from portcullis_ml.models.torch_model import keep_memory
+from portcullis_ml.models.training import seeded
 
 try:
     import torch

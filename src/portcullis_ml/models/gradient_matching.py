@@ -15,7 +15,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra("Training on explanations", "torch") from error
 
 from portcullis_ml.models.networks import build_network
-from portcullis_ml.models.torch import TorchModel, measure, seeded
+from portcullis_ml.models.torch import TorchModel
+from portcullis_ml.models.training import measure, seeded
 
 __all__ = ["fit_matching", "has_maps"]
 

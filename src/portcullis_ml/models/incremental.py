@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from portcullis_ml.core.types import Array
-from portcullis_ml.models.torch import TorchModel, measure, seeded
+from portcullis_ml.models.torch_model import TorchModel
+from portcullis_ml.models.training import measure, seeded
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from portcullis_ml.models.torch import TorchLearner
-
 __all__ = ["IncrementalNetwork"]
 
 
 class IncrementalNetwork:
-    """One network and one optimizer, made with the first rows, for all that follow. `model` is None before."""
+    """One network and one optimizer, made with the first rows, for all that follow. `model` is None before.
 
-    def __init__(self, learner: TorchLearner) -> None:
+    learner   a TorchLearner
+    """
+
+    def __init__(self, learner: Any) -> None:
         self._learner = learner.online()
         self.model: TorchModel | None = None
 

@@ -33,7 +33,8 @@ def fit_own_loss(
     import torch
 
     from portcullis_ml.models.networks import build_network
-    from portcullis_ml.models.torch import TorchModel, measure, seeded
+    from portcullis_ml.models.torch import TorchModel
+    from portcullis_ml.models.training import measure, seeded
 
     rows = torch.tensor(x, dtype=torch.float32)
     shape = tuple(x.shape[1:])

@@ -28,8 +28,9 @@ from portcullis_ml.models.backbones import LITE0, Backbone, load_body, needed_fo
 from portcullis_ml.models.features import FeatureStore, features_folder
 from portcullis_ml.models.networks import stack
 from portcullis_ml.models.schedules import SCHEDULES
-from portcullis_ml.models.torch import TorchLearner, TorchModel, measure, seeded
+from portcullis_ml.models.torch import TorchLearner, TorchModel
 from portcullis_ml.models.torch_model import keep_memory
+from portcullis_ml.models.training import measure, seeded
 
 __all__ = ["PretrainedLearner", "PretrainedModel", "pretrained_network"]
 

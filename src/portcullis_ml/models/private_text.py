@@ -22,8 +22,8 @@ from portcullis_ml.core.errors import InputError, MissingExtra, ParameterError
 from portcullis_ml.core.settings import check
 from portcullis_ml.models.characters import CharacterLearner, CharacterModel, Gru
 from portcullis_ml.models.sequences import Characters
-from portcullis_ml.models.torch import seeded
 from portcullis_ml.models.torch_model import keep_memory
+from portcullis_ml.models.training import seeded
 
 try:
     import torch

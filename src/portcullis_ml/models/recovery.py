@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("Recovering answers", "torch") from error
 
-from portcullis_ml.models.torch import seeded
+from portcullis_ml.models.training import seeded
 
 __all__ = ["learn_recovery"]
 

@@ -15,7 +15,8 @@ from portcullis_ml.models.contrastive import Contrast, View, last_layer
 from portcullis_ml.models.encoding import Encoded, Encoding
 from portcullis_ml.models.networks import LARGE, build_network, image_shape
 from portcullis_ml.models.pretrained import PretrainedLearner
-from portcullis_ml.models.torch import TorchLearner, measure
+from portcullis_ml.models.torch import TorchLearner
+from portcullis_ml.models.training import measure
 from portcullis_ml.models.views import picture_view, row_view
 
 __all__ = ["Student", "student_of"]

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from portcullis_ml.core.types import Array, Labels
 from portcullis_ml.models.layers import OneOf
 from portcullis_ml.models.networks import LARGE, build_network, image_shape
-from portcullis_ml.models.torch import TorchLearner, TorchModel, measure, seeded
+from portcullis_ml.models.torch import TorchLearner, TorchModel
 from portcullis_ml.models.torch_model import keep_memory
+from portcullis_ml.models.training import measure, seeded
 
 __all__ = ["fit_together", "stackable"]
 

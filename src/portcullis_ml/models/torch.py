@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import InputError, MissingExtra
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Array, Model
@@ -28,26 +26,13 @@ try:
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-    from portcullis_ml.models.layers import Quantise, Standardize
     from portcullis_ml.models.picture_training import augmented
     from portcullis_ml.models.torch_model import TorchModel, keep_memory
+    from portcullis_ml.models.training import measure, seeded
 except ModuleNotFoundError as error:
     raise MissingExtra("A PyTorch model", "torch") from error
 
 __all__ = ["TorchLearner", "TorchModel"]
-
-
-@contextmanager
-def seeded(rng: np.random.Generator, device: str) -> Iterator[None]:
-    """Torch's generators seeded from `rng` inside, and as they were before outside."""
-    cuda = [torch.device(device)] if device.startswith("cuda") else []
-    seed = int(rng.integers(2**63))
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(cuda[0]):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +80,9 @@ class TorchLearner:
 
     def incremental(self) -> Any:
         """A network that learns rows as they come, with `partial_fit` (an `IncrementalNetwork`)."""
-        return resolve("portcullis_ml.models.incremental:IncrementalNetwork")(self)
+        from portcullis_ml.models.incremental import IncrementalNetwork
+
+        return IncrementalNetwork(self)
 
     def fit(
         self,
@@ -219,13 +206,6 @@ def _loss(module: nn.Module, x: Tensor, goals: Tensor, rows: NDArray[np.int64]) 
         ]
     module.train()
     return float(torch.stack(parts).sum()) / len(rows)
-
-
-def measure(module: nn.Module, rows: Tensor) -> None:
-    """Let the layers that scale inputs see the rows once."""
-    for layer in module.modules():
-        if isinstance(layer, Quantise | Standardize):
-            layer.measure(rows.to(next(layer.buffers()).device))
 
 
 def _copy(start: Model, module: nn.Module) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.types import Array
-from portcullis_ml.models.torch import TorchLearner, TorchModel, seeded
+from portcullis_ml.models.torch import TorchLearner, TorchModel
+from portcullis_ml.models.training import seeded
 
 __all__ = ["fresh_last_layer", "last_layer_of", "pruned", "quantised", "train_last_layer"]
 

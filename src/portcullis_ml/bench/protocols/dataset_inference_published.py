@@ -64,7 +64,7 @@ def fit_regressor(private: Array, public: Array, *, steps: int, rng: np.random.G
     """A network of 100 units, fitted to give 1 on the public lines and -1 on the private ones."""
     import torch
 
-    from portcullis_ml.models.torch import seeded
+    from portcullis_ml.models.training import seeded
 
     x = torch.tensor(np.concatenate([private, public]), dtype=torch.float32)
     side = torch.tensor(np.repeat([-1.0, 1.0], [len(private), len(public)]), dtype=torch.float32)
