@@ -64,7 +64,7 @@ X = np.random.default_rng(0).uniform(size=(20, 4))
     ("changes", "sentence"),
     [
         ({"test_y": np.zeros(7, int)}, r"needs one label for each row, .*; test.npz holds 120 rows"),
-        ({"test_y": np.full(120, 0.5)}, "have labels such as 0.5, which are no classes, and the victim"),
+        ({"test_y": np.full(120, 0.5)}, "have labels such as 0.5, which are no classes, and the victim answers"),
         ({"test_y": np.full(120, 9)}, r"Test labels must lie in 0..2, .* got 9..9"),
         ({"pool_x": np.empty((0, 4))}, r"The pool was expected to hold at least one row; pool.npz holds none"),
         ({"pool_x": np.full((5, 4), np.nan)}, r"The pool must be finite; pool.npz holds NaN or infinity"),

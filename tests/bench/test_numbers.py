@@ -167,6 +167,8 @@ def test_an_audit_says_what_a_stranger_explains_and_by_how_much_they_are_off(fil
     page = (files / "out" / "report.html").read_text()
     assert "of the variance of your model" in page
     assert "Answers moved, in units" in page
+    assert "through an API that shows one number a row" in page
+    assert "all probabilities" not in page
     assert "agreement with your model" not in page
     fails = run(files, "audit", *PASS_THROUGH, "--defenses", "rounding(decimals=-1)", "--fail-over", "0.5")
     assert fails.exit_code == 3

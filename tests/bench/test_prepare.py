@@ -49,7 +49,7 @@ def _short(monkeypatch):
     """Hardened victims of a few epochs."""
     from portcullis_ml.models.torch import TorchLearner
 
-    def learner(shape, *, epochs=50, device="cpu", gradients=False):
+    def learner(shape, **kind):
         return TorchLearner(network="mlp", epochs=4)
 
     for module in ("experiment", "run_audit"):

@@ -32,7 +32,7 @@ def test_a_victim_from_a_wheel_answers_as_it_does_by_itself_and_is_stolen_from(n
     asked = getattr(wheels, wheels.VICTIMS[name][0])(texts)
     scores = experiment.model.scores(experiment.test_x[:20])
     if name == "magika":
-        assert [experiment.classes[c] for c in scores.argmax(axis=1)] == asked
+        assert [experiment.interface.words[c] for c in scores.argmax(axis=1)] == asked
     else:
         assert np.allclose(scores if scores.shape[1] > 2 else scores[:, 1], asked)
     shown = wheels.VICTIMS[name][2][0]

@@ -44,7 +44,9 @@ def interface_of(brought: Brought, victim: str, model: Model, *, missing: bool, 
     known: dict[str, Any] = {"input_shape": shape, "n_classes": model.n_classes, "bounds": brought.bounds}
     known |= {"precision": getattr(model, "precision", "float64")}
     if brought.texts is not None:
-        found: Interface = TextInterface(**known, texts=brought.texts, words=test.classes)
+        found: Interface = TextInterface(
+            **known, texts=brought.texts, words=test.classes or getattr(model, "classes", None)
+        )
         return found
     known["task"] = "regression" if brought.numbers else "classification"
     return Interface(**known, features=test.features, missing=missing)

@@ -49,6 +49,7 @@ def _asked(audit: Audit, meta: Mapping[str, Any]) -> Iterator[str]:
     victim = meta.get("victim")
     name = (victim.get("name") if isinstance(victim, Mapping) else victim) or "the model"
     shown = SHOWN.get(str((meta.get("interface") or {}).get("reveals")), "its answers")
+    shown = "one number a row" if audit.numbers else shown
     defended = len([d for d in audit.defenses if d != NONE])
     behind = f", without a defense and behind {count(defended, 'one')}" if defended else ""
     behind = behind.replace("1 one", "one").replace("ones", "defenses")
