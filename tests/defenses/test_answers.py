@@ -53,9 +53,9 @@ class TestRounding:
         out = apply(Rounding(decimals=1, renormalise=True), Answer(None, np.array([[3.14159]])))
         assert out.scores.tolist() == [[3.1]]
 
-    @pytest.mark.parametrize("bad", [-1, 13, 1.5, "two"])
+    @pytest.mark.parametrize("bad", [-13, 13, 1.5, "two"])
     def test_says_which_decimals_it_takes(self, bad: object) -> None:
-        sentence = re.escape(f"Rounding.decimals must be an int in [0, 12]; got {bad!r}.")
+        sentence = re.escape(f"Rounding.decimals must be an int in [-12, 12]; got {bad!r}.")
         with pytest.raises(ParameterError, match=sentence):
             Rounding(decimals=bad)
 
