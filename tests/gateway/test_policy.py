@@ -249,7 +249,8 @@ def test_the_audit_writes_a_policy_that_is_checked_and_served(tmp_path: Path) ->
     assert [f.values for f in policy.served.interface.features or ()] == [(), ("f", 'm"')]
     assert (policy.shown.reveals, policy.shown.k) == (Reveals.TOP_K, 2)
     assert policy.served.datatype == "FP32"
-    assert policy.guard().describe()[0]["then"] == {"unit": "other_class"}
+    assert policy.guard().describe()[0]["then"] == {"unit": "log"}  # a table: until it is calibrated
+    assert 'as audited: { unit = "other_class" }' in path.read_text()
     model = Softmax(d=2)
     with running(ModelServer(model, served_of(model))) as upstream:
         changes = {"upstream.url": upstream, "listen.port": 0, "admin.port": 0, "state.url": f"{tmp_path}/state.db"}
