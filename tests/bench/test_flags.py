@@ -245,3 +245,17 @@ def test_labels_beat_scores_only_where_their_intervals_are_apart():
     for labels, beaten in ((0.375, False), (0.5, False), (0.625, True)):  # overlapping, meeting, apart
         rows = [eighths("a", "none", 0.95), eighths("a", "label_only", labels), eighths("a", "noise", 0.25)]
         assert (("labels_beat_scores", "a | noise") in ids(*rows)) == beaten
+
+
+@pytest.mark.parametrize(("half", "sure"), [(0.01, True), (0.04, False)])
+def test_of_numbers_a_stranger_must_be_ahead_by_both_intervals(half: float, sure: bool) -> None:
+    def numbers(attack: str, value: float, half: float, role: str = "attack") -> dict:
+        made = row(attack, "none", value, half=half, role=role)
+        return made | {"measures": {"r2": made["measures"]["agreement"]}}
+
+    rows = [
+        numbers("a", 0.90, 0.02),
+        numbers("plain_stranger", 0.95, half, "control"),
+        numbers("no_api", 0.0, 0.0, "control"),
+    ]
+    assert ("stranger_is_better" in {f["id"] for f in of_run(rows, "r2")}) is sure

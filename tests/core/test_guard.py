@@ -13,6 +13,8 @@ from portcullis_ml.core.settings import bound
 from portcullis_ml.core.types import Answer, Interface, Request, Reveals
 from portcullis_ml.defenses.label_only import LabelOnly
 from portcullis_ml.defenses.top_k import TopK
+from portcullis_ml.defenses.watch import Watch
+from portcullis_ml.detectors.prada import Prada
 
 KEY = b"0" * 32
 API = Interface(input_shape=(2,), n_classes=2)
@@ -184,3 +186,14 @@ def test_what_was_withheld_before_and_after_has_not_changed() -> None:
     assert changed(clean, shown).tolist() == [False, True, True]
     assert changed(clean, Answer(clean.labels)).tolist() == [True] * 3
     assert changed(Answer(clean.labels), clean).tolist() == [False] * 3  # nothing was there to be taken away
+
+
+def test_a_guard_that_warms_up_has_its_detectors_do_so() -> None:
+    class Cold(Prada):
+        warmed = 0
+
+        def warm(self) -> None:
+            Cold.warmed += 1
+
+    Guard(Watch(detector=Cold()), TopK(k=1), key=KEY).warm()
+    assert Cold.warmed == 1

@@ -45,3 +45,9 @@ def test_likeness_says_how_near_the_own_class_is_and_how_near_the_others_are():
     turned = likeness(SHAPES[[1, 2, 0]], np.arange(3), X, Y)
     assert turned["nearest_row"].value == 0
     assert turned["own_mean"].value < found["own_mean"].value
+
+
+def test_no_likeness_is_said_to_lie_beyond_that_of_the_same_picture():
+    half = np.stack([SHAPES[0], 0.5 * SHAPES[1] + 0.5 * SHAPES[2], SHAPES[2]])
+    found = likeness(half, np.arange(3), X, Y)["own_mean"]
+    assert found.value < found.high <= 1

@@ -123,3 +123,10 @@ def test_figures_that_need_many_candidates_are_named_from_so_many_of_each_kind_o
     member = np.arange(2 * each) < each
     found = membership_measures(np.random.default_rng(0).random(2 * each), member)
     assert set(found) & {"balanced_accuracy", "precision_of_top_100"} == named
+
+
+def test_a_threshold_does_not_part_equal_suspicions():
+    """Members 0, 0, 2, 2, 2, 2 and others 0, 0, 1, 1, 1, 1, twice over: above 1 two thirds of the members lie alone."""
+    suspicion = np.tile([0.0, 0, 0, 0, 2, 2, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1], 2)
+    member = np.tile(np.arange(16) < 8, 2)
+    assert balanced_accuracy(suspicion, member).value == pytest.approx((0.5 + 1) / 2)

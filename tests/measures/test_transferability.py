@@ -218,3 +218,10 @@ def test_the_noise_control_moves_every_input_as_far_as_the_attack_may() -> None:
     np.testing.assert_allclose(abs(noisy - 0.5), 0.125)
     assert {-1.0, 1.0} == set(np.sign(noisy - 0.5).ravel().tolist())
     assert abs(crafted - 0.5).max() == pytest.approx(0.125)
+
+
+def test_signs_of_one_kind_are_one_group():
+    warning = {11, *range(18, 32)}
+    assert {i for i, group in enumerate(GTSRB_GROUPS) if group == GTSRB_GROUPS[18]} == warning
+    alone = [i for i in range(43) if GTSRB_GROUPS.count(GTSRB_GROUPS[i]) == 1]
+    assert {12, 13, 14} <= set(alone)

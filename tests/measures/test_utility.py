@@ -240,3 +240,22 @@ def test_streams_are_checked():
         honest_cost(lambda: Guard(key=KEY), model, INTERFACE, streams, truths[:2], rng=rng)
     with pytest.raises(NotApplicable, match="this API does regression"):
         honest_cost(lambda: Guard(key=KEY), model, Interface(input_shape=(6,), task="regression"), streams, rng=rng)
+
+
+def test_explanations_are_those_of_each_row():
+    model, streams, _ = clients()
+
+    class Explained:
+        input_shape, n_classes = model.input_shape, model.n_classes
+
+        def scores(self, x):
+            return model.scores(x)
+
+        def explain(self, x, classes):
+            return x * (1 + classes[:, None])
+
+    interface = Interface(input_shape=(6,), n_classes=3, explains=True)
+    told = serve(Guard(key=KEY), Explained(), interface, streams[0], client="honest")
+    np.testing.assert_array_equal(told.answer.explanation, told.clean.explanation)
+    x = streams[0]
+    np.testing.assert_array_equal(told.answer.explanation, x * (1 + model.scores(x).argmax(axis=1)[:, None]))
