@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +115,23 @@ def test_a_file_that_does_not_describe_the_api_is_one_sentence(homemade: str, te
     )
     assert told.exit_code == 2
     assert said in " ".join(told.stderr.split())
+
+
+def test_the_commands_of_the_page_run(api: tuple[str, Softmax]) -> None:
+    page = (Path(__file__).parents[2] / "docs/bring-your-own-model.md").read_text()
+    section = page.partition("## An API that is running")[2]
+    Path("api.toml").write_text(re.findall(r"^```toml\n(.*?)^```", section, re.M | re.S)[0])
+    options = tomllib.loads(Path("api.toml").read_text())["model"]["mapping"]
+    served = ModelSpec(name="m", interface=interface_of(VICTIM), options=options, class_names=("cat", "dog", "wolf"))
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)).splitlines()
+    assert len(commands) == 3
+    with running(ModelServer(Softmax(), served, protocols=("mapping",))) as homemade:
+        for command in commands:
+            url = homemade if "api.toml" in command else api[0]
+            words = shlex.split(command.replace("http://127.0.0.1:8080", url))
+            told = CliRunner().invoke(app, words[1:])
+            assert told.exit_code == 0, told.output
+            assert "answered as labelled" in told.output
 
 
 def test_what_the_api_says_of_itself_is_read(api: tuple[str, Softmax]) -> None:
