@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from bench.experiments import write
@@ -47,6 +48,25 @@ def test_pictures_say_their_layout_scale_and_accuracy(tmp_path: Path) -> None:
     assert found["test rows"] == ("90; 90.0% answered as labelled; the rarest class has 30", "--test")
     assert found["pool"] == ("40 rows, without labels", "--pool")
     assert found["training rows"][0].startswith("not given")
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--strict-pool",), 2)])
+def test_a_file_of_the_pool_that_cannot_be_read_is_counted_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = RNG.integers(0, 200, size=(30, 3, 6, 5)).astype(np.uint8), np.arange(30) % 3
+    x[np.arange(30), y] += 50
+    np.savez("test.npz", x=x, y=y)
+    Path("pool").mkdir()
+    for i in range(4):
+        Image.fromarray(RNG.integers(0, 255, size=(6, 5, 3)).astype(np.uint8)).save(f"pool/{i}.png")
+    Path("pool/broken.png").write_bytes(b"no picture")
+    given = ["--victim", "bench.test_understood:colours", "--test", "test.npz", "--pool", "pool", *words]
+    told = CliRunner().invoke(app, ["inspect", *given])
+    assert told.exit_code == code, told.output
+    said = " ".join((told.stderr if code else told.output).split())
+    assert ("broken.png in pool cannot be read" if code else "1 could not be: broken.png") in said
 
 
 def test_a_victim_that_was_trained_here_names_the_data_set_as_what_changes_it(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ class ExperimentSpec:
     leaves: bool = False  # a tree shows the confidence of its leaf, as BigML's did
     explain: str | None = None  # the API explains its answers so: an explainer as people write it
     rows: int | None = None  # cap on the pool's rows
+    strict_pool: bool = False  # a picture of the pool that cannot be read is refused, not counted
     endpoint: Endpoint | None = None  # how the API is asked whose address is the victim
     text: str | None = None  # the column of texts, where rows are texts
     softmax: bool = False  # an ONNX victim gives logits
@@ -351,6 +352,7 @@ def _given(spec: ExperimentSpec, victim: str) -> Experiment:
             victim=victim, data=spec.data, folder=spec.folder, test=spec.test, pool=spec.pool, train=spec.train,
             target=spec.target, schema=spec.schema, classes=spec.classes, output=spec.output, softmax=spec.softmax,
             endpoint=spec.endpoint, regression=spec.regression, text=spec.text, label=spec.label, rows=spec.rows,
+            strict_pool=spec.strict_pool,
         )
     )  # fmt: skip
     model, test, pool, train = _placed(spec, victim, brought.model), brought.test, brought.pool, brought.train

@@ -73,13 +73,22 @@ def read_rows(
     column: int | None = None,
     unlabelled: bool = False,
     most: int | None = None,
+    skip: bool = True,
 ) -> LabelledRows:
-    """The rows in a file. `what` is what the caller calls them ("pool"), `part` which array to prefer, `takes` what a
-    victim takes of a table, `shape` that of a picture, where files of pictures will do: `most` of them are read;
-    `column` which of several labels a row is read, `unlabelled` whether a table may have no label column."""
+    """The rows in a file.
+
+    what        what the caller calls them ("pool")
+    part        which array to prefer
+    takes       what a victim takes of a table
+    shape       of a picture, where files of pictures will do
+    column      which of several labels a row is read
+    unlabelled  whether a table may have no label column
+    most        pictures that are read of a large pool
+    skip        whether files that cannot be read are counted; else they are refused
+    """
     most = most or MOST
     if shape is not None and path.exists() and holds_pictures(path):
-        found = read_pictures(path, shape, most=most)
+        found = read_pictures(path, shape, most=most, skip=skip)
         return LabelledRows(
             x=found.x,
             eight_bit=True,
@@ -88,7 +97,7 @@ def read_rows(
             said=f"{path.name}: {found.sentence()}{_more(found.found, most)}",
         )
     if shape is not None and ":" in str(path) and not path.exists():
-        return _drawn(str(path), open_pool(str(path), shape), most)
+        return _drawn(str(path), open_pool(str(path), shape, skip=skip), most)
     if shape is not None and path.suffix == ".npy" and path.is_file() and len(np.load(path, mmap_mode="r")) > most:
         return _drawn(path.name, open_pool(path, shape), most)
     if not path.is_file():

@@ -43,6 +43,7 @@ class Sources:
     endpoint: Endpoint | None = None
     text: str | None = None  # the column that holds texts; "" where the rows are texts and the column the usual one
     rows: int | None = None  # of the pool at most
+    strict_pool: bool = False  # a picture of the pool that cannot be read is refused, not counted
 
 
 def schema_of(sources: Sources) -> Corrections:
@@ -96,7 +97,7 @@ def rows_of(
         named = for_all | {"target": sources.target or (test.target if test is not None else None) or None}
         if test is not None and test.features is not None and test.classes is not None:
             named["takes"] = _by_name(takes, [f.name for f in test.features])
-        named |= {"shape": shape, "unlabelled": True, "most": sources.rows}
+        named |= {"shape": shape, "unlabelled": True, "most": sources.rows, "skip": not sources.strict_pool}
         pool = read_rows("pool", Path(sources.pool), part="train", **named)
         pool = pool if test is None or test.features is None else matched(pool, test)
     if sources.train is not None:

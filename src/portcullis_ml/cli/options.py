@@ -315,6 +315,7 @@ def spec_of(
     endpoint: Endpoint | None = None,
     text: str | None = None,
     pool_rows: int = 20_000,
+    strict_pool: bool = False,
     any_kind: bool = False,
 ) -> ExperimentSpec:
     """The spec that these options name. Raises InputError for files without a victim.
@@ -344,5 +345,5 @@ def spec_of(
         victim=victim, data=data, folder=folder, test=test, pool=pool, train=train, target=target, schema=schema,
         classes=classes, output=output, regression=regression, text=text, label=label, incomplete=incomplete,
         leaves=leaves, explain=explain, outside=outside, endpoint=endpoint, rows=pool_rows, softmax=softmax,
-        device=device, cache=cache_folder(), plain=not any_kind,
+        device=device, cache=cache_folder(), plain=not any_kind, strict_pool=strict_pool,
     )  # fmt: skip

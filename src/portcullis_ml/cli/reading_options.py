@@ -8,7 +8,7 @@ import typer
 
 from portcullis_ml.cli.options import WHAT
 
-__all__ = ["LabelOption", "PoolRowsOption", "RegressionOption"]
+__all__ = ["LabelOption", "PoolRowsOption", "RegressionOption", "StrictPoolOption"]
 
 LabelOption = Annotated[
     str | None,
@@ -33,6 +33,14 @@ PoolRowsOption = Annotated[
         metavar="N",
         min=1,
         help="Rows that are drawn at random from a pool of more; the others are not used.",
+        rich_help_panel=WHAT,
+    ),
+]
+StrictPoolOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict-pool",
+        help="Refuse a pool of pictures with a file that cannot be read; otherwise such files are named and counted.",
         rich_help_panel=WHAT,
     ),
 ]

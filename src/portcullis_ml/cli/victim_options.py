@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from portcullis_ml.cli import options as o
-from portcullis_ml.cli.reading_options import LabelOption, PoolRowsOption, RegressionOption
+from portcullis_ml.cli.reading_options import LabelOption, PoolRowsOption, RegressionOption, StrictPoolOption
 
 if TYPE_CHECKING:
     from portcullis_ml.bench.endpoint import Endpoint
@@ -25,6 +25,7 @@ class Victim:
     test: o.TestOption = None
     pool: o.PoolOption = None
     pool_rows: PoolRowsOption = 20_000
+    strict_pool: StrictPoolOption = False
     train: o.TrainOption = None
     target: o.TargetOption = None
     text: o.TextOption = None
@@ -42,8 +43,8 @@ class Victim:
         shown = shown or Shown()
         return o.spec_of(
             victim=self.victim, data=self.data, folder=self.data_folder, test=self.test, pool=self.pool,
-            pool_rows=self.pool_rows, train=self.train, target=self.target, text=self.text, schema=self.schema,
-            softmax=self.softmax,
+            pool_rows=self.pool_rows, strict_pool=self.strict_pool, train=self.train, target=self.target,
+            text=self.text, schema=self.schema, softmax=self.softmax,
             classes=self.classes, output=self.output_name, regression=self.regression, label=self.label,
             incomplete=shown.incomplete, explain=shown.explain,
             leaves=api.answers == "leaves", device=device, outside=outside,
