@@ -17,7 +17,7 @@ from portcullis_ml.core.errors import NotApplicable, ParameterError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Request
-from portcullis_ml.defenses.dawn import Dawn, Marked
+from portcullis_ml.defenses.dawn import KEPT, Dawn, Marked
 from portcullis_ml.defenses.rounding import Rounding
 
 from .toys import API, answer_to, rows
@@ -176,3 +176,11 @@ def test_bad_settings_are_refused(settings: dict[str, float], sentence: str) -> 
 def test_regression_is_refused_when_it_is_bound() -> None:
     with pytest.raises(NotApplicable, match="dawn needs an API that predicts classes"):
         Dawn().bind(Interface(input_shape=(4,), n_classes=0, task="regression"))
+
+
+def test_of_each_client_the_scores_of_so_many_right_answers_are_kept_and_no_more() -> None:
+    stage = Dawn(rate=0.02).bind(DIGITS)
+    state = stage.start()
+    for start in range(700, 1700, 50):
+        served(stage, X[start : start + 50], state=state)
+    assert len(state.honest) == KEPT

@@ -201,3 +201,13 @@ class TestContract:
         source = Path(sys.modules[CATALOG.load(name).__module__].__file__ or "").read_text()
         for f in fields(CATALOG.load(name)):
             assert not f.init or re.search(rf"^    {f.name}: .*  # \w", source, re.MULTILINE), f.name
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "odin"])
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [("threshold", 0), ("threshold", 1), ("above", 0), ("above", 1.5), ("window", 0), ("window", 1.5)],
+)
+def test_a_setting_at_the_edge_of_its_range_is_refused(name: str, setting: str, wrong: float) -> None:
+    with pytest.raises(ParameterError, match=setting):
+        made(name, **{setting: wrong})
