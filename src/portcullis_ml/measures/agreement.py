@@ -32,6 +32,7 @@ __all__ = [
     "agreement",
     "macro_f",
     "never_predicted",
+    "on_uniform",
     "per_class_recovery",
     "recovery",
     "total_variation",
@@ -179,13 +180,13 @@ class Exam:
         if true is not None:
             _same_rows(x, true)
         seed = int(rng.integers(2**63))
-        return cls(x, true, victim.scores(x), interface, seed, _on_uniform(victim, interface, seed, points))
+        return cls(x, true, victim.scores(x), interface, seed, on_uniform(victim, interface, seed, points))
 
     def grade(self, copy: Model, *, rng: np.random.Generator) -> Closeness:
         """Everything that can be said of one copy."""
         c = self.interface.n_classes
         scores = copy.scores(self.x)
-        uniform = _on_uniform(copy, self.interface, self.seed, len(self.victim_uniform))
+        uniform = on_uniform(copy, self.interface, self.seed, len(self.victim_uniform))
         f, g = self.victim.argmax(axis=1), scores.argmax(axis=1)
         f_uniform, g_uniform = self.victim_uniform.argmax(axis=1), uniform.argmax(axis=1)
         counts, counts_uniform = (np.bincount(labels, minlength=c) for labels in (f, f_uniform))
@@ -218,11 +219,11 @@ class Exam:
         return Estimate(math.nan, *UNIT, len(f), unit="rows"), (note,)
 
 
-def _on_uniform(model: Model, interface: Interface, seed: int, points: int) -> Array:
-    """(points, n_classes): the same points for the same seed, never all of them in memory."""
+def on_uniform(model: Model, interface: Interface, seed: int, points: int) -> Array:
+    """(points, n_classes), or (points, 1) numbers: the same points for the same seed, never all of them in memory."""
     rng = np.random.default_rng(seed)
     pieces = [model.scores(interface.uniform(min(PIECE, points - i), rng)) for i in range(0, points, PIECE)]
-    return np.concatenate(pieces) if pieces else np.empty((0, interface.n_classes))
+    return np.concatenate(pieces) if pieces else np.empty((0, max(interface.n_classes, 1)))
 
 
 def _same_rows(a: NDArray[Any], b: NDArray[Any]) -> None:

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Estimate, Interface, Model
+from portcullis_ml.measures.agreement import on_uniform
 from portcullis_ml.measures.statistics import bootstrap, mean_of
 
 __all__ = ["ValueCloseness", "ValueExam", "mean_error", "r_squared", "root_mean_square"]
 
-PIECE = 1000  # uniform points held in memory at a time
 DRAWS = 200  # resamples behind an interval that has no formula
 FAR = 1e100  # half ranges of the victim's answers: a copy that is further off is taken to be so far off
 BELOW: tuple[float, float] = (-math.inf, 1.0)
@@ -135,12 +135,12 @@ class ValueExam:
         if len(x) == 0:
             raise InputError("An exam needs at least one held-out row; got none. Give a larger test set.")
         seed = int(rng.integers(2**63))
-        return cls(x, true, victim.scores(x), interface, seed, _on_uniform(victim, interface, seed, points))
+        return cls(x, true, victim.scores(x), interface, seed, on_uniform(victim, interface, seed, points))
 
     def grade(self, copy: Model, *, rng: np.random.Generator) -> ValueCloseness:
         """Everything that can be said of one copy."""
         f, g = self.victim[:, 0], copy.scores(self.x)[:, 0]
-        uniform = _on_uniform(copy, self.interface, self.seed, len(self.victim_uniform))
+        uniform = on_uniform(copy, self.interface, self.seed, len(self.victim_uniform))
         f_uniform, g_uniform, true = self.victim_uniform[:, 0], uniform[:, 0], self.true
         flat = len(f_uniform) > 0 and bool((f_uniform == f_uniform[0]).all())
         notes = ("The victim answers all uniform points alike: R^2 on them is withheld.",) if flat else ()
@@ -163,10 +163,3 @@ class ValueExam:
         """What is said of a copy on the way."""
         g = copy.scores(self.x)[:, 0]
         return {"r2": r_squared(self.victim[:, 0], g, rng=rng), "mae": mean_error(self.victim[:, 0], g)}
-
-
-def _on_uniform(model: Model, interface: Interface, seed: int, points: int) -> Array:
-    """(points, 1): the same points for the same seed, never all of them in memory."""
-    rng = np.random.default_rng(seed)
-    pieces = [model.scores(interface.uniform(min(PIECE, points - i), rng)) for i in range(0, points, PIECE)]
-    return np.concatenate(pieces) if pieces else np.empty((0, 1))
