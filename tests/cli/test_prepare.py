@@ -155,7 +155,8 @@ def test_rows_that_are_missing_are_named(files):
     assert result.exit_code == 2
 
 
-def test_an_audit_of_both_regimes_names_them_in_its_table(files):
+def test_an_audit_of_both_regimes_names_them_in_its_table(files, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")  # so that no name is folded
     result = call(
         "audit", "--victim", VICTIM, "--test", files["test"], "--pool", files["pool"], "--train", files["train"],
         "--outside", "outside.npz", "--regimes", "matched,held_out", "--attacks", "knockoff", "--budget", "20",
