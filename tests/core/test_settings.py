@@ -114,3 +114,9 @@ def test_a_unit_is_found_under_the_packages_former_name():
 def test_a_setting_without_a_default_that_is_not_given_is_named():
     with pytest.raises(ParameterError, match=r"prediction_poisoning\.surrogate must be given"):
         DEFENSES.build("prediction_poisoning(eps=0.5)")
+
+
+@pytest.mark.parametrize("thing", [DEFENSES.load("rounding"), object(), "rounding"])
+def test_only_a_unit_is_described(thing: object) -> None:
+    with pytest.raises(ParameterError, match="a unit: an instance"):
+        describe(thing)

@@ -92,3 +92,18 @@ def test_too_few_or_other_models_are_refused() -> None:
         screen(one, [other] * 5)
     with pytest.raises(InputError, match="at least 1,000 weights"):
         portrait([np.ones((3, 3))], None, {})
+
+
+def test_a_portrait_counts_where_the_label_changes_between_pairs_of_rows() -> None:
+    """Of a model that tells the sign of the first number, a line from -1 to 1 changes once, one from 1 to 1 never."""
+
+    class Sign:
+        input_shape, n_classes = (2,), 2
+
+        def scores(self, x):
+            return np.eye(2)[(x[:, 0] > 0).astype(int)] * 0.8 + 0.1
+
+    rows = np.array([[-1.0, 0], [1, 0], [-1, 0], [1, 0], [1, 0], [1, 0]])
+    weights = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+    found = portrait([weights], Sign(), {"toys": rows}).figures["answers"]
+    assert found["changes of label between rows of toys"] == pytest.approx(2 / 3)

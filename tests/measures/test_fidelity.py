@@ -173,3 +173,9 @@ def test_rows_that_the_copy_does_not_score_come_last():
     copy = f.copy()
     copy[0] = np.nan
     assert fidelity(f, copy, None, rng=rng())["rank_correlation"].value == pytest.approx(1.0)
+
+
+def test_no_share_of_the_classes_is_said_to_be_above_one():
+    f = np.repeat([0, 1], [400, 2])
+    found = balanced_agreement(f, np.where(np.arange(402) == 0, 1, f), 2)
+    assert found.value < found.high <= 1

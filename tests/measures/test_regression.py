@@ -60,3 +60,10 @@ def test_a_victim_without_variance_on_uniform_points_withholds_that_figure() -> 
     found = ValueExam.of(flat, x, interface=API, rng=RNG, points=20).grade(flat, rng=RNG)
     assert np.isnan(found.r2_uniform.value)
     assert "withheld" in found.notes[0]
+
+
+def test_a_copy_worse_than_the_mean_lies_below_zero_with_its_whole_interval() -> None:
+    f = np.linspace(-1, 1, 50)
+    found = r_squared(f, -f, rng=np.random.default_rng(0))
+    assert found.value == pytest.approx(-3)
+    assert found.low <= found.value <= found.high < 0

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import chi2_contingency
 
 from portcullis_ml.core.types import Rows
 from portcullis_ml.measures.blind import blind_suspicion, classes_differ
@@ -57,3 +58,8 @@ def test_members_chosen_by_class_are_found():
     assert classes_differ(rng.integers(4, size=400), member) is None
     assert classes_differ(np.where(member, 0, rng.integers(4, size=400)), member) < 1e-3
     assert classes_differ(np.zeros(400, np.int64), member) is None
+
+
+def test_the_p_value_of_unlike_classes_is_that_of_the_counts():
+    y, member = np.array([0] * 30 + [1] * 10 + [0] * 12 + [1] * 28), np.arange(80) < 40
+    assert classes_differ(y, member) == pytest.approx(chi2_contingency([[30, 10], [12, 28]]).pvalue)

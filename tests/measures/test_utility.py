@@ -259,3 +259,12 @@ def test_explanations_are_those_of_each_row():
     np.testing.assert_array_equal(told.answer.explanation, told.clean.explanation)
     x = streams[0]
     np.testing.assert_array_equal(told.answer.explanation, x * (1 + model.scores(x).argmax(axis=1)[:, None]))
+
+
+def test_derived_measures_turn_and_halve_the_whole_interval():
+    found = cost(Rotate(0.3))
+    named, same, moved = found.measures(), found.agreement, found.l1
+    tv, changed = named["tv"], named["labels_changed"]
+    assert (tv.value, tv.low, tv.high) == pytest.approx((moved.value / 2, moved.low / 2, moved.high / 2))
+    assert (changed.low, changed.high) == pytest.approx((1 - same.high, 1 - same.low))
+    assert 0 < tv.low < tv.value < tv.high
