@@ -55,6 +55,20 @@ def test_a_harvest_asks_for_less_where_a_quota_has_room_for_less() -> None:
     assert "quota" in book.stopped
 
 
+@pytest.mark.parametrize(
+    ("interface", "labels", "scores"),
+    [
+        (API, (0,), (0, 2)),
+        (API.revealing(reveals=Reveals.LABELS), (0,), None),
+        (Interface(input_shape=(2,), task="regression"), None, (0, 1)),
+    ],
+)
+def test_an_answer_to_nothing_has_the_parts_that_the_api_shows(interface, labels, scores) -> None:
+    told = Harvest(LocalOracle(Sigmoid(), interface, budget=0)).ask(points(3))
+    shapes = [None if part is None else part.shape for part in (told.labels, told.scores)]
+    assert shapes == [labels, scores]
+
+
 def test_an_empty_harvest_teaches_nothing() -> None:
     with pytest.raises(AttackFailed, match="Not one row"):
         _ = harvest().answer
