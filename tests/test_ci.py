@@ -15,7 +15,7 @@ EVERYTHING = ("redis-server", "chromium")
 
 def ran(tmp_path: Path, *present: str, root: bool = True, **environment: str) -> tuple[int, str]:
     """Exit status and output of the script where only the named programs exist and `apt-get` finds nothing."""
-    programs, here = tmp_path / "bin", tmp_path / "work" / "checkout" / ".ci"
+    programs, here = tmp_path / "bin", tmp_path / "clones" / "checkout" / ".ci"
     for folder in (programs, here):
         folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / ".ci" / "run", here)
@@ -62,9 +62,9 @@ def test_data_beside_the_checkout_are_used_and_none_at_all_is_said(tmp_path):
     status, said = ran(tmp_path, *EVERYTHING)
     assert (status, "There is no folder with data sets" in said) == (0, True)
     assert "made test with data at nowhere" in said
-    (tmp_path / "work" / "shared" / "data").mkdir(parents=True)
+    (tmp_path / "clones" / "shared" / "data").mkdir(parents=True)
     shutil.rmtree(tmp_path / "bin")
-    assert f"made test with data at {tmp_path}/work/shared/data" in ran(tmp_path, *EVERYTHING)[1]
+    assert f"made test with data at {tmp_path}/clones/shared/data" in ran(tmp_path, *EVERYTHING)[1]
 
 
 def test_a_data_folder_that_is_not_there_is_a_failure(tmp_path):
@@ -81,7 +81,7 @@ def test_skips_are_printed_with_their_reasons():
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
     ("python", "folder"),
-    [("python3", ".venv"), ("python3.13", ".venv-python3.13"), ("/opt/bin/python3.12", ".venv-python3.12")],
+    [("python3", ".venv"), ("python3.13", ".venv-python3.13"), ("/elsewhere/python3.12", ".venv-python3.12")],
 )
 def test_each_python_has_an_environment_of_its_own(python, folder):
     command = ["make", "--dry-run", "--always-make", "test", f"PYTHON={python}"]
