@@ -32,7 +32,7 @@ ABOUT: dict[str, Any] = META | {"flags": RAISED, "flag_texts": TEXTS, "command":
 def held(limit: float) -> Limit:
     worst = read(audit()).worst(DEPLOYED)
     assert worst is not None
-    return Limit(DEPLOYED, limit, worst, worst.copy.value <= limit)
+    return Limit(DEPLOYED, limit, worst)
 
 
 @pytest.fixture(scope="module")

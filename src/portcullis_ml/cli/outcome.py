@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import AttackFailed
-from portcullis_ml.core.types import Estimate
 from portcullis_ml.report.by_measure import Line, compared
 from portcullis_ml.report.heard import heard
 from portcullis_ml.report.letters import letters
@@ -45,15 +44,14 @@ class Outcome:
         return self._audit.worst(self._deployed)
 
     @property
-    def fails(self) -> bool:
-        return bool(self._limit is not None and self.worst and self.worst.copy.value > self._limit)
-
-    @property
     def limit(self) -> Limit | None:
         """What --fail-over found; None where no limit was given."""
-        if self._limit is None:
-            return None
-        return Limit(self._deployed, self._limit, self.worst, self.worst is not None and not self.fails)
+        return None if self._limit is None else Limit(self._deployed, self._limit, self.worst)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the worst attacker is above the limit."""
+        return self.limit is not None and self.worst is not None and not self.limit.passed
 
     def check(self) -> None:
         """Raise AttackFailed if no attack made a copy at all, or none behind the guard that a limit is given for."""
@@ -118,9 +116,9 @@ class Outcome:
         flags = sorted({f["id"] for f in self._meta["flags"]})
         if flags:
             console.print(f"\nFlags: {', '.join(flags)}. The report says what each means.", highlight=False)
-        if self._limit is not None and self.worst:
+        if self.limit and self.worst:
             console.print(
-                f"\n{_against(self.worst, self._deployed, self._limit)}",
+                f"\n{self.limit.sentence}",
                 style="bold red" if self.fails else "green",
                 markup=False,
                 highlight=False,
@@ -171,21 +169,6 @@ class Outcome:
         notes += [Text(sentence) for sentence in heard(audit)]
         notes += [Text(said)] if (said := how_selected(audit, NONE)) else []
         return Group(*legend, table, *notes, *controls)
-
-
-def _against(worst: Thief, deployed: str, limit: float) -> str:
-    """The worst attacker beside the limit of --fail-over: which figure is compared, and whether it is close."""
-    copy = worst.copy
-    sign = "above" if copy.value > limit else "not above"
-    said = (
-        f"Behind {deployed} the worst attacker is {worst.words} with {copy.percent()}. The figure itself, not an end "
-    )
-    said += f"of its interval, is {sign} the limit of {limit:.1%}."
-    return said + (" The limit lies inside the interval: other seeds may say otherwise." if _close(copy, limit) else "")
-
-
-def _close(copy: Estimate, limit: float) -> bool:
-    return copy.low <= limit <= copy.high
 
 
 def _used(rows: Sequence[Sequence[str]], bill: int) -> Any:

@@ -32,17 +32,24 @@ class Limit:
     deployed: str
     limit: float
     worst: Thief | None
-    passed: bool  # somebody made a copy, and none is better than the limit allows
+
+    @property
+    def passed(self) -> bool:
+        """Whether somebody made a copy, and the worst one's figure is not above the limit."""
+        return self.worst is not None and self.worst.copy.value <= self.limit
 
     @property
     def sentence(self) -> str:
+        """The worst attacker beside the limit: which figure is compared, and whether it is close."""
         guard = "Without a defense" if self.deployed == NONE else f"Behind {self.deployed}"
         if self.worst is None:
             return f"{guard} no attack made a copy, so nothing can be held against the limit of {self.limit:.1%}."
-        sign = "not above" if self.passed else "above"
+        copy, sign = self.worst.copy, "not above" if self.passed else "above"
+        near = copy.low <= self.limit <= copy.high
         return (
-            f"{guard} the worst attacker is {self.worst.words} with {percent(self.worst.copy, 1)}: {sign} the limit of "
-            f"{self.limit:.1%}."
+            f"{guard} the worst attacker is {self.worst.words} with {percent(copy, 1)}. The figure itself, not an end "
+            f"of its interval, is {sign} the limit of {self.limit:.1%}."
+            f"{' The limit lies inside the interval: other seeds may say otherwise.' if near else ''}"
         )
 
 
