@@ -11,7 +11,8 @@ alt-profanity-check  whether a line of Shakespeare is rude, a third of them with
                      probability
 
 Printed is the mean agreement with the victim on 500 texts that nobody has asked about, over the seeds, with a 95%
-interval (Student's t). `constant` is what always the most frequent answer has.
+interval over seeds and texts (Student's t over the seeds, never narrower than within one).
+`constant` is what always the most frequent answer has.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from portcullis_ml.bench.stranger import PlainStranger
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.oracle import LocalOracle
-from portcullis_ml.core.types import Array, Reveals
+from portcullis_ml.core.types import Array, Estimate, Reveals
 from portcullis_ml.extraction.active_thief import ActiveThief
 from portcullis_ml.extraction.knockoff import Knockoff
-from portcullis_ml.measures.statistics import mean_over_seeds
+from portcullis_ml.measures.agreement import agreement
 from portcullis_ml.models.tfidf import TfidfLearner
+from portcullis_ml.repetitions import across
 
 BUDGETS = (100, 400)
 TEST, POOL = 500, 600  # texts
@@ -149,14 +151,14 @@ def experiment_of(name: str, folder: Path) -> Experiment:
     return spec.load()
 
 
-def agreement(who: ExtractionAttack, experiment: Experiment, shown: str, budget: int, seed: int) -> float:
-    """Percent of the test texts on which the copy answers like the victim."""
+def agreed(who: ExtractionAttack, experiment: Experiment, shown: str, budget: int, seed: int) -> Estimate:
+    """The share of the test texts on which the copy answers like the victim."""
     interface = experiment.interface.revealing(reveals=Reveals.parse(shown))
     oracle = LocalOracle(experiment.model, interface, budget=budget)
     knowledge = Knowledge(pool=experiment.pool, learner=TfidfLearner().knowing(interface))
     copy = who(oracle, knowledge, rng=np.random.default_rng(seed)).model
     x = experiment.test_x
-    return 100 * float((copy.scores(x).argmax(axis=1) == experiment.model.scores(x).argmax(axis=1)).mean())
+    return agreement(experiment.model.scores(x).argmax(axis=1), copy.scores(x).argmax(axis=1))
 
 
 def main() -> None:
@@ -175,9 +177,9 @@ def main() -> None:
                 for budget in BUDGETS:
                     cells = []
                     for who in ATTACKERS.values():
-                        found = [agreement(who, experiment, shown, budget, seed) for seed in range(options.seeds)]
-                        e = mean_over_seeds(found, within=(0, 100))
-                        cells.append(f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]")
+                        found = [agreed(who, experiment, shown, budget, seed) for seed in range(options.seeds)]
+                        e = across(found)
+                        cells.append(f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]")
                     row = (name, shown, f"{constant:.1f}", f"{budget}", *cells, f"{options.seeds} seeds")
                     print("|", " | ".join(row), "|", flush=True)
 
