@@ -13,12 +13,12 @@ import pytest
 from tests.gateway.certificates import certificates
 
 from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.gateway.credentials import credentials, trusted
 from portcullis_ml.gateway.http import client as http_client
 from portcullis_ml.gateway.http import client_protocol
 from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Lost, Unreadable
 from portcullis_ml.gateway.policy.settings import UpstreamTable
-from portcullis_ml.gateway.upstream import credentials, trusted
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nhi"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

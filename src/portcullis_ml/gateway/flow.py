@@ -25,7 +25,7 @@ from portcullis_ml.gateway.exchange import Exchange, Notes
 from portcullis_ml.gateway.http.bodies import encoded
 from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.protocols.number_lists import LARGE
-from portcullis_ml.gateway.protocols.wire import Inquiry, Reply
+from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
 from portcullis_ml.gateway.state.fold import Failed, singled_out
@@ -71,6 +71,7 @@ class Ask(NamedTuple):
     client: str
     x: Floats
     headers: Mapping[str, str]
+    carried: Carried = NOTHING
 
 
 class Release(NamedTuple):
@@ -139,7 +140,7 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
 
         rules = Rules(policy.enforced, policy.failure.guard)
         x, at = inquiry.x, host.clock()
-        answer = yield from answered(client, x, at, rules, notes, host.books, request.passed_on)
+        answer = yield from answered(client, x, at, rules, notes, host.books, request.passed_on, inquiry.carried)
         shown = answer.only(policy.shown)
         if not shown.answered.any():
             notes.line.reason = "this client was blocked"
@@ -166,8 +167,9 @@ def health(request: Exchange, what: str) -> Flow[tuple[Reply, str]]:
 
 
 def answered(
-    client: str, x: Floats, at: float, rules: Rules, notes: Notes, books: Books, headers: Mapping[str, str]
-) -> Flow[Answer]:
+    client: str, x: Floats, at: float, rules: Rules, notes: Notes, books: Books, headers: Mapping[str, str],
+    carried: Carried = NOTHING,
+) -> Flow[Answer]:  # fmt: skip
     """(n, *input_shape) -> what the guard lets out of the model's answer: admit, ask, release. Raises Refused, Failed,
     Down, and what the model raises; by then all that was reserved is given back."""
     line, seq, released, failed = notes.line, None, None, False
@@ -187,7 +189,7 @@ def answered(
     notes.mark()
 
     try:
-        clean = line.clean = yield Ask(client, x, headers)
+        clean = line.clean = yield Ask(client, x, headers, carried)
         books.trouble.over()
         notes.mark()
         line.released = next(books.order)

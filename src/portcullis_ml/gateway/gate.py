@@ -31,7 +31,7 @@ from portcullis_ml.gateway.http.messages import Rejected, Request
 from portcullis_ml.gateway.policy.keys import KeptKey
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import Reply, Wire
+from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Reply, Wire
 from portcullis_ml.gateway.querylog import Line, LogFull, NoLog
 from portcullis_ml.gateway.rates import Rates, address_of
 from portcullis_ml.gateway.reading import Reading
@@ -198,8 +198,8 @@ class Gate:
         assert isinstance(step, Undo)
         return self._undo(*step)
 
-    async def _ask(self, client: str, x: Floats, headers: Mapping[str, str]) -> Answer:
-        own = {}
+    async def _ask(self, client: str, x: Floats, headers: Mapping[str, str], carried: Carried) -> Answer:
+        own: dict[str, Any] = {} if carried is NOTHING else {"carried": carried}
         if getattr(self.upstream, "writes", False):
             own["beside"] = partial(self.reading.read, client, x.nbytes)
         asked = self.upstream.ask(x, headers, **own)

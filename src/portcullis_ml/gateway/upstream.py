@@ -9,25 +9,26 @@ import math
 import re
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from portcullis_ml.core.errors import InputError, PortcullisError, Unreachable
+from portcullis_ml.core.errors import PortcullisError, Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface, Labels
+from portcullis_ml.gateway.credentials import credentials, trusted
 from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.number_lists import MANY
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import Ask, ModelSpec, Wire, parsed
+from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, ModelSpec, Wire, parsed
 from portcullis_ml.gateway.trouble import Trouble
 
-__all__ = ["Beside", "HttpUpstream", "Upstream", "at_once", "checked", "credentials", "open_upstream", "trusted"]
+__all__ = ["Beside", "HttpUpstream", "Upstream", "at_once", "checked", "open_upstream"]
 
 T = TypeVar("T")
 
@@ -66,7 +67,8 @@ class Upstream(Protocol):
 
         It runs in a task of its own, as aiohttp, httpx and `asyncio.timeout` need it. An upstream that needs none sets
         `without_task = True`, and saves the time that a task takes. One that writes questions itself sets
-        `writes = True` and is given a third argument, `beside`, with which it writes large ones."""
+        `writes = True` and is given the argument `beside`, with which it writes large ones. Where a question carries
+        more than its rows, `carried` is given too."""
 
     async def ready(self) -> bool: ...
 
@@ -97,13 +99,18 @@ class HttpUpstream:
         self._asked = asked
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
-        self._plain: Floats = _plain_row(asked.interface)  # to try the model with; later a row that it has answered
+        self._plain: tuple[Floats, Carried] = (
+            _plain_row(asked.interface),
+            NOTHING,
+        )  # to try the model with; later a row that it has answered
         self._took = False  # whether it is one that it has answered
         self._doubtful = True  # whether the policy may not fit the model
         self._trouble = Trouble()  # of trying it
 
-    async def ask(self, x: Floats, headers: Mapping[str, str], beside: Beside = at_once) -> Answer:
-        write = partial(self._wire.ask, self._asked, x)
+    async def ask(
+        self, x: Floats, headers: Mapping[str, str], beside: Beside = at_once, carried: Carried = NOTHING
+    ) -> Answer:
+        write = partial(self._wire.ask, self._asked, x, carried)
         ask = write() if x.size <= MANY else await beside(write)
         came = await self._posted(ask, headers)
         if came[0] != 200:
@@ -112,7 +119,7 @@ class HttpUpstream:
         answer = self._understood(len(x), came)
         self._doubtful = False
         if not self._took:
-            self._plain, self._took = x[:1].copy(), True
+            self._plain, self._took = (x[:1].copy(), _first(carried)), True
         return answer
 
     async def _why(self, ask: Ask, came: Found) -> Exception:
@@ -129,7 +136,7 @@ class HttpUpstream:
         """Whether the model answers a row that is nothing special. If it does, the policy fits it, and a row that it
         refuses it refuses for what is in it."""
         try:
-            came = await self._posted(self._wire.ask(self._asked, self._plain), {})
+            came = await self._posted(self._wire.ask(self._asked, *self._plain), {})
             return came[0] == 200 and len(self._understood(1, came)) == 1
         except Unreachable:
             return False
@@ -175,7 +182,8 @@ class HttpUpstream:
 
     async def try_out(self) -> Answer:
         """The answer to one row that is nothing special; Unreachable says what is wrong."""
-        return await self.ask(self._plain, {})
+        row, carried = self._plain
+        return await self.ask(row, {}, carried=carried)
 
     async def ready(self) -> bool:
         """Whether the server is up and, until it has answered a question, whether the policy fits its model."""
@@ -189,7 +197,7 @@ class HttpUpstream:
     async def _misfit(self) -> str:
         """Why the policy cannot fit the model, as its answer to one row shows; empty where it may. A model may have
         reasons of its own to refuse a row that it never answered, or to fail on it."""
-        ask = self._wire.ask(self._asked, self._plain)
+        ask = self._wire.ask(self._asked, *self._plain)
         try:
             came = await self._posted(ask, {})
             if came[0] == 200:
@@ -238,36 +246,9 @@ def _plain_row(interface: Interface) -> Array:
     return np.full((1, *interface.input_shape), sum(interface.bounds) / 2)
 
 
-def credentials(path: str | None, header: str) -> dict[str, str]:
-    """The header that shows the gate to the model server, read from a file, so that no policy holds a secret."""
-    if path is None:
-        return {}
-    try:
-        token = Path(path).read_text("ascii").strip()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The model server's token is expected in {path!r}, as one line of ASCII; it cannot be read. "
-            "See upstream.token_file in the policy."
-        ) from error
-    if not token or not token.isprintable():
-        raise InputError(f"The model server's token must be one line of printable text; {path!r} holds something else.")
-    return {header.lower(): f"Bearer {token}" if header.lower() == "authorization" else token}
-
-
-def trusted(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
-    """TLS towards the model server: its certificate must be signed by this authority (by one that the system knows, if
-    none is given), and the gate shows its own if it has one."""
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-        if cert_file is not None:
-            context.load_cert_chain(cert_file, key_file)
-    except (OSError, ValueError) as error:
-        names = ", ".join(repr(f) for f in (ca_file, cert_file, key_file) if f)
-        raise InputError(
-            f"Certificates and keys towards the model server are expected as PEM files; {names} cannot be read "
-            f"({error}). See upstream.ca_file, cert_file and key_file in the policy."
-        ) from error
-    return context
+def _first(carried: Carried) -> Carried:
+    """What was carried beside the first row."""
+    return carried if carried.texts is None else replace(carried, texts=carried.texts[:1])
 
 
 def checked(answer: Answer, n: int, asked: ModelSpec) -> Answer:

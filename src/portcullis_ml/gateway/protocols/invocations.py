@@ -20,7 +20,7 @@ from portcullis_ml.gateway.protocols.described import Described, answers, object
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, given, listed, no_booleans, numbers, only_keys, rows_in
 from portcullis_ml.gateway.protocols.v1 import plain_rows, read_rows, rows_out
-from portcullis_ml.gateway.protocols.wire import Ask, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
+from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
 
 __all__ = ["Invocations"]
 
@@ -75,7 +75,7 @@ class Invocations(Wire):
     def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
         return ("/ping",)
 
-    def ask(self, served: ModelSpec, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         body = orjson.dumps({"inputs": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask("/invocations", body, {"content-type": "application/json"})
 

@@ -26,7 +26,9 @@ from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
 from portcullis_ml.gateway.protocols.v1 import rows_out
 from portcullis_ml.gateway.protocols.wire import (
+    NOTHING,
     Ask,
+    Carried,
     Headers,
     Inquiry,
     ModelSpec,
@@ -84,7 +86,7 @@ class JsonPath(Wire):
     def tell(self, served: ModelSpec, what: str) -> Reply:
         raise BadRequest("There is nothing here.", 404)
 
-    def ask(self, served: ModelSpec, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         tree: dict[str, Any] = {}
         _place(tree, steps(_option(served, "rows")), rows_out(x))
         body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)

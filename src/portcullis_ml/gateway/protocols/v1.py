@@ -29,7 +29,9 @@ from portcullis_ml.gateway.protocols.strict import (
     rows_in,
 )
 from portcullis_ml.gateway.protocols.wire import (
+    NOTHING,
     Ask,
+    Carried,
     Headers,
     Inquiry,
     ModelSpec,
@@ -115,7 +117,7 @@ class Predict(Wire):
     def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
         return (f"/v1/models/{served.name}",)
 
-    def ask(self, served: ModelSpec, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
         body = orjson.dumps({"instances": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})

@@ -29,7 +29,9 @@ from portcullis_ml.gateway.protocols.v2_question import LENGTH, REFUSED, form_of
 from portcullis_ml.gateway.protocols.wire import (
     DTYPE,
     DTYPES,
+    NOTHING,
     Ask,
+    Carried,
     Headers,
     Inquiry,
     ModelSpec,
@@ -143,7 +145,7 @@ class OpenInference(Wire):
     def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
         return f"{_model_path(served)}/ready", "/v2/health/ready"
 
-    def ask(self, served: ModelSpec, x: Floats) -> Ask:
+    def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
         cast = np.ascontiguousarray(x, DTYPE[served.datatype])
         tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}

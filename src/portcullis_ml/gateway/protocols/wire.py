@@ -21,7 +21,7 @@ from portcullis_ml.gateway.protocols.claims import Room, room
 from portcullis_ml.gateway.protocols.described import Described, object_of
 from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
 
-__all__ = ["DTYPE", "DTYPES", "REMAINING", "Ask", "Inquiry", "ModelSpec", "Reply", "Wire"]
+__all__ = ["DTYPE", "DTYPES", "NOTHING", "REMAINING", "Ask", "Carried", "Inquiry", "ModelSpec", "Reply", "Wire"]
 
 Headers = Mapping[str, str]  # lower-case names
 
@@ -96,6 +96,17 @@ def whole(x: Floats, dtype: np.dtype[Any], name: str) -> Floats:
     return x
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What of a question goes on to the model and does not stand in its rows: whoever reads it has checked it."""
+
+    texts: tuple[str, ...] | None = None  # one a row, where a row is made of a text and cannot be turned back
+    extras: Mapping[str, Any] = field(default_factory=dict)  # keys that the policy lists, with their values
+
+
+NOTHING = Carried()
+
+
 class Inquiry(NamedTuple):
     """A question as read: rows, and how the client wants them answered."""
 
@@ -104,6 +115,7 @@ class Inquiry(NamedTuple):
     binary: tuple[str, ...] = ()  # output tensors wanted as raw bytes
     outputs: tuple[str, ...] = ()  # output tensors asked for by name; none means all
     shape: str = ""  # a protocol's own note on how to answer
+    carried: Carried = NOTHING
 
 
 class Reply(NamedTuple):
@@ -128,6 +140,7 @@ class Wire(ABC):
     name: ClassVar[str] = ""
     health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
     explains: ClassVar[bool] = False  # whether it has a place for explanations
+    carries: ClassVar[frozenset[str]] = frozenset()  # fields of `Carried` that it reads from clients and sends on
 
     @abstractmethod
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
@@ -154,8 +167,8 @@ class Wire(ABC):
         """Health and metadata, from what the gate knows; the upstream is not asked."""
 
     @abstractmethod
-    def ask(self, served: ModelSpec, x: Floats) -> Ask:
-        """The question for the upstream (or, from an oracle, for a gate)."""
+    def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
+        """The question for the upstream (or, from an oracle, for a gate). Of `carried` it sends what it `carries`."""
 
     @abstractmethod
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
