@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # One thread a process: the grid and the tests run one process a core instead.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: audit test slow everyday check docs install clean help
+.PHONY: audit test slow servers everyday check docs install clean help
 
 help:
 	@echo "make audit    audit the embedded default and write portcullis-audit/report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    ruff, mypy"
 	@echo "make docs     write the pages of docs/ that follow from the code"
 	@echo "make slow     the tests that are left out of \`make test\` because they train for minutes"
+	@echo "make servers  the tests in front of MLServer, BentoML and other model servers, each in an environment of its own"
 	@echo "make everyday the tests of files of XGBoost, LightGBM, Keras and others, in an environment of their own"
 	@echo "make clean    remove .venv, .venv-* and caches"
 
@@ -24,10 +25,21 @@ audit: $(STAMP)
 	$(BIN)/portcullis audit $(ARGS)
 
 test: $(STAMP)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow and not servers" $(ARGS)
 
 slow: $(STAMP)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "slow and not servers" $(ARGS)
+
+# Model servers want other versions of the same packages, so each has an environment of its own.
+servers: $(STAMP)
+	for list in tests/servers/*.txt; do \
+		home=.venv-servers/$$(basename "$$list" .txt); \
+		cmp -s "$$list" "$$home/installed.txt" && continue; \
+		$(PYTHON) -m venv "$$home" && \
+		"$$home/bin/python" -m pip install --quiet --disable-pip-version-check -r "$$list" && \
+		cp "$$list" "$$home/installed.txt" || exit 1; \
+	done
+	$(ONE_THREAD) PORTCULLIS_SERVERS=.venv-servers $(BIN)/python -m pytest -m servers $(ARGS)
 
 # Where LightGBM or XGBoost is installed, `auto` has one family more; so they get an environment of their own.
 everyday:

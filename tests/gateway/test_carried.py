@@ -1,4 +1,4 @@
-"""What a question carries beside its rows goes from the client's protocol to the model server, and nothing else does."""
+"""What a question carries beside its rows goes from the client to the model server, and nothing else does."""
 
 from __future__ import annotations
 
