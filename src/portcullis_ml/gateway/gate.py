@@ -22,7 +22,7 @@ from portcullis_ml.gateway import flow
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.batching import Batching
 from portcullis_ml.gateway.exchange import Exchange, Exchanges
-from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Read, Release, Step, Undo, Unpack
+from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Join, Look, Read, Release, Step, Undo, Unpack
 from portcullis_ml.gateway.health import Health
 from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
 from portcullis_ml.gateway.http.bodies import Bodies, decoded
@@ -71,7 +71,7 @@ class Gate:
         self.bodies = Bodies()
         self.reading = Reading(self.bodies)
         self.callers = Callers(clock)
-        steps = (Body, Unpack, Read, Admit, Ask, Release, Undo, Look)
+        steps = (Body, Join, Unpack, Read, Admit, Ask, Release, Undo, Look)
         self.batching: Batching[Exchange] = Batching(steps, self._take, self._end)
         self.health = Health(self)
         self.draining = False
@@ -92,9 +92,8 @@ class Gate:
         self._known: dict[tuple[str, str], tuple[Wire, str]] = {}  # (method, path) of "infer" -> its protocol
 
     def use_keys(self, kept: Iterable[KeptKey]) -> None:
-        """Take these keys of the policy's file from the next request on."""
-        clients = replace(self.policy.clients, kept=tuple(key.key() for key in kept))
-        self.use(replace(self.policy, clients=clients))
+        """Take these keys of the policy's file from the next request on. Raises ParameterError, see `groups`."""
+        self.use(replace(self.policy, clients=self.policy.clients.keeping(key.key() for key in kept)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application; the gate's own port does without."""
@@ -144,7 +143,7 @@ class Gate:
         self.batching.fail(exchange, error)
 
     def identify(self, request: Exchange) -> str:
-        """The client's name, whose running requests are one more from now on. Raises Rejected or BadRequest where the
+        """The principal, whose running requests are one more from now on. Raises Rejected or BadRequest where the
         head alone says that there will be no answer."""
         limits = request.limits
         if self.draining or self.in_flight > limits.in_flight:
@@ -157,6 +156,8 @@ class Gate:
 
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""
+        if isinstance(step, Join):
+            return self._join(*step)
         if isinstance(step, Unpack):
             return self._unpack(*step)
         if isinstance(step, Read):
@@ -189,6 +190,11 @@ class Gate:
             size = len(found)
         finally:
             self.callers.unpacked(client, size - len(body), limits)
+        return found
+
+    async def _join(self, account: str, principal: str, at: float) -> str:
+        found = await self.streams.join(account, principal, at)
+        self.callers.joined(account, found)
         return found
 
     async def _look(self) -> bool:

@@ -1,14 +1,19 @@
-"""Who is asking: identified by the head of a request, counted, and kept to what may be sent and run at once."""
+"""Who is asking: identified by the head of a request, counted, and kept to what may be sent and run at once.
+
+An account says who asks; the principal that it belongs to is whose rates, running requests and stream they are. Unless
+the policy links accounts, every account is its own principal (decision 21).
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from portcullis_ml.gateway.exchange import Exchange
 from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.policy.settings import Limits
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.rates import Rates, address_of
+from portcullis_ml.gateway.rates import MOST, Rates, address_of
 
 __all__ = ["Callers"]
 
@@ -19,13 +24,13 @@ class Callers:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._rates = Rates()
-        self.running: dict[str, int] = {}  # client -> requests in flight
+        self.running: dict[str, int] = {}  # principal -> requests in flight
+        self._joined: OrderedDict[str, str] = OrderedDict()  # account -> the principal that it stays with
 
     def begin(self, request: Exchange) -> str:
-        """The client's name, whose running requests are one more until `end`. Raises BadRequest where nobody is named,
-        and Rejected where they have sent too much or have too many requests running."""
+        """The principal, whose running requests are one more until `end`. Raises BadRequest where nobody is named, and
+        Rejected where they have sent too much or have too many requests running."""
         client = self._known(request)
-        request.notes.line.client = client
         self._within_rates(client, request)
         running = self.running.get(client, 0)
         if running >= request.limits.per_client:
@@ -51,10 +56,23 @@ class Callers:
         """A body is so many bytes longer once it is decoded, which counts as if it had been sent so."""
         self._rates.sent(client, max(more, 0), limits, self._clock())
 
+    def joined(self, account: str, principal: str) -> None:
+        """The account stays with this principal, from the first request on that it ever sent."""
+        self._joined[account] = principal
+        if len(self._joined) > MOST:
+            self._joined.popitem(last=False)
+
     def _known(self, request: Exchange) -> str:
-        """The client's name. Raises BadRequest, or Rejected where too many from this address did not say theirs."""
+        """The principal. Raises BadRequest, or Rejected where too many from this address did not say who they are."""
+        clients, line, head = request.policy.clients, request.notes.line, (request.headers, request.twice, request.peer)
         try:
-            return request.policy.clients.identify(request.headers, request.twice, request.peer, self._clock())
+            caller = clients.identify(*head, self._clock())
+            line.client = caller.account
+            owner = clients.owner(caller, *head)
+            known = self._joined.get(caller.account) if owner.sticks else None
+            request.joins = owner.sticks and known is None
+            line.principal = known or owner.principal
+            return line.principal
         except BadRequest:
             self._within_rates(address_of(request.peer), request)
             raise
