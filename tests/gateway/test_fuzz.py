@@ -188,14 +188,14 @@ WAYS = Clients(
     peer=st.sampled_from([None, "10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%eth0"]),
 )
 def test_whoever_comes_has_a_name_or_is_refused(headers: dict[str, str], twice: set[str], peer: str | None) -> None:
-    name = attempt(WAYS.identify, headers, twice, peer, 0.0)
-    if isinstance(name, BadRequest):
-        assert name.status in (400, 401, 403)
+    caller = attempt(WAYS.identify, headers, twice, peer, 0.0)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401, 403)
     elif "x-client" in headers:
-        assert (name, peer) == (headers["x-client"], "10.0.0.1")
-        assert 1 <= len(name) <= 128
+        assert (caller.account, peer) == (headers["x-client"], "10.0.0.1")
+        assert 1 <= len(caller.account) <= 128
     else:
-        assert name in ("alice", "(anonymous)")
+        assert caller.account in ("alice", "(anonymous)")
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +219,11 @@ def test_a_token_of_any_claims_names_a_client_or_is_refused(token: Token, claims
     import jwt
 
     text = jwt.api_jws.encode(json.dumps(claims).encode(), "s" * 32, "HS256") + cut.decode("latin-1")
-    name = attempt(token.client, text)
-    assert (
-        name.status in (400, 401) if isinstance(name, BadRequest) else name == str(claims["sub"])
-    )  # a number is one too
+    caller = attempt(token.caller, text)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401)
+    else:
+        assert caller.account == str(claims["sub"])  # a number is one too
 
 
 @pytest.mark.parametrize("part", [b"[" * 5_000 + b"]" * 5_000, b'{"alg":[]}', b'{"alg":"none"}', b"{}", b"1", b"\xff"])
@@ -232,7 +233,7 @@ def test_a_token_whose_head_is_no_head_is_refused(token: Token, part: bytes) -> 
     text = urlsafe_b64encode(part).decode().rstrip("=")
     for words in (f"{text}.e30.x", f"{text}.{text}.", f"eyJhbGciOiJIUzI1NiJ9.{text}.x", text):
         with pytest.raises(BadRequest):
-            token.client(words)
+            token.caller(words)
 
 
 @settings(max_examples=N, deadline=2_000)

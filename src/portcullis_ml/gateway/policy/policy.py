@@ -43,6 +43,7 @@ from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
+from portcullis_ml.gateway.policy.principals import principals_of
 from portcullis_ml.gateway.policy.settings import (
     Admin,
     Alarms,
@@ -68,7 +69,8 @@ MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatyp
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
-CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject")
+CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject", "principal", "key_prefix",
+           "address_bits", "forwarded")  # fmt: skip
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
           "telemetry", "admin")  # fmt: skip
@@ -273,7 +275,10 @@ class _Reader:
         token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
         plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
         kept = self._kept(table["keys_file"]) if "keys_file" in table else {}
-        return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **kept, **plain)
+        linked = self._built(("clients",), principals_of, table)
+        return self._built(
+            ("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), principals=linked, **kept, **plain
+        )
 
     def _kept(self, name: Any) -> dict[str, Any]:
         """The file of keys that `portcullis keys` writes, found from the policy's folder, and what is in it."""
@@ -373,13 +378,16 @@ class _Reader:
 
 
 def _api_key(table: Any) -> ApiKey:
-    known(table, ("client", "sha256", "until"), "an API key")
+    known(table, ("client", "sha256", "until", "organisation", "payment"), "an API key")
     return made(ApiKey, {**table, "until": seconds(table.get("until"))})
 
 
 def _named(table: Mapping[str, Any]) -> Named:
     found = made(Named, table)
-    return dataclasses.replace(found, header=found.header.lower())
+    names = {
+        name: getattr(found, name).lower() for name in ("header", "organisation", "payment") if getattr(found, name)
+    }
+    return dataclasses.replace(found, **names)
 
 
 def _token(table: Mapping[str, Any], folder: Path) -> Token:
