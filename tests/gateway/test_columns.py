@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -490,3 +491,19 @@ def test_a_gate_refuses_what_its_oracle_cannot_write_in_words(tmp_path: Path) ->
             with pytest.raises(Unreachable, match="answered 400: The model takes the inputs"):
                 online.query(X)
             online.close()
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "in-front-of" / "columns.md"
+
+
+def test_every_block_of_the_page_is_a_policy(tmp_path: Path) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), flags=re.S)
+    model = "[model]" + blocks[0].partition("[model]")[2]
+    assert len(blocks) == 5
+    protocols = []
+    for block in blocks:
+        policy = policy_of(Table(), "", tmp_path, more=block if "[model]" in block else block + model)
+        ask = PROTOCOLS.load(policy.upstream.protocol)().ask(policy.asked, policy.asked.plain_row)  # type: ignore[union-attr]
+        assert policy.asked.several
+        protocols.append((policy.upstream.protocol, LENGTH in ask.headers))  # type: ignore[union-attr]
+    assert protocols == [("v2", False), ("v2", False), ("v2", True), ("v1", False), ("invocations", False)]
