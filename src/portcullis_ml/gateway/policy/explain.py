@@ -88,6 +88,12 @@ def explained(policy: Policy) -> Iterator[str]:
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
     if policy.alarms:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    if policy.telemetry:
+        told = policy.telemetry
+        yield (
+            f"Metrics every {told.every_s:g} s and spans of {100 * told.spans:g}% of the requests, without clients' "
+            f"names and rows, go to {_address(told.endpoint)}."
+        )
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 

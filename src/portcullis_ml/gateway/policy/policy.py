@@ -53,6 +53,7 @@ from portcullis_ml.gateway.policy.settings import (
     Listen,
     QueryLog,
     State,
+    Telemetry,
     UpstreamTable,
 )
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
@@ -71,7 +72,7 @@ ANSWERS = ("reveals", "k", "decimals", "explains")
 CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject")
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
-          "admin")  # fmt: skip
+          "telemetry", "admin")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class Policy:
     state: State
     log: QueryLog | None
     alarms: Alarms | None
+    telemetry: Telemetry | None
     admin: Admin
     mode: str = "enforce"
     quantum: float = 1e-6
@@ -168,6 +170,7 @@ class _Reader:
             state=self._settings(State, "state"),
             log=self._settings(QueryLog, "log") if "log" in self.tree else None,
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
+            telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
             mode=mode,
             quantum=self._quantum(),
