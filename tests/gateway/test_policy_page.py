@@ -41,6 +41,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
     "model.mapping": tuple(DEFAULTS), "guard": ("unit",), "admin.operator": ("name", "sha256"),
     **{table: tuple(f.name for f in dataclasses.fields(kind) if f.init) for table, kind in SETTINGS.items()},
+    "model.features": (*(f.name for f in dataclasses.fields(Feature)), "datatype"),
+    "model.inputs": ("name", "shape", "datatype"),
 }  # fmt: skip
 
 

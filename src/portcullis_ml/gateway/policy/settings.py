@@ -54,6 +54,7 @@ class UpstreamTable:
     model: str | None = None
     version: str = ""
     input: str | None = None
+    inputs: str | None = None  # "tensor" or "columns": one tensor for a row, or one for each of its inputs
     scores: str | None = None
     label: str | None = None  # an output tensor with classes, where it has one
     explanation: str | None = None  # the one that explains its answers, where the model's own name for it differs
@@ -82,6 +83,7 @@ class UpstreamTable:
         check(self, "token_header", HEADER, is_header)
         check(self, "url", "http://host:port", _url)
         check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)
+        check(self, "inputs", '"tensor" or "columns"', lambda v: v in (None, "tensor", "columns"))
         check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))
         check(self, "datatype", f"one of {', '.join(DTYPES)}", lambda v: v is None or v in DTYPES)
         check(self, "timeout_s", "a positive number of seconds", _positive)
