@@ -29,7 +29,7 @@ class TestEveryDetector:
         cuts = list(range(20, 260, 20))
         requests = sent(name, "a", x, [float(i) for i in range(13)], cuts)
         np.testing.assert_array_equal(pooled(detector, {"a": requests}), paced(name, x, cuts))
-        if name != "call_rate":
+        if name != "call_rate":  # whose suspicion follows the times
             np.testing.assert_array_equal(pooled(detector, {"a": requests}), plain)
 
     @settings(max_examples=5, deadline=None)
