@@ -39,9 +39,11 @@ class Room(NamedTuple):
 
 def room(interface: Interface, rows: int, *, claimed: bool = False) -> Room:
     """Room for so many rows, in whatever way a protocol writes them: as lists, or as records with the names of the
-    columns, which may hold commas and brackets too."""
+    columns and the words of categories, which may hold commas and brackets too."""
     shape, names = interface.input_shape, [f.name for f in interface.features or ()]
     marks = sum(len(MARKS.findall(name)) for name in names)
+    for f in interface.features or ():
+        marks += max((len(MARKS.findall(word)) + word.count('"') for word in f.values), default=0) + f.categorical
     lists = sum(math.prod(shape[:i]) for i in range(len(shape)))
     around = SLACK + math.prod(shape) + marks
     return Room(
