@@ -119,7 +119,10 @@ class HttpOracle(MeteredOracle):
                     x, ended = x[: done + (refusal.room or 0)], refusal
                     continue
                 raise self._with_head(answers, refusal) from None
-            except Unreachable:
+            except Unreachable as error:
+                if error.status == 413 and len(part) > 1:
+                    self._served = replace(self._served, max_rows=len(part) // 2)
+                    continue
                 self._kept = _pairs(x, answers)
                 raise
             answered = answer.answered

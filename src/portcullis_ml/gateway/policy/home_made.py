@@ -10,7 +10,6 @@ from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.settings import Listen, UpstreamTable
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
-from portcullis_ml.gateway.protocols.json_paths import apart
 from portcullis_ml.gateway.protocols.mapping_table import suits, table_of
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
@@ -39,10 +38,6 @@ def mistakes(
             )
     if there:
         yield from _unsuitable(asked, own)
-        beside = table_of(asked)
-        for extra in beside.extras:
-            if not apart(extra, beside.rows) and not (beside.rows_as == "object" and not beside.batch):
-                yield (*own, "rows"), f"rows must be another place than that of the extra {extra}."
 
 
 def _unsuitable(spec: ModelSpec, where: Where) -> Iterator[tuple[Where, str]]:

@@ -148,7 +148,7 @@ class _Reader:
         shown = self._shown(interface)
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
-        known = asked(served, upstream)
+        known = self._built(("upstream", "mapping"), asked, served, upstream)
         for place, sentence in home_made.mistakes(served, known, upstream, listen):
             raise self._wrong(place, sentence)
         served = home_made.limited(served, known, upstream)
