@@ -277,6 +277,7 @@ class Request:
     client: str
     x: Array  # (n, *input_shape)
     at: float = 0.0
+    work: int = 0  # leading zero bits of the proof of work that came with it
 
     def __len__(self) -> int:
         return len(self.x)

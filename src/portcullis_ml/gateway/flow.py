@@ -73,6 +73,7 @@ class Admit(NamedTuple):
     x: Floats
     at: float
     account: str = ""  # the one of its accounts that asks, where there are others
+    work: int = 0  # bits of a proof of work that came with it
 
 
 class Ask(NamedTuple):
@@ -134,6 +135,12 @@ class Host(Protocol):
         """The principal that the client belongs to. Raises Rejected or BadRequest where the head alone says that there
         will be no answer."""
 
+    def worked(self, request: Exchange, client: str, x: Floats) -> int:
+        """How many bits of a proof of work came with this question. Raises BadRequest where they do not count."""
+
+    def work_for(self, request: Exchange, refusal: Refused) -> str:
+        """The header that sets the work which would have let the question in; empty where none would."""
+
 
 def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
     """A request from its head to its reply, and the decision that it is counted as. Never raises an error."""
@@ -153,6 +160,7 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
 
         rules = Rules(policy.enforced, policy.failure.guard)
         x, at = inquiry.x, host.clock()
+        notes.line.work = host.worked(request, client, x)
         answer = yield from answered(client, x, at, rules, notes, host.books, request.passed_on, inquiry.carried)
         shown = answer.only(policy.shown)
         if not shown.answered.any():
@@ -164,6 +172,8 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         notes.mark()
         metrics.took(notes.marks)
         return reply, "altered" if policy.enforced and notes.line.altered else "answered"
+    except Refused as refusal:
+        return error_reply(request, refusal, host.work_for(request, refusal))
     except (Exception, CancelledError) as error:
         return error_reply(request, error)
 
@@ -189,7 +199,7 @@ def answered(
     account = line.client if line.client != client else ""
     line.x, line.rows, line.at, line.admitted = x, len(x), at, next(books.order)
     try:
-        seq = line.seq = yield Admit(client, x, at, account)
+        seq = line.seq = yield Admit(client, x, at, account, line.work)
         books.metrics.not_enforced["state"] += seq < 0  # the journal is down, and the policy is to serve
     except Refused as refusal:
         line.seq, line.reason = refusal.place, refusal.reason

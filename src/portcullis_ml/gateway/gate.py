@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Alarm
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway import flow
@@ -39,6 +40,7 @@ from portcullis_ml.gateway.replies import method_reply, status_reply
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.telemetry import Tracing
 from portcullis_ml.gateway.upstream import Upstream
+from portcullis_ml.gateway.work import HEADER, Works
 
 __all__ = ["Gate"]
 
@@ -67,6 +69,7 @@ class Gate:
         self.querylog = NoLog() if querylog is None else querylog
         self.clock = clock
         self.on_alarm = on_alarm
+        self._works = Works(policy.key, clock)
         self.metrics = Metrics()
         self.books = Books(self.metrics, on_alarm=self._alarmed)
         self.tracing: Tracing | None = None
@@ -157,6 +160,18 @@ class Gate:
         client = self.callers.begin(request)
         self.bodies.expect(limits, request.headers, request.twice)
         return client
+
+    def worked(self, request: Exchange, client: str, x: Floats) -> int:
+        """How many bits of a proof of work came with this question. Raises BadRequest where they do not count."""
+        header = request.headers.get(HEADER)
+        return self._works.shown(header, client, x, request.policy.quantum) if header else 0
+
+    def work_for(self, request: Exchange, refusal: Refused) -> str:
+        """The header that sets the work which would have let the question in; empty where none would."""
+        line = request.notes.line
+        if line.x is None or not refusal.work:
+            return ""
+        return self._works.set(line.principal, line.x, request.policy.quantum, refusal.work)
 
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""

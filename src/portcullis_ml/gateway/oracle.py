@@ -28,6 +28,8 @@ from portcullis_ml.gateway.protocols.mapping_table import suits, table_of
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import REMAINING, ModelSpec, Wire
 from portcullis_ml.gateway.spoken import spoken
+from portcullis_ml.gateway.work import HEADER as WORK
+from portcullis_ml.gateway.work import solved
 
 __all__ = ["HttpOracle"]
 
@@ -88,6 +90,7 @@ class HttpOracle(MeteredOracle):
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second
         self._attempts, self._backoff_s, self._timeout_s, self._sleep = attempts, backoff_s, timeout_s, sleep
+        self.hashes = 0.0  # that proofs of work took
         self._connection: http.client.HTTPConnection | None = None
         self._kept: list[tuple[Array, Answer]] = []  # answers of a batch that failed half-way
 
@@ -148,12 +151,12 @@ class HttpOracle(MeteredOracle):
             ask = self._wire.ask(self._served, x)
         except BadRequest as error:
             raise InputError(f"{self.url} cannot be asked such a row. {error.sentence}") from error
-        wait = self._backoff_s
+        wait, work = self._backoff_s, dict[str, str]()
         for attempt in range(1, self._attempts + 1):
             if self._per_second:
                 self._sleep(len(x) / self._per_second)
             try:
-                status, headers, body = self._post(ask.path, ask.body, {**self._headers, **ask.headers})
+                status, headers, body = self._post(ask.path, ask.body, {**self._headers, **ask.headers, **work})
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if attempt == self._attempts:
@@ -161,6 +164,9 @@ class HttpOracle(MeteredOracle):
             else:
                 if status == 200:
                     return self._understood(len(x), headers, body)
+                if status == 428:
+                    work = self._worked(headers)
+                    continue
                 if status == 403 or (status == 429 and _is_refusal(body)):
                     raise Refused(_reason(body), retry_after=_seconds(headers), room=_room(headers))
                 if status not in (429, 502, 503, 504) or attempt == self._attempts:
@@ -169,6 +175,14 @@ class HttpOracle(MeteredOracle):
             self._sleep(wait)
             wait *= 2
         raise Unreachable(f"{self.url} did not answer.")  # attempts < 1
+
+    def _worked(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The header that shows the work which a refusal sets; none where it says to ask anew."""
+        if WORK not in headers:
+            return {}
+        shown, hashes = solved(headers[WORK])
+        self.hashes += hashes
+        return {WORK: shown}
 
     def _understood(self, n: int, headers: Mapping[str, str], body: bytes) -> Answer:
         """The answer in a response of status 200. Unreachable, with that status, where it is not of this interface."""

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.settings import describe
 from portcullis_ml.gateway.admin.metrics import Metrics
-from portcullis_ml.gateway.policy.explain import unit_in_words
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.policy.unit_words import unit_in_words
 from portcullis_ml.gateway.state.fold import OPERATOR, Stream, alarmed
 from portcullis_ml.gateway.state.latest import Latest, words
 from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
@@ -22,8 +21,9 @@ from portcullis_ml.gateway.policy.home_made import in_sentences
 from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
+from portcullis_ml.gateway.policy.unit_words import unit_in_words
 
-__all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
+__all__ = ["example", "explained", "stages", "warnings"]
 
 MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
@@ -247,24 +247,6 @@ def _answers(policy: Policy) -> Iterator[str]:
         yield f"Guarded and shown of the model's outputs: {guarded}; whatever else it answers is shown to nobody."
     if policy.asked.explanation and not shown.explains:
         yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
-
-
-def unit_in_words(tree: dict[str, Any]) -> str:
-    """A unit as `core.settings.describe` writes it, in words: "watch each client with prada (threshold 5.0); ..."."""
-    if tree["unit"] == "watch":
-        return (
-            f"watch each client with {unit_in_words(tree['detector'])}; from an alarm on, {unit_in_words(tree['then'])}"
-        )
-    if tree["unit"] == "quota":
-        return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
-    settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
-    return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
-
-
-def _value(value: Any) -> Any:
-    """An artifact by its path and the first digits of its hash, everything else as it is."""
-    found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
-    return f"{found['path']} (sha256 {found['sha256'][:12]})" if found else value
 
 
 def _watches(tree: dict[str, Any]) -> bool:
