@@ -32,7 +32,8 @@ from portcullis_ml.gateway.protocols.wire import ModelSpec
 PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "policy.md"
 SETTINGS: dict[str, Any] = {
     "upstream": UpstreamTable, "listen": Listen, "listen.cors": Cors, "limits": Limits, "failure": Failure,
-    "state": State, "log": QueryLog, "alarms": Alarms, "telemetry": Telemetry, "clients.key": ApiKey, "clients.token": Token,
+    "state": State, "log": QueryLog, "alarms": Alarms, "telemetry": Telemetry, "clients.key": ApiKey,
+    "clients.token": Token,
     "clients.header": Named, "clients.subject": Named, "model.features": Feature,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {

@@ -46,7 +46,11 @@ class LowConfidence(Detector[Doubts]):
         check(self, "window", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
 
     def bind(self, interface: Interface) -> Self:
-        if interface.task == "classification" and interface.reveals is Reveals.LABELS:
+        if interface.task == "regression":
+            raise NotApplicable(
+                f"{self.name} needs an API that predicts classes; this one does regression. Leave it out."
+            )
+        if interface.reveals is Reveals.LABELS:
             raise NotApplicable(f"{self.name} needs a model that gives probabilities; this one gives labels alone.")
         return self
 

@@ -16,7 +16,7 @@ import numpy as np
 from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Reveals
+from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
@@ -49,7 +49,8 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
-        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
+        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}{_wide(served.interface)}; "
+        f"the gate asks {where}."
     )
     yield from told_inputs(served, policy.asked)
     speaks = ", ".join(policy.listen.protocols)
@@ -129,6 +130,11 @@ def example(policy: Policy, url: str) -> str:
         about = f"{body[:60]} ... {' x '.join(map(str, shape))} numbers ..."
         return f"curl {url}{ask.path}{headers} -d @question.json   # {about}"
     return f"curl {url}{ask.path}{headers} -d {shlex.quote(body)}"
+
+
+def _wide(interface: Interface) -> str:
+    """How many numbers a row's answer has, where it has no classes."""
+    return f", but answers {interface.outputs} number{'s' * (interface.outputs > 1)}" if not interface.n_classes else ""
 
 
 def _called(names: tuple[str | int, ...]) -> str:
