@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,3 +215,60 @@ def test_an_embedding_is_what_mlserver_gives_and_behind_the_pages_guard_close_to
         low, high = (0.002, 0.01 + 0.00005 * np.sqrt(384)) if number else (0.0, 0.0)
         assert (moved >= low).all()
         assert (moved <= high).all()
+
+
+MLFLOW = """
+import pandas as pd
+import mlflow, mlflow.sklearn
+from mlflow.models import infer_signature
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+x = pd.DataFrame({"age": [20.5, 30, 50, 60, 70, 25], "kids": [0, 1, 2, 3, 0, 1],
+                  "city": ["Bern", "Basel", "Genève", "Bern", "Basel", "Genève"]})
+y = (x.age > 40).astype(int)
+columns = ColumnTransformer([("city", OneHotEncoder(), ["city"])], remainder="passthrough")
+model = make_pipeline(columns, LogisticRegression(max_iter=1000)).fit(x, y)
+mlflow.sklearn.save_model(model, "people", signature=infer_signature(x, y), serialization_format="cloudpickle")
+"""
+
+
+def test_mlflow_takes_words_and_whole_numbers_as_its_signature_wants_them(tmp_path: Path) -> None:
+    python, port = python_of("mlflow"), free_port()
+    subprocess.run([python, "-c", MLFLOW], cwd=tmp_path, check=True, timeout=300, capture_output=True)
+    path = f"PATH={Path(python).parent}:{os.environ['PATH']}"  # it looks for uvicorn there
+    start = [
+        "env",
+        path,
+        python,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "people",
+        "-p",
+        str(port),
+        "--env-manager",
+        "local",
+    ]
+    model = "[model]" + block("MLServer").partition("[model]")[2]
+    with serving(start, tmp_path, f"http://127.0.0.1:{port}/ping") as ready:
+        url = ready.removesuffix("/ping")
+        more = block("MLflow").replace("http://127.0.0.1:8080", url) + model + '[answers]\nreveals = "labels"\n'
+        policy = policy_of(Table(), "", tmp_path, more=more + '[listen]\nport = 0\nprotocols = ["v1", "invocations"]\n')
+        records = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
+        straight = posted(f"{url}/invocations", {"dataframe_records": records})
+        with gate(policy) as server:
+            found = posted(f"{server.url}/invocations", {"dataframe_records": records})
+            rows = posted(f"{server.url}/v1/models/people:predict", {"inputs": ROWS})
+    assert straight == found == {"predictions": [0, 0, 1, 1]}
+    assert rows == {"outputs": [0, 0, 1, 1]}
+
+
+def posted(url: str, tree: Any) -> Any:
+    headers = {"content-type": "application/json", "x-api-key": KEYS["alice"]}
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(tree).encode(), headers), timeout=30) as answer:
+        return json.loads(answer.read())
