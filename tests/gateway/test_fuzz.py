@@ -25,6 +25,9 @@ from portcullis_ml.gateway.upstream import checked
 
 PLAIN = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
 IMAGE = Interface(input_shape=(2, 2), n_classes=3)
+NAMED = Interface(
+    input_shape=(2,), n_classes=3, features=(Feature("age", 0, 9), Feature("sex", values=("f", "m"))), missing=True
+)
 COLUMNS = (Feature("age", 0, 9), Feature("sex", 0, 1))
 TABLE = Interface(input_shape=(2,), n_classes=0, task="regression", missing=True, features=COLUMNS)
 PARTS = (Part("age"), Part("kids", (), "INT64"), Part("city", (), "BYTES", ("Bern", 'Z"rich, [x]')))
@@ -63,7 +66,16 @@ SERVED = {
     "inputs": ModelSpec(
         name="m", interface=Interface(input_shape=(7,), n_classes=3), max_rows=8, parts=PICTURED, several=True
     ),
-}
+    "flat": ModelSpec(
+        name="m", interface=PLAIN, max_rows=1,
+        options={"rows": "$.features", "batch": False, "scores": "$.p", "scores_as": "object", "labels": "$.y",
+                 "extras": ["$.lang", "$.options.top"]},
+    ),
+    "by name": ModelSpec(
+        name="m", interface=NAMED, max_rows=8,
+        options={"rows": "$", "rows_as": "object", "scores": "$.all[*].p", "scores_as": "top", "labels": "$.all[*].y"},
+    ),
+}  # fmt: skip
 TOKENS = [
     b"null", b"true", b"-0.0", b"1e999", b"NaN", b"18446744073709551616", b'"x"', b"[]", b"{}", b"[[1]]", b",", b":",
     b'"',
@@ -78,7 +90,7 @@ def valid(served: ModelSpec) -> list[tuple[str, dict[str, str], bytes]]:
     import dataclasses
 
     x = np.tile([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]], 2)[:, : int(np.prod(served.interface.input_shape))]
-    x = x.reshape(2, *served.interface.input_shape)
+    x = x.reshape(2, *served.interface.input_shape)[: served.max_rows]
     found = []
     for name in CATALOG:
         for binary in (False, True):
@@ -153,7 +165,7 @@ def understood(name: str, served: ModelSpec, headers: dict[str, str], body: byte
 @pytest.mark.parametrize("kind", SERVED)
 def test_honest_bodies_are_understood(kind: str) -> None:
     read = [understood(name, SERVED[kind], headers, body) is not None for name, headers, body in VALID[kind]]
-    assert sum(read) >= 8
+    assert sum(read) >= 8 - (kind == "flat")  # a table of two rows is too long there
 
 
 @settings(max_examples=N, deadline=2_000)
@@ -168,10 +180,14 @@ def test_a_body_after_an_accident_is_read_or_refused_and_what_is_read_is_what_is
     if inquiry is None:
         return
     for far in CATALOG:  # whatever the upstream speaks, it is asked exactly what was inspected
-        ask = CATALOG.load(far)().ask(served, inquiry.x)
+        ask = attempt(CATALOG.load(far)().ask, served, inquiry.x, inquiry.carried)
+        if isinstance(ask, BadRequest):  # a number that is no category has no word
+            assert (far, kind) == ("mapping", "by name")
+            continue
         again = understood(far, served, dict(ask.headers), ask.body)
         assert again is not None
         np.testing.assert_array_equal(again.x, inquiry.x)
+        assert again.carried == inquiry.carried or far != "mapping"
     n, classes = len(inquiry.x), served.interface.n_classes
     answer = Answer(np.zeros(n, int) if classes else None, np.full((n, served.interface.columns), 0.5))
     assert CATALOG.load(name)().write(served, inquiry, answer).status == 200
@@ -249,14 +265,14 @@ WAYS = Clients(
     peer=st.sampled_from([None, "10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%eth0"]),
 )
 def test_whoever_comes_has_a_name_or_is_refused(headers: dict[str, str], twice: set[str], peer: str | None) -> None:
-    name = attempt(WAYS.identify, headers, twice, peer, 0.0)
-    if isinstance(name, BadRequest):
-        assert name.status in (400, 401, 403)
+    caller = attempt(WAYS.identify, headers, twice, peer, 0.0)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401, 403)
     elif "x-client" in headers:
-        assert (name, peer) == (headers["x-client"], "10.0.0.1")
-        assert 1 <= len(name) <= 128
+        assert (caller.account, peer) == (headers["x-client"], "10.0.0.1")
+        assert 1 <= len(caller.account) <= 128
     else:
-        assert name in ("alice", "(anonymous)")
+        assert caller.account in ("alice", "(anonymous)")
 
 
 @pytest.fixture(scope="module")
@@ -280,10 +296,11 @@ def test_a_token_of_any_claims_names_a_client_or_is_refused(token: Token, claims
     import jwt
 
     text = jwt.api_jws.encode(json.dumps(claims).encode(), "s" * 32, "HS256") + cut.decode("latin-1")
-    name = attempt(token.client, text)
-    assert (
-        name.status in (400, 401) if isinstance(name, BadRequest) else name == str(claims["sub"])
-    )  # a number is one too
+    caller = attempt(token.caller, text)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401)
+    else:
+        assert caller.account == str(claims["sub"])  # a number is one too
 
 
 @pytest.mark.parametrize("part", [b"[" * 5_000 + b"]" * 5_000, b'{"alg":[]}', b'{"alg":"none"}', b"{}", b"1", b"\xff"])
@@ -293,25 +310,26 @@ def test_a_token_whose_head_is_no_head_is_refused(token: Token, part: bytes) -> 
     text = urlsafe_b64encode(part).decode().rstrip("=")
     for words in (f"{text}.e30.x", f"{text}.{text}.", f"eyJhbGciOiJIUzI1NiJ9.{text}.x", text):
         with pytest.raises(BadRequest):
-            token.client(words)
+            token.caller(words)
 
 
 @settings(max_examples=N, deadline=2_000)
-@given(data=st.data(), kind=st.sampled_from(["plain", "single", "table"]))
+@given(data=st.data(), kind=st.sampled_from(["plain", "single", "table", "flat", "by name"]))
 def test_a_model_servers_answer_is_an_answer_or_it_is_unreachable(data: Any, kind: str) -> None:
     served = SERVED[kind]
     name = data.draw(st.sampled_from(sorted(CATALOG)))
     wire = CATALOG.load(name)()
-    x = np.zeros((2, *served.interface.input_shape))
+    n = min(2, served.max_rows)
+    x = np.zeros((n, *served.interface.input_shape))
     binary = ("label", "probabilities") if data.draw(st.booleans()) else ()
     classes = served.interface.n_classes
-    answer = Answer(np.array([0, 1]) if classes else None, np.full((2, max(classes, 1)), 0.25))
+    answer = Answer(np.arange(n) if classes else None, np.full((n, max(classes, 1)), 0.25))
     reply = wire.write(served, Inquiry(x, binary=binary), answer)
     headers = dict(reply.headers)
     if data.draw(st.booleans()):
         headers[LENGTH] = data.draw(st.sampled_from(["", "x", "-1", "0", "7", "9" * 30, "\u0661"]))
     body = data.draw(mutated(reply.body))
-    found = attempt(wire.understand, served, 2, headers, body)
+    found = attempt(wire.understand, served, n, headers, body)
     if isinstance(found, Answer):
-        found = attempt(checked, found, 2, served)
-    assert isinstance(found, Unreachable) or len(found) == 2
+        found = attempt(checked, found, n, served)
+    assert isinstance(found, Unreachable) or len(found) == n
