@@ -478,6 +478,20 @@ async def test_of_equal_keys_the_guard_and_the_model_get_the_last_one(side: str,
     np.testing.assert_array_equal(np.concatenate(seen), np.repeat(X[:1], 4, axis=0))
 
 
+async def test_rows_by_name_of_a_home_made_client_come_to_the_model_as_tensors(tmp_path: Path) -> None:
+    tensors = '[upstream]\nurl = "http://h"\ninputs = "columns"\n'
+    listen = '[listen]\nport = 0\nprotocols = ["mapping"]\n'
+    mapping = '[model.mapping]\nrows = "$.rows"\nrows_as = "object"\n'
+    here = Here(tmp_path, "", MODEL.replace('inputs = "columns"\n', "") + mapping + tensors + listen)
+    here.upstream.model = Table()  # type: ignore[assignment]
+    assert (await here.send("POST", "/predict", json.dumps({"rows": RECORDS}).encode()))[0] == 200
+    np.testing.assert_array_equal(here.upstream.x, [X])
+    asked = json.loads(PROTOCOLS.load("v2")().ask(here.policy.asked, here.upstream.x[0]).body)
+    assert [t["data"] for t in asked["inputs"]] == [[37.5, 20], [2, 0], ["Bern", "Basel"]]
+    half = [{**RECORDS[0], "kids": 0.5}]
+    assert (await here.send("POST", "/predict", json.dumps({"rows": half}).encode()))[0] == 400
+
+
 WATCHED = '[[guard]]\nunit = "quota"\nrows = 120\n[[guard]]\nunit = "rounding"\ndecimals = 2\n' + (
     '[[guard]]\nunit = "watch"\ndetector = { unit = "prada", threshold = 1.5 }\nthen = { unit = "log" }\n'
 )

@@ -124,7 +124,11 @@ def spoken_by(spec: ModelSpec, protocols: Sequence[str], key: str) -> None:
     """Refuse protocols that have no place for several inputs. `key` is where they stand in the policy."""
     for name in protocols:
         if spec.several and not PROTOCOLS.load(name).parts:
-            raise ParameterError(key, "v2, v1 or invocations where a row has several inputs", name)
+            raise ParameterError(
+                key,
+                'v2, v1 or invocations where a row has several inputs; another one asks with inputs = "tensor"',
+                name,
+            )
 
 
 def told_inputs(served: ModelSpec, asked: ModelSpec) -> Iterator[str]:
