@@ -408,6 +408,6 @@ def test_operators_see_accounts_and_act_on_their_principal(tmp_path: Path) -> No
 def test_check_says_who_is_one(tmp_path: Path) -> None:
     linked = policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, QUOTA, ACME)
     assert "Clients that share the organisation, or the payment are one principal" in " ".join(explained(linked))
-    assert list(warnings(linked))[0] == "principal names payment, and no key, token or header says one."
+    assert next(iter(warnings(linked))) == "principal names payment, and no key, token or header says one."
     apart = policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, QUOTA, ACME.replace('"organisation", ', ""))
-    assert list(warnings(apart))[0].startswith("Clients have an organisation, and principal does not name it")
+    assert next(iter(warnings(apart))).startswith("Clients have an organisation, and principal does not name it")

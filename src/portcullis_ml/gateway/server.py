@@ -30,6 +30,7 @@ from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.gateway.policy.settings import Admin, Listen
 from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.renewals import Renewals
+from portcullis_ml.gateway.selftest import outcome
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.upstream import Upstream, open_upstream
@@ -267,6 +268,7 @@ def run(
         if server.streams.fold.guard.detectors():
             say("compiling", "the detectors' search: some 15 seconds the first time, one at each later start")
         settle(server.streams.fold.guard)  # before a request could wait for it
+        log.info("the limits were tried", extra=await asyncio.to_thread(outcome, policy))
         task = asyncio.create_task(server())
         await server.started.wait()
         announce(server)

@@ -21,7 +21,7 @@ from portcullis_ml.gateway.policy.clients import Clients, loopback
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
 
-__all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
+__all__ = ["example", "explained", "named_limit", "stages", "unit_in_words", "warnings"]
 
 MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
@@ -239,6 +239,12 @@ def unit_in_words(tree: dict[str, Any]) -> str:
         return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
     settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
     return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
+
+
+def named_limit(quota: Any) -> str:
+    """A stage `quota` as people say it: "quota of 5,000 rows a day"."""
+    words = {None: "for life", 1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
+    return f"quota of {quota.rows:,} rows {words.get(quota.per) or f'in {quota.per:g} seconds'}"
 
 
 def _value(value: Any) -> Any:
