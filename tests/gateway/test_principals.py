@@ -23,7 +23,7 @@ from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.remembered import remembered
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.gateway.state.fold import ACCOUNTS, OTHERS, Asked, _count
+from portcullis_ml.gateway.state.accounts import ACCOUNTS, OTHERS, Asked, count
 
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 30\nper = 1000000\n'
 WATCH = """
@@ -342,7 +342,7 @@ def test_a_mistake_is_refused_at_its_line(principal: str, more: str, sentence: s
 def test_a_principal_of_many_accounts_tells_the_largest_apart() -> None:
     accounts: dict[str, list[float]] = {}
     for i in range(3 * ACCOUNTS):
-        _count(accounts, Asked("org:acme", np.zeros((1 + (i == 7), 4)), float(i), f"a{i}"))
+        count(accounts, Asked("org:acme", np.zeros((1 + (i == 7), 4)), float(i), f"a{i}"))
     assert len(accounts) == ACCOUNTS + 1
     assert accounts["a7"] == [2, 7.0, 7.0]
     assert sum(held[0] for held in accounts.values()) == 3 * ACCOUNTS + 1

@@ -18,6 +18,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import Clients, loopback
+from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
 
@@ -51,6 +52,7 @@ def explained(policy: Policy) -> Iterator[str]:
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
         f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
+    yield from told_inputs(served, policy.asked)
     speaks = ", ".join(policy.listen.protocols)
     listen = policy.listen
     over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
@@ -87,6 +89,12 @@ def explained(policy: Policy) -> Iterator[str]:
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
     if policy.alarms:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    if policy.telemetry:
+        told = policy.telemetry
+        yield (
+            f"Metrics every {told.every_s:g} s and spans of {100 * told.spans:g}% of the requests, without clients' "
+            f"names and rows, go to {_address(told.endpoint)}."
+        )
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 
@@ -225,6 +233,9 @@ def _answers(policy: Policy) -> Iterator[str]:
     words = {Reveals.LABELS: "the class only", Reveals.TOP_K: f"the {shown.k} best scores", Reveals.PROBS: "all scores"}
     rounded = "" if shown.decimals is None else f", rounded to {shown.decimals} decimals"
     yield f"Everybody is shown {words[shown.reveals]}{rounded}{', and the explanation' if shown.explains else ''}."
+    if policy.upstream and policy.upstream.protocol == "v2":
+        guarded = " and ".join(map(repr, policy.asked.outputs))
+        yield f"Guarded and shown of the model's outputs: {guarded}; whatever else it answers is shown to nobody."
     if policy.asked.explanation and not shown.explains:
         yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
 

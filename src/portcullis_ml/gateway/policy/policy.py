@@ -40,6 +40,7 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
@@ -53,6 +54,7 @@ from portcullis_ml.gateway.policy.settings import (
     Listen,
     QueryLog,
     State,
+    Telemetry,
     UpstreamTable,
 )
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
@@ -64,7 +66,7 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
+         "withheld", "missing", "features", "inputs", "mapping", "explanation", "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
@@ -72,7 +74,7 @@ CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "su
            "address_bits", "forwarded")  # fmt: skip
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
-          "admin")  # fmt: skip
+          "telemetry", "admin")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class Policy:
     state: State
     log: QueryLog | None
     alarms: Alarms | None
+    telemetry: Telemetry | None
     admin: Admin
     mode: str = "enforce"
     quantum: float = 1e-6
@@ -150,7 +153,9 @@ class _Reader:
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
         self._reached(served, listen)
-        known = asked(served, upstream)
+        known = self._built(("upstream",), asked, served, upstream)
+        self._built(("listen",), spoken_by, served, listen.protocols, "protocols")
+        self._built(("upstream",), spoken_by, known, [upstream.protocol] if upstream else [], "protocol")
         stages = self._stages(undefended(known))
         return Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
@@ -167,6 +172,7 @@ class _Reader:
             state=self._settings(State, "state"),
             log=self._settings(QueryLog, "log") if "log" in self.tree else None,
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
+            telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
             mode=mode,
             quantum=self._quantum(),
@@ -195,6 +201,7 @@ class _Reader:
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
         names: dict[str, Any] = {k: table[k] for k in NAMES if k in table}
         names["class_names"] = class_names(table)
+        names |= self._built(("model",), inputs_of, table, self.tree.get("upstream", {}))
         shape = table.get("explanation_shape")
         if shape is not None:
             if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):

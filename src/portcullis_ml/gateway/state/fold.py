@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from collections import deque
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,17 +23,17 @@ from portcullis_ml.core.errors import PortcullisError, Refused
 from portcullis_ml.core.guard import Alarm, Defense, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack
 from portcullis_ml.core.types import Request
+from portcullis_ml.gateway.state.accounts import Asked, count
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
+from portcullis_ml.gateway.state.latest import KEPT, Latest, latest_of, singled_out
 from portcullis_ml.gateway.state.lock import Lock
 from portcullis_ml.gateway.state.paging import Marks
 
-__all__ = ["OPERATOR", "Asked", "Failed", "Fold", "Outcome", "Point", "Restored", "Stream", "alarmed", "singled_out"]
+__all__ = ["OPERATOR", "Failed", "Fold", "Outcome", "Point", "Restored", "Stream", "alarmed"]
 
 SKEW_S = 60.0  # by which clocks of replicas may differ
 OPERATOR = "operator"  # in the place of a stage, where an operator's block refused a request
 POINTS = 240  # of a client's curves on the dashboard
-ACCOUNTS = 100  # of a principal that are told apart; of more, those with the fewest rows are counted together
-OTHERS = "(others)"
 # The sentence of `block` unless a policy sets one, now and in earlier versions: whom they blocked stays blocked.
 TOLD = b'"reason":"this client was blocked"', b'"reason":"its queries look like an extraction attack"'
 log = logging.getLogger("portcullis.gate")
@@ -45,13 +47,6 @@ class Failed(PortcullisError):
 
 
 Outcome = None | Refused | Released | Failed
-
-
-@dataclass(frozen=True)
-class Asked(Request):
-    """A request of a principal, and the account that sent it."""
-
-    account: str = ""  # empty where it has the principal's own name
 
 
 class Point(NamedTuple):
@@ -78,6 +73,7 @@ class Stream:
     )  # stage -> rows "changed", requests "refused" by it
     accounts: dict[str, list[float]] = field(default_factory=dict)  # account -> rows answered, first and last time
     curve: list[Point] = field(default_factory=list)
+    latest: deque[Latest] = field(default_factory=partial(deque, maxlen=KEPT))  # answers; not in snapshots
     blocked: str = ""  # the operator who did it
     generation: int = 0  # how often an operator has cleared this client
     last: float = 0.0  # time of the latest request
@@ -173,7 +169,8 @@ class Fold:
         tally["altered"] += singled_out(released)
         for name, rows in released.by_stage.items():
             _decided(stream, name)["changed"] += rows.tolist().count(True)
-        _count(stream.accounts, request)
+        stream.latest.append(latest_of(request.at, event.answer, released))
+        count(stream.accounts, request)
         _draw(guard, stream)
         return released, list(released.alarms)
 
@@ -282,27 +279,6 @@ def alarmed(guard: Guard, stream: Stream) -> list[tuple[str, Defense[Any], tuple
     known = [(n, s, stream.states.get(n)) for n, s in zip(guard.names, guard.stages, strict=True)]
     found = [(n, s, s.alarm(state)) for n, s, state in known if state is not None]
     return [(name, stage, alarm) for name, stage, alarm in found if alarm is not None]
-
-
-def singled_out(released: Released) -> int:
-    """How many rows got something else than everybody gets."""
-    masks = list(released.by_stage.values())
-    return int(np.logical_or.reduce(masks).sum()) if masks else 0
-
-
-def _count(accounts: dict[str, list[float]], request: Asked) -> None:
-    """Count the answered rows of the account. Of too many accounts, the one with the fewest joins the others."""
-    asking = request.account or request.client
-    held = accounts.setdefault(asking, [0, request.at, request.at])
-    held[0] += len(request)
-    held[2] = max(held[2], request.at)
-    if len(accounts) > ACCOUNTS:
-        least = min(
-            (name for name in accounts if name not in (OTHERS, asking)), key=lambda name: (accounts[name][0], name)
-        )
-        rows, first, last = accounts.pop(least)
-        others = accounts.setdefault(OTHERS, [0, first, last])
-        others[:] = others[0] + rows, min(others[1], first), max(others[2], last)
 
 
 def _decided(stream: Stream, stage: str) -> dict[str, int]:
