@@ -69,11 +69,15 @@ def replay(
     if found.marking:
         table.add_column("marks")
     for name, fate in sorted(found.fates.items()):
-        note = "honest, and hurt" if fate.hurt and name in (honest or []) else "stopped" if fate.hurt else ""
+        known = {name, *fate.accounts} & set(honest or [])
+        note = "honest, and hurt" if fate.hurt and known else "stopped" if fate.hurt else ""
         numbers = (fate.rows, fate.was_refused, fate.refused, fate.was_altered, fate.altered, fate.stopped_row or "")
         marked = [f"{fate.marks} ({100 * fate.share_marked:.2g}%)"] if found.marking else []
         table.add_row(name, *map(str, numbers), note, *marked)
     Console().print(table)
+    for name, fate in sorted(found.fates.items()):
+        if fate.code:
+            typer.echo(f"{name}, row {fate.stopped_row}: {fate.code}. {fate.evidence['means']}")
     if marks:
         _list(found)
     if said:

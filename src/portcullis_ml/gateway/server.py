@@ -61,7 +61,7 @@ class Server:
                 undo.callback(self._sockets[-1].close)
             self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
             undo.callback(self.store.discard)
-            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
+            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms and policy.alarms.webhook else None
             self.streams = Streams(
                 policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
             )

@@ -87,8 +87,11 @@ def explained(policy: Policy) -> Iterator[str]:
         what = "decisions, rows and answers" if policy.log.queries else "decisions only"
         age = f"deleted after {policy.log.days:g} days" if policy.log.days else "never deleted"
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
-    if policy.alarms:
+    if policy.alarms and policy.alarms.webhook:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    if policy.alarms and policy.alarms.contact:
+        whom = "operators and, in a refusal, clients" if policy.alarms.tell_clients else "operators"
+        yield f"Who was stopped by mistake turns to {policy.alarms.contact}: {whom} are told so."
     if policy.telemetry:
         told = policy.telemetry
         yield (
