@@ -27,7 +27,7 @@ from portcullis_ml.gateway.policy.settings import (
     Telemetry,
     UpstreamTable,
 )
-from portcullis_ml.gateway.protocols.mapping import DEFAULTS
+from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "policy.md"

@@ -170,6 +170,14 @@ class Wire(ABC):
         """The routes on which an upstream says whether it is ready, the model's own first."""
         return ()
 
+    def most_rows(self, served: ModelSpec) -> int:
+        """How many rows a question may hold at most."""
+        return served.max_rows
+
+    def given(self, served: ModelSpec) -> Interface:
+        """The interface of the model's own answers as this protocol writes them, where it leaves out scores."""
+        return served.interface
+
     @abstractmethod
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         """The question in a body, or BadRequest."""
