@@ -24,6 +24,7 @@ from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.remembered import remembered
 from portcullis_ml.gateway.replay import replay
 from portcullis_ml.gateway.state.accounts import ACCOUNTS, OTHERS, Asked, count
+from portcullis_ml.gateway.state.journal import Down
 
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 30\nper = 1000000\n'
 WATCH = """
@@ -149,6 +150,42 @@ async def test_a_replay_folds_by_principal_and_decides_as_the_gate_did(tmp_path:
     apart = replay([replace(line, principal="") for line in lines], here.policy)  # as an earlier version wrote them
     assert list(apart.fates) == TWELVE
     assert len(apart.different) > 10
+
+
+async def test_a_replay_says_what_links_would_have_done(tmp_path: Path) -> None:
+    stages, alone = QUOTA.replace("30", "60") + WATCH, ACME.replace("principal", "# principal")
+    here = Here(tmp_path, stages, alone, querylog=QueryLogFile(tmp_path / "log", queries=True))
+    assert (await lived(here, TWELVE)).count(429) == 0  # each has a quota of its own
+    linked = policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, stages, ACME)
+    assert list(replay(read_log(tmp_path / "log"), linked).fates) == TWELVE  # as it was
+    found = replay(read_log(tmp_path / "log"), linked, regroup=True)
+    assert list(found.fates) == ["org:acme"]
+    (tmp_path / "linked").mkdir()
+    together = Here(tmp_path / "linked", stages, ACME, querylog=QueryLogFile(tmp_path / "linked" / "log", queries=True))
+    await lived(together, TWELVE)
+    online = replay(read_log(tmp_path / "linked" / "log"), linked).fates["org:acme"]
+    fate = found.fates["org:acme"]
+    assert (fate.refused, fate.altered, fate.stopped_row) == (10, online.altered, online.stopped_row)
+
+
+@pytest.mark.parametrize(
+    ("when_down", "status", "then"),
+    [("closed", 503, "198.51.100.0"), ("open", 200, "192.0.2.0")],  # who was served stays there, for this process
+)
+async def test_where_an_account_belongs_cannot_be_written_down(
+    when_down: str, status: int, then: str, tmp_path: Path
+) -> None:
+    here = Here(tmp_path, QUOTA, NETWORKS + f'[failure]\nstate = "{when_down}"\n')
+
+    async def down(*given: Any) -> str:
+        raise Down("The state file cannot be written.")
+
+    here.store.join = down
+    assert (await from_address(here, TWELVE[0], "192.0.2.1"))[0] == status
+    assert (here.streams.failures, here.gate.callers.running) == (1, {})
+    del here.store.join
+    assert (await from_address(here, TWELVE[0], "198.51.100.1"))[0] == 200
+    assert list(here.streams.open) == [f"net:{then}/24"]
 
 
 async def test_twelve_accounts_are_stopped_where_one_is(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ def replay(
     policy: Annotated[str, typer.Option(help="The policy to run over it.")],
     honest: Annotated[list[str] | None, typer.Option(help="A client known to be honest; repeat for more.")] = None,
     marks: Annotated[bool, typer.Option("--marks", help="List every client's marked questions.")] = False,
+    regroup: Annotated[
+        bool, typer.Option("--regroup", help="Group accounts as the policy links them, not as the log says.")
+    ] = False,
     written_by: Annotated[
         str, typer.Option("--from", help="Who wrote the log: portcullis, nginx, litellm.")
     ] = "portcullis",
@@ -50,7 +53,7 @@ def replay(
 
     used = read_policy(policy)
     lines, said = _lines(log, used, written_by, fields or [])
-    found = run(lines, used)
+    found = run(lines, used, regroup=regroup)
     if as_json:
         fates = {name: asdict(fate) for name, fate in found.fates.items()}
         tree = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
@@ -67,8 +67,10 @@ class Replayed:
     marks: dict[str, list[Mark]] = field(default_factory=dict)  # client -> marked questions, as first asked
 
 
-def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
-    """Run the policy's guard over a log."""
+def replay(lines: Iterable[Line], policy: Policy, *, regroup: bool = False) -> Replayed:
+    """Run the policy's guard over a log. With `regroup`, accounts are principals as this policy links them by its keys
+    and their names, whatever the log says: what its links would have done. What was logged of a token's or a proxy's
+    attributes, or of addresses, nobody knows any more."""
     of_client: dict[str, list[Line]] = defaultdict(list)
     policies = set[str]()
     for line in lines:
@@ -76,6 +78,8 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
             continue  # turned away before the guard was asked
         if line.x is None:
             raise InputError("This log holds decisions only; a replay needs [log] queries = true.")
+        if regroup:  # places in the journals of several principals say nothing of one another
+            line = replace(line, principal=policy.clients.principal_of(line.client) or line.client, seq=0, ended=0)
         policies.add(line.policy)
         of_client[line.counts_for].append(line)
     found, streams = Replayed(logged_under=sorted(policies - {"", policy.digest})), dict[str, Stream]()
