@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gateway.asgi import Here, question
-from tests.gateway.harness import Softmax, asked, fetch, gate, policy_of, running, served_of
+from tests.gateway.harness import Softmax, asked, fetch, gate, policy_of, policy_text, running, served_of
+from typer.testing import CliRunner
 
+from portcullis_ml.cli.app import app
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.explain import explained, warnings
 from portcullis_ml.gateway.policy.keys import KeptKey, KeyFile
-from portcullis_ml.gateway.policy.policy import PolicyError
+from portcullis_ml.gateway.policy.policy import PolicyError, read_policy
 from portcullis_ml.gateway.policy.principals import Caller, Forwarded, Principals, groups, network_of
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
@@ -440,6 +442,35 @@ def test_operators_see_accounts_and_act_on_their_principal(tmp_path: Path) -> No
         assert done["client"] == "org:acme"  # who has asked nothing yet, and is one of them by the key
         assert asked(server.url, "key-of-worker-1") == 403
         assert asked(server.url, "key-of-bob") == 200
+        done = json.loads(fetch(f"{server.admin_url}/act", token, name="org:nobody", deed="block")[1])
+        assert done["client"] == "org:nobody"  # before it ever asks
+
+
+def test_keys_say_whose_they_are_by_command_and_on_the_operators_port(tmp_path: Path) -> None:
+    model, path = Softmax(), tmp_path / "p.toml"
+    two = key("a", organisation="acme"), key("b", organisation="beta", payment="cus_2")
+    with running(ModelServer(model, served_of(model))) as upstream:
+        path.write_text(policy_text(model, upstream, tmp_path, QUOTA, clients(*two, more='keys_file = "keys.json"')))
+        cli, make = CliRunner(), ["keys", "make", "--policy", str(path), "--organisation"]
+        assert cli.invoke(app, [*make, "acme", "carol"]).exit_code == 0
+        wrong = cli.invoke(app, [*make, "acme", "dora", "--payment", "cus_2"])
+        assert "It would make one of org:acme and org:beta" in " ".join(wrong.output.split())
+        assert "carol" in (listed := cli.invoke(app, ["keys", "list", "--policy", str(path)]).output)
+        assert "organisation acme" in listed
+        assert "dora" not in listed
+        with gate(read_policy(path)) as server:
+            url, token = f"{server.admin_url}/keys", server.admin.state.token
+            status, text = fetch(url, token, deed="make", client="erin", organisation="acme")
+            assert (status, json.loads(text)["organisation"]) == (200, "acme")
+            assert asked(server.url, json.loads(text)["key"]) == 200
+            assert list(server.streams.open) == ["org:acme"]
+            status, text = fetch(url, token, deed="make", client="fred", organisation="acme", payment="cus_2")
+            assert (status, "which are two so far" in text) == (400, True)
+            held = (tmp_path / "keys.json").read_text()
+            (tmp_path / "keys.json").write_text(held.replace('"payment": ""', '"payment": "cus_2"'))  # by hand
+            with pytest.raises(ValueError, match="which are two so far"):
+                server.gate.use_keys(KeyFile(tmp_path / "keys.json").read())
+            assert asked(server.url, "key-of-a") == 200  # the keys are what they were
 
 
 def test_check_says_who_is_one(tmp_path: Path) -> None:

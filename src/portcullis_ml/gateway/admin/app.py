@@ -28,6 +28,7 @@ from portcullis_ml.gateway.admin.openapi import described
 from portcullis_ml.gateway.admin.views import Shown, counters, one, overview
 from portcullis_ml.gateway.admin.webhook import told
 from portcullis_ml.gateway.policy.clients import hashed
+from portcullis_ml.gateway.policy.principals import RESERVED
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
 
@@ -204,8 +205,8 @@ class _Desk:
 
     async def _principal(self, name: str) -> str:
         """Whom a deed is done to: where limits are those of a principal, an account's name stands for its own."""
-        streams = self.gate.streams.open
-        if not self.gate.policy.clients.principals.principal or name in streams or name in await self.store.clients():
+        streams, linked = self.gate.streams.open, self.gate.policy.clients.principals.principal
+        if not linked or name.startswith(RESERVED) or name in streams or name in await self.store.clients():
             return name
         found = self.gate.policy.clients.principal_of(name)
         return found or next((p for p, stream in streams.items() if name in stream.accounts), name)
