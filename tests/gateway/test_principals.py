@@ -190,6 +190,23 @@ async def test_where_an_account_belongs_cannot_be_written_down(
     assert list(here.streams.open) == [f"net:{then}/24"]
 
 
+async def test_accounts_are_known_of_requests_that_were_served_while_the_journal_was_down(tmp_path: Path) -> None:
+    here = Here(tmp_path, QUOTA, ACME + '[failure]\nstate = "open"\n')
+    assert await statuses(here, TWELVE[:2]) == [200, 200]
+
+    async def down(*given: Any, **more: Any) -> Any:
+        raise Down("The state file cannot be written.")
+
+    here.store.tell = down
+    assert await statuses(here, TWELVE[:4]) == [200] * 4
+    del here.store.tell
+    assert await statuses(here, TWELVE[:1]) == [200]
+    told = {name: 3 if name == "worker-0" else 2 if name == "worker-1" else 1 for name in TWELVE[:4]}
+    assert {n: held[0] for n, held in (await here.streams.look("org:acme")).accounts.items()} == told
+    here.open()  # from the journal alone
+    assert {n: held[0] for n, held in (await here.streams.look("org:acme")).accounts.items()} == told
+
+
 async def test_twelve_accounts_are_stopped_where_one_is(tmp_path: Path) -> None:
     for name in ("one", "twelve"):
         (tmp_path / name).mkdir()

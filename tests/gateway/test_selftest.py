@@ -20,7 +20,7 @@ from portcullis_ml.core.types import Interface
 from portcullis_ml.defenses.quota import Quota
 from portcullis_ml.gateway import selftest
 from portcullis_ml.gateway.policy.policy import Policy
-from portcullis_ml.gateway.selftest import outcome, tried
+from portcullis_ml.gateway.selftest import tried, written_down
 
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 5000\nper = 86400\n'
 LIMITS = "[limits]\nper_client = 3\nin_flight = 7\nrows = 50\nbody_bytes = 10000\nrequests_per_minute = 600\n"
@@ -162,8 +162,17 @@ def test_check_says_a_line_for_each_and_the_gate_writes_one_record(tmp_path: Pat
     assert (len(record["bite"]), record["never"], record["not_tried"]) == (8, [], [])
 
 
-def test_the_self_test_leaves_no_trace(tmp_path: Path) -> None:
-    policy = policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, QUOTA)
-    with gate(policy) as server:
-        assert outcome(server.policy)["bite"]
+def test_the_self_test_of_a_running_gate_leaves_no_trace(tmp_path: Path) -> None:
+    with gate(policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, QUOTA)) as server:
+        assert all(limit.bites for limit in tried(server.policy))
         assert not server.streams.open
+        assert not server.gate.callers.running
+
+
+@pytest.mark.parametrize(("top", "level"), [("", "INFO"), ('mode = "observe"', "WARNING")])
+def test_a_record_of_limits_that_never_bite_is_a_warning(
+    top: str, level: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "portcullis.gate"):
+        written_down(policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, QUOTA, top=top))
+    assert [(r.levelname, r.message) for r in caplog.records] == [(level, "the limits were tried")]

@@ -6,6 +6,7 @@ by hand in place of an attack. What is tried is the object that will serve: the 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -24,9 +25,10 @@ from portcullis_ml.gateway.selftest_limits import NOW, Tried, at_once, of_whom, 
 from portcullis_ml.gateway.state.events import JournalEvent
 from portcullis_ml.gateway.state.fold import Fold, Stream
 
-__all__ = ["Tried", "outcome", "tried"]
+__all__ = ["Tried", "tried", "written_down"]
 
 ROWS = 8  # of the answer that a consequence is tried on
+log = logging.getLogger("portcullis.gate")
 OBSERVED = 'mode = "observe" lets every answer out as it is'
 
 
@@ -43,10 +45,11 @@ def tried(policy: Policy) -> list[Tried]:
     return [found for name, trial in trials for found in _safely(name, trial)]
 
 
-def outcome(policy: Policy) -> dict[str, list[str]]:
-    """For a log record: the limits that bite, those that never do, and those that were not tried."""
+def written_down(policy: Policy) -> None:
+    """Try the limits and write one record: those that bite, those that never do, and those that were not tried."""
     found, names = tried(policy), {True: "bite", False: "never", None: "not_tried"}
-    return {name: [str(t) for t in found if t.bites is bites] for bites, name in names.items()}
+    about = {name: [str(t) for t in found if t.bites is bites] for bites, name in names.items()}
+    log.log(logging.WARNING if about["never"] else logging.INFO, "the limits were tried", extra=about)
 
 
 def _safely(name: str, trial: Iterator[Tried]) -> Iterator[Tried]:
