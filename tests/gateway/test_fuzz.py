@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Feature, Interface
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token, hashed
+from portcullis_ml.gateway.policy.principals import Caller, Forwarded, Principals
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.parts import Part
 from portcullis_ml.gateway.protocols.strict import BadRequest
@@ -273,6 +274,23 @@ def test_whoever_comes_has_a_name_or_is_refused(headers: dict[str, str], twice: 
         assert 1 <= len(caller.account) <= 128
     else:
         assert caller.account in ("alice", "(anonymous)")
+
+
+@settings(max_examples=N, deadline=2_000)
+@given(
+    text=st.text(max_size=60)
+    | st.lists(st.sampled_from(["10.0.0.1", "::1", "1.2.3.4", "fe80::1%a", "x", " "])).map(",".join),
+    peer=st.sampled_from([None, "10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%eth0"]),
+)
+def test_wherever_a_request_came_from_it_has_a_network_or_is_refused(text: str, peer: str | None) -> None:
+    way = Forwarded(trusted=("10.0.0.0/8",))
+    address = attempt(way.origin, {"x-forwarded-for": text}, frozenset(), peer)
+    if isinstance(address, BadRequest):
+        assert address.status == (400 if peer == "10.0.0.1" else 403)
+    else:
+        assert peer == "10.0.0.1"
+        links = Principals(principal=("address",), forwarded=way)
+        assert links.owner(Caller("a"), {}, address).principal.startswith("net:")
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,8 @@ class LowConfidence(Detector[Doubts]):
     window: int = 50  # questions in one verdict; more makes it surer and later
 
     name: ClassVar[str] = "low_confidence"
+    code: ClassVar[str] = "UNSURE_ANSWERS"
+    means: ClassVar[str] = "The model is unsure of an unusual share of the questions."
 
     def __post_init__(self) -> None:
         check(self, "threshold", "in (0, 1)", lambda v: 0 < v < 1)

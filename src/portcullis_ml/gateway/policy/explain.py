@@ -23,7 +23,7 @@ from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
 
-__all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
+__all__ = ["example", "explained", "named_limit", "stages", "unit_in_words", "warnings"]
 
 MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
@@ -90,8 +90,11 @@ def explained(policy: Policy) -> Iterator[str]:
         what = "decisions, rows and answers" if policy.log.queries else "decisions only"
         age = f"deleted after {policy.log.days:g} days" if policy.log.days else "never deleted"
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
-    if policy.alarms:
+    if policy.alarms and policy.alarms.webhook:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    if policy.alarms and policy.alarms.contact:
+        whom = "operators and, in a refusal, clients" if policy.alarms.tell_clients else "operators"
+        yield f"Who was stopped by mistake turns to {policy.alarms.contact}: {whom} are told so."
     if policy.telemetry:
         told = policy.telemetry
         yield (
@@ -265,6 +268,12 @@ def unit_in_words(tree: dict[str, Any]) -> str:
         return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
     settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
     return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
+
+
+def named_limit(quota: Any) -> str:
+    """A stage `quota` as people say it: "quota of 5,000 rows a day"."""
+    words = {None: "for life", 1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
+    return f"quota of {quota.rows:,} rows {words.get(quota.per) or f'in {quota.per:g} seconds'}"
 
 
 def _value(value: Any) -> Any:
