@@ -86,9 +86,7 @@ class GuardedRoutes:
         self.gate = gate
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        ours = scope["type"] == "http" and any(
-            wire.route(scope["method"], scope["path"], self.gate.policy.served) for wire in self.gate.policy.wires()
-        )
+        ours = scope["type"] == "http" and self.gate.routes.take(scope["method"], scope["path"])
         await (self.gate if ours else self.app)(scope, receive, send)
 
 

@@ -32,6 +32,7 @@ class Invocations(Wire):
 
     name: ClassVar[str] = "invocations"
     health: ClassVar[frozenset[str]] = frozenset(("ready",))
+    common: ClassVar[frozenset[str]] = frozenset(("ready",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         if path == "/invocations":
