@@ -41,6 +41,7 @@ class Webhook:
         self._secret = _secret(settings.secret_file)
         self._wake = asyncio.Event()
         self._ending = False
+        self.about: dict[str, str] = {}  # told with every alarm
 
     def wake(self) -> None:
         self._wake.set()
@@ -74,7 +75,7 @@ class Webhook:
         return True
 
     async def _tell(self, session: aiohttp.ClientSession, id: str, alarm: Alarm) -> bool:
-        body = orjson.dumps({"id": id, "stage": alarm.stage, "client": alarm.client, "row": alarm.row,
+        body = orjson.dumps({"id": id, **self.about, "stage": alarm.stage, "client": alarm.client, "row": alarm.row,
                              "suspicion": alarm.suspicion, "at": alarm.at})  # fmt: skip
         headers = {"Content-Type": "application/json", HEADER: signature(self._secret, body, time.time())}
         try:
