@@ -98,6 +98,10 @@ class Gate:
         clients = replace(self.policy.clients, kept=tuple(key.key() for key in kept))
         self.use(replace(self.policy, clients=clients))
 
+    def take(self, method: str, path: str) -> bool:
+        """Whether there is something at this path for this method."""
+        return self.routes.take(method, path)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application; the gate's own port does without."""
         await answer(self, scope, receive, send)

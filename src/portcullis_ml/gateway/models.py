@@ -38,6 +38,10 @@ class Models:
         for gate in self.gates:
             gate.use_keys(keys)
 
+    def take(self, method: str, path: str) -> bool:
+        """Whether there is something at this path for this method."""
+        return any(gate.take(method, path) for gate in self.gates)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application."""
         await answer(self, scope, receive, send)
