@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.harness import KEYS, Softmax, fetch, gate, interface_of, policy_text, running
 from tests.gateway.test_server import process
+from tests.gateway.test_telemetry import Collector
 from typer.testing import CliRunner
 
 from portcullis_ml.cli.app import app
@@ -267,6 +268,19 @@ def test_metrics_of_one_model_have_no_such_label(tmp_path: Path, upstreams: tupl
     assert not any("model" in s.labels for s in samples)
 
 
+def test_a_collector_is_told_of_which_model(policy: Path) -> None:
+    collector = Collector()
+    with running(collector) as url:
+        table = f'[telemetry]\nendpoint = "{url}"\nspans = 1.0\n'
+        policy.write_text(policy.read_text() + table)
+        with serving(policy) as server:
+            ask(server.url, V2.format("org/credit"), ROW)
+    rows = {p.attributes[0].value.string_value: p.as_int for p in collector.metrics["portcullis.rows"]}
+    assert rows.items() <= {"m": 0, "org/credit": 1, "m/versions/2": 0}.items()
+    of = {a.key: a.value.string_value for span in collector.spans for a in span.attributes}
+    assert of["portcullis.model"] == "org/credit"
+
+
 def test_operators_see_and_block_a_client_of_one_model(policy: Path) -> None:
     with serving(policy) as server:
         url, token = server.admin_url, server.admin.state.token
@@ -312,6 +326,7 @@ def test_check_explains_every_model(policy: Path) -> None:
     assert told.exit_code == 0, told.output
     text = " ".join(told.output.split())
     assert "to all models together" in text
+    assert "are versions of 'm' with a guard each" in text
     assert "credit.toml, a further model: The model 'org/credit' takes 2 numbers" in text
     assert "Clients speak v1, v2. Decisions" in text
     assert text.count("Operators look in") == text.count("No operator is named") == 1
@@ -329,11 +344,8 @@ def test_the_pages_policies_serve_three_models(tmp_path: Path) -> None:
             url = stack.enter_context(running(ModelServer(model, served)))
             blocks = {name: text.replace(f"http://127.0.0.1:{port}", url) for name, text in blocks.items()}
         for name, text in blocks.items():
-            here = re.sub(r'"(sqlite:///|log/)', rf'"\g<1>{tmp_path}/' if "log/" not in text else r'"\1', text)
-            here = here.replace("sqlite:///", f"sqlite:///{tmp_path}/").replace('"log/', f'"{tmp_path}/log/')
-            (tmp_path / name).write_text(
-                here.replace(f"{tmp_path}/{tmp_path}/", f"{tmp_path}/").replace("port = 8000", "port = 0")
-            )
+            here = text.replace("sqlite:///", f"sqlite:///{tmp_path}/").replace('"log/', f'"{tmp_path}/log/')
+            (tmp_path / name).write_text(here.replace("port = 8000", "port = 0"))
             (tmp_path / re.findall(r'key_file = "(\S+)"', text)[0]).write_text(os.urandom(32).hex())
         with (tmp_path / "portcullis.toml").open("a") as file:
             file.write("[admin]\nport = 0\n")
@@ -406,6 +418,7 @@ def test_a_state_or_log_for_two_models_is_refused(more: str, theirs: str, senten
         ("[clients]\n", "The main policy alone says who they are"),
         ("[admin]\nport = 1\n", "The main policy alone says where operators look in"),
         ('[alarms]\nwebhook = "http://h"\n', "The main policy alone says where alarms are told"),
+        ('[telemetry]\nendpoint = "http://h"\n', "The main policy alone says where metrics and spans are sent"),
         ("[limits]\nconnections = 5\n", "A further model's [limits] may say rows, body_bytes, in_flight, per_client"),
         ("[limits]\nrowz = 5\n", "'rowz'"),
     ],

@@ -23,6 +23,7 @@ from portcullis_ml.gateway.policy.settings import (
     Listen,
     QueryLog,
     State,
+    Telemetry,
     UpstreamTable,
 )
 from portcullis_ml.gateway.protocols.mapping import DEFAULTS
@@ -31,8 +32,8 @@ from portcullis_ml.gateway.protocols.wire import ModelSpec
 PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "policy.md"
 SETTINGS: dict[str, Any] = {
     "upstream": UpstreamTable, "listen": Listen, "listen.cors": Cors, "limits": Limits, "failure": Failure,
-    "state": State, "log": QueryLog, "alarms": Alarms, "clients.key": ApiKey, "clients.token": Token,
-    "clients.header": Named, "clients.subject": Named, "model.features": Feature,
+    "state": State, "log": QueryLog, "alarms": Alarms, "telemetry": Telemetry, "clients.key": ApiKey,
+    "clients.token": Token, "clients.header": Named, "clients.subject": Named, "model.features": Feature,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
     "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,

@@ -28,7 +28,8 @@ from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
-from portcullis_ml.gateway.state.fold import Failed, singled_out
+from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.latest import singled_out
 from portcullis_ml.gateway.trouble import Trouble
 
 __all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Read", "Release", "Rules", "Step", "Undo",

@@ -37,6 +37,7 @@ from portcullis_ml.gateway.replies import method_reply, status_reply
 from portcullis_ml.gateway.routes import Routes
 from portcullis_ml.gateway.shared import Shared
 from portcullis_ml.gateway.state.streams import Down, Streams
+from portcullis_ml.gateway.telemetry import Tracing
 from portcullis_ml.gateway.upstream import Upstream
 
 __all__ = ["Gate"]
@@ -70,6 +71,7 @@ class Gate:
         self.on_alarm = on_alarm
         self.metrics = Metrics()
         self.books = Books(self.metrics, on_alarm=self._alarmed)
+        self.tracing: Tracing | None = None
         self.shared = shared or Shared()
         self.bodies, self.reading, self.rates = self.shared.bodies, self.shared.reading, self.shared.rates
         steps = (Body, Unpack, Read, Admit, Ask, Release, Undo, Look)
@@ -122,6 +124,8 @@ class Gate:
         exchange.gate, (exchange.wire, what) = self, self.routes.find(request)
         self.in_flight += 1
         if what == "infer":
+            if self.tracing:
+                self.tracing.begin(exchange)
             exchange.flow = flow.exchange(exchange, self)
         elif what in exchange.wire.health:
             exchange.flow = flow.health(exchange, what)
@@ -243,6 +247,8 @@ class Gate:
         if decision:
             self.metrics.requests[decision] += 1
             self._write_line(exchange, decision, reply.status)
+            if self.tracing:
+                self.tracing.end(exchange, decision, reply.status)
         cors = exchange.policy.listen.cors
         exchange.reply(reply if cors is None else shared(reply, cors, exchange.headers), exchange.id)
 

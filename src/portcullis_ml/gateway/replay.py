@@ -18,7 +18,8 @@ from portcullis_ml.gateway.flow import Admit, Release, Undo
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.state.events import JournalEvent
-from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream, singled_out
+from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream
+from portcullis_ml.gateway.state.latest import singled_out
 from portcullis_ml.gateway.state.marked import Mark, marking, marks_of, share_marked
 
 __all__ = ["Fate", "Replayed", "replay"]

@@ -15,6 +15,7 @@ from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.shared import Shared
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Streams
+from portcullis_ml.gateway.telemetry import open_tracing
 from portcullis_ml.gateway.upstream import Upstream, open_upstream
 
 __all__ = ["ServedModel"]
@@ -46,6 +47,8 @@ class ServedModel:
             undo.pop_all()
         self.gate.metrics.gauges |= self._gauges()
         self._name_alarms()
+        if policy.telemetry:
+            self.gate.tracing = open_tracing(self.gate.metrics, policy.telemetry, "" if alone else policy.served.id)
         self._closing: set[asyncio.Task[None]] = set()  # of the upstreams of earlier policies
 
     @property
@@ -86,6 +89,8 @@ class ServedModel:
             task.cancel()
         await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
         await asyncio.to_thread(self.gate.querylog.close)
+        if self.gate.tracing:
+            await asyncio.to_thread(self.gate.tracing.close)
         await self.store.close()
 
     def _name_alarms(self) -> None:

@@ -12,6 +12,7 @@ from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.policy.explain import unit_in_words
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.state.fold import OPERATOR, Stream, alarmed
+from portcullis_ml.gateway.state.latest import Latest, words
 from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Streams
@@ -96,6 +97,7 @@ async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:
         "by_operators": stream.decided.get(OPERATOR, {}).get("refused", 0),
         "marking": marking(guard),
         "enforced": gate.policy.enforced,
+        "latest": [_latest(gate.policy, held) for held in reversed(stream.latest)],
         "charts": list(_charts(guard, stream)),
         "width": WIDTH,
         "height": HEIGHT,
@@ -111,6 +113,13 @@ async def counters(gate: Shown, store: StateStore, *, after: str, limit: int) ->
         row = _row(gate, await gate.streams.look(name), name in earlier)
         found.append({"client": row.pop("name"), **{k: v for k, v in row.items() if k not in ("query", "loud")}})
     return {"clients": found, "next": names[limit - 1] if len(names) > limit else None}
+
+
+def _latest(policy: Policy, held: Latest) -> dict[str, Any]:
+    """A row of one of the latest answers in words: the model's, and what the client was shown of it."""
+    names = policy.served.class_names
+    before, after = words(held.before, names), words(held.after.only(policy.shown), names)
+    return {"at": held.at, "rows": held.rows, "before": before, "after": after, "differs": before != after}
 
 
 def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:

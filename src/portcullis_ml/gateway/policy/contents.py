@@ -18,6 +18,7 @@ from portcullis_ml.gateway.policy.settings import (
     Listen,
     QueryLog,
     State,
+    Telemetry,
     UpstreamTable,
 )
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
@@ -44,6 +45,7 @@ class Policy:
     state: State
     log: QueryLog | None
     alarms: Alarms | None
+    telemetry: Telemetry | None
     admin: Admin
     mode: str = "enforce"
     quantum: float = 1e-6

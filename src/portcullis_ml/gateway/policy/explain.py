@@ -81,6 +81,12 @@ def explained(policy: Policy, *, further: bool = False) -> Iterator[str]:
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
     if policy.alarms and not further:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    if policy.telemetry and not further:
+        told = policy.telemetry
+        yield (
+            f"Metrics every {told.every_s:g} s and spans of {100 * told.spans:g}% of the requests, without clients' "
+            f"names and rows, go to {_address(told.endpoint)}."
+        )
     if not further:
         yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
@@ -169,6 +175,11 @@ def _warnings_of_all(policy: Policy) -> Iterator[str]:
     for one, other in combinations((policy, *policy.models), 2):
         if one.key == other.key:
             yield f"{one.path} and {other.path} have one secret: what the guard of each draws at random is alike."
+        if one.served.name == other.served.name:
+            yield (
+                f"{one.path} and {other.path} are versions of {one.served.name!r} with a guard each: a thief who asks both "
+                "has two quotas and two histories for nearly the same model."
+            )
 
 
 def _readable(policy: Policy) -> Iterator[Path]:

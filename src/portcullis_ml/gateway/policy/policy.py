@@ -54,6 +54,7 @@ from portcullis_ml.gateway.policy.settings import (
     Listen,
     QueryLog,
     State,
+    Telemetry,
     UpstreamTable,
 )
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
@@ -72,7 +73,7 @@ ANSWERS = ("reveals", "k", "decimals", "explains")
 CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject")
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
-          "admin")  # fmt: skip
+          "telemetry", "admin")  # fmt: skip
 
 
 def read_policy(path: str | Path, **changes: Any) -> Policy:
@@ -144,6 +145,7 @@ class _Reader:
             state=self._settings(State, "state"),
             log=self._settings(QueryLog, "log") if "log" in self.tree else None,
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
+            telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
             mode=mode,
             quantum=self._quantum(),

@@ -19,7 +19,7 @@ from portcullis_ml.gateway.policy.names import (
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES
 
-__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
+__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "Telemetry", "UpstreamTable"]
 
 
 def _positive(v: float) -> bool:
@@ -231,6 +231,22 @@ class Alarms:
     def __post_init__(self) -> None:
         check(self, "webhook", "http://host/path", _url)
         check(self, "retry_s", "a positive number of seconds", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """Where spans and metrics are sent by OpenTelemetry's protocol."""
+
+    endpoint: str  # of a collector that speaks OTLP over HTTP
+    service: str = "portcullis"  # what the collector knows the gate by
+    spans: float = 0.01  # the share of requests that become spans
+    every_s: float = 60.0  # between two reports of the metrics
+
+    def __post_init__(self) -> None:
+        check(self, "endpoint", "http://host:port", _url)
+        check(self, "service", "a name", lambda v: v.strip() != "")
+        check(self, "spans", "a share from 0 to 1", lambda v: type(v) in (int, float) and 0 <= v <= 1)
+        check(self, "every_s", "a positive number of seconds", _positive)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ MAIN = {
     "listen": "says where clients come in",
     "clients": "says who they are",
     "alarms": "says where alarms are told",
+    "telemetry": "says where metrics and spans are sent",
     "admin": "says where operators look in",
 }
 
@@ -60,7 +61,13 @@ def governed(policy: Policy, main: Policy) -> Policy:
     limits = dataclasses.replace(main.limits, **{name: getattr(policy.limits, name) for name in OWN_LIMITS})
     listen = dataclasses.replace(main.listen, protocols=policy.listen.protocols)
     return dataclasses.replace(
-        policy, listen=listen, limits=limits, clients=main.clients, alarms=main.alarms, admin=main.admin
+        policy,
+        listen=listen,
+        limits=limits,
+        clients=main.clients,
+        alarms=main.alarms,
+        telemetry=main.telemetry,
+        admin=main.admin,
     )
 
 

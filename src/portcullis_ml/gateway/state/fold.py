@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from collections import deque
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +24,11 @@ from portcullis_ml.core.guard import Alarm, Defense, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack
 from portcullis_ml.core.types import Request
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
+from portcullis_ml.gateway.state.latest import KEPT, Latest, latest_of, singled_out
 from portcullis_ml.gateway.state.lock import Lock
 from portcullis_ml.gateway.state.paging import Marks
 
-__all__ = ["OPERATOR", "Failed", "Fold", "Outcome", "Point", "Restored", "Stream", "alarmed", "singled_out"]
+__all__ = ["OPERATOR", "Failed", "Fold", "Outcome", "Point", "Restored", "Stream", "alarmed"]
 
 SKEW_S = 60.0  # by which clocks of replicas may differ
 OPERATOR = "operator"  # in the place of a stage, where an operator's block refused a request
@@ -68,6 +71,7 @@ class Stream:
         default_factory=dict
     )  # stage -> rows "changed", requests "refused" by it
     curve: list[Point] = field(default_factory=list)
+    latest: deque[Latest] = field(default_factory=partial(deque, maxlen=KEPT))  # answers; not in snapshots
     blocked: str = ""  # the operator who did it
     generation: int = 0  # how often an operator has cleared this client
     last: float = 0.0  # time of the latest request
@@ -162,6 +166,7 @@ class Fold:
         tally["altered"] += singled_out(released)
         for name, rows in released.by_stage.items():
             _decided(stream, name)["changed"] += rows.tolist().count(True)
+        stream.latest.append(latest_of(request.at, event.answer, released))
         _draw(guard, stream)
         return released, list(released.alarms)
 
@@ -266,12 +271,6 @@ def alarmed(guard: Guard, stream: Stream) -> list[tuple[str, Defense[Any], tuple
     known = [(n, s, stream.states.get(n)) for n, s in zip(guard.names, guard.stages, strict=True)]
     found = [(n, s, s.alarm(state)) for n, s, state in known if state is not None]
     return [(name, stage, alarm) for name, stage, alarm in found if alarm is not None]
-
-
-def singled_out(released: Released) -> int:
-    """How many rows got something else than everybody gets."""
-    masks = list(released.by_stage.values())
-    return int(np.logical_or.reduce(masks).sum()) if masks else 0
 
 
 def _decided(stream: Stream, stage: str) -> dict[str, int]:
