@@ -177,8 +177,8 @@ def _warnings_of_all(policy: Policy) -> Iterator[str]:
             yield f"{one.path} and {other.path} have one secret: what the guard of each draws at random is alike."
         if one.served.name == other.served.name:
             yield (
-                f"{one.path} and {other.path} are versions of {one.served.name!r} with a guard each: a thief who asks both "
-                "has two quotas and two histories for nearly the same model."
+                f"{one.path} and {other.path} are versions of {one.served.name!r} with a guard each: a thief who asks "
+                "both has two quotas and two histories for nearly the same model."
             )
 
 
