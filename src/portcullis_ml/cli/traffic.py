@@ -70,7 +70,7 @@ def _of_log(path: Path) -> list[ClientStream]:
         if line.admitted and line.x is None:
             raise InputError("This log holds decisions only; calibration needs [log] queries = true.")
         if line.x is not None and line.clean is not None and line.client != ANONYMOUS:
-            parts[line.client].append((line.at, line.admitted, line.x.astype(np.float64), line.clean))
+            parts[line.counts_for].append((line.at, line.admitted, line.x.astype(np.float64), line.clean))
     if not parts:
         raise InputError(
             f"{path} holds no answered request of a client with a name. Give each client a key "

@@ -48,7 +48,8 @@ class Exchange:
     wire: Wire = field(init=False)
     flow: Generator[Any, Any, tuple[Reply, str]] = field(init=False)  # of `flow.exchange`
     span: Any = None  # of OpenTelemetry, where the policy sends some
-    client: str | None = None  # once it counts among this client's running requests
+    client: str | None = None  # the principal, once the request counts among its running ones
+    joins: bool = False  # this process has not seen the account before, which stays with the principal it first came to
 
     @property
     def limits(self) -> Limits:

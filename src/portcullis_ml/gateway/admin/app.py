@@ -46,6 +46,7 @@ SAFE = {
 EVERY_S = 1.0  # between two updates of a page
 ACTIONS = ("block", "unblock", "clear")
 SESSION_S = 8 * 3600
+LONGEST = 160  # characters of a principal's name
 MOST = 1_000  # clients that one answer of /clients tells of
 
 
@@ -176,9 +177,10 @@ class _Desk:
             return _denied()
         form = await _form(request)
         what, name = form.get("deed", ""), form.get("name", "")
-        if what not in ACTIONS or not 1 <= len(name) <= 128:
+        if what not in ACTIONS or not 1 <= len(name) <= LONGEST:
             return JSONResponse({"error": f"A deed is one of {', '.join(ACTIONS)}, done to a client."}, 400)
         gate, store = self.choice.made(form)
+        name = await _principal(gate, store, name)
         try:
             await store.log_operation(time.time(), who, what, name)
             await gate.streams.operate(name, what, who, time.time())
@@ -269,6 +271,15 @@ class _Desk:
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(self._part(template, values), status, headers=SAFE)
+
+
+async def _principal(gate: Gate, store: StateStore, name: str) -> str:
+    """Whom a deed is done to: where limits are those of a principal, an account's name stands for its own."""
+    streams = gate.streams.open
+    if not gate.policy.clients.principals.principal or name in streams or name in await store.clients():
+        return name
+    found = gate.policy.clients.principal_of(name)
+    return found or next((p for p, stream in streams.items() if name in stream.accounts), name)
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -20,6 +20,7 @@ from portcullis_ml.gateway.state.streams import Streams
 __all__ = ["Chart", "Shown", "counters", "one", "overview", "summaries"]
 
 SHOWN = 200  # clients on the first page
+ACCOUNTS_SHOWN = 20  # of a principal
 ALARMS = 100  # that are looked through for the first page
 WIDTH, HEIGHT = 600, 120
 
@@ -132,8 +133,11 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         standing = f"{'blocked' if gate.policy.enforced else 'would be blocked'} by {blockers[0]}"
     elif acting:
         standing = f"alarm at {acting[0][0]}"
+    accounts = _accounts(stream)
     return {
         "name": stream.client,
+        "accounts": accounts[:ACCOUNTS_SHOWN],
+        "account_count": len(accounts),
         "query": urlencode({"name": stream.client}),
         **stream.tally,
         "suspicion": _loudest(guard, stream),
@@ -144,6 +148,19 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         "standing": standing or ("earlier alarm" if earlier else ""),
         "loud": bool(standing),
     }
+
+
+def _accounts(stream: Stream) -> list[dict[str, Any]]:
+    """The accounts of a principal that have been answered, those with the most rows first; none where it has but one of
+    its own name."""
+    if set(stream.accounts) <= {stream.client}:
+        return []
+    total = sum(rows for rows, _, _ in stream.accounts.values())
+    found = sorted(stream.accounts.items(), key=lambda item: (-item[1][0], item[0]))
+    return [
+        {"account": name, "rows": int(rows), "share": round(rows / total, 4), "since": since, "last": last}
+        for name, (rows, since, last) in found
+    ]
 
 
 def _loudest(guard: Guard, stream: Stream) -> str:

@@ -23,6 +23,7 @@ from portcullis_ml.core.errors import PortcullisError, Refused
 from portcullis_ml.core.guard import Alarm, Defense, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack
 from portcullis_ml.core.types import Request
+from portcullis_ml.gateway.state.accounts import Asked, count
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
 from portcullis_ml.gateway.state.latest import KEPT, Latest, latest_of, singled_out
 from portcullis_ml.gateway.state.lock import Lock
@@ -59,17 +60,18 @@ class Point(NamedTuple):
 
 @dataclass
 class Stream:
-    """One client as this process has folded it so far."""
+    """One client as this process has folded it so far: a principal, whichever of its accounts asks."""
 
     client: str
     position: int = 0  # in the journal
     states: dict[str, Any] = field(default_factory=dict)  # stage -> what it remembers
     prints: dict[str, str] = field(default_factory=dict)  # stage -> digest of the settings under which it does
-    pending: dict[int, Request] = field(default_factory=dict)  # sequence number -> admitted, not answered yet
+    pending: dict[int, Asked] = field(default_factory=dict)  # sequence number -> admitted, not answered yet
     tally: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "rows", "altered", "refused"), 0))
     decided: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # stage -> rows "changed", requests "refused" by it
+    accounts: dict[str, list[float]] = field(default_factory=dict)  # account -> rows answered, first and last time
     curve: list[Point] = field(default_factory=list)
     latest: deque[Latest] = field(default_factory=partial(deque, maxlen=KEPT))  # answers; not in snapshots
     blocked: str = ""  # the operator who did it
@@ -138,7 +140,8 @@ class Fold:
     def _admit(self, guard: Guard, stream: Stream, seq: int, event: JournalEvent) -> Refused | Failed | None:
         # Where clocks of replicas differ a little, a client's time stands still; where one was set right, it goes back.
         stream.last = event.at if event.at < stream.last - SKEW_S else max(stream.last, event.at)
-        request = Request(stream.client, event.x.astype(np.float64, copy=False), stream.last)  # type: ignore[union-attr]
+        x = event.x.astype(np.float64, copy=False)  # type: ignore[union-attr]
+        request = Asked(stream.client, x, stream.last, event.by)
         try:
             if stream.blocked:
                 raise Refused("this client was blocked")
@@ -167,6 +170,7 @@ class Fold:
         for name, rows in released.by_stage.items():
             _decided(stream, name)["changed"] += rows.tolist().count(True)
         stream.latest.append(latest_of(request.at, event.answer, released))
+        count(stream.accounts, request)
         _draw(guard, stream)
         return released, list(released.alarms)
 
@@ -174,12 +178,15 @@ class Fold:
         """A head of JSON, then states and waiting requests one after another. The arrays are the states' own: whoever
         holds these buffers sees to it that nobody folds the stream meanwhile."""
         states = {n: parts(s) for n, s in stream.states.items()}
-        waiting = {seq: pack_event(JournalEvent("admit", r.at, x=r.x)) for seq, r in stream.pending.items()}
+        waiting = {
+            seq: pack_event(JournalEvent("admit", r.at, x=r.x, by=r.account)) for seq, r in stream.pending.items()
+        }
         head = {
             "states": [(n, stream.prints.get(n), sum(map(len, b))) for n, b in states.items()],
             "pending": [(seq, len(b)) for seq, b in waiting.items()],
             "tally": stream.tally,
             "decided": stream.decided,
+            "accounts": stream.accounts,
             "curve": [tuple(point) for point in stream.curve],
             "blocked": stream.blocked,
             "generation": stream.generation,
@@ -208,8 +215,9 @@ class Fold:
         """Bring a stream to where `pack` found it."""
         head, stream.prints = found.head, self._used.prints
         stream.states = {n: s for n, (mark, s) in found.states.items() if mark == stream.prints.get(n)}
-        stream.pending = {seq: Request(stream.client, e.x, e.at) for seq, e in found.pending.items()}  # type: ignore[arg-type]
+        stream.pending = {seq: Asked(stream.client, e.x, e.at, e.by) for seq, e in found.pending.items()}  # type: ignore[arg-type]
         stream.tally, stream.decided = head["tally"], head.get("decided", {})
+        stream.accounts = head.get("accounts", {})  # earlier versions had none
         stream.curve = [Point(*(*point, {})[:4]) for point in head["curve"]]  # earlier versions had three of the four
         stream.blocked, stream.generation, stream.last = head["blocked"], head["generation"], head["last"]
 
