@@ -408,6 +408,19 @@ def test_a_state_or_log_for_two_models_is_refused(more: str, theirs: str, senten
     assert sentence.format(tmp_path) in found
 
 
+def test_two_databases_of_one_redis_are_two_places(tmp_path: Path) -> None:
+    file = further(tmp_path, "credit", CREDIT, "http://127.0.0.1:9", 'name = "n"')
+    text = (tmp_path / file).read_text()
+    for ours, theirs in (
+        ("redis://h/0", "redis://h/1"),
+        ("unix:///s?db=0", "unix:///s?db=1"),
+        ("redis://h", "redis://g"),
+    ):
+        (tmp_path / file).write_text(text.replace(f"sqlite:///{tmp_path}/credit.db", theirs))
+        path = main_policy(tmp_path, "http://127.0.0.1:9", file, more=f'[state]\nurl = "{ours}"\n')
+        assert read_policy(path).models[0].state.url == theirs
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

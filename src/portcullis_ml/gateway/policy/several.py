@@ -7,7 +7,6 @@ log of its own. Who the clients are and what belongs to the ports is said by the
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -123,6 +122,5 @@ def _place(url: str) -> str:
     """Where a state lies, written in one way and without a password: a file's whole path, or a database of Redis."""
     scheme, _, rest = url.partition("://")
     if scheme in ("redis", "rediss", "unix"):
-        place = re.sub(r"\?.*", "", rest.rpartition("@")[2])
-        return f"{scheme}://{place.removesuffix('/0').rstrip('/')}" if scheme != "unix" else f"unix://{place}"
+        return f"{scheme}://{rest.rpartition('@')[2].removesuffix('/0').rstrip('/')}"
     return str(Path(url.removeprefix("sqlite:///")).resolve())
