@@ -25,6 +25,7 @@ from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
+from portcullis_ml.gateway.selftest import tried
 from portcullis_ml.gateway.server import Server
 from portcullis_ml.gateway.work import HEADER, Works, solved
 
@@ -192,6 +193,9 @@ def test_a_client_by_the_page_s_own_lines_is_answered(tmp_path: Path) -> None:
     assert made.shown(names["work"](made.set("alice", X, 1e-6, 10)), "alice", X, 1e-6) == 10
     stages = re.search(r"```toml\n(.*?)```", page, re.S)[1]  # type: ignore[index]
     known = policy_of(MODEL, "http://127.0.0.1:9", tmp_path, stages)
+    limits = [str(limit) for limit in tried(known)]
+    assert "stage 1, priced: at the highest price row 1 is refused" in limits
+    assert "stage 2, proof_of_work: at the highest price a row needs 36 bits of work" in limits
     said = " ".join(explained(known))
     assert "charge each client by what prada (" in said
     assert "says of them: 1 a row of a credit of 10000 in 86400 seconds, 10 times that at the threshold" in said

@@ -28,6 +28,7 @@ from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
+from portcullis_ml.gateway.state.evidence import codes_of
 from portcullis_ml.gateway.state.fold import Failed
 from portcullis_ml.gateway.state.latest import singled_out
 from portcullis_ml.gateway.trouble import Trouble
@@ -101,7 +102,9 @@ class Undo(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Health is asked for. Sent: whether a request would be served just now."""
+    """Health is asked for, of one model or of all of them. Sent: whether a request would be served just now."""
+
+    everywhere: bool = False
 
 
 Step = Body | Join | Unpack | Read | Admit | Ask | Release | Undo | Look
@@ -182,7 +185,7 @@ def health(request: Exchange, what: str) -> Flow[tuple[Reply, str]]:
     """A request for the word `what` of the protocol's health routes. Nobody need say who they are. Never raises."""
     try:
         yield Body()
-        if not (yield Look()):
+        if not (yield Look(what in request.wire.common)):
             raise Rejected("", 503, "Not ready.", 1.0)
         return request.wire.tell(request.policy.served, what), ""
     except (Exception, CancelledError) as error:
@@ -238,6 +241,7 @@ def _let_out(clean: Answer, released: Released | None, failed: bool, rules: Rule
     """The model's answer as the guard released it, or as the rules say where it did not."""
     if released is not None:
         line.altered, line.alarms = singled_out(released), len(released.alarms)
+        line.codes = codes_of(released.alarms)
         for alarm in released.alarms:
             books.on_alarm(alarm, line)
         return released.answer if rules.enforced else clean

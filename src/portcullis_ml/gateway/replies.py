@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 from portcullis_ml.core.errors import Refused, Unreachable
 from portcullis_ml.gateway.exchange import Exchange
@@ -47,7 +48,7 @@ def error_reply(exchange: Exchange, error: BaseException, work: str = "") -> tup
     if rejected is None:
         log.error("a request failed", exc_info=error, extra={"id": exchange.id})
         return exchange.wire.refuse(500, "The gate failed on this request."), "failed"
-    reply = _rejected(exchange.wire, rejected)
+    reply = _rejected(exchange.wire, _with_contact(rejected, exchange.policy))
     if work:
         reply = Reply(reply.body, 428, (*reply.headers, (WORK, work)))
     return reply, rejected.decision
@@ -66,6 +67,14 @@ def _rejection(error: BaseException) -> Rejected | None:
     if isinstance(error, Down):
         return Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
     return None
+
+
+def _with_contact(rejected: Rejected, policy: Policy) -> Rejected:
+    """A refusal that is no quota's also says whom to turn to, where the policy wants that."""
+    stopped = rejected.decision in ("refused", "withheld") and rejected.remaining is None
+    if not (stopped and policy.alarms and policy.alarms.tell_clients):
+        return rejected
+    return replace(rejected, sentence=f"{rejected.sentence} If this is a mistake: {policy.alarms.contact}")
 
 
 def _rejected(wire: Wire, rejected: Rejected) -> Reply:

@@ -9,7 +9,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from portcullis_ml.core.settings import check
-from portcullis_ml.gateway.policy.names import HEADER, SEGMENT, is_header, is_segment, is_tensor
+from portcullis_ml.gateway.policy.names import (
+    HEADER,
+    MODEL_NAME,
+    SEGMENT,
+    is_header,
+    is_model_name,
+    is_segment,
+    is_tensor,
+)
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.unspoken import spoken
 from portcullis_ml.gateway.protocols.wire import DTYPES
@@ -39,6 +47,10 @@ def _store(v: str) -> bool:
 
 def _header(v: str) -> bool:
     return v.isascii() and v.replace("-", "").replace("_", "").isalnum()
+
+
+def _line(v: str) -> bool:
+    return v == "" or v.isprintable()
 
 
 def _origin(v: str) -> bool:
@@ -79,7 +91,7 @@ class UpstreamTable:
         for name in ("ca_file", "cert_file", "key_file"):
             check(self, name, "given with an https:// address only", lambda v: v is None or https)
         check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
-        check(self, "model", SEGMENT, lambda v: v is None or is_segment(v))
+        check(self, "model", MODEL_NAME, lambda v: v is None or is_model_name(v))
         check(self, "version", SEGMENT, lambda v: v == "" or is_segment(v))
         for name in ("input", "scores", "label", "explanation"):
             check(self, name, "the name of a tensor", lambda v: v is None or is_tensor(v))
@@ -218,14 +230,19 @@ class QueryLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Alarms:
-    """Where alarms are told."""
+    """Where alarms are told, and to whom somebody turns who was stopped by mistake."""
 
-    webhook: str
-    secret_file: str  # the key that signs what is sent
+    webhook: str | None = None
+    secret_file: str | None = None  # the key that signs what is sent
     retry_s: float = 5.0  # between attempts at first; it doubles up to ten minutes
+    contact: str = ""  # whom to write to, such as an address; operators see it with every alarm
+    tell_clients: bool = False  # a refusal that is no quota's says the contact too
 
     def __post_init__(self) -> None:
-        check(self, "webhook", "http://host/path", _url)
+        check(self, "webhook", "http://host/path", lambda v: v is None or _url(v))
+        check(self, "secret_file", "given with webhook", lambda v: (v is None) == (self.webhook is None))
+        check(self, "contact", "one line of at most 200 printable characters", lambda v: len(v) <= 200 and _line(v))
+        check(self, "tell_clients", "given with a contact", lambda v: not v or self.contact.strip() != "")
         check(self, "retry_s", "a positive number of seconds", _positive)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from portcullis_ml.core.artifacts import WRITTEN
 
-__all__ = ["unit_in_words"]
+__all__ = ["named_limit", "unit_in_words"]
 
 CHARGES = {
     "priced": "charge each client by what {} says of them",
@@ -26,6 +26,12 @@ def unit_in_words(tree: dict[str, Any]) -> str:
         return f"{CHARGES[tree['unit']].format(unit_in_words(tree['detector']))}: {_charge(tree)}"
     settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
     return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
+
+
+def named_limit(quota: Any) -> str:
+    """A stage `quota` as people say it: "quota of 5,000 rows a day"."""
+    words = {None: "for life", 1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
+    return f"quota of {quota.rows:,} rows {words.get(quota.per) or f'in {quota.per:g} seconds'}"
 
 
 def _charge(tree: dict[str, Any]) -> str:
