@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from portcullis_ml.core.errors import PortcullisError, Unreachable
-from portcullis_ml.core.types import Answer, Array, Floats, Interface, Labels
+from portcullis_ml.core.types import Answer, Array, Floats, Labels
 from portcullis_ml.gateway.credentials import credentials, trusted
 from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.number_lists import MANY
+from portcullis_ml.gateway.protocols.plain import plain_question
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, ModelSpec, Wire, parsed
 from portcullis_ml.gateway.trouble import Trouble
@@ -99,10 +100,7 @@ class HttpUpstream:
         self._asked = asked
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
-        self._plain: tuple[Floats, Carried] = (
-            _plain_row(asked.interface),
-            NOTHING,
-        )  # to try the model with; later a row that it has answered
+        self._plain: tuple[Floats, Carried] = plain_question(asked)  # to try it with; later a row that it has answered
         self._took = False  # whether it is one that it has answered
         self._doubtful = True  # whether the policy may not fit the model
         self._trouble = Trouble()  # of trying it
@@ -236,14 +234,6 @@ def open_upstream(policy: Policy) -> HttpUpstream:
     return HttpUpstream(
         up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
     )
-
-
-def _plain_row(interface: Interface) -> Array:
-    """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some."""
-    if interface.features is not None:
-        middle = [0.0 if f.categorical else (f.low + f.high) / 2 for f in interface.features]
-        return np.array([middle]).reshape(1, *interface.input_shape)
-    return np.full((1, *interface.input_shape), sum(interface.bounds) / 2)
 
 
 def _first(carried: Carried) -> Carried:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Array, Interface
@@ -60,6 +61,10 @@ class Texts:
                 "A row was expected to stand for a text; one stands for none that is known. An attack that makes up "
                 "rows of numbers cannot ask a model of texts."
             ) from None
+
+    def known(self, rows: Array) -> NDArray[np.bool_]:
+        """(n,) whether each row (n, 3) stands for a text that is held."""
+        return np.array([row.tobytes() in self._held for row in np.ascontiguousarray(rows, np.float64)], bool)
 
     def learn_words(self, texts: Sequence[str]) -> None:
         """Draw further texts from the words of these, each as often as it occurs, and as long as these are."""

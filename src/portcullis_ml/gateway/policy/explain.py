@@ -19,6 +19,9 @@ from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.protocols.plain import plain_question
+from portcullis_ml.gateway.protocols.texts import TextInput
+from portcullis_ml.gateway.protocols.wire import NOTHING, ModelSpec
 
 __all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
 
@@ -47,9 +50,11 @@ def explained(policy: Policy) -> Iterator[str]:
         f"the model server at {_address(up.url)} in {up.protocol}" if up else "no model server yet (give --upstream)"
     )
     yield (
-        f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
+        f"The model {served.name!r} takes {_taken(served)} and knows "
         f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
+    if served.text:
+        yield _of_texts(served.text)
     speaks = ", ".join(policy.listen.protocols)
     listen = policy.listen
     over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
@@ -89,6 +94,24 @@ def explained(policy: Policy) -> Iterator[str]:
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 
+def _taken(served: ModelSpec) -> str:
+    if served.text is not None:
+        return f"texts of at most {served.text.longest:,} characters"
+    return f"{_shape(served.interface.input_shape)} numbers ({served.datatype})"
+
+
+def _of_texts(text: TextInput) -> str:
+    """What the guard sees of texts, and what it cannot."""
+    composed = ", in Unicode's composed form," if text.normalise == "nfc" else ""
+    if text.hashing is None:
+        return f"The guard sees each text{composed} as its hash: one letter more is another question, and no distance."
+    counted = "words" if text.hashing.ngrams == "word" else "runs of three letters"
+    return (
+        f"The guard sees each text{composed} as {text.hashing.dimensions} numbers that count its {counted}: texts with "
+        "the same counts are one question."
+    )
+
+
 def _documented(stage: Defense[Any]) -> Iterator[str]:
     """What a stage costs and what it does not stop, as the documentation of its unit says; a watch speaks of its
     detector too."""
@@ -108,7 +131,8 @@ def stages(policy: Policy) -> str:
 def example(policy: Policy, url: str) -> str:
     """How to ask this gate for one row, by curl."""
     shape, clients = policy.served.interface.input_shape, policy.clients
-    ask = policy.wires()[0].ask(replace(policy.served, binary=False), np.zeros((1, *shape)))
+    x, carried = (np.zeros((1, *shape)), NOTHING) if policy.served.text is None else plain_question(policy.served)
+    ask = policy.wires()[0].ask(replace(policy.served, binary=False), x, carried)
     said = [f"{name}: {value}" for name, value in ask.headers.items()]
     if clients.keys or clients.keys_file:
         said.append(f"{clients.key_header}: KEY")

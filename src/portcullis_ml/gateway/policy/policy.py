@@ -54,6 +54,7 @@ from portcullis_ml.gateway.policy.settings import (
     State,
     UpstreamTable,
 )
+from portcullis_ml.gateway.policy.text_table import implied, refuse_coarse, refuse_mute, text_input
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.mapping import DEFAULTS
@@ -63,7 +64,7 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
+         "withheld", "missing", "features", "mapping", "text", "explanation", "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
@@ -147,7 +148,7 @@ class _Reader:
         shown = self._shown(interface)
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
-        self._reached(served, listen)
+        self._reached(served, listen, (upstream.protocol,) if upstream else ())
         known = asked(served, upstream)
         stages = self._stages(undefended(known))
         return Policy(
@@ -167,20 +168,23 @@ class _Reader:
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
             admin=self._admin(),
             mode=mode,
-            quantum=self._quantum(),
+            quantum=self._quantum(served),
             digest=digest(self.text, stages),
         )
 
-    def _quantum(self) -> float:
+    def _quantum(self, served: ModelSpec) -> float:
         value = self.tree.get("quantum", 1e-6)
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             raise self._wrong(("quantum",), f"quantum must be a number greater than 0; got {value!r}.")
+        self._built((), refuse_coarse, value, served.text)
         return float(value)
 
     # One table each.
 
     def _model(self) -> tuple[Interface, ModelSpec]:
         table = self._table("model", MODEL)
+        text = self._built(("model", "text"), text_input, table["text"]) if "text" in table else None
+        table = self._built(("model",), implied, table, text)
         for key in ("name", "input_shape"):
             if key not in table:
                 raise self._wrong(("model",), f"[model] must say {key}.")
@@ -190,9 +194,9 @@ class _Reader:
         if table.get("withheld", "null") not in ("null", "one_hot"):
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
-        interface = self._built(("model",), interface_of, table, tuple(features) or None)
+        interface = self._built(("model",), interface_of, table, tuple(features) or None, text)
         names: dict[str, Any] = {k: table[k] for k in NAMES if k in table}
-        names["class_names"] = class_names(table)
+        names |= {"class_names": class_names(table), "text": text}
         shape = table.get("explanation_shape")
         if shape is not None:
             if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
@@ -231,8 +235,11 @@ class _Reader:
             if not PROTOCOLS.load(name).explains:
                 raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
 
-    def _reached(self, served: ModelSpec, listen: Listen) -> None:
-        """Refuse a mapping's path that another protocol takes for its own."""
+    def _reached(self, served: ModelSpec, listen: Listen, spoken: tuple[str, ...]) -> None:
+        """Refuse a protocol that cannot carry texts, and a mapping's path that another protocol takes for its own."""
+        for where, names in ((("upstream", "protocol"), spoken), (("listen", "protocols"), listen.protocols)):
+            for name in names:
+                self._built(where, refuse_mute, name, served.text)
         path = str(served.options.get("path", DEFAULTS["path"]))
         for name in listen.protocols:
             if "mapping" in listen.protocols and name != "mapping":

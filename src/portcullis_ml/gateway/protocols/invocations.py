@@ -19,6 +19,7 @@ from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.protocols.described import Described, answers, object_of, rows, some
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, given, listed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.text_questions import schema_of, table_asked, table_of
 from portcullis_ml.gateway.protocols.v1 import plain_rows, read_rows, rows_out
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
 
@@ -32,6 +33,7 @@ class Invocations(Wire):
 
     name: ClassVar[str] = "invocations"
     health: ClassVar[frozenset[str]] = frozenset(("ready",))
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         if path == "/invocations":
@@ -39,8 +41,8 @@ class Invocations(Wire):
         return "ready" if path in ("/ping", "/health") and method == "GET" else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
-        asked = rows(served.interface, served.max_rows)
-        width = served.interface.input_shape[-1]
+        asked = rows(served.interface, served.max_rows) if served.text is None else schema_of(served)
+        width = served.tensor[1][-1]
         split = {"columns": some({}, width, width), "data": asked, "index": {}}
         ways = [object_of((key,), **{key: asked}) for key in ("inputs", "instances")]
         ways.append(object_of(("dataframe_split",), dataframe_split=object_of(("data",), **split)))
@@ -48,7 +50,7 @@ class Invocations(Wire):
             record = object_of((), **{f.name: asked["items"]["items"] for f in served.interface.features})
             ways.append(object_of(("dataframe_records",), dataframe_records=some(record, 1, served.max_rows)))
         answer = object_of(("predictions",), predictions=answers(served.interface, served.class_names))
-        table = {"text/csv": {"type": "string"}}
+        table = {"text/csv": {"type": "string"}} if served.text is None else {}
         return (
             Described("get", "/ping", "Whether the gate is up"),
             Described("get", "/health", "Whether the gate is up"),
@@ -57,6 +59,10 @@ class Invocations(Wire):
 
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if served.text is not None:
+            if kind != "application/json":
+                raise BadRequest("Texts are sent as application/json; a CSV table of them is not read here.", 415)
+            return table_of(served, body)
         if kind == "text/csv":
             found = _table(body, served)
         elif kind == "application/json":
@@ -76,7 +82,8 @@ class Invocations(Wire):
         return ("/ping",)
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
-        body = orjson.dumps({"inputs": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
+        found = {"inputs": rows_out(x)} if carried.texts is None else table_asked(served, carried.texts)
+        body = orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask("/invocations", body, {"content-type": "application/json"})
 
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:

@@ -24,6 +24,7 @@ from portcullis_ml.gateway.protocols.answers import answer_from, class_values
 from portcullis_ml.gateway.protocols.described import Described, object_of, rows
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.text_questions import inquiry_of, loads_texts, schema_of, texts_in, texts_out
 from portcullis_ml.gateway.protocols.v1 import rows_out
 from portcullis_ml.gateway.protocols.wire import (
     NOTHING,
@@ -49,12 +50,13 @@ class JsonPath(Wire):
 
     name: ClassVar[str] = "mapping"
     explains: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         return "infer" if method == "POST" and path == _option(served, "path") else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
-        body: dict[str, Any] = rows(served.interface, served.max_rows)
+        body: dict[str, Any] = rows(served.interface, served.max_rows) if served.text is None else schema_of(served)
         for key in reversed(steps(_option(served, "rows"))):
             body = object_of((key,), **{key: body})
         return (Described("post", _option(served, "path"), "Ask the model", {"type": "object"}, body),)
@@ -64,9 +66,14 @@ class JsonPath(Wire):
         where = _option(served, "rows")
         path = steps(where)
         data: Any
-        data, row = loads_with_numbers(body, *path, most=served.most, missing=served.interface.missing)
+        if served.text is None:
+            data, row = loads_with_numbers(body, *path, most=served.most, missing=served.interface.missing)
+        else:
+            data, row = loads_texts(body, served.max_rows), None
         for key in path:
             data = only_keys(data, (key,), "The request").get(key)
+        if served.text is not None:
+            return inquiry_of(served, texts_in(served, data), where)
         if row is None:
             no_booleans(body, data, where)
         found = numbers(data, where, row=row, missing=served.interface.missing)
@@ -88,7 +95,8 @@ class JsonPath(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         tree: dict[str, Any] = {}
-        _place(tree, steps(_option(served, "rows")), rows_out(x))
+        found = rows_out(x) if carried.texts is None else texts_out(served, carried.texts)
+        _place(tree, steps(_option(served, "rows")), found)
         body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(_option(served, "path"), body, {"content-type": "application/json"})
 

@@ -28,6 +28,7 @@ from portcullis_ml.gateway.protocols.strict import (
     only_keys,
     rows_in,
 )
+from portcullis_ml.gateway.protocols.text_questions import inquiry_of, loads_texts, schema_of, texts_in, texts_out
 from portcullis_ml.gateway.protocols.wire import (
     NOTHING,
     Ask,
@@ -51,6 +52,7 @@ class Predict(Wire):
 
     name: ClassVar[str] = "v1"
     health: ClassVar[frozenset[str]] = frozenset(("model",))
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
@@ -68,6 +70,8 @@ class Predict(Wire):
         asked = rows(served.interface, served.max_rows)
         rowwise = some(object_of((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
         columns = {"anyOf": [asked, object_of((served.input,), **{served.input: asked})]}
+        if served.text is not None:
+            rowwise = asked = schema_of(served)
         body = {
             "oneOf": [
                 object_of(
@@ -90,13 +94,18 @@ class Predict(Wire):
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         spelled = "instances" if b'"instances"' in body else "inputs"
-        tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+        if served.text is None:
+            tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+        else:
+            tree, row = loads_texts(body, served.max_rows), None
         tree = given(only_keys(tree, ("instances", "inputs", "signature_name"), "The request"))
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')
         if ("instances" in tree) == ("inputs" in tree):
             raise BadRequest('The request must hold one of "instances" and "inputs".')
         key = "instances" if "instances" in tree else "inputs"
+        if served.text is not None:
+            return inquiry_of(served, texts_in(served, tree[key]), f'"{key}"', shape=key)
         data = _unwrapped(tree[key], served.input)
         if row is None:
             no_booleans(body, data, f'"{key}"')
@@ -119,7 +128,8 @@ class Predict(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
-        body = orjson.dumps({"instances": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
+        found = rows_out(x) if carried.texts is None else texts_out(served, carried.texts)
+        body = orjson.dumps({"instances": found}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})
 
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:

@@ -24,6 +24,7 @@ from portcullis_ml.gateway.protocols.described import Described, const, object_o
 from portcullis_ml.gateway.protocols.number_lists import numbers_out
 from portcullis_ml.gateway.protocols.strict import json_typed
 from portcullis_ml.gateway.protocols.tensors import one_row, raw_words, several_rows
+from portcullis_ml.gateway.protocols.text_questions import schema_of, tensor_asked, v2_inquiry
 from portcullis_ml.gateway.protocols.v2_metadata import differences
 from portcullis_ml.gateway.protocols.v2_question import LENGTH, REFUSED, form_of, split, tensor_of
 from portcullis_ml.gateway.protocols.wire import (
@@ -55,6 +56,7 @@ class OpenInference(Wire):
     name: ClassVar[str] = "v2"
     health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
     explains: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
@@ -88,6 +90,8 @@ class OpenInference(Wire):
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         header, raw = split(headers, body)
+        if served.text is not None:
+            return v2_inquiry(served, header, raw)
         form, row = form_of(served, header, raw)
         x = tensor_of(form, row, header, raw, served)
         return Inquiry(served.inspected(x, form.datatype), form.mark, form.binary, form.outputs)
@@ -123,7 +127,7 @@ class OpenInference(Wire):
             return _json({"ready": True})
         if what == "model_ready":
             return _json({"name": served.name, "ready": True})
-        columns = max(served.interface.n_classes, 1)
+        columns, (datatype, shape) = max(served.interface.n_classes, 1), served.tensor
         precision = "FP32" if served.interface.precision == "float32" else "FP64"
         outputs = [
             _about(served.label, label_type(served), [-1]),
@@ -135,7 +139,7 @@ class OpenInference(Wire):
                 "name": served.name,
                 "versions": [served.version] if served.version else [],
                 "platform": "portcullis",
-                "inputs": [_about(served.input, served.datatype, [-1, *served.interface.input_shape])],
+                "inputs": [_about(served.input, datatype, [-1, *shape])],
                 "outputs": [o for o in outputs if o["name"]],
             }
         )
@@ -147,6 +151,8 @@ class OpenInference(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
+        if carried.texts is not None:
+            return Ask(path, *tensor_asked(served, carried.texts, outputs))
         cast = np.ascontiguousarray(x, DTYPE[served.datatype])
         tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
         if not served.binary:
@@ -197,10 +203,11 @@ def _question(served: ModelSpec) -> dict[str, Any]:
     row = rows(served.interface, served.max_rows)["items"]
     single = object_of(must, shape=const([1, *widths]), datatype=const("FP64"), data=some(row, 1, 1), **rest)
     tensor = object_of(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
+    tensors = [single, tensor] if served.text is None else [schema_of(served, tensor=True)]
     return object_of(
         ("inputs",),
         id={"type": ["string", "null"], "maxLength": 128},
-        inputs=some({"anyOf": [single, tensor]}, 1, 1),
+        inputs=some({"anyOf": tensors}, 1, 1),
         outputs={
             **some(object_of(("name",), name=const(*served.outputs), parameters=hints), 0, 8),
             "type": ["array", "null"],

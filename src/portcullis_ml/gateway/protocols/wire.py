@@ -20,6 +20,7 @@ from portcullis_ml.core.types import Answer, Array, Floats, Interface
 from portcullis_ml.gateway.protocols.claims import Room, room
 from portcullis_ml.gateway.protocols.described import Described, object_of
 from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
+from portcullis_ml.gateway.protocols.texts import TextInput
 
 __all__ = ["DTYPE", "DTYPES", "NOTHING", "REMAINING", "Ask", "Carried", "Inquiry", "ModelSpec", "Reply", "Wire"]
 
@@ -52,11 +53,17 @@ class ModelSpec:
     withheld: Literal["null", "one_hot"] = "null"  # how scores that are not shown are written
     binary: bool = False  # towards an upstream: speak the binary tensor extension
     options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
+    text: TextInput | None = None  # where the model takes texts: how they are read, and become rows
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """The names of the output tensors."""
         return tuple(name for name in (self.label, self.scores, self.explanation) if name)
+
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """The datatype of the input tensor, and the shape of a row in it."""
+        return (self.datatype, self.interface.input_shape) if self.text is None else ("BYTES", (1,))
 
     @property
     def explained(self) -> tuple[int, ...]:
