@@ -12,7 +12,6 @@ from portcullis_ml.gateway.admin.openapi import described
 from portcullis_ml.gateway.policy.explain import example, explained
 from portcullis_ml.gateway.policy.policy import PolicyError, parse_policy
 from portcullis_ml.gateway.protocols import CATALOG
-from portcullis_ml.gateway.protocols.plain import plain_question
 from portcullis_ml.gateway.protocols.texts import Hashing, TextInput
 
 HASHING = 'rows = { unit = "hashing", dimensions = 64, ngrams = "char" }\n'
@@ -36,7 +35,7 @@ def test_hashed_words_are_numbers_with_distances(tmp_path: Path) -> None:
     )  # fmt: skip
     interface = found.served.interface
     assert (interface.input_shape, interface.text, interface.bounds) == ((64,), False, (-1.0, 1.0))
-    x, carried = plain_question(found.asked)
+    x, carried = found.asked.plain_question
     assert carried.texts == ("good",)
     assert x.shape == (1, 64)
 
@@ -72,6 +71,7 @@ def test_a_mistake_is_refused_at_its_line(text: str, sentence: str, tmp_path: Pa
         ("bounds = [0.0, 1.0]", "bounds must be left out where the model takes texts"),
         ('datatype = "FP32"', "datatype must be left out"),
         ("missing = true", "missing must be left out"),
+        ('inputs = "columns"', "inputs must be left out"),
     ],
 )
 def test_what_is_about_numbers_is_refused_beside_texts(line: str, sentence: str, tmp_path: Path) -> None:
@@ -110,6 +110,17 @@ def test_a_protocol_that_cannot_carry_texts_is_refused(
     with pytest.raises(PolicyError, match=r"one that carries texts \(invocations, mapping, v2\)") as refused:
         policy(URL, tmp_path, more=more)
     assert refused.value.line
+
+
+def test_one_text_a_request_needs_a_key(tmp_path: Path) -> None:
+    more = '[listen]\nport = 0\nprotocols = ["mapping"]\n[model.mapping]\nbatch = false\nrows = "{}"\n'
+    found = policy(URL, tmp_path, more=more.format("$.text") + '[upstream]\nurl = "http://h:1"\nprotocol = "mapping"\n')
+    assert found.served.max_rows == 1
+    assert any("Clients post /predict with one text at $.text" in line for line in explained(found))
+    with pytest.raises(PolicyError, match="a key such as"):
+        policy(URL, tmp_path, more=more.format("$"))
+    with pytest.raises(PolicyError, match='"list" where'):
+        policy(URL, tmp_path, more=more.format("$.text") + 'rows_as = "object"\n')
 
 
 def test_check_says_what_the_guard_sees_of_texts(tmp_path: Path) -> None:

@@ -149,6 +149,39 @@ def test_what_is_no_text_is_refused_in_one_sentence(what: str) -> None:
     assert refused.value.status in (400, 413)
 
 
+ONE = {"path": "/predict", "rows": "$.text", "batch": False, "extras": ["$.lang"]}
+
+
+def test_one_text_a_request_goes_with_its_extras() -> None:
+    spec = served(INPUTS["hash"], options=ONE)
+    found = read("mapping", {"text": "a, b", "lang": "en"}, spec)
+    assert found.carried == Carried(texts=("a, b",), extras={"$.lang": "en"})
+    np.testing.assert_array_equal(found.x, rows_of_texts(["a, b"]))
+    ask = CATALOG.load("mapping")().ask(spec, found.x, found.carried)
+    assert json.loads(ask.body) == {"text": "a, b", "lang": "en"}
+    for body in (
+        {"text": ["a"] * 2},
+        {"text": 1},
+        {"text": {"text": "a"}},
+        {"texts": "a"},
+        {"text": "a", "more": 1},
+        "a",
+    ):
+        with pytest.raises(BadRequest):
+            read("mapping", body, spec)
+    with pytest.raises(BadRequest, match="takes one row a request; got 2"):
+        CATALOG.load("mapping")().ask(spec, np.zeros((2, 3)), Carried(texts=("a", "b")))
+
+
+def test_a_body_may_be_a_list_of_texts() -> None:
+    spec = served(INPUTS["hash"], options={"rows": "$"})
+    assert read("mapping", list(SOME), spec).carried.texts == SOME
+    assert json.loads(CATALOG.load("mapping")().ask(spec, np.zeros((2, 3)), Carried(texts=SOME)).body) == list(SOME)
+    for body in (b'["a"], "rows": ["b"]', b'"a"', b'{"rows": ["a"]}', b'["a"]}, {'):
+        with pytest.raises(BadRequest):
+            read("mapping", body, spec)
+
+
 def test_a_csv_table_of_texts_is_refused() -> None:
     with pytest.raises(BadRequest, match="a CSV table of them is not read here") as refused:
         read("invocations", b"text\na\n", headers={"content-type": "text/csv"})

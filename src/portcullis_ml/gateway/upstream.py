@@ -23,8 +23,8 @@ from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.answers import spread
 from portcullis_ml.gateway.protocols.number_lists import MANY
-from portcullis_ml.gateway.protocols.plain import plain_question
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, ModelSpec, Wire, parsed
 from portcullis_ml.gateway.trouble import Trouble
@@ -100,7 +100,7 @@ class HttpUpstream:
         self._asked = asked
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
-        self._plain: tuple[Floats, Carried] = plain_question(asked)  # to try it with; later a row that it has answered
+        self._plain: tuple[Floats, Carried] = asked.plain_question  # to try it with; later one that it has answered
         self._took = False  # whether it is one that it has answered
         self._doubtful = True  # whether the policy may not fit the model
         self._trouble = Trouble()  # of trying it
@@ -243,6 +243,7 @@ def _first(carried: Carried) -> Carried:
 
 def checked(answer: Answer, n: int, asked: ModelSpec) -> Answer:
     """The upstream's answer if it is finite and complete; Unreachable (502) if not."""
+    answer = spread(answer, asked.interface)
     columns = asked.interface.n_classes
     whole = all(a is None or _finite(a) for a in (answer.scores, answer.explanation))
     if len(answer) != n or not whole or (asked.explanation and answer.explanation is None):

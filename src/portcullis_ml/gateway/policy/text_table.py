@@ -13,7 +13,7 @@ from portcullis_ml.gateway.protocols.texts import Hashing, TextInput
 __all__ = ["implied", "refuse_coarse", "refuse_mute", "text_input"]
 
 KEYS = {"longest": "longest", "normalise": "normalise", "column": "column", "try": "tried"}  # and the settings
-NUMBERS = ("bounds", "datatype", "features", "missing")  # keys of [model] that are about numbers
+NUMBERS = ("bounds", "datatype", "features", "inputs", "missing")  # keys of [model] that are about numbers
 UNITS: Mapping[str, Callable[..., Hashing]] = {"hashing": Hashing}
 
 
@@ -58,8 +58,8 @@ def refuse_coarse(quantum: float, text: TextInput | None) -> None:
         raise ParameterError("quantum", "less than 1, since texts with different hashes are different", quantum)
 
 
-def refuse_mute(name: str, text: TextInput | None) -> None:
-    """Raises ParameterError if the model takes texts and the protocol of this name cannot carry them."""
+def refuse_mute(name: str, text: TextInput | None, key: str) -> None:
+    """Raises ParameterError, about this key, if the model takes texts and the protocol cannot carry them."""
     if text is not None and "texts" not in PROTOCOLS.load(name).carries:
         able = [other for other in PROTOCOLS if "texts" in PROTOCOLS.load(other).carries]
-        raise ParameterError("protocol", f"one that carries texts ({', '.join(able)}), as [model.text] is given", name)
+        raise ParameterError(key, f"one that carries texts ({', '.join(able)}), as [model.text] is given", name)

@@ -10,26 +10,14 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from portcullis_ml.gateway.protocols.described import const, object_of, some
-from portcullis_ml.gateway.protocols.strict import BadRequest, claimed_shape, given, listed, loads, only_keys
-from portcullis_ml.gateway.protocols.strict import text as short_text
+from portcullis_ml.gateway.protocols.strict import BadRequest, given, listed, loads, only_keys
 from portcullis_ml.gateway.protocols.tensors import raw_words
-from portcullis_ml.gateway.protocols.v2_question import LENGTH, NO_DATA, SIZE, _parameters, _wanted
+from portcullis_ml.gateway.protocols.v2_question import NO_DATA, SIZE, TOP, asked_for, tensor_form
 from portcullis_ml.gateway.protocols.wire import Carried, Inquiry, ModelSpec
 
-__all__ = [
-    "inquiry_of",
-    "loads_texts",
-    "schema_of",
-    "table_asked",
-    "table_of",
-    "tensor_asked",
-    "texts_in",
-    "texts_out",
-    "v2_inquiry",
-]
+__all__ = ["fits_texts", "inquiry_of", "loads_texts", "schema_of", "table_asked", "table_described", "table_of",
+           "tensor_asked", "texts_in", "texts_out", "v2_inquiry"]  # fmt: skip
 
 SLACK = 1_024  # of each, for what stands around the texts
 SPLIT = ("columns", "data", "index")  # of "dataframe_split"
@@ -43,14 +31,19 @@ def inquiry_of(served: ModelSpec, values: Any, where: str, **about: Any) -> Inqu
 
 
 def loads_texts(body: bytes, most: int) -> dict[str, Any]:
-    """What `strict.loads` says of a body that has room for so many texts, each in a list or an object of its own."""
+    """What `strict.loads` says of a body, if it holds no more than so many texts."""
+    fits_texts(body, most)
+    return loads(body)
+
+
+def fits_texts(body: bytes, most: int) -> None:
+    """BadRequest if a body holds more than so many texts, each of which may be in a list or an object of its own."""
     quotes = body.count(b'"') - body.count(b'\\"')  # at least one for every text and key, whatever is escaped
     if quotes > 4 * most + SLACK:
         raise BadRequest(f"The body must hold at most {most} texts; it holds more.", 413)
     around = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])  # all that is in no text
     if around.count(b",") > 2 * most + SLACK or max(map(around.count, (b"[", b"{", b":"))) > most + SLACK:
         raise BadRequest(f"The body must hold at most {most} texts; it holds more lists, keys or values.", 413)
-    return loads(body)
 
 
 def texts_in(served: ModelSpec, data: Any) -> Any:
@@ -98,31 +91,33 @@ def table_asked(served: ModelSpec, texts: Sequence[str]) -> Mapping[str, Any]:
     return {"dataframe_split": {"columns": [column], "data": [[text] for text in texts]}}
 
 
+def table_described(served: ModelSpec) -> list[dict[str, Any]]:
+    """Schemas of the spellings of a table of texts."""
+    texts, name = schema_of(served), {"type": "string"}
+    split = object_of(("data",), columns=some(name, 1, 1), data=texts, index={})
+    ways = {"inputs": texts, "instances": texts, "dataframe_split": split, "dataframe_records": texts}
+    return [object_of((key,), **{key: way}) for key, way in ways.items()]
+
+
 # Tensors of the Open Inference Protocol.
 
 
 def v2_inquiry(served: ModelSpec, header: bytes, raw: bytes) -> Inquiry:
     """The question in a body of the Open Inference Protocol: one tensor of BYTES, [n] or [n, 1]."""
-    tree = loads_texts(header, served.max_rows)
-    tree = given(only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request"))
-    flags = _parameters(tree, "the request")
-    tensor = listed(tree.get("inputs"), '"inputs"', range(1, 2))[0]
-    tensor = given(only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input"))
-    if tensor.get("name") != served.input:
+    tree = given(only_keys(loads_texts(header, served.max_rows), TOP, "The request"))
+    mark, outputs, binary = asked_for(served, tree)
+    name, data, shape, datatype, size = tensor_form(listed(tree.get("inputs"), '"inputs"', range(1, 2))[0], ("BYTES",))
+    if name != served.input:
         raise BadRequest(f"The model takes one input named {served.input!r}.")
-    if tensor.get("datatype") != "BYTES":
+    if datatype != "BYTES":
         raise BadRequest('The model takes texts: "datatype" must be "BYTES".')
-    shape = claimed_shape(tensor.get("shape"), '"shape"')
     if len(shape) > 2 or shape[1:] not in ((), (1,)):
         raise BadRequest('"shape" must be [n] or [n, 1]: one text a row.')
-    size = _parameters(tensor, "the input").get("binary_data_size")
-    if size is None and ("data" not in tensor or raw):
+    if size is None and raw:
         raise BadRequest(NO_DATA)
-    if size is not None and ("data" in tensor or type(size) is not int or size != len(raw)):
+    if size is not None and size != len(raw):
         raise BadRequest(SIZE)
-    outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
-    mark = short_text(tree["id"], '"id"') if "id" in tree else None
-    values = tensor.get("data") if size is None else _raw_texts(raw, served.max_rows)
+    values = data if size is None else _raw_texts(raw, served.max_rows)
     found = inquiry_of(served, values, "The input", id=mark, binary=binary, outputs=outputs)
     if len(found.x) != shape[0]:
         raise BadRequest(f"The input must hold as many texts as its shape says; got {len(found.x)}.")
@@ -146,16 +141,13 @@ def _raw_texts(raw: bytes, most: int) -> list[str]:
     return texts
 
 
-def tensor_asked(served: ModelSpec, texts: Sequence[str], outputs: Any) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of the same for the model server."""
+def tensor_asked(served: ModelSpec, texts: Sequence[str]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The only tensor of a question for the model server, and its bytes where that reads them."""
     tensor: dict[str, Any] = {"name": served.input, "shape": [len(texts), 1], "datatype": "BYTES"}
     if not served.binary:
-        tensor |= {"parameters": {"content_type": "str"}, "data": texts}  # MLServer then decodes it to strings
-        return orjson.dumps({"inputs": [tensor], "outputs": outputs}), {"content-type": "application/json"}
+        return [{**tensor, "parameters": {"content_type": "str"}, "data": texts}], []  # so MLServer makes strings of it
     raw = raw_words(list(texts))
-    tensor["parameters"] = {"binary_data_size": len(raw)}
-    header = orjson.dumps({"inputs": [tensor], "outputs": outputs})
-    return header + raw, {"content-type": "application/octet-stream", LENGTH: str(len(header))}
+    return [{**tensor, "parameters": {"binary_data_size": len(raw)}}], [raw]
 
 
 def schema_of(served: ModelSpec, *, tensor: bool = False) -> dict[str, Any]:
