@@ -157,7 +157,8 @@ def schema_of(served: ModelSpec, *, tensor: bool = False) -> dict[str, Any]:
     single = some(word, 1, 1)
     texts = {"anyOf": [some(item, 1, served.max_rows) for item in (word, single)]}
     if tensor:
-        shape = {"prefixItems": [{"type": "integer"}, const(1)], **some({"type": "integer"}, 1, 2)}
+        many = {"type": "integer", "minimum": 1, "maximum": served.max_rows}
+        shape = {"prefixItems": [many, const(1)], **some({"type": "integer"}, 1, 2)}
         rest = {"name": const(served.input), "parameters": {"type": ["object", "null"]}}
         return object_of(
             ("name", "shape", "datatype", "data"), shape=shape, datatype=const("BYTES"), data=texts, **rest
