@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.gateway.asgi import Here
 from tests.gateway.harness import KEYS, SECRET, alarms_of, gate, running
 from tests.gateway.texts import CLASSES, TEXTS, policy, scores_of, victim
 
@@ -23,6 +24,7 @@ from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Request
 from portcullis_ml.extraction.active_thief import ActiveThief
 from portcullis_ml.extraction.knockoff import Knockoff
+from portcullis_ml.gateway.guarded import LocalUpstream
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
 from portcullis_ml.gateway.policy.policy import undefended
@@ -82,10 +84,8 @@ def test_the_same_attack_steals_the_same_copy(stages: str, name: str, tmp_path: 
             far = ATTACKS[name](online, known, rng=np.random.default_rng(3))
             online.close()
             alarms = [(a.stage, a.row, a.suspicion) for a in alarms_of(server)]
-    own, _ = victim()
-    own._texts = interface.texts
     guard = Guard(*found.stages, key=SECRET, interface=undefended(found.asked))
-    offline = LocalOracle(own, interface, budget=150, guard=guard)
+    offline = LocalOracle(model.holding(interface.texts), interface, budget=150, guard=guard)
     near = ATTACKS[name](offline, known, rng=np.random.default_rng(3))
     assert (far.queries, far.stopped) == (near.queries, near.stopped)
     np.testing.assert_array_equal(far.x, near.x)
@@ -177,6 +177,31 @@ def test_whatever_is_wrong_with_an_oracle_of_texts_is_one_sentence(monkeypatch: 
         oracle.query(interface.texts.add(["\ud800"]))
     with pytest.raises(InputError, match="stands for none that is known"):
         oracle.query(Texts().add(["unknown"]))
+
+
+def test_an_api_that_takes_one_text_is_asked_as_its_file_describes_it(tmp_path: Path) -> None:
+    model, spec = victim(options={"path": "/one", "rows": "$.text", "batch": False})
+    (tmp_path / "api.toml").write_text('path = "/one"\nrows = "$.text"\nbatch = false\n')
+    interface = TextInterface(n_classes=CLASSES)
+    with running(ModelServer(model, spec, protocols=("mapping",))) as url:
+        oracle = HttpOracle(url, interface=interface, budget=9, protocol=str(tmp_path / "api.toml"))
+        np.testing.assert_array_equal(oracle.query(interface.texts.add(TEXTS)).scores, scores_of(TEXTS))
+        oracle.close()
+
+
+@pytest.mark.parametrize("text", ["", HASHING])
+async def test_a_model_of_texts_in_this_process_is_asked_with_them(text: str, tmp_path: Path) -> None:
+    model, spec = victim()
+    here = Here(tmp_path)
+    here.policy = policy("http://127.0.0.1:1", tmp_path, text=text)
+    here.open()
+    here.gate.upstream = LocalUpstream(model, here.policy.asked.interface)
+    tensor = {"name": "input", "shape": [5], "datatype": "BYTES", "data": TEXTS}
+    status, _, tree = await here.send(body=json.dumps({"inputs": [tensor]}).encode())
+    assert status == 200
+    assert {t["name"]: t["data"] for t in tree["outputs"]}["probabilities"] == scores_of(TEXTS).ravel().tolist()
+    with pytest.raises(InputError, match="A TextModel was expected, since texts are asked; got a Softmax"):
+        await LocalUpstream(here.model, spec.interface).ask(np.zeros((1, 3)), {}, carried=Carried(texts=("a",)))
 
 
 def test_a_text_of_4_mb_is_refused_and_the_gate_lives(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ import uvicorn
 
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.oracle import checked_answer
-from portcullis_ml.core.types import Floats, Model
+from portcullis_ml.core.types import Model
 from portcullis_ml.gateway.http.ports import address, bound
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import Inquiry, ModelSpec, Reply
-from portcullis_ml.models.texts import TextInterface
+from portcullis_ml.gateway.protocols.wire import ModelSpec, Reply
+from portcullis_ml.models.texts import with_texts
 
 PROTOCOLS = ("v2", "v1", "invocations")
 __all__ = ["ModelServer", "digits"]
@@ -57,16 +57,12 @@ class ModelServer:
                     inquiry = wire.read(self._served, headers, body)
                 except BadRequest as error:
                     return wire.refuse(error.status, error.sentence)  # type: ignore[no-any-return]
-                answer = checked_answer(self._model, self._rows(inquiry), self._served.interface)
+                model, x = with_texts(self._model, inquiry.x, inquiry.carried.texts)
+                answer = checked_answer(model, x, self._served.interface)
                 return wire.write(self._served, inquiry, answer)  # type: ignore[no-any-return]
             if what is not None:
                 return wire.tell(self._served, what)  # type: ignore[no-any-return]
         return Reply(b'{"error":"There is nothing here."}', 404)
-
-    def _rows(self, inquiry: Inquiry) -> Floats:
-        """What the model is asked; texts are its interface's from now on, so that their rows stand for them."""
-        interface, texts = self._served.interface, inquiry.carried.texts
-        return interface.texts.add(texts) if texts is not None and isinstance(interface, TextInterface) else inquiry.x
 
 
 def digits() -> tuple[Model, ModelSpec]:
