@@ -82,6 +82,11 @@ def test_what_is_about_numbers_is_refused_beside_texts(line: str, sentence: str,
     assert written.splitlines()[refused.value.line - 1] == line
 
 
+def test_a_datatype_of_the_model_servers_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="datatype must be left out where the model takes texts"):
+        policy("", tmp_path, more=f'[upstream]\nurl = "{URL}"\ndatatype = "FP32"\n')
+
+
 def test_a_shape_that_says_the_same_is_taken(tmp_path: Path) -> None:
     about = '[model]\nname = "m"\nclasses = 3\ninput_shape = [3]\n[model.text]\n'
     assert parse_policy(policy_text(victim()[0], URL, tmp_path, "", about), folder=tmp_path).served.text

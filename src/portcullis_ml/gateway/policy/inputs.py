@@ -101,6 +101,8 @@ def several(served: ModelSpec, upstream: UpstreamTable) -> bool:
     way = upstream.inputs or ("columns" if served.several else "tensor")
     if way == "columns" and upstream.input:
         raise ParameterError("input", "left out where the upstream has several inputs", upstream.input)
+    if served.text and upstream.datatype:
+        raise ParameterError("datatype", "left out where the model takes texts", upstream.datatype)
     if served.parts and upstream.datatype:
         raise ParameterError("datatype", "left out: each input has its own, under [model]", upstream.datatype)
     return way == "columns"

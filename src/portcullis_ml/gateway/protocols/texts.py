@@ -113,7 +113,7 @@ class TextInput:
             raise BadRequest(f"{where} must hold texts without the character NUL.")
         if self.normalise == "none" or text.isascii():
             return text
-        if _marks(text) > MARKS:
+        if any(map(unicodedata.combining, text)) and _marks(text) > MARKS:
             raise BadRequest(f"{where} must hold texts with at most {MARKS} combining marks in a row.")
         return unicodedata.normalize("NFC", text)
 
