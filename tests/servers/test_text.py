@@ -17,6 +17,7 @@ import pytest
 from tests.gateway.harness import KEYS, gate, policy_text
 from tests.gateway.texts import victim
 from tests.servers.environments import free_port, python_of, serving
+from tests.servers.test_columns import CLIENT
 from typer.testing import CliRunner
 
 from portcullis_ml.cli.app import app
@@ -188,6 +189,28 @@ def test_a_runtime_of_mlserver_gets_strings_and_answers_as_it_does_directly(mlse
     outputs = {t["name"]: t["data"] for t in found["outputs"]}
     assert outputs["probabilities"] == straight["outputs"][0]["data"]
     assert set(outputs["label"]) == {"ham", "spam"}
+
+
+@pytest.mark.parametrize("form", ["json", "binary"])
+def test_tritonclient_sends_texts_and_reads_what_mlserver_answers(mlserver: str, form: str, tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_text(CLIENT)
+    straight = post(f"{mlserver}/v2/models/spam/infer", tensor(TEXTS))[1]["outputs"][0]["data"]
+    with gate(policy("MLServer", mlserver, tmp_path)) as server:
+        address, rows = server.url.removeprefix("http://"), json.dumps({"text": TEXTS})
+        command = [
+            python_of("mlserver"),
+            "client.py",
+            address,
+            "spam",
+            KEYS["alice"],
+            form,
+            rows,
+            "{}",
+            "probabilities",
+        ]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert np.ravel(json.loads(done.stdout)["probabilities"]).tolist() == straight
 
 
 def test_check_asks_mlserver_with_the_text_of_the_policy(mlserver: str, tmp_path: Path) -> None:
