@@ -131,7 +131,7 @@ def test_one_text_a_request_needs_a_key(tmp_path: Path) -> None:
 def test_check_says_what_the_guard_sees_of_texts(tmp_path: Path) -> None:
     said = " ".join(explained(policy(URL, tmp_path)))
     assert "takes texts of at most 10,000 characters and knows 3 classes" in said
-    assert "sees each text as its hash: one letter more is another question" in said
+    assert "sees each text as its hash: with one letter more it is another question. No text is written down." in said
     said = " ".join(explained(policy(URL, tmp_path, text=HASHING + 'normalise = "nfc"\n')))
     assert "in Unicode's composed form, as 64 numbers that count its runs of three letters" in said
     assert '"datatype":"BYTES"' in example(policy(URL, tmp_path), "http://gate")

@@ -114,11 +114,14 @@ def _of_texts(text: TextInput) -> str:
     """What the guard sees of texts, and what it cannot."""
     composed = ", in Unicode's composed form," if text.normalise == "nfc" else ""
     if text.hashing is None:
-        return f"The guard sees each text{composed} as its hash: one letter more is another question, and no distance."
+        return (
+            f"The guard sees each text{composed} as its hash: with one letter more it is another question. No text is "
+            "written down."
+        )
     counted = "words" if text.hashing.ngrams == "word" else "runs of three letters"
     return (
         f"The guard sees each text{composed} as {text.hashing.dimensions} numbers that count its {counted}: texts with "
-        "the same counts are one question."
+        "the same counts are one question. No text is written down."
     )
 
 
