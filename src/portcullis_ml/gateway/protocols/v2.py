@@ -131,7 +131,7 @@ class OpenInference(Wire):
             return _json({"ready": True})
         if what == "model_ready":
             return _json({"name": served.name, "ready": True})
-        columns, (datatype, shape) = max(served.interface.n_classes, 1), served.tensor
+        columns, (datatype, shape) = served.interface.columns, served.tensor
         precision = "FP32" if served.interface.precision == "float32" else "FP64"
         row = _about(served.input, datatype, [-1, *shape])
         outputs = [
