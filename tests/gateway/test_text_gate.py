@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gateway.asgi import Here
-from tests.gateway.harness import KEYS, SECRET, alarms_of, gate, running
+from tests.gateway.harness import KEYS, SECRET, alarms_of, gate, policy_text, running
 from tests.gateway.texts import CLASSES, TEXTS, policy, scores_of, victim
 
 from portcullis_ml.core.attack import Knowledge
@@ -21,19 +21,19 @@ from portcullis_ml.core.extraction import ExtractionAttack
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.types import Answer, Request
+from portcullis_ml.core.types import Answer, Interface, Request
 from portcullis_ml.extraction.active_thief import ActiveThief
 from portcullis_ml.extraction.knockoff import Knockoff
 from portcullis_ml.gateway.guarded import LocalUpstream
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
-from portcullis_ml.gateway.policy.policy import undefended
+from portcullis_ml.gateway.policy.policy import parse_policy, undefended
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.texts import Hashing, TextInput
-from portcullis_ml.gateway.protocols.wire import Carried
+from portcullis_ml.gateway.protocols.wire import Carried, ModelSpec
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
-from portcullis_ml.models.texts import TextInterface, Texts
+from portcullis_ml.models.texts import TextInterface, TextModel, Texts
 from portcullis_ml.models.tfidf import TfidfLearner
 
 ABLE = ("v2", "v1", "invocations", "mapping")
@@ -202,6 +202,27 @@ async def test_a_model_of_texts_in_this_process_is_asked_with_them(text: str, tm
     assert {t["name"]: t["data"] for t in tree["outputs"]}["probabilities"] == scores_of(TEXTS).ravel().tolist()
     with pytest.raises(InputError, match="A TextModel was expected, since texts are asked; got a Softmax"):
         await LocalUpstream(here.model, spec.interface).ask(np.zeros((1, 3)), {}, carried=Carried(texts=("a",)))
+
+
+def test_an_encoder_of_texts_answers_embeddings(tmp_path: Path) -> None:
+    def encoded(texts: list[str]) -> np.ndarray:
+        return np.array([[len(text), text.count(" "), -1.5] for text in texts], float)
+
+    texts = Texts()
+    about = Interface(input_shape=(3,), task="regression", outputs=3)
+    spec = ModelSpec(name="m", interface=about, text=TextInput(), scores="embedding", label=None)
+    stages = PRADA.replace('then = { unit = "label_only" }', 'then = { unit = "block" }')
+    with running(ModelServer(TextModel(encoded, texts, 0), spec)) as upstream:
+        head = f'[upstream]\nurl = "{upstream}"\n[model]\nname = "m"\ntask = "embedding"\ndimensions = 3\n'
+        written = policy_text(victim()[0], upstream, tmp_path, stages, f"{head}[model.text]\n{HASHING}")
+        with gate(parse_policy(written, folder=tmp_path)) as server:
+            tensor = {"name": "input", "shape": [5], "datatype": "BYTES", "data": TEXTS}
+            status, tree = post(server.url, "/v2/models/m/infer", {"inputs": [tensor]})
+    assert status == 200
+    (output,) = tree["outputs"]
+    moved = np.array(output["data"]).reshape(5, 3) - encoded(TEXTS)
+    np.testing.assert_array_equal(moved[0], moved[4])  # the same words in another order: the same noise
+    assert (moved[0] != moved[1]).any()
 
 
 def test_a_text_of_4_mb_is_refused_and_the_gate_lives(tmp_path: Path) -> None:
