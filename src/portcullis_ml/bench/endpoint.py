@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from portcullis_ml.catalog import Catalog
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Model
+from portcullis_ml.models.texts import Texts
 
 __all__ = ["Endpoint", "is_address"]
 
@@ -50,10 +51,14 @@ class Endpoint:
     per_second: float | None = None
     store: str = "."
 
-    def open(self, url: str, input_shape: tuple[int, ...], n_classes: int | None, words: tuple[str, ...] = ()) -> Model:
+    def open(
+        self, url: str, input_shape: tuple[int, ...], n_classes: int | None, words: tuple[str, ...] = (),
+        texts: Texts | None = None,
+    ) -> Model:  # fmt: skip
         """The model behind `url`. InputError where nobody says how many classes it has.
 
         words   what the API calls its classes, in the order of its scores, where it answers words
+        texts   what rows stand for, where it takes texts
         """
         headers = self._headers()
         if not (self.authorized_by or "").strip() and not CLIENTS.load("loopback")(urlsplit(url).hostname or ""):
@@ -75,6 +80,7 @@ class Endpoint:
             n_classes=classes,
             store=Path(self.store) / f"{self._name(url)}.sqlite",
             reveals=self.answers,
+            texts=texts,
             about={
                 "protocol": self.protocol,
                 "model": self.model,

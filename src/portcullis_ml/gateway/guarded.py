@@ -19,6 +19,8 @@ from portcullis_ml.gateway.exchange import Notes
 from portcullis_ml.gateway.flow import Admit, Ask, Books, Release, Rules, Step, answered, driven
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.models import Models
+from portcullis_ml.gateway.protocols.wire import NOTHING, Carried
+from portcullis_ml.models.texts import with_texts
 
 __all__ = ["Guarded", "GuardedRoutes"]
 
@@ -93,7 +95,7 @@ class GuardedRoutes:
 
 
 class LocalUpstream:
-    """A model in this process as a gate's upstream."""
+    """A model in this process as a gate's upstream; one that takes texts is a `models.texts.TextModel`."""
 
     without_task: ClassVar[bool] = True
 
@@ -101,8 +103,8 @@ class LocalUpstream:
         self._model = model
         self._interface = interface
 
-    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
-        return checked_answer(self._model, x, self._interface)
+    async def ask(self, x: Floats, headers: Mapping[str, str], carried: Carried = NOTHING) -> Answer:
+        return checked_answer(*with_texts(self._model, x, carried.texts), self._interface)
 
     async def ready(self) -> bool:
         return True

@@ -9,6 +9,7 @@ next attempt begins behind them.
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -26,13 +27,16 @@ from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.mapping_table import suits, table_of
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import REMAINING, ModelSpec, Wire
+from portcullis_ml.gateway.protocols.texts import TextInput
+from portcullis_ml.gateway.protocols.wire import NOTHING, REMAINING, Carried, ModelSpec, Wire
 from portcullis_ml.gateway.spoken import spoken
 from portcullis_ml.gateway.work import HEADER as WORK
 from portcullis_ml.gateway.work import solved
+from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["HttpOracle"]
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 REFUSAL = "The guard refused this client: "
 
 
@@ -42,6 +46,7 @@ class HttpOracle(MeteredOracle):
     protocol       how it is spoken to: v2, v1, invocations, or a FILE.toml that describes a home-made API (`spoken`)
     authorized_by  who allowed this test, in writing; needed for any address but this machine's own
     model          its name there, and the names of its tensors, as `served` settings
+    interface      of an API of texts a `TextInterface`, whose texts are sent in the place of rows
     per_second     rows asked a second at most; None asks as fast as answers come
     attempts       how often one request is tried; the waits between double from `backoff_s`
     """
@@ -83,7 +88,15 @@ class HttpOracle(MeteredOracle):
         self._wire: Wire = CATALOG.load(protocol)()
         if interface.explains and not self._wire.explains:
             raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)
-        names = {"explanation": "explanation" if interface.explains else None, "options": options, **(served or {})}
+        text = isinstance(interface, TextInterface)
+        if text and "texts" not in self._wire.carries:
+            raise ParameterError("HttpOracle.protocol", "one that carries texts", protocol)
+        names = {
+            "text": TextInput() if text else None,
+            "explanation": "explanation" if interface.explains else None,
+            "options": options,
+            **(served or {}),
+        }
         self._served = _asked(
             self._wire, ModelSpec(name=model, interface=interface, max_rows=rows_per_request, **names), features
         )
@@ -148,7 +161,7 @@ class HttpOracle(MeteredOracle):
     def _one(self, x: Array) -> Answer:
         """One request, tried until an answer comes; only what got no answer is sent again."""
         try:
-            ask = self._wire.ask(self._served, x)
+            ask = self._wire.ask(self._served, x, self._carried(x))
         except BadRequest as error:
             raise InputError(f"{self.url} cannot be asked such a row. {error.sentence}") from error
         wait, work = self._backoff_s, dict[str, str]()
@@ -183,6 +196,17 @@ class HttpOracle(MeteredOracle):
         shown, hashes = solved(headers[WORK])
         self.hashes += hashes
         return {WORK: shown}
+
+    def _carried(self, x: Array) -> Carried:
+        """The texts that the rows stand for, where the API takes texts."""
+        if not isinstance(self.interface, TextInterface):
+            return NOTHING
+        texts = tuple(self.interface.texts.of(x))
+        if any(SURROGATE.search(text) for text in texts):
+            raise InputError(
+                "A text holds half of a surrogate pair, which has no UTF-8 and cannot be sent. Leave it out."
+            )
+        return Carried(texts=texts)
 
     def _understood(self, n: int, headers: Mapping[str, str], body: bytes) -> Answer:
         """The answer in a response of status 200. Unreachable, with that status, where it is not of this interface."""

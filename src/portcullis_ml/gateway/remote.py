@@ -22,6 +22,7 @@ import orjson
 from portcullis_ml.core.errors import InputError, Refused, Unreachable
 from portcullis_ml.core.types import Array, Interface, Reveals
 from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.models.texts import TextInterface, Texts
 
 __all__ = ["RemoteModel", "described"]
 
@@ -36,6 +37,7 @@ class RemoteModel:
     store    the file of its answers; made if it is not there, readable by its owner alone
     reveals  what it shows: "probs", "top_k" or "labels"; labels become probabilities of 1
     about    how it is asked, as keywords of `HttpOracle`
+    texts    where it takes texts: those that rows stand for
     """
 
     precision = "float64"
@@ -49,11 +51,15 @@ class RemoteModel:
         store: Path,
         reveals: str = "probs",
         about: Mapping[str, Any],
+        texts: Texts | None = None,
     ) -> None:
         self.input_shape, self.n_classes = tuple(input_shape), n_classes
         shown = Reveals.parse(reveals)
-        interface = Interface(input_shape=self.input_shape, n_classes=n_classes).revealing(reveals=shown)
-        self._oracle = HttpOracle(url, interface=interface, budget=ENDLESS, **about)
+        interface = Interface(input_shape=self.input_shape, n_classes=n_classes)
+        if texts is not None:
+            interface = TextInterface(n_classes=n_classes, texts=texts)
+        self._texts = texts
+        self._oracle = HttpOracle(url, interface=interface.revealing(reveals=shown), budget=ENDLESS, **about)
         self.statement = self._oracle.statement
         self._kept = _Store(store, n_classes)
         self._must_be_as_before(store)
@@ -89,6 +95,9 @@ class RemoteModel:
 
     def _must_be_as_before(self, store: Path) -> None:
         x, before = self._kept.first(AGAIN, self.input_shape)
+        if self._texts is not None:  # a random text that an earlier run drew is not known any more
+            known = self._texts.known(x)
+            x, before = x[known], before[known]
         if len(x) and not np.allclose(self._ask(x), before, atol=1e-6):
             raise InputError(
                 f"{self._oracle.url} answers otherwise than when it was asked before. If its model was changed, remove "

@@ -100,10 +100,7 @@ class HttpUpstream:
         self._asked = asked
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
-        self._plain: tuple[Floats, Carried] = (
-            asked.plain_row,
-            NOTHING,
-        )  # to try the model with; later a row that it has answered
+        self._plain: tuple[Floats, Carried] = asked.plain_question  # to try it with; later one that it has answered
         self._took = False  # whether it is one that it has answered
         self._doubtful = True  # whether the policy may not fit the model
         self._trouble = Trouble()  # of trying it

@@ -22,7 +22,9 @@ from portcullis_ml.gateway.policy.home_made import in_sentences
 from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
+from portcullis_ml.gateway.policy.text_table import about_texts
 from portcullis_ml.gateway.policy.unit_words import unit_in_words
+from portcullis_ml.gateway.protocols.wire import NOTHING, ModelSpec
 
 __all__ = ["example", "explained", "stages", "warnings"]
 
@@ -51,11 +53,13 @@ def explained(policy: Policy, *, further: bool = False) -> Iterator[str]:
         f"the model server at {_address(up.url)} in {up.protocol}" if up else "no model server yet (give --upstream)"
     )
     yield (
-        f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
+        f"The model {served.name!r} takes {_taken(served)} and knows "
         f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}{_wide(served.interface)}; "
         f"the gate asks {where}."
     )
     yield from told_inputs(served, policy.asked)
+    if served.text:
+        yield about_texts(served.text)
     yield from [f"Clients speak {', '.join(policy.listen.protocols)}."] if further else _listens(policy)
     if policy.enforced:
         yield "Decisions are enforced."
@@ -111,6 +115,12 @@ def _listens(policy: Policy) -> Iterator[str]:
     yield from _clients(policy)
 
 
+def _taken(served: ModelSpec) -> str:
+    if served.text is not None:
+        return f"texts of at most {served.text.longest:,} characters"
+    return f"{_shape(served.interface.input_shape)} numbers ({served.datatype})"
+
+
 def _documented(stage: Defense[Any]) -> Iterator[str]:
     """What a stage costs and what it does not stop, as the documentation of its unit says; a watch speaks of its
     detector too."""
@@ -130,7 +140,8 @@ def stages(policy: Policy) -> str:
 def example(policy: Policy, url: str) -> str:
     """How to ask this gate for one row, by curl."""
     shape, clients = policy.served.interface.input_shape, policy.clients
-    ask = policy.wires()[0].ask(replace(policy.served, binary=False), np.zeros((1, *shape)))
+    x, carried = (np.zeros((1, *shape)), NOTHING) if policy.served.text is None else policy.served.plain_question
+    ask = policy.wires()[0].ask(replace(policy.served, binary=False), x, carried)
     said = [f"{name}: {value}" for name, value in ask.headers.items()]
     if clients.keys or clients.keys_file:
         said.append(f"{clients.key_header}: KEY")

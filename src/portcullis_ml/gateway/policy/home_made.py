@@ -43,6 +43,8 @@ def mistakes(
 def _unsuitable(spec: ModelSpec, where: Where) -> Iterator[tuple[Where, str]]:
     try:
         suits(table_of(spec), spec.interface)
+        if spec.text is not None and not (table_of(spec).batch or table_of(spec).rows.keys):
+            raise ParameterError("rows", 'a key such as "$.text", where a question holds one text', "$")
     except ParameterError as error:
         yield (*where, error.parameter), str(error)
 
@@ -89,6 +91,8 @@ def _in_words(spec: ModelSpec) -> str:
     table = table_of(spec)
     what = {"list": "numbers", "object": "columns by name"}[table.rows_as]
     rows = f"a list of rows of {what}" if table.batch else f"one row of {what}"
+    if spec.text is not None:
+        rows = "a list of texts" if table.batch else "one text"
     answered = [f"{SCORES[table.scores_as]} at {table.scores}"] if table.scores and spec.scores else []
     answered += [f"its class at {table.labels}"] if table.labels and spec.interface.n_classes else []
     return f"{table.path} with {rows} at {table.rows}; each row is answered {' and '.join(answered)}"

@@ -14,6 +14,7 @@ from portcullis_ml.gateway.policy.names import MODEL_NAME, SEGMENT, is_model_nam
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.texts import TextInput
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 __all__ = ["asked", "checked", "class_names", "feature", "interface_of", "output_names", "undefended"]
@@ -134,7 +135,7 @@ def class_names(table: Mapping[str, Any]) -> tuple[str | int, ...]:
     return ()
 
 
-def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None) -> Interface:
+def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None, text: TextInput | None) -> Interface:
     return Interface(
         input_shape=tuple(table["input_shape"]),
         n_classes=len(class_names(table)) or table.get("classes", 0),
@@ -144,5 +145,6 @@ def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None)
         features=features,
         missing=table.get("missing", False),
         explains="explanation" in table,
+        text=text is not None and text.hashing is None,  # between hashed words there are distances
         precision="float32" if table.get("datatype") == "FP32" else "float64",
     )

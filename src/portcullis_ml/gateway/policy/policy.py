@@ -67,6 +67,7 @@ from portcullis_ml.gateway.policy.settings import (
     Telemetry,
     UpstreamTable,
 )
+from portcullis_ml.gateway.policy.text_table import implied, refuse_coarse, text_input
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
@@ -76,8 +77,8 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "inputs", "dimensions", "mapping", "explanation", "explanation_shape",
-         "protocols")  # fmt: skip
+         "withheld", "missing", "features", "inputs", "dimensions", "mapping", "text", "explanation",
+         "explanation_shape", "protocols")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum", "models")
 ANSWERS = ("reveals", "k", "decimals", "explains")
@@ -164,7 +165,7 @@ class _Reader:
             telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
             mode=mode,
-            quantum=self._quantum(),
+            quantum=self._quantum(served),
             digest=digest(self.text, stages),
             path=self.where,
         )
@@ -177,16 +178,19 @@ class _Reader:
         first, *models = self._built(("models",), several.together, [main, *further])
         return dataclasses.replace(first, models=tuple(models))
 
-    def _quantum(self) -> float:
+    def _quantum(self, served: ModelSpec) -> float:
         value = self.tree.get("quantum", 1e-6)
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             raise self._wrong(("quantum",), f"quantum must be a number greater than 0; got {value!r}.")
+        self._built((), refuse_coarse, value, served.text)
         return float(value)
 
     # One table each.
 
     def _model(self) -> tuple[Interface, ModelSpec]:
         table = self._table("model", MODEL)
+        text = self._built(("model", "text"), text_input, table["text"]) if "text" in table else None
+        table = self._built(("model",), implied, table, text)
         for key in ("name", "input_shape"):
             if key not in table:
                 raise self._wrong(("model",), f"[model] must say {key}.")
@@ -196,9 +200,9 @@ class _Reader:
         if table.get("withheld", "null") not in ("null", "one_hot"):
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
-        interface = self._built(("model",), interface_of, table, tuple(features) or None)
+        interface = self._built(("model",), interface_of, table, tuple(features) or None, text)
         names: dict[str, Any] = {**output_names(table), **{k: table[k] for k in NAMES if k in table}}
-        names["class_names"] = class_names(table)
+        names |= {"class_names": class_names(table), "text": text}
         names |= self._built(("model",), inputs_of, table, self.tree.get("upstream", {}))
         shape = table.get("explanation_shape")
         if shape is not None:

@@ -35,6 +35,7 @@ from portcullis_ml.gateway.protocols.strict import (
     only_keys,
     rows_in,
 )
+from portcullis_ml.gateway.protocols.text_questions import inquiry_of, loads_texts, schema_of, texts_in, texts_out
 from portcullis_ml.gateway.protocols.wire import (
     NOTHING,
     Ask,
@@ -61,6 +62,7 @@ class Predict(Wire):
     health: ClassVar[frozenset[str]] = frozenset(("model",))
     common: ClassVar[frozenset[str]] = frozenset(("server",))
     parts: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         what = "server" if path == MODELS else _of_model(path, served)
@@ -90,13 +92,18 @@ class Predict(Wire):
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         spelled = "instances" if b'"instances"' in body else "inputs"
-        tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+        if served.text is None:
+            tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+        else:
+            tree, row = loads_texts(body, served.max_rows), None
         tree = given(only_keys(tree, ("instances", "inputs", "signature_name"), "The request"))
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')
         if ("instances" in tree) == ("inputs" in tree):
             raise BadRequest('The request must hold one of "instances" and "inputs".')
         key = "instances" if "instances" in tree else "inputs"
+        if served.text is not None:
+            return inquiry_of(served, texts_in(served, tree[key]), f'"{key}"', shape=key)
         if served.several:
             table = (records_in if key == "instances" else columns_in)(served, body, tree[key], f'"{key}"')
             return Inquiry(served.inspected(table), shape=key)
@@ -125,7 +132,10 @@ class Predict(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
-        rows = records_out(served, x) if served.several else rows_out(x)
+        if carried.texts is not None:
+            rows: Any = texts_out(served, carried.texts)
+        else:
+            rows = records_out(served, x) if served.several else rows_out(x)
         body = orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})
 
@@ -148,6 +158,8 @@ def _asked(served: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Schemas of "instances" and of "inputs"."""
     if served.several:
         return some(record_described(served), 1, served.max_rows), columns_described(served)
+    if served.text is not None:
+        return schema_of(served), schema_of(served)
     asked = rows(served.interface, served.max_rows)
     rowwise = some(object_of((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
     return {"anyOf": [asked, rowwise]}, {"anyOf": [asked, object_of((served.input,), **{served.input: asked})]}

@@ -22,6 +22,7 @@ from portcullis_ml.gateway.protocols.datatypes import DTYPE, DTYPES, whole
 from portcullis_ml.gateway.protocols.described import Described, object_of
 from portcullis_ml.gateway.protocols.parts import Part, as_the_model_reads, cut
 from portcullis_ml.gateway.protocols.strict import finite, moderate, single
+from portcullis_ml.gateway.protocols.texts import TextInput
 
 __all__ = [
     "DTYPE",
@@ -62,6 +63,7 @@ class ModelSpec:
     withheld: Literal["null", "one_hot"] = "null"  # how scores that are not shown are written
     binary: bool = False  # towards an upstream: speak the binary tensor extension
     options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
+    text: TextInput | None = None  # where the model takes texts: how they are read, and become rows
     beside: tuple[tuple[str, str, str], ...] = ()  # (name, version, protocol) of what the same gate serves besides
 
     @property
@@ -73,6 +75,11 @@ class ModelSpec:
     def outputs(self) -> tuple[str, ...]:
         """The names of the output tensors."""
         return tuple(name for name in (self.label, self.scores, self.explanation) if name)
+
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """The datatype of the input tensor, and the shape of a row in it."""
+        return (self.datatype, self.interface.input_shape) if self.text is None else ("BYTES", (1,))
 
     @property
     def explained(self) -> tuple[int, ...]:
@@ -88,6 +95,13 @@ class ModelSpec:
     def made(self) -> dict[str, Any]:
         """What a protocol makes of this once, by the protocol's name."""
         return {}
+
+    @property
+    def plain_question(self) -> tuple[Array, Carried]:
+        """A row that is nothing special, with which a model is tried, and what goes on beside it."""
+        if self.text is None:
+            return self.plain_row, NOTHING
+        return self.text.rows([self.text.tried]), Carried(texts=(self.text.tried,))
 
     @property
     def plain_row(self) -> Array:
