@@ -9,10 +9,10 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -33,6 +33,9 @@ from portcullis_ml.gateway.renewals import Renewals
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.upstream import Upstream, open_upstream
+
+if TYPE_CHECKING:
+    from portcullis_ml.gateway.grpc.port import GrpcPort
 
 __all__ = ["Server", "run", "settle"]
 
@@ -73,7 +76,9 @@ class Server:
         self.gate.metrics.gauges |= self._gauges()
         self.admin = admin_app(self.gate, self.store)
         self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
-        self._renewals = Renewals(self.gate, [c for c in self._tls if c])
+        self.grpc = None if policy.listen.grpc_port is None else _grpc_port(policy, self.gate, lambda: [self.policy])
+        renewed = [*self._tls, self.grpc and self.grpc.certificate]
+        self._renewals = Renewals(self.gate, [c for c in renewed if c])
         self.url, self.admin_url = (
             address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
         )
@@ -155,6 +160,8 @@ class Server:
             connections, sock=self._sockets[0], backlog=BACKLOG, ssl=tls.context if tls else None,
             ssl_handshake_timeout=limits.head_s if tls else None,
         )  # fmt: skip
+        if self.grpc:
+            await self.grpc.start()
         back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
         renewing = asyncio.create_task(self._renewals.run(RENEW_S))
@@ -169,6 +176,8 @@ class Server:
         self.admin.state.stop.set()
         front.close()
         connections.close()
+        if self.grpc:
+            await self.grpc.stop(0.0)  # what is still running has had its time
         back.should_exit = True
         renewing.cancel()
         if self.webhook:
@@ -185,6 +194,13 @@ class Server:
     def _alarmed(self, alarm: Any) -> None:
         if self.webhook:
             self.webhook.wake()
+
+
+def _grpc_port(policy: Policy, gate: Gate, policies: Callable[[], Sequence[Policy]]) -> GrpcPort:
+    """The port of gRPC, whose library nobody needs who has none."""
+    from portcullis_ml.gateway.grpc.port import open_port
+
+    return open_port(policy.listen, policy.limits, gate, policies)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -40,6 +40,7 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.extras import needs_grpc
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
@@ -105,7 +106,7 @@ class Policy:
         return Guard(*self.stages, key=self.key, quantum=self.quantum, interface=undefended(self.asked))
 
     def wires(self) -> tuple[Wire, ...]:
-        return tuple(PROTOCOLS.load(name)() for name in self.listen.protocols)
+        return tuple(PROTOCOLS.load(name)() for name in self.listen.spoken)
 
 
 def read_policy(path: str | Path, **changes: Any) -> Policy:
@@ -144,6 +145,8 @@ class _Reader:
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
         interface, served = self._model()
         upstream = self._settings(UpstreamTable, "upstream") if "upstream" in self.tree else None
+        if upstream and upstream.protocol == "grpc":
+            self._built(("upstream", "protocol"), needs_grpc, "upstream.protocol")
         shown = self._shown(interface)
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
@@ -288,6 +291,8 @@ class _Reader:
             self._known(table["cors"], tuple(f.name for f in dataclasses.fields(Cors)), ("listen", "cors"))
             files["cors"] = self._built(("listen", "cors"), made, Cors, table["cors"])
         found: Listen = self._built(("listen",), made, Listen, {**table, **files})
+        if found.grpc_port is not None:
+            self._built(("listen", "grpc_port"), needs_grpc, "listen.grpc_port")
         return found
 
     def _certificate(self, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
