@@ -134,9 +134,12 @@ def tensors_out(
 
 
 def _words(raw: bytes) -> list[bytes]:
+    """The texts of a raw tensor."""
     words, at = [], 0
     while at < len(raw):
         end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        if end > len(raw):
+            raise Misfit("A text ends behind its tensor.")
         words.append(raw[at + 4 : end])
         at = end
     return words
