@@ -21,7 +21,7 @@ import orjson
 
 from portcullis_ml.core.errors import InputError, Refused, Unreachable
 from portcullis_ml.core.types import Array, Interface, Reveals
-from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.grpc_oracle import oracle_at, told_by
 
 __all__ = ["RemoteModel", "described"]
 
@@ -35,7 +35,7 @@ class RemoteModel:
 
     store    the file of its answers; made if it is not there, readable by its owner alone
     reveals  what it shows: "probs", "top_k" or "labels"; labels become probabilities of 1
-    about    how it is asked, as keywords of `HttpOracle`
+    about    how it is asked, as keywords of `HttpOracle` (of `GrpcOracle` where the address is grpc://host:port)
     """
 
     precision = "float64"
@@ -53,7 +53,7 @@ class RemoteModel:
         self.input_shape, self.n_classes = tuple(input_shape), n_classes
         shown = Reveals.parse(reveals)
         interface = Interface(input_shape=self.input_shape, n_classes=n_classes).revealing(reveals=shown)
-        self._oracle = HttpOracle(url, interface=interface, budget=ENDLESS, **about)
+        self._oracle = oracle_at(url, interface=interface, budget=ENDLESS, **about)
         self.statement = self._oracle.statement
         self._kept = _Store(store, n_classes)
         self._must_be_as_before(store)
@@ -153,18 +153,7 @@ def described(url: str, model: str, headers: Mapping[str, str], timeout_s: float
     scores, label     names of its outputs, by their types: floating numbers are scores
     n_classes         the length of a row of scores, where it says so
     """
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/v2/models/{model}", headers=dict(headers))
-        response = connection.getresponse()
-        told = orjson.loads(response.read()) if response.status == 200 else {}
-    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
-        return {}
-    finally:
-        connection.close()
+    told = told_by(url, model, headers, timeout_s) if url.startswith("grpc") else _told(url, model, headers, timeout_s)
     inputs, outputs = (told.get(part) or [] if isinstance(told, dict) else [] for part in ("inputs", "outputs"))
     if len(inputs) != 1 or not outputs:
         return {}
@@ -178,3 +167,19 @@ def described(url: str, model: str, headers: Mapping[str, str], timeout_s: float
         "label": None if label is None else label.get("name"),
         "n_classes": width[-1] if isinstance(width[-1], int) and width[-1] > 1 else None,
     }
+
+
+def _told(url: str, model: str, headers: Mapping[str, str], timeout_s: float) -> Any:
+    """A model's metadata over HTTP."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", f"{parts.path.rstrip('/')}/v2/models/{model}", headers=dict(headers))
+        response = connection.getresponse()
+        return orjson.loads(response.read()) if response.status == 200 else {}
+    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
+        return {}
+    finally:
+        connection.close()
