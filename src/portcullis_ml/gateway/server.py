@@ -72,11 +72,12 @@ class Server:
             self.gate = Gate(
                 policy, self.streams, upstream or open_upstream(policy), querylog=self._log, on_alarm=self._alarmed
             )
+            grpc = policy.listen.grpc_port is not None
+            self.grpc = _grpc_port(policy, self.gate, lambda: [self.policy]) if grpc else None
             undo.pop_all()
         self.gate.metrics.gauges |= self._gauges()
         self.admin = admin_app(self.gate, self.store)
         self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
-        self.grpc = None if policy.listen.grpc_port is None else _grpc_port(policy, self.gate, lambda: [self.policy])
         renewed = [*self._tls, self.grpc and self.grpc.certificate]
         self._renewals = Renewals(self.gate, [c for c in renewed if c])
         self.url, self.admin_url = (
