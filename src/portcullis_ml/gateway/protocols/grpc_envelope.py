@@ -100,12 +100,14 @@ def packed(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, Any], lis
 
 
 def _of_json(tensor: dict[str, Any]) -> bytes:
-    """Values that JSON alone has a place for: classes by name, of which those that are withheld are null."""
+    """Values that are written as JSON: words, numbers of which some may be missing, and classes by name, of which those
+    that are withheld are null."""
     data, kind = tensor["data"], tensor["datatype"]
     if kind == "BYTES":
         return raw_words(["" if v is None else v for v in data])
-    tensor["datatype"] = "INT64"  # as a truth value that is withheld is neither
-    return np.array([NO_CLASS if v is None else v for v in data], "<i8").tobytes()
+    if DTYPE[kind].kind != "f" and None in data:
+        tensor["datatype"], data = "INT64", [NO_CLASS if v is None else v for v in data]  # false is not withheld
+    return np.array(data, DTYPE[tensor["datatype"]]).tobytes()
 
 
 def _withheld(kind: str, raw: bytes) -> list[Any] | None:
@@ -124,13 +126,20 @@ def tensors_out(
 ) -> tuple[list[Any], list[bytes]]:
     """(messages, what is sent raw beside them): the tensors of `packed`. Typed values stand in the messages, and
     nothing is raw."""
-    made = [message("Tensor", name=t["name"], datatype=t["datatype"], shape=t["shape"]) for t in trees]
+    made = [message("Tensor", name=t["name"], datatype=t["datatype"], shape=t["shape"], parameters=_hints(t))
+            for t in trees]  # fmt: skip
     if not typed or any(t.datatype not in CONTENTS for t in made):
         return made, list(raw)
     for tensor, part in zip(made, raw, strict=True):
         values = _words(part) if tensor.datatype == "BYTES" else np.frombuffer(part, DTYPE[tensor.datatype]).tolist()
         getattr(tensor.contents, CONTENTS[tensor.datatype]).extend(values)
     return made, []
+
+
+def _hints(tree: dict[str, Any]) -> list[Any]:
+    """A tensor's own parameters, such as the content type by which a server reads a column."""
+    texts = {k: v for k, v in tree.get("parameters", {}).items() if isinstance(v, str)}
+    return [message("Parameter", key=key, value=message("Value", string_param=v)) for key, v in texts.items()]
 
 
 def _words(raw: bytes) -> list[bytes]:

@@ -52,6 +52,7 @@ class GrpcInference(Wire):
     name: ClassVar[str] = "grpc"
     health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
     explains: ClassVar[bool] = True
+    parts: ClassVar[bool] = OpenInference.parts
     carries: ClassVar[frozenset[str]] = OpenInference.carries
 
     def __init__(self) -> None:
@@ -119,7 +120,7 @@ class GrpcInference(Wire):
         return path_of("ModelReady", served.name, served.version), path_of("ServerReady")
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
-        asked = served.made.get("grpc") or served.made.setdefault("grpc", replace(served, binary=True))
+        asked = served.made.get("grpc") or served.made.setdefault("grpc", replace(served, binary=not served.several))
         ask = self._json.ask(asked, x, carried)
         tree, raw = packed(ask.headers, ask.body)
         inputs, raw = tensors_out(tree["inputs"], raw)
