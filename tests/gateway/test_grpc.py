@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tests.gateway.asgi import Here, down
 from tests.gateway.calls import LISTEN, answers, asked, calling
-from tests.gateway.harness import KEYS
+from tests.gateway.harness import KEYS, Softmax, policy_of
 
+from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.grpc_messages import CLASSES, message
 
 X = np.array([[0.1, 0.2, 0.3, 0.4], [-0.5, 0.25, 1.0, 0.0]])
@@ -124,3 +125,56 @@ async def test_a_model_that_fails_costs_no_quota(status: int, code: str, tmp_pat
             assert (await call.infer(asked(X)))[0] == code
         here.upstream.fails = None
         assert (await call.infer(asked(X)))[0] == "OK"
+
+
+COLUMNS = """[model]
+name = "m"
+input_shape = [3]
+classes = 2
+inputs = "columns"
+features = [
+    { name = "age", low = 0.0, high = 99.0 },
+    { name = "kids", low = 0.0, high = 9.0, datatype = "INT64" },
+    { name = "city", values = ["Bern", "Basel", "Genève"] },
+]
+"""
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+async def test_a_tensor_for_every_column_is_read_in_any_order(
+    raw: bool, order: tuple[int, ...], tmp_path: Path
+) -> None:
+    here = Here(tmp_path, "", LISTEN + COLUMNS)
+    here.upstream.model = Softmax(3, 2)
+    words = ["Genève".encode(), b"Bern"]
+    values = [
+        ("age", "FP64", "fp64_contents", [37.5, 20.0], np.array([37.5, 20.0]).tobytes()),
+        ("kids", "INT64", "int64_contents", [2, 0], np.array([2, 0]).tobytes()),
+        ("city", "BYTES", "bytes_contents", words, b"".join(len(w).to_bytes(4, "little") + w for w in words)),
+    ]
+    question = message("ModelInferRequest", model_name="m")
+    for name, kind, field, listed, bytes_of in (values[i] for i in order):
+        contents = {} if raw else {"contents": message("Contents", **{field: listed})}
+        question.inputs.append(message("Tensor", name=name, datatype=kind, shape=[2, 1], **contents))
+        if raw:
+            question.raw_input_contents.append(bytes_of)
+    async with calling(here) as call:
+        code, body, _ = await call.infer(question)
+        about = message("ModelMetadataRequest", name="m").SerializeToString()
+        told = CLASSES["ModelMetadataResponse"].FromString((await call("ModelMetadata", about))[1])
+    assert code == "OK", body
+    np.testing.assert_array_equal(here.upstream.x, [[[37.5, 2, 2], [20, 0, 0]]])
+    assert [(t.name, t.datatype) for t in told.inputs] == [("age", "FP64"), ("kids", "INT64"), ("city", "BYTES")]
+
+
+def test_columns_go_to_the_model_with_the_hints_that_mlserver_reads_them_by(tmp_path: Path) -> None:
+    asked_as = policy_of(Softmax(3, 2), "http://127.0.0.1:9", tmp_path, more=COLUMNS).asked
+    ask = CATALOG.load("grpc")().ask(asked_as, np.array([[37.5, 2.0, 2.0]]))
+    sent = CLASSES["ModelInferRequest"].FromString(ask.body)
+    assert {p.key: p.value.string_param for p in sent.parameters} == {"content_type": "pd"}
+    assert [(t.name, t.datatype, list(t.shape)) for t in sent.inputs] == [
+        ("age", "FP64", [1, 1]), ("kids", "INT64", [1, 1]), ("city", "BYTES", [1, 1]),
+    ]  # fmt: skip
+    assert sent.raw_input_contents[2] == (7).to_bytes(4, "little") + "Genève".encode()
+    np.testing.assert_array_equal(CATALOG.load("grpc")().read(asked_as, {}, ask.body).x, [[37.5, 2, 2]])

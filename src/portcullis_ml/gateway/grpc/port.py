@@ -155,7 +155,7 @@ class GrpcPort(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has
         unknown = BadRequest("")
         for policy in self._policies():
             try:
-                return policy.clients.identify(request.headers, request.twice, peer, time.time())
+                return policy.clients.identify(request.headers, request.twice, peer, time.time()).account
             except BadRequest as error:
                 unknown = error
         raise unknown

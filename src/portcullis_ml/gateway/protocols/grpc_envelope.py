@@ -19,7 +19,7 @@ from portcullis_ml.gateway.protocols.tensors import raw_words
 from portcullis_ml.gateway.protocols.v2_question import LENGTH
 from portcullis_ml.gateway.protocols.wire import DTYPE, whole
 
-__all__ = ["Misfit", "opened", "packed", "tensors_out"]
+__all__ = ["Misfit", "hints", "opened", "packed", "tensors_out"]
 
 SIZE = "binary_data_size"
 NO_CLASS = -(2**63)  # in place of a class that is withheld, where classes are numbers by name; of words the empty one
@@ -126,7 +126,7 @@ def tensors_out(
 ) -> tuple[list[Any], list[bytes]]:
     """(messages, what is sent raw beside them): the tensors of `packed`. Typed values stand in the messages, and
     nothing is raw."""
-    made = [message("Tensor", name=t["name"], datatype=t["datatype"], shape=t["shape"], parameters=_hints(t))
+    made = [message("Tensor", name=t["name"], datatype=t["datatype"], shape=t["shape"], parameters=hints(t))
             for t in trees]  # fmt: skip
     if not typed or any(t.datatype not in CONTENTS for t in made):
         return made, list(raw)
@@ -136,8 +136,8 @@ def tensors_out(
     return made, []
 
 
-def _hints(tree: dict[str, Any]) -> list[Any]:
-    """A tensor's own parameters, such as the content type by which a server reads a column."""
+def hints(tree: dict[str, Any]) -> list[Any]:
+    """The parameters of a question or a tensor, such as the content type by which a server reads its columns."""
     texts = {k: v for k, v in tree.get("parameters", {}).items() if isinstance(v, str)}
     return [message("Parameter", key=key, value=message("Value", string_param=v)) for key, v in texts.items()]
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.protocols.described import Described
-from portcullis_ml.gateway.protocols.grpc_envelope import Misfit, opened, packed, parameters, tensors_out
+from portcullis_ml.gateway.protocols.grpc_envelope import Misfit, hints, opened, packed, parameters, tensors_out
 from portcullis_ml.gateway.protocols.grpc_fields import MOST, UNREADABLE, fits
 from portcullis_ml.gateway.protocols.grpc_messages import CLASSES, HEALTH, METHODS, SERVICE, message
 from portcullis_ml.gateway.protocols.strict import BadRequest
@@ -125,7 +125,8 @@ class GrpcInference(Wire):
         tree, raw = packed(ask.headers, ask.body)
         inputs, raw = tensors_out(tree["inputs"], raw)
         outputs = [message("Wanted", name=o["name"]) for o in tree["outputs"]]
-        whole = message("ModelInferRequest", model_name=served.name, model_version=served.version, inputs=inputs,
+        whole = message("ModelInferRequest", model_name=served.name, model_version=served.version,
+                        parameters=hints(tree), inputs=inputs,
                         outputs=outputs, raw_input_contents=raw)  # fmt: skip
         return Ask(path_of("ModelInfer", served.name, served.version), whole.SerializeToString(), {})
 
