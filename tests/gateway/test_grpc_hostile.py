@@ -389,3 +389,48 @@ async def test_withheld_scores_are_nan_and_classes_are_words(raw: bool, tmp_path
     told = answers(body)
     assert np.isnan(told["probabilities"]).all()
     assert told["label"].tolist() == [["cat", "dog", "cow"][here.model.scores(X).argmax()].encode()]
+
+
+# Connections.
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+PING = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + bytes(8)
+GO_AWAY = 7
+
+
+async def frames(call: Calls, sent: bytes) -> list[int]:
+    """The types of the frames that come until the port closes the connection."""
+    host, _, port = call.port.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    found = []
+    async with asyncio.timeout(10):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            while True:
+                head = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+                found.append(head[3])
+    writer.close()
+    return found
+
+
+async def test_who_pings_without_end_or_says_nothing_loses_the_connection(tmp_path: Path) -> None:
+    here = Here(tmp_path, "", LISTEN + "[limits]\nhead_s = 0.3\n")
+    async with calling(here) as call:
+        assert GO_AWAY in await frames(call, PREFACE + PING * 50)
+        began = time.monotonic()
+        await frames(call, b"")
+        assert time.monotonic() - began < 5
+        await frames(call, b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await call.infer(asked(X)))[0] == "OK"
+
+
+WHY = '[model]\nname = "m"\ninput_shape = [4]\nclasses = 3\nbounds = [-3.0, 3.0]\nexplanation = "why"\n'
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_explanations_come_beside_the_scores(raw: bool, tmp_path: Path) -> None:
+    here = Here(tmp_path, "", LISTEN + WHY + "[answers]\nexplains = true\n")
+    async with calling(here) as call:
+        told = answers((await call.infer(asked(X, raw=raw)))[1])
+    np.testing.assert_array_equal(told["why"], here.model.explain(X, told["label"]))
