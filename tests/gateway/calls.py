@@ -71,7 +71,7 @@ class Calls:
 
 @asynccontextmanager
 async def calling(here: Here, options: Iterable[tuple[str, Any]] = ()) -> AsyncIterator[Calls]:
-    port = open_port(here.policy.listen, here.policy.limits, here.gate, lambda: [here.gate.policy])
+    port = open_port(here.policy.listen, here.policy.limits, here.gate, lambda: here.gate.policy)
     await port.start()
     async with grpc.aio.insecure_channel(port.address, options=tuple(options)) as channel:
         try:

@@ -9,7 +9,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ class Server:
                 policy, self.streams, upstream or open_upstream(policy), querylog=self._log, on_alarm=self._alarmed
             )
             grpc = policy.listen.grpc_port is not None
-            self.grpc = _grpc_port(policy, self.gate, lambda: [self.policy]) if grpc else None
+            self.grpc = _grpc_port(policy, self.gate, lambda: self.policy) if grpc else None
             undo.pop_all()
         self.gate.metrics.gauges |= self._gauges()
         if policy.telemetry:
@@ -202,11 +202,11 @@ class Server:
             self.webhook.wake()
 
 
-def _grpc_port(policy: Policy, gate: Gate, policies: Callable[[], Sequence[Policy]]) -> GrpcPort:
+def _grpc_port(policy: Policy, gate: Gate, asked: Callable[[], Policy]) -> GrpcPort:
     """The port of gRPC, whose library nobody needs who has none."""
     from portcullis_ml.gateway.grpc.port import open_port
 
-    return open_port(policy.listen, policy.limits, gate, policies)
+    return open_port(policy.listen, policy.limits, gate, asked)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -44,21 +44,21 @@ NOT_READY = {
 OURS = ("content-length", "content-encoding", "transfer-encoding")  # of HTTP; what a client says of them means nothing
 
 
-def open_port(listen: Listen, limits: Limits, gate: Handler[Any], policies: Callable[[], Sequence[Policy]]) -> GrpcPort:
+def open_port(listen: Listen, limits: Limits, gate: Handler[Any], policy: Callable[[], Policy]) -> GrpcPort:
     """The port of a policy. Raises PortcullisError where the address cannot be used."""
     certificate = None if listen.cert_file is None else GrpcCertificate(listen.cert_file, listen.key_file)
-    return GrpcPort(listen.host, listen.grpc_port or 0, limits, gate, policies, certificate)
+    return GrpcPort(listen.host, listen.grpc_port or 0, limits, gate, policy, certificate)
 
 
 class GrpcPort(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
-    """Has its address at once, and serves from `start` on. `policies` are asked anew each time; the first one's limits
-    hold before it is known which model a call is for."""
+    """Has its address at once, and serves from `start` on. `policy` is asked anew each time; where there are several
+    models, it is the main one, whose clients are everybody's."""
 
     def __init__(
-        self, host: str, port: int, limits: Limits, gate: Handler[Any], policies: Callable[[], Sequence[Policy]],
+        self, host: str, port: int, limits: Limits, gate: Handler[Any], policy: Callable[[], Policy],
         certificate: GrpcCertificate | None = None,
     ) -> None:  # fmt: skip
-        self._gate, self._policies, self.certificate = gate, policies, certificate
+        self._gate, self._policy, self.certificate = gate, policy, certificate
         self._reading: Counter[str] = Counter()  # bodies, by who sends them
         self._server = grpc.aio.server(
             handlers=(self,), options=_options(limits), maximum_concurrent_rpcs=limits.connections
@@ -136,8 +136,10 @@ class GrpcPort(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has
 
     async def _body(self, request: Request, context: Any) -> bytes:
         """The call's message. Raises BadRequest, or Rejected where too many are being read."""
-        limits, peer = self._policies()[0].limits, _peer(context)
-        who = self._known(request, peer) if request.path == path_of("ModelInfer") else f"(address {peer})"
+        policy, peer = self._policy(), _peer(context)
+        limits, who = policy.limits, f"(address {peer})"
+        if request.path == path_of("ModelInfer"):  # the gate asks again, and counts
+            who = policy.clients.identify(request.headers, request.twice, peer, time.time()).account
         with self._turn(who, limits):
             try:
                 async with asyncio.timeout(limits.body_s):
@@ -149,16 +151,6 @@ class GrpcPort(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has
         if len(body) > limits.body_bytes:
             raise BadRequest(f"A message may be {limits.body_bytes} bytes long.", 413)
         return bytes(body)
-
-    def _known(self, request: Request, peer: str | None) -> str:
-        """The client's name, as the first policy says that knows them. The gate asks again, and counts."""
-        unknown = BadRequest("")
-        for policy in self._policies():
-            try:
-                return policy.clients.identify(request.headers, request.twice, peer, time.time()).account
-            except BadRequest as error:
-                unknown = error
-        raise unknown
 
     @contextmanager
     def _turn(self, who: str, limits: Limits) -> Iterator[None]:
