@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.gateway.asgi import Here, down
 from tests.gateway.calls import LISTEN, answers, asked, calling
 from tests.gateway.harness import KEYS, Softmax, policy_of
 
+from portcullis_ml.gateway.grpc.status import CODES, code_of
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.grpc_messages import CLASSES, message
 
@@ -178,3 +180,13 @@ def test_columns_go_to_the_model_with_the_hints_that_mlserver_reads_them_by(tmp_
     ]  # fmt: skip
     assert sent.raw_input_contents[2] == (7).to_bytes(4, "little") + "Genève".encode()
     np.testing.assert_array_equal(CATALOG.load("grpc")().read(asked_as, {}, ask.body).x, [[37.5, 2, 2]])
+
+
+def test_the_page_says_which_code_each_status_is() -> None:
+    page = Path(__file__).parents[2] / "docs" / "gateway" / "in-front-of" / "grpc.md"
+    told: dict[int, str] = {}
+    for statuses, codes in re.findall(r"^\| ([\d, ]+) \| ([`A-Z_, ]+) \|", page.read_text(), flags=re.M):
+        names = re.findall(r"`(\w+)`", codes)
+        numbers = [int(n) for n in statuses.split(",")]
+        told |= dict(zip(numbers, names if len(names) > 1 else names * len(numbers), strict=True))
+    assert told == {status: code_of(status).name for status in CODES if status not in (405, 501)}

@@ -261,14 +261,31 @@ async def test_a_message_that_does_not_come_is_not_waited_for_and_a_strangers_no
 async def test_who_keeps_messages_back_takes_no_places_of_others(tmp_path: Path) -> None:
     here = Here(tmp_path, "", LIMITS.replace("body_s = 0.3", "body_s = 30.0"))  # four places
     async with calling(here) as call:
-        slow = [await open_call(call, ALICE) for _ in range(3)]
-        await until(lambda: call.port._reading.total() == 2)
-        assert (await call.infer(asked(X)))[:2] == ("UNAVAILABLE", "The gate is busy.")
+        slow = [await open_call(call, ALICE) for _ in range(2)]
+        await until(lambda: call.port._places.users["alice"] == 2)
+        late = asyncio.create_task(call.infer(asked(X)))
+        await until(lambda: call.port._places.users["alice"] == 3)
         assert (await call.infer(asked(X), BOB))[0] == "OK"
+        assert not late.done()
         for one in slow:
             one.cancel()
-        await until(lambda: call.port._reading.total() == 0)
-        assert (await call.infer(asked(X)))[0] == "OK"
+        assert (await late)[0] == "OK"
+        await until(lambda: not call.port._places.users)
+
+
+async def test_who_waits_too_long_for_a_place_is_told_that_the_gate_is_busy(tmp_path: Path) -> None:
+    here = Here(tmp_path, "", LIMITS)
+    async with calling(here) as call, contextlib.AsyncExitStack() as stack:
+        for who in ("a", "a", "b", "b"):
+            await stack.enter_async_context(call.port._places.held(who))
+        assert (await call.infer(asked(X)))[:2] == ("UNAVAILABLE", "The gate is busy.")
+
+
+async def test_all_calls_that_a_client_may_have_at_once_are_answered(tmp_path: Path) -> None:
+    here = Here(tmp_path, "", LISTEN)
+    async with calling(here) as call:
+        found = await asyncio.gather(*(call.infer(asked(X)) for _ in range(64)))
+    assert {code for code, _, _ in found} == {"OK"}
 
 
 # Limits of the policy.
@@ -341,9 +358,9 @@ async def test_who_goes_away_before_the_message_is_there_has_asked_nothing(tmp_p
     here = Here(tmp_path, QUOTA, LISTEN)
     async with calling(here) as call:
         left = await open_call(call, ALICE)
-        await until(lambda: call.port._reading.total() == 1)
+        await until(lambda: call.port._places.users)
         left.cancel()
-        await until(lambda: call.port._reading.total() == 0)
+        await until(lambda: not call.port._places.users)
         await until(lambda: here.gate.metrics.requests["malformed"] == 1)  # as where a body ends early
         assert here.gate.in_flight == 0
         assert [(await call.infer(asked(X)))[0] for _ in range(3)] == ["OK", "OK", "RESOURCE_EXHAUSTED"]

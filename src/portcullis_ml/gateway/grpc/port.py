@@ -10,8 +10,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -59,7 +59,7 @@ class GrpcPort(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has
         certificate: GrpcCertificate | None = None,
     ) -> None:  # fmt: skip
         self._gate, self._policy, self.certificate = gate, policy, certificate
-        self._reading: Counter[str] = Counter()  # bodies, by who sends them
+        self._places = Places(limits)
         self._server = grpc.aio.server(
             handlers=(self,), options=_options(limits), maximum_concurrent_rpcs=limits.connections
         )
@@ -140,32 +140,44 @@ class GrpcPort(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has
         limits, who = policy.limits, f"(address {peer})"
         if request.path == path_of("ModelInfer"):  # the gate asks again, and counts
             who = policy.clients.identify(request.headers, request.twice, peer, time.time()).account
-        with self._turn(who, limits):
-            try:
-                async with asyncio.timeout(limits.body_s):
-                    body = await context.read()
-            except TimeoutError:
-                raise BadRequest(f"The message of a call took longer than {limits.body_s:g} seconds.", 408) from None
+        placed = False
+        try:
+            async with asyncio.timeout(limits.body_s), self._places.held(who):
+                placed = True
+                body = await context.read()
+        except TimeoutError:
+            if not placed:
+                raise Rejected("busy", 503, "The gate is busy.", 1.0) from None
+            raise BadRequest(f"The message of a call took longer than {limits.body_s:g} seconds.", 408) from None
         if body is grpc.aio.EOF:
             raise BadRequest("A call must have one message.")
         if len(body) > limits.body_bytes:
             raise BadRequest(f"A message may be {limits.body_bytes} bytes long.", 413)
         return bytes(body)
 
-    @contextmanager
-    def _turn(self, who: str, limits: Limits) -> Iterator[None]:
-        """Hold one of the places for a body that is being read: as many as may be held in memory, half of them by one
-        client."""
+
+class Places:
+    """For bodies that are being read: as many as may be held in memory, half of them for one client. Who finds none
+    waits."""
+
+    def __init__(self, limits: Limits) -> None:
         most = max(2, limits.buffer_bytes // limits.body_bytes)
-        if self._reading.total() >= most or self._reading[who] >= min(limits.per_client, most // 2):
-            raise Rejected("busy", 503, "The gate is busy.", 1.0)
-        self._reading[who] += 1
+        self._each = max(1, min(limits.per_client, most // 2))
+        self._all = asyncio.Semaphore(most)
+        self._own: dict[str, asyncio.Semaphore] = {}
+        self.users: Counter[str] = Counter()  # those who hold a place or wait for one
+
+    @asynccontextmanager
+    async def held(self, who: str) -> AsyncIterator[None]:
+        own = self._own.setdefault(who, asyncio.Semaphore(self._each))
+        self.users[who] += 1
         try:
-            yield
+            async with own, self._all:
+                yield
         finally:
-            self._reading[who] -= 1
-            if not self._reading[who]:
-                del self._reading[who]
+            self.users[who] -= 1
+            if not self.users[who]:
+                del self.users[who], self._own[who]
 
 
 def _options(limits: Limits) -> Sequence[tuple[str, int]]:
