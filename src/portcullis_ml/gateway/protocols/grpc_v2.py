@@ -51,6 +51,7 @@ class GrpcInference(Wire):
 
     name: ClassVar[str] = "grpc"
     health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
+    common: ClassVar[frozenset[str]] = frozenset(("live", "ready", "server"))
     explains: ClassVar[bool] = True
     parts: ClassVar[bool] = OpenInference.parts
     carries: ClassVar[frozenset[str]] = OpenInference.carries
