@@ -451,3 +451,15 @@ async def test_explanations_come_beside_the_scores(raw: bool, tmp_path: Path) ->
     async with calling(here) as call:
         told = answers((await call.infer(asked(X, raw=raw)))[1])
     np.testing.assert_array_equal(told["why"], here.model.explain(X, told["label"]))
+
+
+async def test_calls_beyond_the_limit_on_connections_are_refused_by_the_library(tmp_path: Path) -> None:
+    here = Here(tmp_path, "", LISTEN + "[limits]\nconnections = 2\n")
+    async with calling(here) as call:
+        slow = [await open_call(call, ALICE) for _ in range(2)]
+        await until(lambda: call.port._places.users["alice"] == 2)
+        assert (await call.infer(asked(X), BOB))[0] == "RESOURCE_EXHAUSTED"
+        for one in slow:
+            one.cancel()
+        await until(lambda: not call.port._places.users)
+        assert (await call.infer(asked(X), BOB))[0] == "OK"
