@@ -18,6 +18,7 @@ from tests.gateway.asgi import Here, down
 from tests.gateway.calls import LISTEN, Calls, answers, asked, calling
 from tests.gateway.harness import KEYS, Softmax, served_of
 
+from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.grpc_fields import model_in
 from portcullis_ml.gateway.protocols.grpc_messages import CLASSES, message
@@ -463,3 +464,19 @@ async def test_calls_beyond_the_limit_on_connections_are_refused_by_the_library(
             one.cancel()
         await until(lambda: not call.port._places.users)
         assert (await call.infer(asked(X), BOB))[0] == "OK"
+
+
+async def test_places_and_quota_belong_to_the_principal_and_not_to_the_key(tmp_path: Path) -> None:
+    keys = ", ".join(
+        f'{{ client = "{name}", payment = "visa", sha256 = "{hashed(KEYS[name])}" }}' for name in ("alice", "bob")
+    )
+    clients = f'[clients]\nprincipal = ["payment"]\nkey = [{keys}]\n'
+    here = Here(tmp_path, QUOTA, LISTEN + clients)
+    async with calling(here) as call:
+        slow = [await open_call(call, who) for who in (ALICE, BOB)]
+        await until(lambda: call.port._places.users.total() == 2)
+        assert len(call.port._places.users) == 1
+        for one in slow:
+            one.cancel()
+        found = [(await call.infer(asked(X), who))[0] for who in (ALICE, BOB, ALICE)]
+    assert found == ["OK", "OK", "RESOURCE_EXHAUSTED"]

@@ -139,7 +139,8 @@ class GrpcPort(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has
         policy, peer = self._policy(), _peer(context)
         limits, who = policy.limits, f"(address {peer})"
         if request.path == path_of("ModelInfer"):  # the gate asks again, and counts
-            who = policy.clients.identify(request.headers, request.twice, peer, time.time()).account
+            head = (request.headers, request.twice, peer)
+            who = policy.clients.owner(policy.clients.identify(*head, time.time()), *head).principal
         placed = False
         try:
             async with asyncio.timeout(limits.body_s), self._places.held(who):
