@@ -27,6 +27,7 @@ CLIENTS = Catalog(
         "loopback": "portcullis_ml.gateway.policy.clients:loopback",
     },
 )
+SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
 PROBE = "PORTCULLIS_API_KEY"  # the environment variable that is looked into where no file of a key is given
 
 
@@ -34,7 +35,7 @@ PROBE = "PORTCULLIS_API_KEY"  # the environment variable that is looked into whe
 class Endpoint:
     """How an API is asked; all of it small and hashable, since every worker asks for itself.
 
-    protocol       v2, v1, invocations, or a FILE.toml that describes a home-made API
+    protocol       v2, v1, invocations, grpc, or a FILE.toml that describes a home-made API
     model          its name there
     answers        what it shows: probs, top_k or labels
     authorized_by  who allowed the audit, in writing; needed for any address but this machine's own
@@ -66,7 +67,7 @@ class Endpoint:
                 f'{url} is not on this machine. Say who allowed this test, in writing: --authorized-by "...". '
                 "Test only what is yours or what you were asked to test."
             )
-        told = CLIENTS.load("described")(url, self.model, headers) if self.protocol == "v2" else {}
+        told = CLIENTS.load("described")(url, self.model, headers) if self.protocol in ("v2", "grpc") else {}
         classes = told.pop("n_classes", None) or n_classes
         if not classes:
             raise InputError(
@@ -120,7 +121,7 @@ class Endpoint:
 
 def is_address(victim: str | None) -> bool:
     """Whether a victim is named by the address of an API."""
-    return victim is not None and victim.startswith(("http://", "https://"))
+    return victim is not None and victim.startswith(SCHEMES)
 
 
 def asked_of(model: Any) -> int:

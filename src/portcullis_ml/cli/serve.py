@@ -64,6 +64,8 @@ def _announce(server: Any) -> None:
     from portcullis_ml.gateway.policy.explain import example
 
     _say("gate", server.url)
+    if server.grpc:
+        _say("gRPC", server.grpc.address)
     _say("dashboard", server.admin_url)
     if server.admin.state.token:
         _say("token", server.admin.state.token)

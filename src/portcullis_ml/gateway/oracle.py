@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -51,6 +51,8 @@ class HttpOracle(MeteredOracle):
     attempts       how often one request is tried; the waits between double from `backoff_s`
     """
 
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https")
+
     def __init__(
         self,
         url: str,
@@ -72,8 +74,8 @@ class HttpOracle(MeteredOracle):
     ) -> None:
         super().__init__(interface, budget=budget, ledger=ledger)
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-            raise ParameterError("HttpOracle.url", "http://host:port without a query", url)
+        if parts.scheme not in self.schemes or not parts.hostname or parts.query or parts.username:
+            raise ParameterError("HttpOracle.url", f"{self.schemes[0]}://host:port without a query", url)
         if not loopback(parts.hostname) and not (authorized_by or "").strip():
             raise ParameterError(
                 "HttpOracle.authorized_by",
@@ -85,6 +87,10 @@ class HttpOracle(MeteredOracle):
         self.url = url
         self._parts = parts
         protocol, options, features = spoken(protocol)
+        if (protocol == "grpc") != ("grpc" in self.schemes):
+            raise ParameterError(
+                "HttpOracle.protocol", "grpc with an address grpc://host:port, and only there", protocol
+            )
         self._wire: Wire = CATALOG.load(protocol)()
         if interface.explains and not self._wire.explains:
             raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)

@@ -21,7 +21,7 @@ import orjson
 
 from portcullis_ml.core.errors import InputError, Refused, Unreachable
 from portcullis_ml.core.types import Array, Interface, Reveals
-from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.grpc_oracle import oracle_at, told_by
 from portcullis_ml.models.texts import TextInterface, Texts
 
 __all__ = ["RemoteModel", "described"]
@@ -36,7 +36,7 @@ class RemoteModel:
 
     store    the file of its answers; made if it is not there, readable by its owner alone
     reveals  what it shows: "probs", "top_k" or "labels"; labels become probabilities of 1
-    about    how it is asked, as keywords of `HttpOracle`
+    about    how it is asked, as keywords of `HttpOracle` (of `GrpcOracle` where the address is grpc://host:port)
     texts    where it takes texts: those that rows stand for
     """
 
@@ -59,7 +59,7 @@ class RemoteModel:
         if texts is not None:
             interface = TextInterface(n_classes=n_classes, texts=texts)
         self._texts = texts
-        self._oracle = HttpOracle(url, interface=interface.revealing(reveals=shown), budget=ENDLESS, **about)
+        self._oracle = oracle_at(url, interface=interface.revealing(reveals=shown), budget=ENDLESS, **about)
         self.statement = self._oracle.statement
         self._kept = _Store(store, n_classes)
         self._must_be_as_before(store)
@@ -162,18 +162,7 @@ def described(url: str, model: str, headers: Mapping[str, str], timeout_s: float
     scores, label     names of its outputs, by their types: floating numbers are scores
     n_classes         the length of a row of scores, where it says so
     """
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/v2/models/{model}", headers=dict(headers))
-        response = connection.getresponse()
-        told = orjson.loads(response.read()) if response.status == 200 else {}
-    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
-        return {}
-    finally:
-        connection.close()
+    told = told_by(url, model, headers, timeout_s) if url.startswith("grpc") else _told(url, model, headers, timeout_s)
     inputs, outputs = (told.get(part) or [] if isinstance(told, dict) else [] for part in ("inputs", "outputs"))
     if len(inputs) != 1 or not outputs:
         return {}
@@ -187,3 +176,19 @@ def described(url: str, model: str, headers: Mapping[str, str], timeout_s: float
         "label": None if label is None else label.get("name"),
         "n_classes": width[-1] if isinstance(width[-1], int) and width[-1] > 1 else None,
     }
+
+
+def _told(url: str, model: str, headers: Mapping[str, str], timeout_s: float) -> Any:
+    """A model's metadata over HTTP."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", f"{parts.path.rstrip('/')}/v2/models/{model}", headers=dict(headers))
+        response = connection.getresponse()
+        return orjson.loads(response.read()) if response.status == 200 else {}
+    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
+        return {}
+    finally:
+        connection.close()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -34,6 +34,9 @@ from portcullis_ml.gateway.served import ServedModel
 from portcullis_ml.gateway.shared import Shared
 from portcullis_ml.gateway.state.streams import Down
 from portcullis_ml.gateway.upstream import Upstream
+
+if TYPE_CHECKING:
+    from portcullis_ml.gateway.grpc.port import GrpcPort
 
 __all__ = ["Server", "run", "settle"]
 
@@ -64,13 +67,16 @@ class Server:
                 given = upstream if one is policy else None
                 self.models.append(ServedModel(one, self._shared, upstream=given, alone=not policy.models))
                 undo.callback(self.models[-1].discard)
+            self.gate = self.models[0].gate
+            self.front: Gate | Models = Models([m.gate for m in self.models]) if policy.models else self.gate
+            grpc = policy.listen.grpc_port is not None
+            self.grpc = _grpc_port(policy, self.front, lambda: self.policy) if grpc else None
             undo.pop_all()
-        first = self.models[0]
-        self.gate, self.store, self.streams = first.gate, first.store, first.streams
-        self.front: Gate | Models = Models([m.gate for m in self.models]) if policy.models else self.gate
+        self.store, self.streams = self.models[0].store, self.models[0].streams
         self.admin = admin_app(self.front, [(m.gate, m.store) for m in self.models])
         self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
-        self._renewals = Renewals(self.front, [c for c in self._tls if c])
+        renewed = [*self._tls, self.grpc and self.grpc.certificate]
+        self._renewals = Renewals(self.front, [c for c in renewed if c])
         self.url, self.admin_url = (
             address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
         )
@@ -137,6 +143,8 @@ class Server:
             connections, sock=self._sockets[0], backlog=BACKLOG, ssl=tls.context if tls else None,
             ssl_handshake_timeout=limits.head_s if tls else None,
         )  # fmt: skip
+        if self.grpc:
+            await self.grpc.start()
         back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
         renewing = asyncio.create_task(self._renewals.run(RENEW_S))
@@ -151,6 +159,8 @@ class Server:
         self.admin.state.stop.set()
         front.close()
         connections.close()
+        if self.grpc:
+            await self.grpc.stop(0.0)  # what is still running has had its time
         back.should_exit = True
         renewing.cancel()
         for webhook in webhooks:
@@ -159,6 +169,13 @@ class Server:
         await asyncio.gather(*(model.streams.close() for model in self.models))
         await asyncio.to_thread(self._shared.reading.close)
         await asyncio.gather(*(model.close() for model in self.models))
+
+
+def _grpc_port(policy: Policy, gate: Gate | Models, asked: Callable[[], Policy]) -> GrpcPort:
+    """The port of gRPC, whose library nobody needs who has none."""
+    from portcullis_ml.gateway.grpc.port import open_port
+
+    return open_port(policy.listen, policy.limits, gate, asked)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -62,4 +62,4 @@ class Policy:
         return Guard(*self.stages, key=self.key, quantum=self.quantum, interface=undefended(self.asked))
 
     def wires(self) -> tuple[Wire, ...]:
-        return tuple(PROTOCOLS.load(name)() for name in self.listen.protocols)
+        return tuple(PROTOCOLS.load(name)() for name in self.listen.spoken)

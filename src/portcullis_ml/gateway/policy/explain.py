@@ -109,6 +109,11 @@ def _listens(policy: Policy) -> Iterator[str]:
     speaks, listen = ", ".join(policy.listen.protocols), policy.listen
     over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
     yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
+    if listen.grpc_port is not None:
+        yield (
+            f"Clients call the Open Inference Protocol by gRPC at {listen.host}:{listen.grpc_port}{over}; what it has "
+            "beside health, metadata and ModelInfer is refused."
+        )
     if listen.cors:
         pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
         yield f"Pages of {pages} may ask from within a browser."

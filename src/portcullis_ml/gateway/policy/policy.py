@@ -42,6 +42,7 @@ from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.contents import Policy
+from portcullis_ml.gateway.policy.extras import needs_grpc
 from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import (
@@ -217,6 +218,8 @@ class _Reader:
 
     def _upstream(self) -> UpstreamTable:
         found = self._settings(UpstreamTable, "upstream")
+        if found.protocol == "grpc":
+            self._built(("upstream", "protocol"), needs_grpc, "upstream.protocol")
         if found.mapping is not None:
             self._mapping("upstream", found.mapping, without=("extras",))
         return found
@@ -303,6 +306,8 @@ class _Reader:
             files["cors"] = self._built(("listen", "cors"), made, Cors, table["cors"])
         spoken = {} if self.main is None else {"protocols": list(self.main.listen.protocols)}
         found: Listen = self._built(("listen",), made, Listen, {**spoken, **table, **files})
+        if found.grpc_port is not None:
+            self._built(("listen", "grpc_port"), needs_grpc, "listen.grpc_port")
         return found if "protocols" not in self.tree["model"] else self._own_protocols(found)
 
     def _own_protocols(self, listen: Listen) -> Listen:

@@ -223,6 +223,10 @@ class Wire(ABC):
         """Where the upstream says what its model takes and gives; None where the protocol has no such place."""
         return None
 
+    def described(self, body: bytes) -> Any:
+        """What the upstream says there; Unreachable where it cannot be read."""
+        return parsed(body)
+
     def differences(self, served: ModelSpec, told: Any) -> list[str]:
         """In sentences, how that differs from what the policy says."""
         return []
