@@ -432,3 +432,19 @@ def test_the_gates_description_holds_a_service(tmp_path: Any) -> None:
     body = tree["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert fits({"features": [1.0, 2.0, 3.0, 4.0], "lang": "en"}, body)
     assert not fits({"features": [[1.0, 2.0, 3.0, 4.0]]}, body)
+
+
+async def test_a_column_between_whole_numbers_is_tried_with_one() -> None:
+    """Where the service takes an int, half of one would be refused whatever the policy says."""
+    from portcullis_ml.gateway.upstream import HttpUpstream
+
+    upstream, sent = HttpUpstream("http://127.0.0.1:9", WIRE, RECORD), list[Any]()
+
+    async def posted(method: str, path: str, headers: Any, body: bytes, **limits: Any) -> tuple[int, Any, bytes]:
+        sent.append(json.loads(body))
+        return 200, {}, b'{"p":{"cat":0.25,"dog":0.5,"wolf":0.25},"labels":"dog"}'
+
+    upstream._client.ask = posted  # type: ignore[method-assign, assignment]
+    await upstream.try_out()
+    assert sent == [{"age": 49.0, "city": "Bern", "member": False}]
+    await upstream.close()

@@ -233,7 +233,7 @@ EXTRAS = tables(FLAT, "", more='extras = ["$.lang"]\n')
 MISTAKES = [
     (EXTRAS.replace('protocol = "mapping"', 'protocol = "v2"'), "extras",
      "the protocol v2 of the model server has no place for keys"),
-    (tables(FLAT, 'rows = "$.lang"\n', more='extras = ["$.lang"]\n'), "[upstream.mapping]", "extras must be paths beside the rows at $.lang"),
+    (f'{EXTRAS}[upstream.mapping]\nrows = "$.lang"\n', "[upstream.mapping]", "paths beside the rows at $.lang"),
     (tables(FLAT, 'extras = ["$.a"]\n'), 'extras = ["$.a"]', "'extras' is not known here"),
     (tables(FLAT, 'scores_as = "number"\n'), "scores_as = \"number\"", "one of list, object and top for 3 classes"),
     (tables(FLAT, 'rows = "x"\n'), 'rows = "x"', "rows must be written"),

@@ -240,9 +240,12 @@ def open_upstream(policy: Policy) -> HttpUpstream:
 
 
 def _plain_row(interface: Interface) -> Array:
-    """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some."""
+    """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some. Between
+    whole numbers it is one too: the column may be of those alone."""
     if interface.features is not None:
         middle = [0.0 if f.categorical else (f.low + f.high) / 2 for f in interface.features]
+        whole = [f.low % 1 == f.high % 1 == 0 for f in interface.features]
+        middle = [m // 1 if w else m for m, w in zip(middle, whole, strict=True)]
         return np.array([middle]).reshape(1, *interface.input_shape)
     return np.full((1, *interface.input_shape), sum(interface.bounds) / 2)
 
