@@ -448,3 +448,30 @@ async def test_a_column_between_whole_numbers_is_tried_with_one() -> None:
     await upstream.try_out()
     assert sent == [{"age": 49.0, "city": "Bern", "member": False}]
     await upstream.close()
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_as_many_objects_as_may_be_asked_fit(indent: int | None) -> None:
+    columns = (Feature("income, monthly: {EUR}", 0, 9), Feature("city", values=("a,:[{", 'said "so"', "plain")))
+    interface = Interface(input_shape=(2,), n_classes=3, features=columns)
+    options = {"rows": "$", "rows_as": "object"}
+    served = ModelSpec(name="m", interface=interface, max_rows=3_000, options=options)
+    x = np.stack([np.arange(3_000.0), np.arange(3_000.0) % 3], axis=1)
+    body = json.dumps(json.loads(WIRE.ask(served, x).body), indent=indent).encode()
+    np.testing.assert_array_equal(WIRE.read(served, {}, body).x, x)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("rows", ["$", "$.picture.pixels"])
+def test_a_large_body_is_read_as_a_small_one(batch: bool, rows: str) -> None:
+    """Its numbers are read by pieces."""
+    options = {"rows": rows, "batch": batch}
+    interface = Interface(input_shape=(3, 64, 64), n_classes=3)
+    served = ModelSpec(name="m", interface=interface, max_rows=4, options=options)
+    x = np.random.default_rng(0).random((3 if batch else 1, 3, 64, 64))
+    body = WIRE.ask(served, x).body
+    assert len(body) > 200_000
+    np.testing.assert_array_equal(WIRE.read(served, {}, body).x, x)
+    for wrong in (body.replace(b"]]", b"]],true]", 1), body[:-2] + b",1" + body[-2:], body.replace(b"[", b"[[", 1)):
+        with pytest.raises(BadRequest):
+            WIRE.read(served, {}, wrong)

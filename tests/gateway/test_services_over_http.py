@@ -141,6 +141,22 @@ def test_nobody_is_shown_more_than_the_named_classs_score(clients: str, tmp_path
     assert any("nobody is shown that" in sentence for sentence in explained(found))
 
 
+def test_a_service_of_objects_by_name_is_inspected_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTCULLIS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "api.toml").write_text(f"[model]\n{NAMED}\n[model.mapping]\n{RECORDS}")
+    x = np.random.default_rng(1).uniform(-3, 3, (40, 4))
+    labels = np.array(["cat", "dog", "wolf"])[Softmax().scores(x).argmax(axis=1)]
+    np.savez(tmp_path / "test.npz", x=x, y=labels)
+    spec = asked(tmp_path, tables(RECORDS, ""))
+    with running(ModelServer(Softmax(), spec, protocols=("mapping",))) as url:
+        words = ["--protocol", str(tmp_path / "api.toml"), "--classes", "cat,dog,wolf"]
+        told = CliRunner().invoke(app, ["inspect", "--victim", url, "--test", str(tmp_path / "test.npz"), *words])
+    assert told.exit_code == 0, told.output
+    assert "100.0% answered as labelled" in " ".join(told.output.split())
+
+
 class Recorded:
     """An application, and the bodies that it was sent."""
 
