@@ -272,8 +272,8 @@ def test_check_says_what_is_asked_and_notes_what_the_guard_does_not_see(tmp_path
     found = policy("http://127.0.0.1:9", tmp_path, tables(FLAT, RESULTS, more='extras = ["$.lang"]\n'))
     said = " ".join(explained(found))
     assert "Clients post /predict with one row of numbers at $.features" in said
-    assert "its scores by the classes' names at $.probabilities and its class at $.label" in said
-    assert "asked at /v1/score with a list of rows of numbers at $.data.rows; each row" in said
+    assert "and get for each its scores by the classes' names at $.probabilities and its class at $.label." in said
+    assert "asked at /v1/score with a list of rows of numbers at $.data.rows and answers for each its scores" in said
     assert "$.lang are passed on, and the guard does not see them." in " ".join(warnings(found))
     unused = tables(FLAT, RECORDS).replace('protocol = "mapping"', 'protocol = "v2"')
     assert "[upstream.mapping] is not used" in " ".join(warnings(policy("http://127.0.0.1:9", tmp_path, unused)))
