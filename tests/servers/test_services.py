@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 from tests.gateway.harness import SECRET, gate
 from tests.servers.environments import free_port, python_of, serving
 from typer.testing import CliRunner
@@ -274,6 +275,22 @@ def test_an_attack_steals_a_service_by_its_policys_file(servers: Any, tmp_path: 
             oracle.close()
     probe = found.served.interface.uniform(30, np.random.default_rng(2))
     np.testing.assert_allclose(copies[0].scores(probe), copies[1].scores(probe), atol=1e-9)
+
+
+def test_the_pages_file_tells_an_audit_how_to_speak_to_the_service(
+    servers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTCULLIS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    url = servers("fastapi, a flat row")
+    policy("fastapi, a flat row", url, tmp_path)
+    iris = load_iris()
+    np.savez("test.npz", x=iris.data, y=iris.target_names[iris.target])
+    (command,) = blocks("fastapi", "console")[1].splitlines()
+    words = shlex.split(command.removeprefix("$ portcullis ").replace("http://127.0.0.1:8080", url))
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "97.3% answered as labelled" in " ".join(told.output.split())
 
 
 @pytest.mark.parametrize("case", CASES)
