@@ -362,6 +362,17 @@ def test_what_is_no_answer_is_unreachable_in_one_sentence(shape: str, said: Any,
     assert why in str(error.value)
 
 
+def test_an_embedding_is_a_list_for_each_row() -> None:
+    interface = Interface(input_shape=(4,), n_classes=0, task="regression", outputs=2)
+    options = {"rows": "$.features", "batch": False, "scores": "$.embedding", "labels": ""}
+    served = ModelSpec(name="m", interface=interface, options=options)
+    said = WIRE.write(served, Inquiry(np.array(X[:1])), Answer(None, np.array([[0.5, -2.0]]))).body
+    assert orjson.loads(said) == {"embedding": [0.5, -2.0]}
+    same(WIRE.understand(served, 1, {}, said), Answer(None, np.array([[0.5, -2.0]])))
+    with pytest.raises(ParameterError, match="list for a regression of 2 outputs"):
+        suits(mapping_table({**options, "scores_as": "number"}), interface)
+
+
 # What one side writes the other reads, whatever the mapping.
 
 KEY = st.text(alphabet="abAB _-é/", min_size=1, max_size=4)
