@@ -77,9 +77,9 @@ def in_sentences(served: ModelSpec, asked: ModelSpec, listen: Listen, upstream: 
     """What is asked and answered where it is JSON of one's own."""
     there = upstream is not None and upstream.protocol == "mapping"
     if "mapping" in listen.protocols:
-        yield f"Clients post {_in_words(served)}."
+        yield f"Clients post {_in_words(served, 'get')}."
     if there and ("mapping" not in listen.protocols or table_of(asked) != table_of(served)):
-        yield f"The model server is asked at {_in_words(asked)}."
+        yield f"The model server is asked at {_in_words(asked, 'answers')}."
     if there and asked.interface.reveals is Reveals.TOP_K:
         yield (
             "The model server tells the score of the named class alone; the guard reads what is missing to 1 as spread "
@@ -87,7 +87,7 @@ def in_sentences(served: ModelSpec, asked: ModelSpec, listen: Listen, upstream: 
         )
 
 
-def _in_words(spec: ModelSpec) -> str:
+def _in_words(spec: ModelSpec, verb: str) -> str:
     table = table_of(spec)
     what = {"list": "numbers", "object": "columns by name"}[table.rows_as]
     rows = f"a list of rows of {what}" if table.batch else f"one row of {what}"
@@ -95,4 +95,4 @@ def _in_words(spec: ModelSpec) -> str:
         rows = "a list of texts" if table.batch else "one text"
     answered = [f"{SCORES[table.scores_as]} at {table.scores}"] if table.scores and spec.scores else []
     answered += [f"its class at {table.labels}"] if table.labels and spec.interface.n_classes else []
-    return f"{table.path} with {rows} at {table.rows}; each row is answered {' and '.join(answered)}"
+    return f"{table.path} with {rows} at {table.rows} and {verb} for each {' and '.join(answered)}"

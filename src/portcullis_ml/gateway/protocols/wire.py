@@ -105,11 +105,12 @@ class ModelSpec:
 
     @property
     def plain_row(self) -> Array:
-        """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some."""
+        """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some. The
+        middle between whole numbers is one too, as the column may hold no others."""
         interface = self.interface
         row = np.full(interface.n_inputs, sum(interface.bounds) / 2)
         if interface.features is not None:
-            row = np.array([0.0 if f.categorical else (f.low + f.high) / 2 for f in interface.features])
+            row = np.array([0.0 if f.categorical else _middle(f.low, f.high) for f in interface.features])
         row = np.concatenate([np.floor(v) if p.whole else v for p, v in cut(self.parts, row[None])] or [row], axis=None)
         return row.reshape(1, *interface.input_shape)
 
@@ -129,6 +130,10 @@ class ModelSpec:
                 x = x.astype(dtype)
         x = x if self.datatype == "FP32" else x.astype(np.float64, copy=False)
         return x if good else finite(x, "The input", missing=self.interface.missing)
+
+
+def _middle(low: float, high: float) -> float:
+    return (low + high) // 2 if low % 1 == high % 1 == 0 else (low + high) / 2
 
 
 @dataclass(frozen=True)
