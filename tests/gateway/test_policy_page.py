@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from portcullis_ml.core.types import Feature
-from portcullis_ml.gateway.policy import policy
+from portcullis_ml.gateway.policy import image_table, policy
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.settings import (
     Admin,
@@ -25,6 +25,7 @@ from portcullis_ml.gateway.policy.settings import (
     State,
     UpstreamTable,
 )
+from portcullis_ml.gateway.protocols.image_spec import ImageSpec
 from portcullis_ml.gateway.protocols.mapping import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
@@ -32,11 +33,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "policy.md"
 SETTINGS: dict[str, Any] = {
     "upstream": UpstreamTable, "listen": Listen, "listen.cors": Cors, "limits": Limits, "failure": Failure,
     "state": State, "log": QueryLog, "alarms": Alarms, "clients.key": ApiKey, "clients.token": Token,
-    "clients.header": Named, "clients.subject": Named, "model.features": Feature,
+    "model.image": ImageSpec, "clients.header": Named, "clients.subject": Named, "model.features": Feature,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
     "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
-    "model.mapping": tuple(DEFAULTS), "guard": ("unit",), "admin.operator": ("name", "sha256"),
+    "model.mapping": tuple(DEFAULTS), "upstream.image": image_table.UPSTREAM, "guard": ("unit",),
+    "admin.operator": ("name", "sha256"),
     **{table: tuple(f.name for f in dataclasses.fields(kind) if f.init) for table, kind in SETTINGS.items()},
 }  # fmt: skip
 

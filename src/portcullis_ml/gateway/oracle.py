@@ -80,6 +80,7 @@ class HttpOracle(MeteredOracle):
             raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)
         names = {"explanation": "explanation" if interface.explains else None, "options": options, **(served or {})}
         self._served = ModelSpec(name=model, interface=interface, max_rows=rows_per_request, **names)
+        self._most = self._wire.most_rows(self._served)
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second
         self._attempts, self._backoff_s, self._timeout_s, self._sleep = attempts, backoff_s, timeout_s, sleep
@@ -106,7 +107,7 @@ class HttpOracle(MeteredOracle):
             answers.append(answer)
             done += len(rows)
         while done < len(x):
-            part = x[done : done + self._served.max_rows]
+            part = x[done : done + self._most]
             try:
                 answer = self._one(part)
             except Refused as refusal:

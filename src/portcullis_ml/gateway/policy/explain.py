@@ -18,6 +18,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import loopback
+from portcullis_ml.gateway.policy.image_table import about_pictures
 from portcullis_ml.gateway.policy.policy import Policy
 
 __all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
@@ -50,6 +51,7 @@ def explained(policy: Policy) -> Iterator[str]:
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
         f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
+    yield from about_pictures(served, policy.asked, up)
     speaks = ", ".join(policy.listen.protocols)
     listen = policy.listen
     over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
@@ -108,14 +110,17 @@ def stages(policy: Policy) -> str:
 def example(policy: Policy, url: str) -> str:
     """How to ask this gate for one row, by curl."""
     shape, clients = policy.served.interface.input_shape, policy.clients
-    ask = policy.wires()[0].ask(replace(policy.served, binary=False), np.zeros((1, *shape)))
-    said = [f"{name}: {value}" for name, value in ask.headers.items()]
+    wire = policy.wires()[0]
+    ask, file = wire.ask(replace(policy.served, binary=False), np.zeros((1, *shape))), wire.curl_file(policy.served)
+    said = [] if file else [f"{name}: {value}" for name, value in ask.headers.items()]
     if clients.keys or clients.keys_file:
         said.append(f"{clients.key_header}: KEY")
     elif clients.token:
         said.append(f"{clients.token.header}: Bearer TOKEN")
     said += [f"{way.header}: CLIENT" for way in clients.named[:1] if not clients.keys and not clients.token]
     headers = "".join(f" -H {shlex.quote(words)}" for words in said)
+    if file:
+        return f"curl {url}{ask.path}{headers} {file}"
     body = ask.body.decode()
     if len(body) > MOST:
         about = f"{body[:60]} ... {' x '.join(map(str, shape))} numbers ..."
@@ -137,8 +142,10 @@ def warnings(policy: Policy) -> Iterator[str]:
     ):
         yield "Nobody is named in [clients]: every request gets 401."
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
-    if policy.served.options and "mapping" not in spoken:
+    if set(policy.served.options) - {"image"} and not {"mapping", "pictures"} & set(spoken):
         yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
+    if "image" in policy.served.options and "pictures" not in spoken:
+        yield "Nobody speaks the protocol pictures: [model.image] is not used."
     admin = policy.admin
     if not (loopback(admin.host) or admin.cert_file or admin.https):
         yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."

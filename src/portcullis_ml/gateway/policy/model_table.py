@@ -9,6 +9,7 @@ from typing import Any
 
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
+from portcullis_ml.gateway.policy.image_table import sent_as
 from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
@@ -35,6 +36,7 @@ def asked(served: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
         explanation=served.explanation and (upstream.explanation or served.explanation),
         datatype=upstream.datatype or served.datatype,
         binary=upstream.binary,
+        options=sent_as(served.options, upstream),
     )
 
 

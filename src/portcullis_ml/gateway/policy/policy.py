@@ -40,6 +40,7 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.image_table import image_spec, pictured
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
@@ -63,7 +64,7 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
+         "withheld", "missing", "features", "mapping", "image", "explanation", "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
@@ -148,7 +149,8 @@ class _Reader:
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
         self._reached(served, listen)
-        known = asked(served, upstream)
+        served = self._built(("model", "image"), pictured, served, upstream, listen.protocols)
+        known = self._built(("upstream", "image"), asked, served, upstream)
         stages = self._stages(undefended(known))
         return Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
@@ -204,6 +206,8 @@ class _Reader:
         options = table.get("mapping", {})
         self._known(options if isinstance(options, dict) else {}, tuple(DEFAULTS), ("model", "mapping"))
         options = self._built(("model", "mapping"), mapping_options, options)
+        if "image" in table:
+            options = {**options, "image": self._built(("model", "image"), image_spec, table["image"])}
         return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
 
     def _shown(self, interface: Interface) -> Interface:

@@ -74,13 +74,19 @@ class JsonPath(Wire):
 
     def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
         tree: dict[str, Any] = {}
-        scores = shown_scores(served, answer)
-        if scores is not None:
-            _place(tree, steps(_option(served, "scores")), np.ascontiguousarray(scores))
+        parts: dict[str, Any] = {"scores": shown_scores(served, answer)}
         if answer.labels is not None:
-            _place(tree, steps(_option(served, "labels")), class_values(served, answer.labels))
-        if answer.explanation is not None and served.explanation:
-            _place(tree, steps(_option(served, "explanation")), np.ascontiguousarray(answer.explanation))
+            parts["labels"] = class_values(served, answer.labels)
+        if served.explanation:
+            parts["explanation"] = answer.explanation
+        for name, value in parts.items():
+            if value is not None:
+                value = value[0] if inquiry.shape == "one" else value
+                _place(
+                    tree,
+                    steps(_option(served, name)),
+                    np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value,
+                )
         return Reply(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def tell(self, served: ModelSpec, what: str) -> Reply:

@@ -19,6 +19,8 @@ from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface
 from portcullis_ml.gateway.protocols.claims import Room, room
 from portcullis_ml.gateway.protocols.described import Described, object_of
+from portcullis_ml.gateway.protocols.image_spec import nearest_levels
+from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
 
 __all__ = ["DTYPE", "DTYPES", "NOTHING", "REMAINING", "Ask", "Carried", "Inquiry", "ModelSpec", "Reply", "Wire"]
@@ -51,7 +53,8 @@ class ModelSpec:
     max_rows: int = 1024
     withheld: Literal["null", "one_hot"] = "null"  # how scores that are not shown are written
     binary: bool = False  # towards an upstream: speak the binary tensor extension
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping, "image" of pictures
+    levels: tuple[float, float] | None = None  # what 0 and 255 are to a model that is sent 8-bit pixels and no numbers
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -75,6 +78,8 @@ class ModelSpec:
 
     def inspected(self, x: Floats, sent: str = "") -> Floats:
         """x as the model will see it: cast to the datatype in which it was `sent`, then to the model's, and finite."""
+        if self.levels is not None:
+            x = nearest_levels(x, self.levels)
         good = moderate(x)
         if "FP32" in (sent, self.datatype):
             x = x.astype(np.float32, copy=False) if good else single(x)
@@ -139,6 +144,7 @@ class Wire(ABC):
 
     name: ClassVar[str] = ""
     health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
+    at_once: ClassVar[int] = LARGE  # bytes of a body that is read on the event loop; longer ones are read beside it
     explains: ClassVar[bool] = False  # whether it has a place for explanations
     carries: ClassVar[frozenset[str]] = frozenset()  # fields of `Carried` that it reads from clients and sends on
 
@@ -173,6 +179,14 @@ class Wire(ABC):
     @abstractmethod
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
+
+    def most_rows(self, served: ModelSpec) -> int:
+        """The most rows that one question may hold."""
+        return served.max_rows
+
+    def curl_file(self, served: ModelSpec) -> str | None:
+        """The options with which curl sends a file as a question; None where a question is text."""
+        return None
 
     def about(self, served: ModelSpec) -> str | None:
         """Where the upstream says what its model takes and gives; None where the protocol has no such place."""
