@@ -50,7 +50,9 @@ def sent_as(options: Mapping[str, Any], upstream: UpstreamTable) -> Mapping[str,
     return {**options, "image": dataclasses.replace(spec, **{key: getattr(sent, key) for key in UPSTREAM})}
 
 
-def pictured(served: ModelSpec, upstream: UpstreamTable | None, protocols: tuple[str, ...]) -> ModelSpec:
+def pictured(
+    served: ModelSpec, asked: ModelSpec, upstream: UpstreamTable | None, protocols: tuple[str, ...]
+) -> ModelSpec:
     """The model as clients see it, where pictures are spoken of: held against its input, and brought to what the model
     server can be sent. Raises ParameterError, or MissingExtra without Pillow."""
     spec, sends = served.options.get("image"), upstream is not None and upstream.protocol == "pictures"
@@ -64,11 +66,9 @@ def pictured(served: ModelSpec, upstream: UpstreamTable | None, protocols: tuple
     for name in protocols:
         if "pictures" in protocols and name != "pictures" and PROTOCOLS.load(name)().route("POST", spec.path, served):
             raise ParameterError("path", f"a path of its own; this one belongs to the protocol {name}", spec.path)
-    if upstream is None or not sends:
+    if not sends:
         return served
-    most = PROTOCOLS.load("pictures")().most_rows(
-        dataclasses.replace(served, options=sent_as(served.options, upstream))
-    )
+    most = PROTOCOLS.load("pictures")().most_rows(asked)
     return dataclasses.replace(served, levels=spec.scale or served.interface.bounds, max_rows=most)
 
 

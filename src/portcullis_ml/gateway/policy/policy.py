@@ -149,8 +149,8 @@ class _Reader:
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
         self._reached(served, listen)
-        served = self._built(("model", "image"), pictured, served, upstream, listen.protocols)
         known = self._built(("upstream", "image"), asked, served, upstream)
+        served = self._built(("model", "image"), pictured, served, known, upstream, listen.protocols)
         stages = self._stages(undefended(known))
         return Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
