@@ -137,6 +137,11 @@ def trained(
     return write_artifact(contents, folder / "it")
 
 
+def few(n: int, seed: int) -> Array:
+    """A tenth of so many digits: an honest client who asks little."""
+    return natural(n // 10, seed)
+
+
 def stripes() -> tuple[Model, Rows]:
     return Stripes(), Rows(wide(500, 77))
 
@@ -161,6 +166,7 @@ class Setup:
 
 # A detector with settings without a default, or whose paper has another attack, gets a line; others need none.
 SETUPS: dict[str, Setup] = {
+    "call_rate": Setup(lambda: {"threshold": 100.0}, natural=few),
     "coverage": Setup(
         lambda: {"evaluation": trained(EvaluationSet(), stripes)}, natural=narrow, attack=widening, answer_to=striped
     ),

@@ -17,6 +17,7 @@ from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Feature, Interface
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token, hashed
 from portcullis_ml.gateway.protocols import CATALOG
+from portcullis_ml.gateway.protocols.parts import Part
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.v2_question import LENGTH
 from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, ModelSpec
@@ -26,6 +27,9 @@ PLAIN = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
 IMAGE = Interface(input_shape=(2, 2), n_classes=3)
 COLUMNS = (Feature("age", 0, 9), Feature("sex", 0, 1))
 TABLE = Interface(input_shape=(2,), n_classes=0, task="regression", missing=True, features=COLUMNS)
+PARTS = (Part("age"), Part("kids", (), "INT64"), Part("city", (), "BYTES", ("Bern", 'Z"rich, [x]')))
+PEOPLE = tuple(Feature(p.name, 0, 9, p.words) for p in PARTS)
+PICTURED = (Part("image", (2, 2), "FP32"), Part("meta", (3,)))
 N = int(os.environ.get("PORTCULLIS_FUZZ", "250"))  # examples of each; many thousands make a hunt
 SERVED = {
     "plain": ModelSpec(name="m", interface=PLAIN, max_rows=8),
@@ -35,11 +39,29 @@ SERVED = {
     "bits": ModelSpec(name="m", interface=PLAIN, max_rows=8, datatype="BOOL"),
     "image": ModelSpec(name="m", interface=IMAGE, max_rows=8),
     "table": ModelSpec(name="m", interface=TABLE, max_rows=8, label=None, scores="value"),
+    "columns": ModelSpec(
+        name="m",
+        interface=Interface(input_shape=(3,), n_classes=3, features=PEOPLE),
+        max_rows=8,
+        parts=PARTS,
+        several=True,
+    ),
+    "gaps": ModelSpec(
+        name="m",
+        interface=Interface(input_shape=(2,), n_classes=3, features=PEOPLE[::2], missing=True),
+        max_rows=8,
+        parts=PARTS[::2],
+        several=True,
+    ),
+    "inputs": ModelSpec(
+        name="m", interface=Interface(input_shape=(7,), n_classes=3), max_rows=8, parts=PICTURED, several=True
+    ),
 }
 TOKENS = [
     b"null", b"true", b"-0.0", b"1e999", b"NaN", b"18446744073709551616", b'"x"', b"[]", b"{}", b"[[1]]", b",", b":",
     b'"',
     b"\\", b"\\u0000", b"\\ud800", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r\n", b'"shape"', b'"data"', b"1,2", b"inf",
+    b'"Bern"', b'"BYTES"', b'"city"',
     b'"parameters":{"binary_data":true},', b'"binary_data_size":32', b"nan", b"_", b"1e-400", b"0x1",
 ]  # fmt: skip
 
@@ -48,7 +70,7 @@ def valid(served: ModelSpec) -> list[tuple[str, dict[str, str], bytes]]:
     """(protocol, headers, body) of honest questions, in every spelling."""
     import dataclasses
 
-    x = np.array([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])[:, : int(np.prod(served.interface.input_shape))]
+    x = np.tile([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]], 2)[:, : int(np.prod(served.interface.input_shape))]
     x = x.reshape(2, *served.interface.input_shape)
     found = []
     for name in NUMERIC:
@@ -64,7 +86,12 @@ def valid(served: ModelSpec) -> list[tuple[str, dict[str, str], bytes]]:
     flags = {"binary_data_output": True, "content_type": "np"}
     tensor = {"name": "input", "shape": list(x.shape), "datatype": "FP64", "data": rows, "parameters": {}}
     tree = {"id": "q", "parameters": flags, "inputs": [tensor], "outputs": [{"name": "label", "parameters": None}]}
-    return [*found, ("v2", {}, json.dumps(tree).encode())]
+    found.append(("v2", {}, json.dumps(tree).encode()))
+    if served.several:
+        columns = json.dumps({"inputs": {p.name: x[:, :1].tolist() for p in served.parts}}).encode()
+        found += [("v1", {}, columns), ("invocations", {}, columns)]
+        found.append(("invocations", {"content-type": "text/csv"}, b"city,age\nBern,37\n"))
+    return found
 
 
 VALID = {name: valid(served) for name, served in SERVED.items()}
@@ -189,14 +216,14 @@ WAYS = Clients(
     peer=st.sampled_from([None, "10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%eth0"]),
 )
 def test_whoever_comes_has_a_name_or_is_refused(headers: dict[str, str], twice: set[str], peer: str | None) -> None:
-    name = attempt(WAYS.identify, headers, twice, peer, 0.0)
-    if isinstance(name, BadRequest):
-        assert name.status in (400, 401, 403)
+    caller = attempt(WAYS.identify, headers, twice, peer, 0.0)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401, 403)
     elif "x-client" in headers:
-        assert (name, peer) == (headers["x-client"], "10.0.0.1")
-        assert 1 <= len(name) <= 128
+        assert (caller.account, peer) == (headers["x-client"], "10.0.0.1")
+        assert 1 <= len(caller.account) <= 128
     else:
-        assert name in ("alice", "(anonymous)")
+        assert caller.account in ("alice", "(anonymous)")
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +247,11 @@ def test_a_token_of_any_claims_names_a_client_or_is_refused(token: Token, claims
     import jwt
 
     text = jwt.api_jws.encode(json.dumps(claims).encode(), "s" * 32, "HS256") + cut.decode("latin-1")
-    name = attempt(token.client, text)
-    assert (
-        name.status in (400, 401) if isinstance(name, BadRequest) else name == str(claims["sub"])
-    )  # a number is one too
+    caller = attempt(token.caller, text)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401)
+    else:
+        assert caller.account == str(claims["sub"])  # a number is one too
 
 
 @pytest.mark.parametrize("part", [b"[" * 5_000 + b"]" * 5_000, b'{"alg":[]}', b'{"alg":"none"}', b"{}", b"1", b"\xff"])
@@ -233,7 +261,7 @@ def test_a_token_whose_head_is_no_head_is_refused(token: Token, part: bytes) -> 
     text = urlsafe_b64encode(part).decode().rstrip("=")
     for words in (f"{text}.e30.x", f"{text}.{text}.", f"eyJhbGciOiJIUzI1NiJ9.{text}.x", text):
         with pytest.raises(BadRequest):
-            token.client(words)
+            token.caller(words)
 
 
 @settings(max_examples=N, deadline=2_000)

@@ -51,6 +51,8 @@ STAGES = {
     'then = { unit = "rounding" }\n'
     '[[guard]]\nunit = "watch"\ndetector = { unit = "low_confidence" }\n'
     'then = { unit = "top_k" }\n',
+    "call_rate": '[[guard]]\nunit = "watch"\n'
+    'detector = { unit = "call_rate", threshold = 200 }\nthen = { unit = "block" }\n',
     "mahalanobis": '[[guard]]\nunit = "watch"\n'
     'detector = { unit = "mahalanobis", fitted = "{class_means}", threshold = 0.01, above = 0.3 }\n'
     'then = { unit = "out_of_domain", score = "mahalanobis", filter = "{class_means}", then = "fixed" }\n',

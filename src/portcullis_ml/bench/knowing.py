@@ -36,6 +36,7 @@ ATTACKERS: dict[str, tuple[str, ...]] = {
 
 NONE_NEEDED: dict[str, str] = {
     "block": "It answers nothing, so there is nothing to undo; what sets it off has attackers of its own.",
+    "call_rate": "It looks at no question: who knows it asks more slowly or through more accounts.",
     "deep_defense": "Labels and the order of the first classes stay; attacks on labels and explanations need no more.",
     "input_quantisation": "Its levels are part of what the victim answers, and every attack copies that.",
     "label_only": "It hides what cannot be guessed back; attacks on labels are tried everywhere.",

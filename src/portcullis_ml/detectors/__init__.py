@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "detectors",
     {
+        "call_rate": "portcullis_ml.detectors.call_rate:CallRate",
         "coverage": "portcullis_ml.detectors.coverage:Coverage",
         "extraction_monitor": "portcullis_ml.detectors.extraction_monitor:ExtractionMonitor",
         "hardness": "portcullis_ml.detectors.hardness:Hardness",

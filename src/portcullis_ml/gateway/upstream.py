@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from portcullis_ml.core.errors import PortcullisError, Unreachable
-from portcullis_ml.core.types import Answer, Array, Floats, Interface, Labels
+from portcullis_ml.core.types import Answer, Array, Floats, Labels
 from portcullis_ml.gateway.credentials import credentials, trusted
 from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
@@ -100,7 +100,7 @@ class HttpUpstream:
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
         self._plain: tuple[Floats, Carried] = (
-            _plain_row(asked.interface),
+            asked.plain_row,
             NOTHING,
         )  # to try the model with; later a row that it has answered
         self._took = False  # whether it is one that it has answered
@@ -236,14 +236,6 @@ def open_upstream(policy: Policy) -> HttpUpstream:
     return HttpUpstream(
         up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
     )
-
-
-def _plain_row(interface: Interface) -> Array:
-    """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some."""
-    if interface.features is not None:
-        middle = [0.0 if f.categorical else (f.low + f.high) / 2 for f in interface.features]
-        return np.array([middle]).reshape(1, *interface.input_shape)
-    return np.full((1, *interface.input_shape), sum(interface.bounds) / 2)
 
 
 def _first(carried: Carried) -> Carried:

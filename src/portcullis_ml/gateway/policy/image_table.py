@@ -34,20 +34,20 @@ def image_spec(table: Any) -> ImageSpec:
     return spec
 
 
-def sent_as(options: Mapping[str, Any], upstream: UpstreamTable) -> Mapping[str, Any]:
-    """The options of a model, with what [upstream.image] says otherwise of how pictures are sent on."""
-    spec, own = options.get("image"), upstream.image or {}
+def sent_as(asked: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
+    """The model as the model server knows it, with what [upstream.image] says otherwise of how it is sent pictures."""
+    spec, own = asked.options.get("image"), (upstream.image if upstream else None) or {}
     if not isinstance(own, Mapping) or not set(own) <= set(UPSTREAM):
         raise ParameterError("image", f"a table of some of {', '.join(UPSTREAM)}", own)
     if spec is None:
-        return options
+        return asked
     if not isinstance(own.get("form", ""), str):
         raise ParameterError("form", f"one of {', '.join(FORMS)}", own["form"])
     form = own.get("form", spec.form[0])
     plain = {"several": False} if form == "raw" else {}  # a whole body holds one
-    found = {**{key: getattr(spec, key) for key in UPSTREAM}, **plain, **own, "form": form}
-    sent = image_spec(found)
-    return {**options, "image": dataclasses.replace(spec, **{key: getattr(sent, key) for key in UPSTREAM})}
+    sent = image_spec({**{key: getattr(spec, key) for key in UPSTREAM}, **plain, **own, "form": form})
+    merged = dataclasses.replace(spec, **{key: getattr(sent, key) for key in UPSTREAM})
+    return dataclasses.replace(asked, options={**asked.options, "image": merged})
 
 
 def pictured(

@@ -9,7 +9,7 @@ from typing import Any
 
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
-from portcullis_ml.gateway.policy.image_table import sent_as
+from portcullis_ml.gateway.policy.inputs import several
 from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
@@ -36,7 +36,7 @@ def asked(served: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
         explanation=served.explanation and (upstream.explanation or served.explanation),
         datatype=upstream.datatype or served.datatype,
         binary=upstream.binary,
-        options=sent_as(served.options, upstream),
+        several=several(served, upstream),
     )
 
 
@@ -47,17 +47,19 @@ def undefended(asked: ModelSpec) -> Interface:
 
 def feature(table: Any) -> Feature:
     """A column from its table."""
-    known(table, [f.name for f in dataclasses.fields(Feature)], "a feature")
+    known(table, [*(f.name for f in dataclasses.fields(Feature)), "datatype"], "a feature")
     if not is_tensor(str(table.get("name", ""))):
         raise ParameterError("a feature's name", "printable text", table.get("name"))
     if not isinstance(table.get("values", []), list):
         raise ParameterError("a feature's values", "a list of names", table["values"])
-    return Feature(**{**table, "values": tuple(table.get("values", ()))})
+    return Feature(**{k: v for k, v in table.items() if k != "datatype"} | {"values": tuple(table.get("values", ()))})
 
 
 def checked(table: Mapping[str, Any]) -> None:
     """Refuse values in [model] that cannot work. Raises ParameterError, whose parameter is the key that is wrong."""
     for key in TEXTS:
+        if isinstance(table.get(key), list) and key in OUTPUTS:
+            raise ParameterError(key, "the name of one tensor: the gate guards one, and shows no other", table[key])
         if not isinstance(table.get(key, ""), str):
             raise ParameterError(key, "text", table[key])
     for key in ("name", "version"):

@@ -40,10 +40,12 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
-from portcullis_ml.gateway.policy.image_table import image_spec, pictured
+from portcullis_ml.gateway.policy.image_table import image_spec, pictured, sent_as
+from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
+from portcullis_ml.gateway.policy.principals import principals_of
 from portcullis_ml.gateway.policy.settings import (
     Admin,
     Alarms,
@@ -53,6 +55,7 @@ from portcullis_ml.gateway.policy.settings import (
     Listen,
     QueryLog,
     State,
+    Telemetry,
     UpstreamTable,
 )
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
@@ -64,14 +67,16 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "mapping", "image", "explanation", "explanation_shape")  # fmt: skip
+         "withheld", "missing", "features", "inputs", "mapping", "image", "explanation",
+         "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
-CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject")
+CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject", "principal", "key_prefix",
+           "address_bits", "forwarded")  # fmt: skip
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
-          "admin")  # fmt: skip
+          "telemetry", "admin")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,7 @@ class Policy:
     state: State
     log: QueryLog | None
     alarms: Alarms | None
+    telemetry: Telemetry | None
     admin: Admin
     mode: str = "enforce"
     quantum: float = 1e-6
@@ -149,8 +155,11 @@ class _Reader:
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
         self._reached(served, listen)
-        known = self._built(("upstream", "image"), asked, served, upstream)
+        known = self._built(("upstream",), asked, served, upstream)
+        known = self._built(("upstream", "image"), sent_as, known, upstream)
         served = self._built(("model", "image"), pictured, served, known, upstream, listen.protocols)
+        self._built(("listen",), spoken_by, served, listen.protocols, "protocols")
+        self._built(("upstream",), spoken_by, known, [upstream.protocol] if upstream else [], "protocol")
         stages = self._stages(undefended(known))
         return Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
@@ -167,6 +176,7 @@ class _Reader:
             state=self._settings(State, "state"),
             log=self._settings(QueryLog, "log") if "log" in self.tree else None,
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
+            telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
             mode=mode,
             quantum=self._quantum(),
@@ -195,6 +205,7 @@ class _Reader:
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
         names: dict[str, Any] = {k: table[k] for k in NAMES if k in table}
         names["class_names"] = class_names(table)
+        names |= self._built(("model",), inputs_of, table, self.tree.get("upstream", {}))
         shape = table.get("explanation_shape")
         if shape is not None:
             if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
@@ -274,7 +285,10 @@ class _Reader:
         token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
         plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
         kept = self._kept(table["keys_file"]) if "keys_file" in table else {}
-        return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **kept, **plain)
+        linked = self._built(("clients",), principals_of, table)
+        return self._built(
+            ("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), principals=linked, **kept, **plain
+        )
 
     def _kept(self, name: Any) -> dict[str, Any]:
         """The file of keys that `portcullis keys` writes, found from the policy's folder, and what is in it."""
@@ -374,13 +388,16 @@ class _Reader:
 
 
 def _api_key(table: Any) -> ApiKey:
-    known(table, ("client", "sha256", "until"), "an API key")
+    known(table, ("client", "sha256", "until", "organisation", "payment"), "an API key")
     return made(ApiKey, {**table, "until": seconds(table.get("until"))})
 
 
 def _named(table: Mapping[str, Any]) -> Named:
     found = made(Named, table)
-    return dataclasses.replace(found, header=found.header.lower())
+    names = {
+        name: getattr(found, name).lower() for name in ("header", "organisation", "payment") if getattr(found, name)
+    }
+    return dataclasses.replace(found, **names)
 
 
 def _token(table: Mapping[str, Any], folder: Path) -> Token:

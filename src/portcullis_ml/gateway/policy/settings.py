@@ -13,7 +13,7 @@ from portcullis_ml.gateway.policy.names import HEADER, SEGMENT, is_header, is_se
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import DTYPES
 
-__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
+__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "Telemetry", "UpstreamTable"]
 
 
 def _positive(v: float) -> bool:
@@ -56,6 +56,7 @@ class UpstreamTable:
     model: str | None = None
     version: str = ""
     input: str | None = None
+    inputs: str | None = None  # "tensor" or "columns": one tensor for a row, or one for each of its inputs
     scores: str | None = None
     label: str | None = None  # an output tensor with classes, where it has one
     explanation: str | None = None  # the one that explains its answers, where the model's own name for it differs
@@ -85,6 +86,7 @@ class UpstreamTable:
         check(self, "token_header", HEADER, is_header)
         check(self, "url", "http://host:port", _url)
         check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)
+        check(self, "inputs", '"tensor" or "columns"', lambda v: v in (None, "tensor", "columns"))
         check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))
         check(self, "datatype", f"one of {', '.join(DTYPES)}", lambda v: v is None or v in DTYPES)
         check(self, "timeout_s", "a positive number of seconds", _positive)
@@ -226,6 +228,22 @@ class Alarms:
     def __post_init__(self) -> None:
         check(self, "webhook", "http://host/path", _url)
         check(self, "retry_s", "a positive number of seconds", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """Where spans and metrics are sent by OpenTelemetry's protocol."""
+
+    endpoint: str  # of a collector that speaks OTLP over HTTP
+    service: str = "portcullis"  # what the collector knows the gate by
+    spans: float = 0.01  # the share of requests that become spans
+    every_s: float = 60.0  # between two reports of the metrics
+
+    def __post_init__(self) -> None:
+        check(self, "endpoint", "http://host:port", _url)
+        check(self, "service", "a name", lambda v: v.strip() != "")
+        check(self, "spans", "a share from 0 to 1", lambda v: type(v) in (int, float) and 0 <= v <= 1)
+        check(self, "every_s", "a positive number of seconds", _positive)
 
 
 @dataclass(frozen=True, kw_only=True)
