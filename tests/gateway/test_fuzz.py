@@ -25,6 +25,9 @@ from portcullis_ml.gateway.upstream import checked
 
 PLAIN = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
 IMAGE = Interface(input_shape=(2, 2), n_classes=3)
+NAMED = Interface(
+    input_shape=(2,), n_classes=3, features=(Feature("age", 0, 9), Feature("sex", values=("f", "m"))), missing=True
+)
 COLUMNS = (Feature("age", 0, 9), Feature("sex", 0, 1))
 TABLE = Interface(input_shape=(2,), n_classes=0, task="regression", missing=True, features=COLUMNS)
 PARTS = (Part("age"), Part("kids", (), "INT64"), Part("city", (), "BYTES", ("Bern", 'Z"rich, [x]')))
@@ -56,7 +59,16 @@ SERVED = {
     "inputs": ModelSpec(
         name="m", interface=Interface(input_shape=(7,), n_classes=3), max_rows=8, parts=PICTURED, several=True
     ),
-}
+    "flat": ModelSpec(
+        name="m", interface=PLAIN, max_rows=1,
+        options={"rows": "$.features", "batch": False, "scores": "$.p", "scores_as": "object", "labels": "$.y",
+                 "extras": ["$.lang", "$.options.top"]},
+    ),
+    "by name": ModelSpec(
+        name="m", interface=NAMED, max_rows=8,
+        options={"rows": "$", "rows_as": "object", "scores": "$.all[*].p", "scores_as": "top", "labels": "$.all[*].y"},
+    ),
+}  # fmt: skip
 TOKENS = [
     b"null", b"true", b"-0.0", b"1e999", b"NaN", b"18446744073709551616", b'"x"', b"[]", b"{}", b"[[1]]", b",", b":",
     b'"',
@@ -71,7 +83,7 @@ def valid(served: ModelSpec) -> list[tuple[str, dict[str, str], bytes]]:
     import dataclasses
 
     x = np.tile([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]], 2)[:, : int(np.prod(served.interface.input_shape))]
-    x = x.reshape(2, *served.interface.input_shape)
+    x = x.reshape(2, *served.interface.input_shape)[: served.max_rows]
     found = []
     for name in NUMERIC:
         for binary in (False, True):
@@ -146,7 +158,7 @@ def understood(name: str, served: ModelSpec, headers: dict[str, str], body: byte
 @pytest.mark.parametrize("kind", SERVED)
 def test_honest_bodies_are_understood(kind: str) -> None:
     read = [understood(name, SERVED[kind], headers, body) is not None for name, headers, body in VALID[kind]]
-    assert sum(read) >= 8
+    assert sum(read) >= 8 - (kind == "flat")  # a table of two rows is too long there
 
 
 @settings(max_examples=N, deadline=2_000)
@@ -161,10 +173,14 @@ def test_a_body_after_an_accident_is_read_or_refused_and_what_is_read_is_what_is
     if inquiry is None:
         return
     for far in NUMERIC:  # whatever the upstream speaks, it is asked exactly what was inspected
-        ask = CATALOG.load(far)().ask(served, inquiry.x)
+        ask = attempt(CATALOG.load(far)().ask, served, inquiry.x, inquiry.carried)
+        if isinstance(ask, BadRequest):  # a number that is no category has no word
+            assert (far, kind) == ("mapping", "by name")
+            continue
         again = understood(far, served, dict(ask.headers), ask.body)
         assert again is not None
         np.testing.assert_array_equal(again.x, inquiry.x)
+        assert again.carried == inquiry.carried or far != "mapping"
     n, classes = len(inquiry.x), served.interface.n_classes
     answer = Answer(np.zeros(n, int) if classes else None, np.full((n, max(classes, 1)), 0.5))
     assert CATALOG.load(name)().write(served, inquiry, answer).status == 200
@@ -265,21 +281,22 @@ def test_a_token_whose_head_is_no_head_is_refused(token: Token, part: bytes) -> 
 
 
 @settings(max_examples=N, deadline=2_000)
-@given(data=st.data(), kind=st.sampled_from(["plain", "single", "table"]))
+@given(data=st.data(), kind=st.sampled_from(["plain", "single", "table", "flat", "by name"]))
 def test_a_model_servers_answer_is_an_answer_or_it_is_unreachable(data: Any, kind: str) -> None:
     served = SERVED[kind]
-    name = data.draw(st.sampled_from(sorted(CATALOG)))
+    name = data.draw(st.sampled_from(NUMERIC))
     wire = CATALOG.load(name)()
-    x = np.zeros((2, *served.interface.input_shape))
+    n = min(2, served.max_rows)
+    x = np.zeros((n, *served.interface.input_shape))
     binary = ("label", "probabilities") if data.draw(st.booleans()) else ()
     classes = served.interface.n_classes
-    answer = Answer(np.array([0, 1]) if classes else None, np.full((2, max(classes, 1)), 0.25))
+    answer = Answer(np.arange(n) if classes else None, np.full((n, max(classes, 1)), 0.25))
     reply = wire.write(served, Inquiry(x, binary=binary), answer)
     headers = dict(reply.headers)
     if data.draw(st.booleans()):
         headers[LENGTH] = data.draw(st.sampled_from(["", "x", "-1", "0", "7", "9" * 30, "\u0661"]))
     body = data.draw(mutated(reply.body))
-    found = attempt(wire.understand, served, 2, headers, body)
+    found = attempt(wire.understand, served, n, headers, body)
     if isinstance(found, Answer):
-        found = attempt(checked, found, 2, served)
-    assert isinstance(found, Unreachable) or len(found) == 2
+        found = attempt(checked, found, n, served)
+    assert isinstance(found, Unreachable) or len(found) == n

@@ -115,12 +115,12 @@ def test_the_same_picture_is_the_same_row_in_every_form(shape: tuple[int, ...]) 
 
 
 def test_a_path_in_json_and_several_pictures() -> None:
-    model = served(field="$.data.images", several=True, form=("base64", "multipart"), max_rows=3)
+    model = served(field="$.data.images", batch=True, form=("base64", "multipart"), max_rows=3)
     two = json.dumps({"data": {"images": [b64encode(PNG).decode(), b64encode(JPEG).decode()]}}).encode()
     assert read(({}, two), model).shape == (2, 8, 8, 3)
     status, sentence = refused(({}, two.replace(b"[", b"[" + b'"",' * 2)), model)
     assert (status, "1 to 3 pictures; got 4" in sentence) == (413, True)
-    assert read(as_form(PNG, PNG), served(several=True, form=("multipart",), max_rows=2)).shape == (2, 8, 8, 3)
+    assert read(as_form(PNG, PNG), served(batch=True, form=("multipart",), max_rows=2)).shape == (2, 8, 8, 3)
     ask = WIRE.ask(model, np.zeros((2, 8, 8, 3)))
     assert len(json.loads(ask.body)["data"]["images"]) == 2
 
@@ -478,12 +478,12 @@ def test_numbers_that_no_picture_holds_are_asked_as_the_nearest() -> None:
 
 def test_one_picture_is_answered_by_one_row_and_a_list_by_rows() -> None:
     answer = Answer(np.array([2]), np.array([[0.1, 0.2, 0.7]]))
-    for several, wanted in (
+    for batch, wanted in (
         (False, {"scores": [0.1, 0.2, 0.7], "labels": 2}),
         (True, {"scores": [[0.1, 0.2, 0.7]], "labels": [2]}),
     ):
-        model = served(several=several, form=("base64",))
-        body = as_base64(PNG)[1].replace(b'"iV', b'["iV').replace(b'"}', b'"]}') if several else as_base64(PNG)[1]
+        model = served(batch=batch, form=("base64",))
+        body = as_base64(PNG)[1].replace(b'"iV', b'["iV').replace(b'"}', b'"]}') if batch else as_base64(PNG)[1]
         inquiry = WIRE.read(model, {}, body)
         reply = WIRE.write(model, inquiry, answer)
         assert json.loads(reply.body) == wanted
@@ -504,7 +504,7 @@ def test_one_picture_is_answered_by_one_row_and_a_list_by_rows() -> None:
         {"scale": (1, 0)},
         {"scale": (0,)},
         {"scale": "ab"},
-        {"several": True},
+        {"batch": True},
     ],
 )
 def test_a_table_that_cannot_work_is_refused(bad: dict[str, Any]) -> None:

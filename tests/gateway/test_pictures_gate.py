@@ -99,7 +99,7 @@ async def test_a_quota_counts_pictures(tmp_path: Path) -> None:
 
 
 async def test_a_list_of_pictures_is_as_many_rows(tmp_path: Path) -> None:
-    here = Place(tmp_path, QUOTA, image='[model.image]\nfield = "$.images"\nseveral = true\n')
+    here = Place(tmp_path, QUOTA, image='[model.image]\nfield = "$.images"\nbatch = true\n')
     status, tree = await here.show(as_base64(PNG, file(255 - GRAY), name="images"))
     assert (status, len(tree["scores"])) == (200, 2)
     assert (await here.show(as_base64(PNG, PNG, name="images")))[0] == 429  # one row is left
@@ -238,7 +238,7 @@ BAD = {
     "no field": (MODEL + IMAGE + 'field = "$.a[0]"\n', "field =", "written"),
     "no name of a part": (MODEL + IMAGE + 'field = "\\u00e4"\n', "field =", "printable ASCII"),
     "not a table": (MODEL + 'image = "x"\n', "image =", "a table such as"),
-    "raw lists": (MODEL + IMAGE + "several = true\n", "several =", "false where"),
+    "raw lists": (MODEL + IMAGE + "batch = true\n", "batch =", "false where"),
     "beyond the bounds": (MODEL + IMAGE + "scale = [0, 255]\n", "scale =", "within the model's bounds"),
     "no whole levels": (MODEL + 'datatype = "UINT8"\n' + IMAGE + ONLY, "scale|[model", "255 apart"),
     "two forms upstream": (
@@ -253,7 +253,7 @@ BAD = {
     ),
     "path of another": (
         MODEL + IMAGE + '[listen]\nport = 0\nprotocols = ["pictures", "mapping"]\n',
-        "[model.mapping]|[model]",
+        "[model.image]",
         "belongs to the protocol",
     ),
 }
@@ -327,7 +327,7 @@ def test_a_file_that_describes_an_api_of_pictures(tmp_path: Path) -> None:
         '[image]\nform = "raw"\n[mapping]\nscores = "$.p"\n',
         '[model.image]\nform = "raw"\n[model.mapping]\nscores = "$.p"\n',
     ):
-        name, options = spoken(write(tmp_path, text))
+        name, options, _ = spoken(write(tmp_path, text))
         assert (name, options["image"].form, options["scores"]) == ("pictures", ("raw",), "$.p")
     for text in ("[image]\nform = 3\n", "[image]\nsize = 3\n", 'image = "x"\n', '[image]\n[mapping]\nscores = "p"\n'):
         with pytest.raises(InputError, match=r"api\.toml: "):

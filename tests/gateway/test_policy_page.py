@@ -28,7 +28,7 @@ from portcullis_ml.gateway.policy.settings import (
     UpstreamTable,
 )
 from portcullis_ml.gateway.protocols.image_spec import ImageSpec
-from portcullis_ml.gateway.protocols.mapping import DEFAULTS
+from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "policy.md"

@@ -23,6 +23,7 @@ from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.answers import spread
 from portcullis_ml.gateway.protocols.number_lists import MANY
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, ModelSpec, Wire, parsed
@@ -245,6 +246,7 @@ def _first(carried: Carried) -> Carried:
 
 def checked(answer: Answer, n: int, asked: ModelSpec) -> Answer:
     """The upstream's answer if it is finite and complete; Unreachable (502) if not."""
+    answer = spread(answer, asked.interface)
     columns = asked.interface.n_classes
     whole = all(a is None or _finite(a) for a in (answer.scores, answer.explanation))
     if len(answer) != n or not whole or (asked.explanation and answer.explanation is None):

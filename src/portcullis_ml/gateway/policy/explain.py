@@ -18,6 +18,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
 from portcullis_ml.gateway.policy.clients import Clients, loopback
+from portcullis_ml.gateway.policy.home_made import HOME_MADE, in_sentences
 from portcullis_ml.gateway.policy.image_table import about_pictures
 from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
@@ -73,8 +74,9 @@ def explained(policy: Policy) -> Iterator[str]:
         yield f"Stage {number}: {unit_in_words(describe(stage))}."
         yield from _documented(stage)
     yield from _answers(policy)
+    yield from in_sentences(policy.served, policy.asked, policy.listen, up)
     yield (
-        f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
+        f"A request may hold {served.max_rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
     )
     yield (
@@ -152,10 +154,17 @@ def warnings(policy: Policy) -> Iterator[str]:
         yield "Nobody is named in [clients]: every request gets 401."
     yield from _unlinked(policy.clients)
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
-    if set(policy.served.options) - {"image"} and not {"mapping", "pictures"} & set(spoken):
+    if set(policy.served.options) - {"image"} and not HOME_MADE & set(spoken):
         yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
     if "image" in policy.served.options and "pictures" not in spoken:
         yield "Nobody speaks the protocol pictures: [model.image] is not used."
+    if policy.upstream and policy.upstream.mapping is not None and policy.upstream.protocol not in HOME_MADE:
+        yield "The model server is not asked in the protocol mapping: [upstream.mapping] is not used."
+    if extras := policy.served.options.get("extras") if "mapping" in policy.listen.protocols else None:
+        yield (
+            f"{', '.join(extras)} are passed on, and the guard does not see them. Where one changes what the model "
+            "computes, a client can ask several models for the price of one, and repeat a question in other words."
+        )
     admin = policy.admin
     if not (loopback(admin.host) or admin.cert_file or admin.https):
         yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."

@@ -19,7 +19,7 @@ from portcullis_ml.gateway.protocols.wire import DTYPE, ModelSpec, whole
 
 __all__ = ["UPSTREAM", "about_pictures", "image_spec", "pictured", "sent_as"]
 
-UPSTREAM = ("path", "form", "field", "several")  # that [upstream.image] may say
+UPSTREAM = ("path", "form", "field", "batch")  # that [upstream.image] may say
 
 
 def image_spec(table: Any) -> ImageSpec:
@@ -34,9 +34,9 @@ def image_spec(table: Any) -> ImageSpec:
     return spec
 
 
-def sent_as(asked: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
+def sent_as(served: ModelSpec, asked: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
     """The model as the model server knows it, with what [upstream.image] says otherwise of how it is sent pictures."""
-    spec, own = asked.options.get("image"), (upstream.image if upstream else None) or {}
+    spec, own = served.options.get("image"), (upstream.image if upstream else None) or {}
     if not isinstance(own, Mapping) or not set(own) <= set(UPSTREAM):
         raise ParameterError("image", f"a table of some of {', '.join(UPSTREAM)}", own)
     if spec is None:
@@ -44,17 +44,15 @@ def sent_as(asked: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
     if not isinstance(own.get("form", ""), str):
         raise ParameterError("form", f"one of {', '.join(FORMS)}", own["form"])
     form = own.get("form", spec.form[0])
-    plain = {"several": False} if form == "raw" else {}  # a whole body holds one
+    plain = {"batch": False} if form == "raw" else {}  # a whole body holds one
     sent = image_spec({**{key: getattr(spec, key) for key in UPSTREAM}, **plain, **own, "form": form})
     merged = dataclasses.replace(spec, **{key: getattr(sent, key) for key in UPSTREAM})
     return dataclasses.replace(asked, options={**asked.options, "image": merged})
 
 
-def pictured(
-    served: ModelSpec, asked: ModelSpec, upstream: UpstreamTable | None, protocols: tuple[str, ...]
-) -> ModelSpec:
-    """The model as clients see it, where pictures are spoken of: held against its input, and brought to what the model
-    server can be sent. Raises ParameterError, or MissingExtra without Pillow."""
+def pictured(served: ModelSpec, upstream: UpstreamTable | None, protocols: tuple[str, ...]) -> ModelSpec:
+    """The model as clients see it, held against its input where pictures are spoken of. Raises ParameterError, or
+    MissingExtra without Pillow."""
     spec, sends = served.options.get("image"), upstream is not None and upstream.protocol == "pictures"
     if "pictures" in protocols or sends:
         PROTOCOLS.load("pictures")
@@ -66,10 +64,7 @@ def pictured(
     for name in protocols:
         if "pictures" in protocols and name != "pictures" and PROTOCOLS.load(name)().route("POST", spec.path, served):
             raise ParameterError("path", f"a path of its own; this one belongs to the protocol {name}", spec.path)
-    if not sends:
-        return served
-    most = PROTOCOLS.load("pictures")().most_rows(asked)
-    return dataclasses.replace(served, levels=spec.scale or served.interface.bounds, max_rows=most)
+    return dataclasses.replace(served, levels=spec.scale or served.interface.bounds) if sends else served
 
 
 def _fits(served: ModelSpec, spec: ImageSpec) -> None:
@@ -96,7 +91,7 @@ def about_pictures(served: ModelSpec, asked: ModelSpec, upstream: UpstreamTable 
         return
     height, width, channels, _ = layout_of(served.interface.input_shape)
     size = "refused" if spec.resize == "refuse" else f"brought to it ({spec.resize})"
-    many = "a list of pictures" if spec.several else "one picture"
+    many = "a list of pictures" if spec.batch else "one picture"
     low, high = spec.scale or served.interface.bounds
     yield (
         f"A question at {spec.path} is {many} as {' or '.join(spec.form)} ({' or '.join(spec.formats)}, at most "
@@ -107,5 +102,5 @@ def about_pictures(served: ModelSpec, asked: ModelSpec, upstream: UpstreamTable 
         sent = asked.options["image"]
         yield (
             f"The model server is sent a PNG that the gate makes of exactly these pixels, as {sent.form[0]} at "
-            f"{sent.path}{'' if sent.several else ', one a question'}; nothing else of a client's file reaches it."
+            f"{sent.path}{'' if sent.batch else ', one a question'}; nothing else of a client's file reaches it."
         )

@@ -13,6 +13,7 @@ from portcullis_ml.gateway.policy.inputs import several
 from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
+from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 __all__ = ["asked", "checked", "class_names", "feature", "interface_of", "undefended"]
@@ -26,7 +27,7 @@ def asked(served: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
     if upstream is None:
         return served
     labels = upstream.answers == "labels"
-    return dataclasses.replace(
+    known = dataclasses.replace(
         served,
         name=upstream.model or served.name,
         version=upstream.version,
@@ -37,12 +38,21 @@ def asked(served: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
         datatype=upstream.datatype or served.datatype,
         binary=upstream.binary,
         several=several(served, upstream),
+        options=_options(served, upstream),
     )
+    return dataclasses.replace(known, interface=PROTOCOLS.load(upstream.protocol)().given(known))
+
+
+def _options(served: ModelSpec, upstream: UpstreamTable) -> Mapping[str, Any]:
+    """The mapping towards the upstream, which passes on what clients may send."""
+    if upstream.mapping is None:
+        return served.options
+    return {**upstream.mapping, "extras": served.options.get("extras", [])}
 
 
 def undefended(asked: ModelSpec) -> Interface:
     """The interface of the model's own answers, as the guard meets them."""
-    return asked.interface.revealing(reveals=Reveals.LABELS if asked.scores is None else Reveals.PROBS)
+    return asked.interface.revealing(reveals=Reveals.LABELS) if asked.scores is None else asked.interface
 
 
 def feature(table: Any) -> Feature:

@@ -37,6 +37,7 @@ from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface, Reveals
+from portcullis_ml.gateway.policy import home_made
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
@@ -60,7 +61,7 @@ from portcullis_ml.gateway.policy.settings import (
 )
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
-from portcullis_ml.gateway.protocols.mapping import DEFAULTS
+from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec, Wire
 
 __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
@@ -150,21 +151,23 @@ class _Reader:
         if mode not in ("enforce", "observe"):
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
         interface, served = self._model()
-        upstream = self._settings(UpstreamTable, "upstream") if "upstream" in self.tree else None
+        upstream = self._upstream() if "upstream" in self.tree else None
         shown = self._shown(interface)
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
-        self._reached(served, listen)
-        known = self._built(("upstream",), asked, served, upstream)
-        known = self._built(("upstream", "image"), sent_as, known, upstream)
-        served = self._built(("model", "image"), pictured, served, known, upstream, listen.protocols)
+        known = self._built(("upstream", "mapping"), asked, served, upstream)
+        known = self._built(("upstream", "image"), sent_as, served, known, upstream)
+        served = self._built(("model", "image"), pictured, served, upstream, listen.protocols)
         self._built(("listen",), spoken_by, served, listen.protocols, "protocols")
         self._built(("upstream",), spoken_by, known, [upstream.protocol] if upstream else [], "protocol")
+        for place, sentence in home_made.mistakes(served, known, upstream, listen):
+            raise self._wrong(place, sentence)
+        served = home_made.limited(served, known, upstream)
         stages = self._stages(undefended(known))
         return Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
             asked=known,
-            shown=shown,
+            shown=home_made.no_more_than(shown, known.interface),
             stages=stages,
             key=self._key(),
             key_path=self.folder / self.tree["key_file"],
@@ -214,12 +217,22 @@ class _Reader:
                 )
             names["explanation_shape"] = tuple(shape)
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
-        options = table.get("mapping", {})
-        self._known(options if isinstance(options, dict) else {}, tuple(DEFAULTS), ("model", "mapping"))
-        options = self._built(("model", "mapping"), mapping_options, options)
+        options = self._mapping("model", table.get("mapping", {}))
         if "image" in table:
             options = {**options, "image": self._built(("model", "image"), image_spec, table["image"])}
         return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
+
+    def _upstream(self) -> UpstreamTable:
+        found = self._settings(UpstreamTable, "upstream")
+        if found.mapping is not None:
+            self._mapping("upstream", found.mapping, without=("extras",))
+        return found
+
+    def _mapping(self, name: str, options: Any, without: tuple[str, ...] = ()) -> Mapping[str, Any]:
+        keys = tuple(key for key in DEFAULTS if key not in without)
+        self._known(options if isinstance(options, dict) else {}, keys, (name, "mapping"))
+        found: Mapping[str, Any] = self._built((name, "mapping"), mapping_options, options, name)
+        return found
 
     def _shown(self, interface: Interface) -> Interface:
         table = self._table("answers", ANSWERS)
@@ -245,16 +258,6 @@ class _Reader:
         for where, name in sides:
             if not PROTOCOLS.load(name).explains:
                 raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
-
-    def _reached(self, served: ModelSpec, listen: Listen) -> None:
-        """Refuse a mapping's path that another protocol takes for its own."""
-        path = str(served.options.get("path", DEFAULTS["path"]))
-        for name in listen.protocols:
-            if "mapping" in listen.protocols and name != "mapping":
-                if PROTOCOLS.load(name)().route("POST", path, served):
-                    raise self._wrong(
-                        ("model", "mapping", "path"), f"The path {path!r} belongs to the protocol {name}."
-                    )
 
     def _stages(self, interface: Interface) -> tuple[Defense[Any], ...]:
         """The stages of the guard. Each is bound to the model once: what it cannot be used with is refused here."""

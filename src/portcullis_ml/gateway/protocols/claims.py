@@ -44,12 +44,12 @@ def room(interface: Interface, rows: int, *, claimed: bool = False, parts: Seque
     """Room for so many rows, in whatever way a protocol writes them: as lists, as records with the names of the
     columns, or in parts. Names and words may hold commas and brackets too."""
     shape, names = interface.input_shape, [f.name for f in interface.features or ()] or [p.name for p in parts]
+    words = [p.words for p in parts] or [f.values for f in interface.features or ()]
     marks = sum(len(MARKS.findall(name)) for name in names)
+    for known in words:  # one of them stands in a row, and counts as a key
+        marks += max((1 + len(MARKS.findall(word)) + word.count('"') for word in known), default=0)
     lists = sum(math.prod(s[:i]) for s in ([p.shape or (1,) for p in parts] or [shape]) for i in range(len(s)))
     around = SLACK + math.prod(shape) + marks + AROUND * len(parts)
-    for part in parts:
-        names += [part.name] * bool(part.words)  # a word counts as another key
-        marks += max((len(MARKS.findall(word)) + word.count('"') for word in part.words), default=0)
     return Room(
         commas=rows * (math.prod(shape) + lists + marks + 1) + around,
         lists=rows * (lists + marks + 1) + around,

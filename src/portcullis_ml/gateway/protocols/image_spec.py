@@ -49,7 +49,7 @@ class ImageSpec:
     path: str = "/predict"
     form: tuple[str, ...] = ("base64",)  # what clients may send
     field: str = "image"  # the path of a base64 text in a JSON object, and the name of a part of multipart/form-data
-    several: bool = False  # a question holds a list of pictures, and its answer a list of rows
+    batch: bool = False  # a question holds a list of pictures, and its answer a list of rows
     formats: tuple[str, ...] = FORMATS  # what is decoded
     resize: str = "refuse"  # what becomes of a picture of another size
     rotation: str = "ignore"  # what becomes of a JPEG that says how the camera was held
@@ -66,7 +66,7 @@ class ImageSpec:
         check(self, "scale", numbers, lambda v: v is None or (_pair(v) and v[0] < v[1]))
         check(
             self,
-            "several",
+            "batch",
             "false where a picture is sent as the whole body",
             lambda v: not v or "raw" not in self.form,
         )

@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
+from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.gateway.protocols.claims import SLACK, Room, fits
 from portcullis_ml.gateway.protocols.image_spec import JPEG_HEAD, PNG_HEAD, ImageSpec
-from portcullis_ml.gateway.protocols.mapping import steps
+from portcullis_ml.gateway.protocols.json_paths import place
 from portcullis_ml.gateway.protocols.multipart import form_data, parts_of
 from portcullis_ml.gateway.protocols.strict import BadRequest, loads, only_keys
 from portcullis_ml.gateway.protocols.wire import Headers
@@ -29,7 +30,10 @@ NAMES = {"base64": "application/json", "data_url": "application/json", "multipar
 
 def keys_of(spec: ImageSpec) -> list[str]:
     """The keys that lead to the pictures in a JSON object: "image" and "$.image" -> ["image"]."""
-    return steps(spec.field if spec.field.startswith("$") else f"$.{spec.field}", "field")
+    keys = place(spec.field if spec.field.startswith("$") else f"$.{spec.field}", "field").keys
+    if not keys:
+        raise ParameterError("field", 'a key, or a path such as "$.data.image"', spec.field)
+    return list(keys)
 
 
 def files_in(headers: Headers, body: bytes, spec: ImageSpec, most: int) -> list[bytes]:
@@ -66,10 +70,10 @@ def _texts(body: bytes, spec: ImageSpec, most: int) -> list[str]:
     where = "$." + ".".join(keys_of(spec))
     for key in keys_of(spec):
         value = only_keys(value, (key,), "The request").get(key)
-    if not spec.several:
+    if not spec.batch:
         value = [value] if isinstance(value, str) else None
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        raise BadRequest(f"{where} must be {'a list of base64 texts' if spec.several else 'a base64 text'}.")
+        raise BadRequest(f"{where} must be {'a list of base64 texts' if spec.batch else 'a base64 text'}.")
     if len(value) > most:
         raise BadRequest(f"{where} must hold 1 to {most} pictures; got {len(value)}.", 413)
     return value
@@ -87,7 +91,7 @@ def _from_text(text: str) -> bytes:
 
 def _in_form(content_type: str, body: bytes, spec: ImageSpec, most: int) -> list[bytes]:
     name = spec.field.removeprefix("$.")
-    parts = parts_of(content_type, body, most if spec.several else 1)
+    parts = parts_of(content_type, body, most if spec.batch else 1)
     for part in parts:
         if part.name != name:
             raise BadRequest(
@@ -107,7 +111,7 @@ def body_of(files: list[bytes], spec: ImageSpec) -> tuple[str, bytes]:
         return form_data(name, files, "image/png", "picture.png")
     head = "data:image/png;base64," if form == "data_url" else ""
     texts = [head + b64encode(file).decode() for file in files]
-    tree: Any = texts if spec.several else texts[0]
+    tree: Any = texts if spec.batch else texts[0]
     for key in reversed(keys_of(spec)):
         tree = {key: tree}
     return "application/json", orjson.dumps(tree)

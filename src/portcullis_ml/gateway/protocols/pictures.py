@@ -12,19 +12,23 @@ never reach the model. Answers are JSON with scores and labels at the paths of [
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 
 from portcullis_ml.core.errors import ParameterError
-from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.core.types import Answer, Floats, Interface
 from portcullis_ml.gateway.protocols.described import Described, object_of, some
 from portcullis_ml.gateway.protocols.image_spec import ImageSpec, layout_of, pixels_of, rows_of
+from portcullis_ml.gateway.protocols.mapped_answer import described_answer, read_answer, written_answer
 from portcullis_ml.gateway.protocols.mapping import JsonPath
+from portcullis_ml.gateway.protocols.mapping_table import MappingTable, table_of
 from portcullis_ml.gateway.protocols.picture_bodies import body_of, files_in, keys_of
 from portcullis_ml.gateway.protocols.picture_files import decoded, png
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire
+from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
 
 __all__ = ["Pictures"]
 
@@ -36,9 +40,6 @@ class Pictures(Wire):
     explains: ClassVar[bool] = True
     at_once: ClassVar[int] = 0  # a picture of a few bytes may have millions of pixels
 
-    def __init__(self) -> None:
-        self._answers = JsonPath()
-
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         return "infer" if method == "POST" and path == _spec(served).path else None
 
@@ -46,19 +47,23 @@ class Pictures(Wire):
         spec = _spec(served)
         text = {"type": "string", "contentEncoding": "base64"}
         file = {"type": "string", "format": "binary"}
-        tree: dict[str, Any] = some(text, 1, served.max_rows) if spec.several else text
+        tree: dict[str, Any] = some(text, 1, served.max_rows) if spec.batch else text
         for key in reversed(keys_of(spec)):
             tree = object_of((key,), **{key: tree})
         name = spec.field.removeprefix("$.")
-        form = object_of((name,), **{name: some(file, 1, served.max_rows) if spec.several else file})
+        form = object_of((name,), **{name: some(file, 1, served.max_rows) if spec.batch else file})
         kinds: dict[str, Any] = {"multipart/form-data": form} if "multipart" in spec.form else {}
         if "raw" in spec.form:
             kinds |= {f"image/{kind.lower()}": file for kind in spec.formats}
+        answer = described_answer(_table(served), served)
         body = tree if {"base64", "data_url"} & set(spec.form) else None
-        return (Described("post", spec.path, "Ask the model about a picture", {"type": "object"}, body, kinds),)
+        return (Described("post", spec.path, "Ask the model about a picture", answer, body, kinds),)
 
     def most_rows(self, served: ModelSpec) -> int:
-        return served.max_rows if _spec(served).several else 1
+        return served.max_rows if _spec(served).batch else 1
+
+    def given(self, served: ModelSpec) -> Interface:
+        return JsonPath().given(served)
 
     def curl_file(self, served: ModelSpec) -> str | None:
         spec = _spec(served)
@@ -71,10 +76,11 @@ class Pictures(Wire):
         layout = layout_of(shape)
         files = files_in(headers, body, spec, self.most_rows(served))
         pixels = np.stack([decoded(file, spec, layout) for file in files])
-        return Inquiry(served.inspected(rows_of(pixels, shape, _scale(served))), shape="" if spec.several else "one")
+        return Inquiry(served.inspected(rows_of(pixels, shape, _scale(served))))
 
     def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
-        return self._answers.write(served, inquiry, answer)
+        tree = written_answer(_table(served), served, answer)
+        return Reply(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def tell(self, served: ModelSpec, what: str) -> Reply:
         raise BadRequest("There is nothing here.", 404)
@@ -87,7 +93,7 @@ class Pictures(Wire):
         return Ask(spec.path, body, {"content-type": kind})
 
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
-        return self._answers.understand(served, n, headers, body)
+        return read_answer(_table(served), served, n, parsed(body))
 
 
 def _spec(served: ModelSpec) -> ImageSpec:
@@ -99,3 +105,11 @@ def _spec(served: ModelSpec) -> ImageSpec:
 
 def _scale(served: ModelSpec) -> tuple[float, float]:
     return _spec(served).scale or served.interface.bounds
+
+
+def _table(served: ModelSpec) -> MappingTable:
+    """Where the parts of an answer stand, which is a list of rows where a question is a list of pictures."""
+    found: MappingTable | None = served.made.get("pictures")
+    if found is None:
+        found = served.made["pictures"] = replace(table_of(served), batch=_spec(served).batch)
+    return found

@@ -176,6 +176,14 @@ class Wire(ABC):
         """The routes on which an upstream says whether it is ready, the model's own first."""
         return ()
 
+    def most_rows(self, served: ModelSpec) -> int:
+        """How many rows a question may hold at most."""
+        return served.max_rows
+
+    def given(self, served: ModelSpec) -> Interface:
+        """The interface of the model's own answers as this protocol writes them, where it leaves out scores."""
+        return served.interface
+
     @abstractmethod
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         """The question in a body, or BadRequest."""
@@ -195,10 +203,6 @@ class Wire(ABC):
     @abstractmethod
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
-
-    def most_rows(self, served: ModelSpec) -> int:
-        """The most rows that one question may hold."""
-        return served.max_rows
 
     def curl_file(self, served: ModelSpec) -> str | None:
         """The options with which curl sends a file as a question; None where a question is text."""
