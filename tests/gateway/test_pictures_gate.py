@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from portcullis_ml.gateway.policy.policy import Policy, PolicyError
 from portcullis_ml.gateway.protocols.image_spec import ImageSpec
 from portcullis_ml.gateway.protocols.pictures import Pictures
 from portcullis_ml.gateway.protocols.wire import ModelSpec
+from portcullis_ml.gateway.querylog import read_log
+from portcullis_ml.gateway.replay import replay
 from portcullis_ml.gateway.spoken import spoken
 
 IMAGE = '[model.image]\nform = ["base64", "multipart", "raw"]\n'
@@ -196,7 +199,8 @@ def test_the_same_attack_steals_the_same_model(stages: str, tmp_path: Path) -> N
     known, attack = Knowledge(pool=pool, learner=MlpLearner(iterations=10)), Knockoff(batch=40)
     far = ModelSpec(name="m", interface=interface, options={"image": ImageSpec(form=("multipart",))})
     with running(ModelServer(model, far, protocols=("pictures",))) as upstream:
-        more = MODEL + '[model.image]\nform = "multipart"\n' + ONLY + to("pictures", upstream)
+        log = f'[log]\npath = "{tmp_path}/log"\nqueries = true\n'
+        more = MODEL + '[model.image]\nform = "multipart"\n' + ONLY + to("pictures", upstream) + log
         found = policy(tmp_path, more, STAGES[stages])
         with gate(found) as server:
             online = HttpOracle(
@@ -218,6 +222,29 @@ def test_the_same_attack_steals_the_same_model(stages: str, tmp_path: Path) -> N
     np.testing.assert_array_equal(over_http.answer.scores, here.answer.scores)
     assert alarms == [(a.stage, a.row, a.suspicion) for a in offline.alarms]
     assert alarms
+    again = replay(read_log(tmp_path / "log"), found)
+    assert (again.requests > 100, again.different) == (True, [])
+
+
+async def test_answers_stand_where_the_mapping_says(tmp_path: Path) -> None:
+    """Words for classes, scores by name, in an object a picture."""
+    named = MODEL.replace("classes = 3", 'classes = ["cat", "dog", "eel"]')
+    answers = '[model.mapping]\nscores = "$.found[*].scores"\nscores_as = "object"\nlabels = "$.found[*].is"\n'
+    image = '[model.image]\nform = "base64"\nbatch = true\n'
+    interface, options = Interface(input_shape=(8, 8), n_classes=3), {"image": ImageSpec(batch=True)}
+    given = {"scores": "$.found[*].scores", "scores_as": "object", "labels": "$.found[*].is"}
+    far = ModelSpec(name="m", interface=interface, options={**given, **options}, class_names=("cat", "dog", "eel"))
+    with running(ModelServer(Eye(), far, protocols=("pictures",))) as upstream:
+        with gate(policy(tmp_path, named + image + answers + ONLY + to("pictures", upstream))) as server:
+            tree = json.loads(post(server.url + "/predict", as_base64(PNG, file(255 - GRAY))))
+    scores = Eye().scores(np.stack([GRAY, 255 - GRAY]) / 255)
+    assert [list(part["scores"].values()) for part in tree["found"]] == scores.tolist()
+    assert [part["is"] for part in tree["found"]] == [["cat", "dog", "eel"][k] for k in scores.argmax(axis=1)]
+
+
+def post(url: str, body: tuple[dict[str, str], bytes]) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(url, body[1], {**ALICE, **body[0]}), timeout=20) as answer:
+        return answer.read()  # type: ignore[no-any-return]
 
 
 # The policy.

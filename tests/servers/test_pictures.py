@@ -16,7 +16,9 @@ from sklearn.datasets import load_digits
 from tests.gateway.harness import SECRET, gate
 from tests.gateway.test_pictures import as_base64, as_form, as_raw, file
 from tests.servers.environments import free_port, python_of, serving
+from typer.testing import CliRunner
 
+from portcullis_ml.cli.app import app
 from portcullis_ml.core.types import Interface
 from portcullis_ml.gateway.oracle import HttpOracle
 from portcullis_ml.gateway.policy.policy import Policy, parse_policy
@@ -83,6 +85,16 @@ def test_litserve_answers_as_it_does_without_the_gate(lit: str, tmp_path: Path) 
             direct = asked(lit + "/predict", as_base64(file(pixels)))
             assert direct[0] == 200
             assert asked(server.url + "/predict", as_form(file(pixels))) == direct
+
+
+def test_check_asks_the_service_for_one_picture(service: str, tmp_path: Path) -> None:
+    policy(tmp_path, service, "/upload", "multipart")
+    text = POLICY.replace("http://127.0.0.1:8080", service)
+    for said, code in ((text, 0), (text.replace("/upload", "/nowhere"), 2)):
+        (tmp_path / "portcullis.toml").write_text(said)
+        done = CliRunner().invoke(app, ["check", str(tmp_path / "portcullis.toml"), "--live"])
+        assert done.exit_code == code, done.output
+        assert ("There is no such model or route" in done.output.replace("\n", " ")) == bool(code)
 
 
 def test_an_audit_can_ask_the_service(service: str, tmp_path: Path) -> None:
