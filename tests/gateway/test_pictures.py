@@ -315,6 +315,17 @@ def test_a_picture_is_decoded_up_to_most_pixels(resize: str) -> None:
     assert (status, sentence) == (413, "A picture may have at most 64 pixels; got 9 x 8.")
 
 
+def test_a_list_of_pictures_shares_its_pixels_and_has_no_more_numbers_than_a_body_of_numbers() -> None:
+    model = served((8, 8), batch=True, form=("base64",), resize="box", most_pixels=300)
+    three = [file(np.zeros((10, 10), np.uint8))] * 3
+    assert read(as_base64(*three), model).shape == (3, 8, 8)
+    assert refused(as_base64(*three, three[0]), model)[1] == "A picture may have at most 75 pixels; got 10 x 10."
+    large = served((224, 224, 3), batch=True, form=("base64",))
+    assert WIRE.most_rows(large) == 27
+    flat = file(np.zeros((224, 224, 3), np.uint8))
+    assert refused(as_base64(*[flat] * 28), large) == (413, "$.image must hold 1 to 27 pictures; got 28.")
+
+
 def flood(kind: str) -> tuple[dict[str, str], bytes]:
     """A megabyte or two that asks for much work."""
     if kind == "parts":

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.servers
 
 PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "in-front-of" / "pictures.md"
 SERVICE, LIT = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-(POLICY,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.S)
+POLICY, API = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.S)
 DIGITS = np.rint(load_digits().images[:20] * 255 / 16).astype(np.uint8)
 SENT = {"base64": as_base64, "multipart": as_form, "raw": as_raw}
 
@@ -98,8 +98,7 @@ def test_check_asks_the_service_for_one_picture(service: str, tmp_path: Path) ->
 
 
 def test_an_audit_can_ask_the_service(service: str, tmp_path: Path) -> None:
-    api = '[image]\npath = "/upload"\nform = "multipart"\n[mapping]\nlabels = "$.label"\n'
-    (tmp_path / "api.toml").write_text(api)
+    (tmp_path / "api.toml").write_text(API)
     interface = Interface(input_shape=(8, 8), n_classes=10)
     oracle = HttpOracle(service, interface=interface, budget=20, protocol=str(tmp_path / "api.toml"))
     answer = oracle.query(DIGITS / 255)

@@ -53,7 +53,7 @@ class ImageSpec:
     formats: tuple[str, ...] = FORMATS  # what is decoded
     resize: str = "refuse"  # what becomes of a picture of another size
     rotation: str = "ignore"  # what becomes of a JPEG that says how the camera was held
-    most_pixels: int = 25_000_000  # of a picture before it is decoded
+    most_pixels: int = 25_000_000  # of a question's pictures before they are decoded, an equal share for each
     scale: tuple[float, float] | None = None  # what the levels 0 and 255 are to the model; None is its bounds
 
     def __post_init__(self) -> None:

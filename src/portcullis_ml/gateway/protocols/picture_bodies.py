@@ -64,10 +64,13 @@ def _form(content_type: str, body: bytes, spec: ImageSpec) -> str:
 
 def _texts(body: bytes, spec: ImageSpec, most: int) -> list[str]:
     """The base64 texts in a JSON body."""
-    room = 2 * most + SLACK
-    fits(body, Room(commas=room, lists=SLACK, keys=room, rows=most, shape=(1,)))
+    room, where = 2 * most + SLACK, "$." + ".".join(keys_of(spec))
+    try:
+        fits(body, Room(commas=room, lists=SLACK, keys=room, rows=most, shape=(1,)))
+    except BadRequest as error:
+        held = f"1 to {most} pictures" if spec.batch else "a picture"
+        raise BadRequest(f"The body must hold {held} at {where}; it holds more.", error.status) from None
     value: Any = loads(body)
-    where = "$." + ".".join(keys_of(spec))
     for key in keys_of(spec):
         value = only_keys(value, (key,), "The request").get(key)
     if not spec.batch:

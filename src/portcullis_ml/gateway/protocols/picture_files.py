@@ -36,13 +36,13 @@ TURNS = {
 }  # fmt: skip
 
 
-def decoded(content: bytes, spec: ImageSpec, layout: Layout) -> Pixels:
-    """(H, W, C) the pixels of a file, in the model's size. BadRequest for what is refused or cannot be read."""
+def decoded(content: bytes, spec: ImageSpec, layout: Layout, most: int) -> Pixels:
+    """(H, W, C) the pixels of a file that has at most so many, in the model's size. BadRequest for what is refused or
+    cannot be read."""
     image, turn = _opened(content, spec)
     width, height = image.size[::-1] if turn in (5, 6, 7, 8) else image.size
-    if image.width * image.height > spec.most_pixels:
-        most = f"{spec.most_pixels:,} pixels"
-        raise BadRequest(f"A picture may have at most {most}; got {image.width} x {image.height}.", 413)
+    if image.width * image.height > most:
+        raise BadRequest(f"A picture may have at most {most:,} pixels; got {image.width} x {image.height}.", 413)
     if spec.resize == "refuse" and (width, height) != (layout.width, layout.height):
         wanted = f"{layout.width} x {layout.height} pixels"
         raise BadRequest(f"A picture must be {wanted} (width x height); got {width} x {height}.")

@@ -32,6 +32,8 @@ from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers,
 
 __all__ = ["Pictures"]
 
+NUMBERS = 1 << 22  # in a question at most: a file may be a thousandth of what its pixels are
+
 
 class Pictures(Wire):
     """A server that takes pictures and answers a JSON object with scores in it."""
@@ -47,11 +49,11 @@ class Pictures(Wire):
         spec = _spec(served)
         text = {"type": "string", "contentEncoding": "base64"}
         file = {"type": "string", "format": "binary"}
-        tree: dict[str, Any] = some(text, 1, served.max_rows) if spec.batch else text
+        tree: dict[str, Any] = some(text, 1, self.most_rows(served)) if spec.batch else text
         for key in reversed(keys_of(spec)):
             tree = object_of((key,), **{key: tree})
         name = spec.field.removeprefix("$.")
-        form = object_of((name,), **{name: some(file, 1, served.max_rows) if spec.batch else file})
+        form = object_of((name,), **{name: some(file, 1, self.most_rows(served)) if spec.batch else file})
         kinds: dict[str, Any] = {"multipart/form-data": form} if "multipart" in spec.form else {}
         if "raw" in spec.form:
             kinds |= {f"image/{kind.lower()}": file for kind in spec.formats}
@@ -60,7 +62,8 @@ class Pictures(Wire):
         return (Described("post", spec.path, "Ask the model about a picture", answer, body, kinds),)
 
     def most_rows(self, served: ModelSpec) -> int:
-        return served.max_rows if _spec(served).batch else 1
+        most = min(served.max_rows, NUMBERS // served.interface.n_inputs)
+        return max(most, 1) if _spec(served).batch else 1
 
     def given(self, served: ModelSpec) -> Interface:
         return JsonPath().given(served)
@@ -75,7 +78,8 @@ class Pictures(Wire):
         spec, shape = _spec(served), served.interface.input_shape
         layout = layout_of(shape)
         files = files_in(headers, body, spec, self.most_rows(served))
-        pixels = np.stack([decoded(file, spec, layout) for file in files])
+        most = spec.most_pixels // len(files)
+        pixels = np.stack([decoded(file, spec, layout, most) for file in files])
         return Inquiry(served.inspected(rows_of(pixels, shape, _scale(served))))
 
     def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
