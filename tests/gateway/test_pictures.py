@@ -121,6 +121,8 @@ def test_a_path_in_json_and_several_pictures() -> None:
     status, sentence = refused(({}, two.replace(b"[", b"[" + b'"",' * 2)), model)
     assert (status, "1 to 3 pictures; got 4" in sentence) == (413, True)
     assert read(as_form(PNG, PNG), served(batch=True, form=("multipart",), max_rows=2)).shape == (2, 8, 8, 3)
+    with pytest.raises(BadRequest, match="takes one picture a request; got 2"):
+        WIRE.ask(served(), np.zeros((2, 8, 8, 3)))
     ask = WIRE.ask(model, np.zeros((2, 8, 8, 3)))
     assert len(json.loads(ask.body)["data"]["images"]) == 2
 

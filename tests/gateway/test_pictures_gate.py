@@ -278,6 +278,11 @@ BAD = {
         "[upstream.image]",
         "some of path, form",
     ),
+    "extras": (
+        MODEL + IMAGE + ONLY + '[model.mapping]\nextras = ["$.lang"]\n',
+        "extras =",
+        "a question of pictures holds nothing else",
+    ),
     "path of another": (
         MODEL + IMAGE + '[listen]\nport = 0\nprotocols = ["pictures", "mapping"]\n',
         "[model.image]",

@@ -27,6 +27,8 @@ def mistakes(
     there = upstream is not None and upstream.protocol in HOME_MADE
     if HOME_MADE & set(listen.protocols):
         yield from _unsuitable(served, ("model", "mapping"))
+    if "pictures" in listen.protocols and table_of(served).extras and "mapping" not in listen.protocols:
+        yield ("model", "mapping", "extras"), "extras cannot be passed on: a question of pictures holds nothing else."
     if "mapping" in listen.protocols:
         table = table_of(served)
         for name in listen.protocols:

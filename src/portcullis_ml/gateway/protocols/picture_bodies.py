@@ -106,7 +106,9 @@ def _in_form(content_type: str, body: bytes, spec: ImageSpec, most: int) -> list
 
 
 def body_of(files: list[bytes], spec: ImageSpec) -> tuple[str, bytes]:
-    """(content type, body) of PNG files, in the first form."""
+    """(content type, body) of PNG files, in the first form. BadRequest for more than one where one is taken."""
+    if not spec.batch and len(files) != 1:
+        raise BadRequest(f"The model server takes one picture a request; got {len(files)}.")
     form, name = spec.form[0], spec.field.removeprefix("$.")
     if form == "raw":
         return "image/png", files[0]
