@@ -39,12 +39,15 @@ def check(
     from portcullis_ml.gateway.policy.calibrated import uncalibrated
     from portcullis_ml.gateway.policy.explain import explained, warnings
     from portcullis_ml.gateway.policy.policy import read_policy
+    from portcullis_ml.gateway.selftest import tried
 
     found = read_policy(policy)
     for sentence in explained(found):
         typer.echo(sentence)
     for sentence in (*warnings(found), *uncalibrated(found, policy)):
         typer.echo(f"Note: {sentence}")
+    for limit in tried(found):
+        typer.echo(f"Self-test: {limit}.")
     if live:
         _live(found)
 

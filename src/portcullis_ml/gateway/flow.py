@@ -27,6 +27,7 @@ from portcullis_ml.gateway.http.messages import Rejected
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
+from portcullis_ml.gateway.state.evidence import codes_of
 from portcullis_ml.gateway.state.fold import Failed
 from portcullis_ml.gateway.state.latest import singled_out
 from portcullis_ml.gateway.trouble import Trouble
@@ -227,6 +228,7 @@ def _let_out(clean: Answer, released: Released | None, failed: bool, rules: Rule
     """The model's answer as the guard released it, or as the rules say where it did not."""
     if released is not None:
         line.altered, line.alarms = singled_out(released), len(released.alarms)
+        line.codes = codes_of(released.alarms)
         for alarm in released.alarms:
             books.on_alarm(alarm, line)
         return released.answer if rules.enforced else clean

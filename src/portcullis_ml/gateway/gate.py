@@ -226,7 +226,8 @@ class Gate:
 
     def _alarmed(self, alarm: Alarm, line: Line) -> None:
         self.metrics.alarms += 1
-        about = {"id": line.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row}
+        about = {"id": line.id, "client": alarm.client, "stage": alarm.stage, "row": alarm.row,
+                 **getattr(alarm, "evidence", {})}  # fmt: skip
         log.warning("alarm", extra=about)
         self.on_alarm(alarm)
 

@@ -59,17 +59,18 @@ class Guarded:
         return shown
 
     def predict_proba(self, x: Array, *, client: str, at: float = 0.0) -> Array:
-        """(n, n_classes) what is shown of the probabilities; NaN where withheld."""
+        """(n, columns) what is shown of the probabilities; NaN where withheld."""
         answer = self.answer(x, client=client, at=at)
-        blank = np.full((len(answer), max(self.interface.n_classes, 1)), np.nan)
+        blank = np.full((len(answer), self.interface.columns), np.nan)
         return blank if answer.scores is None else answer.scores
 
     def predict(self, x: Array, *, client: str, at: float = 0.0) -> np.ndarray:
-        """(n,) classes, -1 where withheld; for regression, values."""
+        """(n,) classes, -1 where withheld; for regression, values: (n, outputs) where a row has more than one."""
         answer = self.answer(x, client=client, at=at)
         if answer.labels is not None:
             return answer.labels
-        return np.asarray(answer.scores)[:, 0]
+        values = np.asarray(answer.scores)
+        return values[:, 0] if self.interface.outputs == 1 else values
 
 
 class GuardedRoutes:

@@ -55,6 +55,7 @@ class Line:
     policy: str = ""
     run: str = ""  # the process
     principal: str = ""  # whose limits and history the request counts for; empty in logs of earlier versions
+    codes: str = ""  # of the alarms that this request set off, with a comma between them
     x: Floats | None = None
     clean: Answer | None = None
 

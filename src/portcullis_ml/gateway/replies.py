@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 from portcullis_ml.core.errors import Refused, Unreachable
 from portcullis_ml.gateway.exchange import Exchange
@@ -46,7 +47,7 @@ def error_reply(exchange: Exchange, error: BaseException) -> tuple[Reply, str]:
     if rejected is None:
         log.error("a request failed", exc_info=error, extra={"id": exchange.id})
         return exchange.wire.refuse(500, "The gate failed on this request."), "failed"
-    return _rejected(exchange.wire, rejected), rejected.decision
+    return _rejected(exchange.wire, _with_contact(rejected, exchange.policy)), rejected.decision
 
 
 def _rejection(error: BaseException) -> Rejected | None:
@@ -62,6 +63,14 @@ def _rejection(error: BaseException) -> Rejected | None:
     if isinstance(error, Down):
         return Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
     return None
+
+
+def _with_contact(rejected: Rejected, policy: Policy) -> Rejected:
+    """A refusal that is no quota's also says whom to turn to, where the policy wants that."""
+    stopped = rejected.decision in ("refused", "withheld") and rejected.remaining is None
+    if not (stopped and policy.alarms and policy.alarms.tell_clients):
+        return rejected
+    return replace(rejected, sentence=f"{rejected.sentence} If this is a mistake: {policy.alarms.contact}")
 
 
 def _rejected(wire: Wire, rejected: Rejected) -> Reply:

@@ -30,6 +30,7 @@ from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.gateway.policy.settings import Admin, Listen
 from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.renewals import Renewals
+from portcullis_ml.gateway.selftest import written_down
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.telemetry import open_tracing
@@ -60,7 +61,7 @@ class Server:
                 undo.callback(self._sockets[-1].close)
             self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
             undo.callback(self.store.discard)
-            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms else None
+            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms and policy.alarms.webhook else None
             self.streams = Streams(
                 policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
             )
@@ -129,6 +130,7 @@ class Server:
                 log.error("the policy was not exchanged: %s", error, exc_info=unforeseen)
                 return
         log.info("the policy was exchanged", extra={"policy": policy.digest})
+        await asyncio.to_thread(written_down, policy)
         await asyncio.to_thread(warm, guard)  # until then numpy finds the same
 
     def exchange(self, policy: Policy, guard: Guard) -> None:
@@ -272,6 +274,7 @@ def run(
         if server.streams.fold.guard.detectors():
             say("compiling", "the detectors' search: some 15 seconds the first time, one at each later start")
         settle(server.streams.fold.guard)  # before a request could wait for it
+        await asyncio.to_thread(written_down, policy)
         task = asyncio.create_task(server())
         await server.started.wait()
         announce(server)

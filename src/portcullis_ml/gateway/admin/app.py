@@ -26,7 +26,9 @@ from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.gateway.admin.keys import DEEDS, KeyDesk, Keyed
 from portcullis_ml.gateway.admin.openapi import described
 from portcullis_ml.gateway.admin.views import Shown, counters, one, overview
+from portcullis_ml.gateway.admin.webhook import told
 from portcullis_ml.gateway.policy.clients import hashed
+from portcullis_ml.gateway.policy.principals import RESERVED
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
 
@@ -45,7 +47,8 @@ EVERY_S = 1.0  # between two updates of a page
 ACTIONS = ("block", "unblock", "clear")
 SESSION_S = 8 * 3600
 LONGEST = 160  # characters of a principal's name
-MOST = 1_000  # clients that one answer of /clients tells of
+MOST = 1_000  # clients or alarms that one answer tells of
+LIMIT = f"limit must be a whole number from 1 to {MOST}."
 
 
 class Health(Protocol):
@@ -74,6 +77,7 @@ def admin_app(gate: Gate, store: StateStore) -> Starlette:
         Route("/keys", desk.keys, methods=["GET", "POST"]),
         Route("/client", desk.client),
         Route("/clients", desk.clients),
+        Route("/alarms", desk.alarms),
         Route("/", desk.front),
         Route("/{name:str}", desk.file),
     ]
@@ -133,10 +137,23 @@ class _Desk:
         """Counters of each client as JSON, a page at a time: metrics have no names in their labels."""
         if not self._operator(request):
             return _denied()
-        after, text = request.query_params.get("after", ""), request.query_params.get("limit", "200")
-        if not (text.isdecimal() and 1 <= int(text) <= MOST):
-            return JSONResponse({"error": f"limit must be a whole number from 1 to {MOST}."}, 400)
-        return JSONResponse(await counters(self.gate, self.store, after=after, limit=int(text)), headers=SAFE)
+        after, limit = request.query_params.get("after", ""), _limit(request)
+        if limit is None:
+            return JSONResponse({"error": LIMIT}, 400)
+        return JSONResponse(await counters(self.gate, self.store, after=after, limit=limit), headers=SAFE)
+
+    async def alarms(self, request: Request) -> Response:
+        """The latest alarms as JSON, each with its reason code and what it rests on; of one client with ?client=."""
+        if not self._operator(request):
+            return _denied()
+        limit = _limit(request)
+        if limit is None:
+            return JSONResponse({"error": LIMIT}, 400)
+        who = request.query_params.get("client")
+        known = await self.store.alarms(limit=limit if who is None else MOST)
+        contact = self.gate.policy.alarms.contact if self.gate.policy.alarms else ""
+        found = [told(id, alarm, contact) for id, alarm in known if who in (None, alarm.client)]
+        return JSONResponse({"alarms": found[:limit]}, headers=SAFE)
 
     async def live(self, request: Request) -> Response:
         """Server-sent events: the part of a page that changes, whenever it does, until the operator's session ends."""
@@ -188,8 +205,8 @@ class _Desk:
 
     async def _principal(self, name: str) -> str:
         """Whom a deed is done to: where limits are those of a principal, an account's name stands for its own."""
-        streams = self.gate.streams.open
-        if not self.gate.policy.clients.principals.principal or name in streams or name in await self.store.clients():
+        streams, linked = self.gate.streams.open, self.gate.policy.clients.principals.principal
+        if not linked or name.startswith(RESERVED) or name in streams or name in await self.store.clients():
             return name
         found = self.gate.policy.clients.principal_of(name)
         return found or next((p for p, stream in streams.items() if name in stream.accounts), name)
@@ -200,18 +217,18 @@ class _Desk:
         browsing = request.method == "GET" and not request.headers.get("authorization")
         if not who or (request.method == "POST" and not _same_origin(request)):
             return self._page("login.html") if browsing else _denied()
-        told: dict[str, Any] = {}
+        done: dict[str, Any] = {}
         try:
             if request.method == "POST":
-                told = await self._keyed(who, await _form(request))
+                done = await self._keyed(who, await _form(request))
             listed = await asyncio.to_thread(self._keys.listed)
         except (InputError, ParameterError) as error:
             if request.headers.get("authorization"):
                 return JSONResponse({"error": str(error)}, 400)
             return self._page("keys.html", status=400, who=who, keys=[], wrong=str(error))
         if request.headers.get("authorization"):
-            return JSONResponse(told or {"keys": listed}, headers=SAFE)
-        return self._page("keys.html", who=who, keys=listed, told=told if "key" in told else None)
+            return JSONResponse(done or {"keys": listed}, headers=SAFE)
+        return self._page("keys.html", who=who, keys=listed, told=done if "key" in done else None)
 
     async def _keyed(self, who: str, form: dict[str, str]) -> dict[str, Any]:
         deed = form.get("deed", "")
@@ -267,6 +284,12 @@ class _Desk:
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(self._part(template, values), status, headers=SAFE)
+
+
+def _limit(request: Request) -> int | None:
+    """How many entries are asked for; None where that is no number from 1 to MOST."""
+    text = request.query_params.get("limit", "200")
+    return int(text) if text.isdecimal() and 1 <= int(text) <= MOST else None
 
 
 async def _form(request: Request) -> dict[str, str]:

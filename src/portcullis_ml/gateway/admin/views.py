@@ -11,6 +11,7 @@ from portcullis_ml.core.settings import describe
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.policy.explain import unit_in_words
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.state.evidence import accounts_of
 from portcullis_ml.gateway.state.fold import OPERATOR, Stream, alarmed
 from portcullis_ml.gateway.state.latest import Latest, words
 from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked
@@ -73,6 +74,7 @@ async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:
     return {
         **_row(gate, stream, bool(alarms)),
         "alarms": alarms,
+        "contact": gate.policy.alarms.contact if gate.policy.alarms else "",
         "operations": [d for d in await store.operator_log() if d["client"] == name],
         "stages": [_stage(n, s, stream) for n, s in zip(guard.names, guard.stages, strict=True)],
         "by_operators": stream.decided.get(OPERATOR, {}).get("refused", 0),
@@ -113,7 +115,7 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         standing = f"{'blocked' if gate.policy.enforced else 'would be blocked'} by {blockers[0]}"
     elif acting:
         standing = f"alarm at {acting[0][0]}"
-    accounts = _accounts(stream)
+    accounts = [] if set(stream.accounts) <= {stream.client} else accounts_of(stream.accounts)
     return {
         "name": stream.client,
         "accounts": accounts[:ACCOUNTS_SHOWN],
@@ -128,19 +130,6 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         "standing": standing or ("earlier alarm" if earlier else ""),
         "loud": bool(standing),
     }
-
-
-def _accounts(stream: Stream) -> list[dict[str, Any]]:
-    """The accounts of a principal that have been answered, those with the most rows first; none where it has but one of
-    its own name."""
-    if set(stream.accounts) <= {stream.client}:
-        return []
-    total = sum(rows for rows, _, _ in stream.accounts.values())
-    found = sorted(stream.accounts.items(), key=lambda item: (-item[1][0], item[0]))
-    return [
-        {"account": name, "rows": int(rows), "share": round(rows / total, 4), "since": since, "last": last}
-        for name, (rows, since, last) in found
-    ]
 
 
 def _loudest(guard: Guard, stream: Stream) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
-from portcullis_ml.core.types import Reveals
+from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.clients import Clients, loopback
 from portcullis_ml.gateway.policy.home_made import HOME_MADE, in_sentences
 from portcullis_ml.gateway.policy.image_table import about_pictures
@@ -24,7 +24,7 @@ from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
 
-__all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
+__all__ = ["example", "explained", "named_limit", "stages", "unit_in_words", "warnings"]
 
 MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
@@ -52,7 +52,8 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
-        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
+        f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}{_wide(served.interface)}; "
+        f"the gate asks {where}."
     )
     yield from about_pictures(served, policy.asked, up)
     yield from told_inputs(served, policy.asked)
@@ -91,8 +92,11 @@ def explained(policy: Policy) -> Iterator[str]:
         what = "decisions, rows and answers" if policy.log.queries else "decisions only"
         age = f"deleted after {policy.log.days:g} days" if policy.log.days else "never deleted"
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
-    if policy.alarms:
+    if policy.alarms and policy.alarms.webhook:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    if policy.alarms and policy.alarms.contact:
+        whom = "operators and, in a refusal, clients" if policy.alarms.tell_clients else "operators"
+        yield f"Who was stopped by mistake turns to {policy.alarms.contact}: {whom} are told so."
     if policy.telemetry:
         told = policy.telemetry
         yield (
@@ -137,6 +141,11 @@ def example(policy: Policy, url: str) -> str:
         about = f"{body[:60]} ... {' x '.join(map(str, shape))} numbers ..."
         return f"curl {url}{ask.path}{headers} -d @question.json   # {about}"
     return f"curl {url}{ask.path}{headers} -d {shlex.quote(body)}"
+
+
+def _wide(interface: Interface) -> str:
+    """How many numbers a row's answer has, where it has no classes."""
+    return f", but answers {interface.outputs} number{'s' * (interface.outputs > 1)}" if not interface.n_classes else ""
 
 
 def _called(names: tuple[str | int, ...]) -> str:
@@ -266,6 +275,12 @@ def unit_in_words(tree: dict[str, Any]) -> str:
         return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
     settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
     return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
+
+
+def named_limit(quota: Any) -> str:
+    """A stage `quota` as people say it: "quota of 5,000 rows a day"."""
+    words = {None: "for life", 1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
+    return f"quota of {quota.rows:,} rows {words.get(quota.per) or f'in {quota.per:g} seconds'}"
 
 
 def _value(value: Any) -> Any:

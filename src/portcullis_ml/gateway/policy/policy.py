@@ -44,7 +44,15 @@ from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.image_table import image_spec, pictured, sent_as
 from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
-from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
+from portcullis_ml.gateway.policy.model_table import (
+    asked,
+    checked,
+    class_names,
+    feature,
+    interface_of,
+    output_names,
+    undefended,
+)
 from portcullis_ml.gateway.policy.names import mapping_options
 from portcullis_ml.gateway.policy.principals import principals_of
 from portcullis_ml.gateway.policy.settings import (
@@ -68,7 +76,7 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "inputs", "mapping", "image", "explanation",
+         "withheld", "missing", "features", "inputs", "dimensions", "mapping", "image", "explanation",
          "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
@@ -206,7 +214,7 @@ class _Reader:
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
-        names: dict[str, Any] = {k: table[k] for k in NAMES if k in table}
+        names: dict[str, Any] = {**output_names(table), **{k: table[k] for k in NAMES if k in table}}
         names["class_names"] = class_names(table)
         names |= self._built(("model",), inputs_of, table, self.tree.get("upstream", {}))
         shape = table.get("explanation_shape")

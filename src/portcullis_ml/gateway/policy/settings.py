@@ -41,6 +41,10 @@ def _header(v: str) -> bool:
     return v.isascii() and v.replace("-", "").replace("_", "").isalnum()
 
 
+def _line(v: str) -> bool:
+    return v == "" or v.isprintable()
+
+
 def _origin(v: str) -> bool:
     parts = urlsplit(v)
     return v == "*" or (
@@ -219,14 +223,19 @@ class QueryLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Alarms:
-    """Where alarms are told."""
+    """Where alarms are told, and to whom somebody turns who was stopped by mistake."""
 
-    webhook: str
-    secret_file: str  # the key that signs what is sent
+    webhook: str | None = None
+    secret_file: str | None = None  # the key that signs what is sent
     retry_s: float = 5.0  # between attempts at first; it doubles up to ten minutes
+    contact: str = ""  # whom to write to, such as an address; operators see it with every alarm
+    tell_clients: bool = False  # a refusal that is no quota's says the contact too
 
     def __post_init__(self) -> None:
-        check(self, "webhook", "http://host/path", _url)
+        check(self, "webhook", "http://host/path", lambda v: v is None or _url(v))
+        check(self, "secret_file", "given with webhook", lambda v: (v is None) == (self.webhook is None))
+        check(self, "contact", "one line of at most 200 printable characters", lambda v: len(v) <= 200 and _line(v))
+        check(self, "tell_clients", "given with a contact", lambda v: not v or self.contact.strip() != "")
         check(self, "retry_s", "a positive number of seconds", _positive)
 
 

@@ -127,7 +127,7 @@ class OpenInference(Wire):
             return _json({"ready": True})
         if what == "model_ready":
             return _json({"name": served.name, "ready": True})
-        columns = max(served.interface.n_classes, 1)
+        columns = served.interface.columns
         precision = "FP32" if served.interface.precision == "float32" else "FP64"
         row = _about(served.input, served.datatype, [-1, *served.interface.input_shape])
         outputs = [

@@ -65,11 +65,14 @@ def _of_outputs(asked: ModelSpec, outputs: dict[str, dict[str, Any]]) -> list[st
     label, scores = outputs.get(asked.label or "", {}), outputs.get(asked.scores or "", {})
     if label.get("datatype") == "BYTES" and not asked.class_names:
         said.append(f"The output {asked.label!r} holds words; name the classes in the policy: [model] classes = [...].")
-    columns = max(asked.interface.n_classes, 1)
-    fitting = [(columns,), (), (1,)] if columns <= 2 else [(columns,)]
+    columns = asked.interface.columns
+    one = (
+        columns == 1 or asked.interface.n_classes == 2
+    )  # of two classes, one column may be the probability of the second
+    fitting = [(columns,), (), (1,)] if one else [(columns,)]
     if not any(_fits(scores.get("shape"), row) for row in fitting):
         said.append(f"The output {asked.scores!r} has shape {scores['shape']}; the policy says {columns} scores a row: "
-                    "see [model] classes.")  # fmt: skip
+                    f"see [model] {'classes' if asked.interface.n_classes else 'dimensions'}.")  # fmt: skip
     dropped = [repr(name) for name in outputs if name not in asked.outputs]
     if dropped and not said:
         said.append(f"The model also answers {', '.join(dropped)}, which the gate does not ask for and shows nobody.")
