@@ -67,7 +67,8 @@ def _announce(server: Any) -> None:
     _say("dashboard", server.admin_url)
     if server.admin.state.token:
         _say("token", server.admin.state.token)
-    _say("try", example(server.policy, server.url))
+    for policy in (server.policy, *server.policy.models):
+        _say("try", example(policy, server.url))
 
 
 def _announce_demo(server: Any) -> None:

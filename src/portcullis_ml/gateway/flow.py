@@ -100,7 +100,9 @@ class Undo(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Health is asked for. Sent: whether a request would be served just now."""
+    """Health is asked for, of one model or of all of them. Sent: whether a request would be served just now."""
+
+    everywhere: bool = False
 
 
 Step = Body | Join | Unpack | Read | Admit | Ask | Release | Undo | Look
@@ -172,7 +174,7 @@ def health(request: Exchange, what: str) -> Flow[tuple[Reply, str]]:
     """A request for the word `what` of the protocol's health routes. Nobody need say who they are. Never raises."""
     try:
         yield Body()
-        if not (yield Look()):
+        if not (yield Look(what in request.wire.common)):
             raise Rejected("", 503, "Not ready.", 1.0)
         return request.wire.tell(request.policy.served, what), ""
     except (Exception, CancelledError) as error:

@@ -18,6 +18,7 @@ from portcullis_ml.core.types import Answer, Array, Floats, Interface, Model, Re
 from portcullis_ml.gateway.exchange import Notes
 from portcullis_ml.gateway.flow import Admit, Ask, Books, Release, Rules, Step, answered, driven
 from portcullis_ml.gateway.gate import Gate
+from portcullis_ml.gateway.models import Models
 
 __all__ = ["Guarded", "GuardedRoutes"]
 
@@ -82,14 +83,12 @@ class GuardedRoutes:
     care that the application has no unguarded route to the same model.
     """
 
-    def __init__(self, app: Callable[..., Any], *, gate: Gate) -> None:
+    def __init__(self, app: Callable[..., Any], *, gate: Gate | Models) -> None:
         self.app = app
         self.gate = gate
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        ours = scope["type"] == "http" and any(
-            wire.route(scope["method"], scope["path"], self.gate.policy.served) for wire in self.gate.policy.wires()
-        )
+        ours = scope["type"] == "http" and self.gate.take(scope["method"], scope["path"])
         await (self.gate if ours else self.app)(scope, receive, send)
 
 

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def _address(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def explained(policy: Policy) -> Iterator[str]:
-    """One sentence after another."""
+def explained(policy: Policy, *, further: bool = False) -> Iterator[str]:
+    """One sentence after another; of a further model, those that are not said of the main policy already."""
     served, up, limits = policy.served, policy.upstream, policy.limits
     where = (
         f"the model server at {_address(up.url)} in {up.protocol}" if up else "no model server yet (give --upstream)"
@@ -57,14 +58,7 @@ def explained(policy: Policy) -> Iterator[str]:
     )
     yield from about_pictures(served, policy.asked, up)
     yield from told_inputs(served, policy.asked)
-    speaks = ", ".join(policy.listen.protocols)
-    listen = policy.listen
-    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
-    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
-    if listen.cors:
-        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
-        yield f"Pages of {pages} may ask from within a browser."
-    yield from _clients(policy)
+    yield from [f"Clients speak {', '.join(policy.listen.protocols)}."] if further else _listens(policy)
     if policy.enforced:
         yield "Decisions are enforced."
     else:
@@ -80,10 +74,11 @@ def explained(policy: Policy) -> Iterator[str]:
         f"A request may hold {served.max_rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
     )
-    yield (
-        f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
-        f"{limits.bytes_per_minute:,.0f} bytes."
-    )
+    if not further:
+        yield (
+            f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
+            f"{limits.bytes_per_minute:,.0f} bytes{', to all models together' if policy.models else ''}."
+        )
     for part, words in FAILURES.items():
         name = {"state": "the state cannot be written", "guard": "a stage fails", "log": "the log cannot be written"}
         yield f"When {name[part]}, {words[getattr(policy.failure, part)]}."
@@ -92,18 +87,30 @@ def explained(policy: Policy) -> Iterator[str]:
         what = "decisions, rows and answers" if policy.log.queries else "decisions only"
         age = f"deleted after {policy.log.days:g} days" if policy.log.days else "never deleted"
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
-    if policy.alarms and policy.alarms.webhook:
+    if policy.alarms and policy.alarms.webhook and not further:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
-    if policy.alarms and policy.alarms.contact:
+    if policy.alarms and policy.alarms.contact and not further:
         whom = "operators and, in a refusal, clients" if policy.alarms.tell_clients else "operators"
         yield f"Who was stopped by mistake turns to {policy.alarms.contact}: {whom} are told so."
-    if policy.telemetry:
+    if policy.telemetry and not further:
         told = policy.telemetry
         yield (
             f"Metrics every {told.every_s:g} s and spans of {100 * told.spans:g}% of the requests, without clients' "
             f"names and rows, go to {_address(told.endpoint)}."
         )
-    yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+    if not further:
+        yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+
+
+def _listens(policy: Policy) -> Iterator[str]:
+    """Where clients come in, and who they are."""
+    speaks, listen = ", ".join(policy.listen.protocols), policy.listen
+    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
+    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
+    if listen.cors:
+        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
+        yield f"Pages of {pages} may ask from within a browser."
+    yield from _clients(policy)
 
 
 def _documented(stage: Defense[Any]) -> Iterator[str]:
@@ -153,15 +160,10 @@ def _called(names: tuple[str | int, ...]) -> str:
     return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
-def warnings(policy: Policy) -> Iterator[str]:
-    """What is allowed and yet worth a second look."""
-    if policy.clients.anonymous == "shared":
-        yield "Everyone without a name is one client: one thief among them gets all of them stopped."
-    if policy.clients.anonymous == "refuse" and not (
-        policy.clients.keys or policy.clients.keys_file or policy.clients.token or policy.clients.named
-    ):
-        yield "Nobody is named in [clients]: every request gets 401."
-    yield from _unlinked(policy.clients)
+def warnings(policy: Policy, *, further: bool = False) -> Iterator[str]:
+    """What is allowed and yet worth a second look; of a further model, what is not said of the main policy already."""
+    if not further:
+        yield from _warnings_of_all(policy)
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
     if set(policy.served.options) - {"image"} and not HOME_MADE & set(spoken):
         yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
@@ -174,11 +176,6 @@ def warnings(policy: Policy) -> Iterator[str]:
             f"{', '.join(extras)} are passed on, and the guard does not see them. Where one changes what the model "
             "computes, a client can ask several models for the price of one, and repeat a question in other words."
         )
-    admin = policy.admin
-    if not (loopback(admin.host) or admin.cert_file or admin.https):
-        yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
-    if not policy.admin.tokens:
-        yield "No operator is named; each start prints a token of its own."
     for path in _readable(policy):
         yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
     if policy.failure.state == "open":
@@ -188,6 +185,30 @@ def warnings(policy: Policy) -> Iterator[str]:
             continue
         return
     yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
+
+
+def _warnings_of_all(policy: Policy) -> Iterator[str]:
+    """Of what a main policy says for all of its models."""
+    if policy.clients.anonymous == "shared":
+        yield "Everyone without a name is one client: one thief among them gets all of them stopped."
+    if policy.clients.anonymous == "refuse" and not (
+        policy.clients.keys or policy.clients.keys_file or policy.clients.token or policy.clients.named
+    ):
+        yield "Nobody is named in [clients]: every request gets 401."
+    yield from _unlinked(policy.clients)
+    admin = policy.admin
+    if not (loopback(admin.host) or admin.cert_file or admin.https):
+        yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
+    if not policy.admin.tokens:
+        yield "No operator is named; each start prints a token of its own."
+    for one, other in combinations((policy, *policy.models), 2):
+        if one.key == other.key:
+            yield f"{one.path} and {other.path} have one secret: what the guard of each draws at random is alike."
+        if one.served.name == other.served.name:
+            yield (
+                f"{one.path} and {other.path} are versions of {one.served.name!r} with a guard each: a thief who asks "
+                "both has two quotas and two histories for nearly the same model."
+            )
 
 
 def _readable(policy: Policy) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
 from portcullis_ml.gateway.policy.inputs import several
-from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
+from portcullis_ml.gateway.policy.names import MODEL_NAME, SEGMENT, is_model_name, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
@@ -76,9 +76,10 @@ def checked(table: Mapping[str, Any]) -> None:
             raise ParameterError(key, "the name of one tensor: the gate guards one, and shows no other", table[key])
         if not isinstance(table.get(key, ""), str):
             raise ParameterError(key, "text", table[key])
-    for key in ("name", "version"):
-        if not is_segment(table.get(key, "1")) and (key, table[key]) != ("version", ""):
-            raise ParameterError(key, SEGMENT, table[key])
+    if not is_model_name(table["name"]):
+        raise ParameterError("name", MODEL_NAME, table["name"])
+    if table.get("version") and not is_segment(table["version"]):
+        raise ParameterError("version", SEGMENT, table["version"])
     for key in ("input", *OUTPUTS):
         if not is_tensor(table.get(key, key)):
             raise ParameterError(key, "the name of a tensor", table[key])

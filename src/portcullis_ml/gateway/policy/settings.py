@@ -9,7 +9,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from portcullis_ml.core.settings import check
-from portcullis_ml.gateway.policy.names import HEADER, SEGMENT, is_header, is_segment, is_tensor
+from portcullis_ml.gateway.policy.names import (
+    HEADER,
+    MODEL_NAME,
+    SEGMENT,
+    is_header,
+    is_model_name,
+    is_segment,
+    is_tensor,
+)
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.unspoken import spoken
 from portcullis_ml.gateway.protocols.wire import DTYPES
@@ -84,7 +92,7 @@ class UpstreamTable:
         for name in ("ca_file", "cert_file", "key_file"):
             check(self, name, "given with an https:// address only", lambda v: v is None or https)
         check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
-        check(self, "model", SEGMENT, lambda v: v is None or is_segment(v))
+        check(self, "model", MODEL_NAME, lambda v: v is None or is_model_name(v))
         check(self, "version", SEGMENT, lambda v: v == "" or is_segment(v))
         for name in ("input", "scores", "label", "explanation"):
             check(self, name, "the name of a tensor", lambda v: v is None or is_tensor(v))

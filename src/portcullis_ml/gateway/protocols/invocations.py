@@ -40,6 +40,7 @@ class Invocations(Wire):
 
     name: ClassVar[str] = "invocations"
     health: ClassVar[frozenset[str]] = frozenset(("ready",))
+    common: ClassVar[frozenset[str]] = frozenset(("ready",))
     parts: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:

@@ -50,7 +50,8 @@ from portcullis_ml.gateway.protocols.wire import (
 
 __all__ = ["Predict"]
 
-ROUTE = re.compile(r"/v1/models(?:/([^/:]+)(?:/(?:versions|labels)/([^/:]+))?(:predict|/metadata)?)?")
+MODELS = "/v1/models"
+BEHIND_NAME = re.compile(r"(?:/(?:versions|labels)/([^/:]+))?(:predict|/metadata)?")
 
 
 class Predict(Wire):
@@ -58,16 +59,11 @@ class Predict(Wire):
 
     name: ClassVar[str] = "v1"
     health: ClassVar[frozenset[str]] = frozenset(("model",))
+    common: ClassVar[frozenset[str]] = frozenset(("server",))
     parts: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
-        found = ROUTE.fullmatch(path)
-        if not found:
-            return None
-        model, version, verb = found.groups()
-        if model is not None and (model != served.name or version not in (None, served.version)):
-            return None
-        what = "infer" if verb == ":predict" else "model" if model else "server"
+        what = "server" if path == MODELS else _of_model(path, served)
         return what if method == ("POST" if what == "infer" else "GET") else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
@@ -117,7 +113,10 @@ class Predict(Wire):
 
     def tell(self, served: ModelSpec, what: str) -> Reply:
         if what == "server":
-            return Reply(orjson.dumps({"models": [served.name]}))
+            names = dict.fromkeys(
+                (served.name, *(name for name, _, protocol in served.beside if protocol == self.name))
+            )
+            return Reply(orjson.dumps({"models": list(names)}))
         state = {"version": served.version or "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
         return Reply(orjson.dumps({"name": served.name, "ready": True, "model_version_status": [state]}))
 
@@ -134,6 +133,15 @@ class Predict(Wire):
         tree = parsed(body)
         found = tree.get("predictions", tree.get("outputs")) if isinstance(tree, dict) else None
         return read_rows(served, n, found)
+
+
+def _of_model(path: str, served: ModelSpec) -> str | None:
+    """The kind of a request at a path of this model, whose name may hold slashes."""
+    model = f"{MODELS}/{served.name}"
+    found = BEHIND_NAME.fullmatch(path, len(model)) if path.startswith(model) else None
+    if found is None or found[1] not in (None, served.version):
+        return None
+    return "infer" if found[2] == ":predict" else "model"
 
 
 def _asked(served: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -44,10 +44,11 @@ from portcullis_ml.gateway.protocols.wire import (
 
 __all__ = ["OpenInference"]
 
-ROUTE = re.compile(r"/v2(?:/(health/live|health/ready)|/models/([^/]+)(?:/versions/([^/]+))?(/infer|/ready)?)?")
+SERVER = {"/v2": "server", "/v2/health/live": "live", "/v2/health/ready": "ready"}
+BEHIND_NAME = re.compile(r"(?:/versions/([^/]+))?(/infer|/ready)?")
 WORD: dict[str, Any] = {"type": "string"}
 TENSOR = object_of(("name", "datatype", "shape"), name=WORD, datatype=WORD, shape=some({"type": "integer"}))
-WORDS = {"health/live": "live", "health/ready": "ready", "/infer": "infer", "/ready": "model_ready"}
+WORDS = {"/infer": "infer", "/ready": "model_ready"}
 
 
 class OpenInference(Wire):
@@ -55,17 +56,12 @@ class OpenInference(Wire):
 
     name: ClassVar[str] = "v2"
     health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
+    common: ClassVar[frozenset[str]] = frozenset(SERVER.values())
     explains: ClassVar[bool] = True
     parts: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
-        found = ROUTE.fullmatch(path)
-        if not found:
-            return None
-        health, model, version, verb = found.groups()
-        if model is not None and (model != served.name or version not in (None, served.version)):
-            return None
-        what = WORDS.get(health or verb or "", "model" if model else "server")
+        what = SERVER.get(path) or _of_model(path, served)
         return what if method == ("POST" if what == "infer" else "GET") else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
@@ -138,7 +134,7 @@ class OpenInference(Wire):
         return _json(
             {
                 "name": served.name,
-                "versions": [served.version] if served.version else [],
+                "versions": _versions(served),
                 "platform": "portcullis",
                 "inputs": told_inputs(served) if served.several else [row],
                 "outputs": [o for o in outputs if o["name"]],
@@ -177,6 +173,20 @@ class OpenInference(Wire):
         tree = parsed(body)
         answer = one_row(served, tree) if n == 1 and not raw else None
         return several_rows(served, n, tree, raw) if answer is None else answer
+
+
+def _of_model(path: str, served: ModelSpec) -> str | None:
+    """The kind of a request at a path of this model, whose name may hold slashes."""
+    model = f"/v2/models/{served.name}"
+    found = BEHIND_NAME.fullmatch(path, len(model)) if path.startswith(model) else None
+    if found is None or found[1] not in (None, served.version):
+        return None
+    return WORDS.get(found[2] or "", "model")
+
+
+def _versions(served: ModelSpec) -> list[str]:
+    beside = [version for name, version, protocol in served.beside if (name, protocol) == (served.name, "v2")]
+    return [version for version in (served.version, *beside) if version]
 
 
 def _one_tensor(served: ModelSpec, x: Floats) -> tuple[list[dict[str, Any]], list[bytes]]:

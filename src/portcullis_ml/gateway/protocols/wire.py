@@ -65,6 +65,12 @@ class ModelSpec:
     binary: bool = False  # towards an upstream: speak the binary tensor extension
     options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping, "image" of pictures
     levels: tuple[float, float] | None = None  # what 0 and 255 are to a model that is sent 8-bit pixels and no numbers
+    beside: tuple[tuple[str, str, str], ...] = ()  # (name, version, protocol) of what the same gate serves besides
+
+    @property
+    def id(self) -> str:
+        """What tells it from others that the same gate serves, as it stands in routes: "digits/versions/2"."""
+        return f"{self.name}/versions/{self.version}" if self.version else self.name
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -160,6 +166,7 @@ class Wire(ABC):
     name: ClassVar[str] = ""
     health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
     at_once: ClassVar[int] = LARGE  # bytes of a body that is read on the event loop; longer ones are read beside it
+    common: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose routes name no model
     explains: ClassVar[bool] = False  # whether it has a place for explanations
     parts: ClassVar[bool] = False  # whether it has a place for each part of a row
     carries: ClassVar[frozenset[str]] = frozenset()  # fields of `Carried` that it reads from clients and sends on
