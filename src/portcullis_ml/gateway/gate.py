@@ -66,6 +66,7 @@ class Gate:
         self.querylog = NoLog() if querylog is None else querylog
         self.clock = clock
         self.on_alarm = on_alarm
+        self.on_answered: Callable[[Line], None] = lambda line: None  # called once an answer is sent
         self.metrics = Metrics()
         self.books = Books(self.metrics, on_alarm=self._alarmed)
         self.bodies = Bodies()
@@ -237,6 +238,7 @@ class Gate:
                 del self._of_client[exchange.client]
         if decision:
             self.metrics.requests[decision] += 1
+            self.on_answered(exchange.notes.line)
             self._write_line(exchange, decision, reply.status)
         cors = exchange.policy.listen.cors
         exchange.reply(reply if cors is None else shared(reply, cors, exchange.headers), exchange.id)

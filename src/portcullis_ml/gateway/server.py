@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import signal
 import sys
@@ -24,6 +23,8 @@ from portcullis_ml.gateway.admin.webhook import Webhook
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
 from portcullis_ml.gateway.http.server_connection import ServerConnections
+from portcullis_ml.gateway.json_lines import JsonLines
+from portcullis_ml.gateway.linking import Linker
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.explain import stages
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
@@ -70,6 +71,8 @@ class Server:
                 policy, self.streams, upstream or open_upstream(policy), querylog=self._log, on_alarm=self._alarmed
             )
             undo.pop_all()
+        self.linker = Linker(policy, self.streams, self.store, clock=self.gate.clock, on_alarm=self._alarmed)
+        self.gate.on_answered = self.linker.take
         self.gate.metrics.gauges |= self._gauges()
         self.admin = admin_app(self.gate, self.store)
         self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
@@ -95,6 +98,8 @@ class Server:
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
             "state_failures": lambda: float(self.streams.failures),
             "model_server_trouble": lambda: float(bool(self.gate.trouble)),
+            "linkage_accounts_called": lambda: float(self.linker.called),
+            "linkage_rows_dropped": lambda: float(self.linker.dropped),
             "state_bytes": lambda: float(self.store.size()),
             "suspicion_highest": lambda: max(
                 (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
@@ -141,6 +146,7 @@ class Server:
         self.streams.when_down = policy.failure.state
         self.streams.cache.capacity = policy.state.clients_in_memory
         self.gate.use(policy)
+        self.linker.use(policy)
 
     async def __call__(self) -> None:
         """Serve until `stop`; then drain, write everything down and return."""
@@ -157,7 +163,7 @@ class Server:
         )  # fmt: skip
         back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
-        renewing = asyncio.create_task(self._renewals.run(RENEW_S))
+        beside = [asyncio.create_task(what) for what in (self._renewals.run(RENEW_S), self.linker.run())]
         if self.webhook:
             tasks.append(asyncio.create_task(self.webhook.run()))
         while not back.started and not any(t.done() for t in tasks):
@@ -170,10 +176,11 @@ class Server:
         front.close()
         connections.close()
         back.should_exit = True
-        renewing.cancel()
+        for task in beside:
+            task.cancel()
         if self.webhook:
             await self.webhook.stop()
-        await asyncio.gather(renewing, *tasks, return_exceptions=True)
+        await asyncio.gather(*beside, *tasks, return_exceptions=True)
         await self.streams.close()
         for task in self._closing:
             task.cancel()
@@ -220,19 +227,6 @@ async def _close_later(upstream: Upstream, seconds: float) -> None:
         await asyncio.sleep(seconds)
     finally:
         await upstream.close()
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line, with whatever `extra` a record carries."""
-
-    _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        extra = {k: v for k, v in vars(record).items() if k not in self._plain}
-        tree = {"at": record.created, "level": record.levelname.lower(), "message": record.getMessage(), **extra}
-        if record.exc_info:
-            tree["error"] = self.formatException(record.exc_info)
-        return json.dumps(tree, default=str)
 
 
 def run(

@@ -64,6 +64,8 @@ class Sketches:
 
     def add(self, name: str, x: Floats, at: float) -> None:
         """Take in what one account asked at a time: x (n, ...)."""
+        if name not in self.numbers and len(self.accounts) >= 2 * self.total:
+            self._forget_idle()
         rows = np.ascontiguousarray(x, np.float64).reshape(len(x), -1)
         if self.x.shape[1] != rows.shape[1]:
             self.x = np.zeros((self.total, rows.shape[1]), np.float32)
@@ -88,6 +90,19 @@ class Sketches:
             self.numbers[name] = len(self.accounts)
             self.accounts.append(Account(name))
         return self.numbers[name]
+
+    def _forget_idle(self) -> None:
+        """Let go of accounts none of whose rows are held, and number the others anew."""
+        kept = [i for i, account in enumerate(self.accounts) if account.slots]
+        new = np.full(len(self.accounts) + 1, -1)  # the last one stands for -1
+        new[kept] = np.arange(len(kept))
+        self.owner, self.partner = new[self.owner], new[self.partner]
+        gone = self.partner < 0
+        self.distance[gone] = self.flat[gone] = np.inf
+        self.accounts = [self.accounts[i] for i in kept]
+        self.numbers = {account.name: i for i, account in enumerate(self.accounts)}
+        for question in self.questions.values():
+            question.owners = {int(new[i]) for i in question.owners}
 
     def _place(self, number: int, row: Array, digest: bytes, at: float) -> int:
         account = self.accounts[number]

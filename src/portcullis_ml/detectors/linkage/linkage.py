@@ -27,7 +27,7 @@ rows needs that of both ends, so that one popular question links nobody. Groups 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -107,8 +107,8 @@ class Linkage:
         """Take in rows x (n, ...) that an account was answered at a time; changes `state` in place."""
         state.add(account, x, at)
 
-    def links(self, state: Sketches) -> Linked:
-        """The test over all that is held."""
+    def links(self, state: Sketches, without: Collection[str] = ()) -> Linked:
+        """The test over all that is held; accounts in `without` are linked to nobody."""
         names = [account.name for account in state.accounts]
         counted = {"near": (self.near, state.distance), "line": (self.flat, state.flat)}
         findings: dict[str, dict[str, Finding]] = {name: {} for name in names}
@@ -125,6 +125,7 @@ class Linkage:
         links = [self._weaker(link, findings) for link in links]
         links = [link for link in links if self._holds(link.p, len(names))]
         links += self._timed(state, names)
+        links = [link for link in links if link.a not in without and link.b not in without]
         return Linked(_components(links), tuple(links), findings)
 
     def _judge(

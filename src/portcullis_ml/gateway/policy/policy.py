@@ -40,6 +40,7 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.groups_table import GROUPS, Groups, groups_of
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
@@ -69,8 +70,8 @@ TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
 CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject")
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
-TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
-          "admin")  # fmt: skip
+TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "groups", "failure", "state", "log",
+          "alarms", "admin")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class Policy:
     log: QueryLog | None
     alarms: Alarms | None
     admin: Admin
+    groups: Groups
     mode: str = "enforce"
     quantum: float = 1e-6
     digest: str = ""  # of the file and of the artifacts that it names; stands in every line of the query log
@@ -166,6 +168,7 @@ class _Reader:
             log=self._settings(QueryLog, "log") if "log" in self.tree else None,
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
             admin=self._admin(),
+            groups=self._built(("groups",), groups_of, self._table("groups", GROUPS), undefended(known), self.folder),
             mode=mode,
             quantum=self._quantum(),
             digest=digest(self.text, stages),
