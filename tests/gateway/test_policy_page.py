@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from portcullis_ml.core.types import Feature
+from portcullis_ml.detectors.linkage.linkage import Linkage
 from portcullis_ml.gateway.policy import policy
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.groups_table import GROUPS, Groups
 from portcullis_ml.gateway.policy.settings import (
     Admin,
     Alarms,
@@ -36,7 +38,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
     "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
-    "model.mapping": tuple(DEFAULTS), "guard": ("unit",), "admin.operator": ("name", "sha256"),
+    "groups": GROUPS, "model.mapping": tuple(DEFAULTS), "guard": ("unit",), "admin.operator": ("name", "sha256"),
     **{table: tuple(f.name for f in dataclasses.fields(kind) if f.init) for table, kind in SETTINGS.items()},
 }  # fmt: skip
 
@@ -62,8 +64,8 @@ def test_every_table_is_there() -> None:
 def defaults() -> dict[tuple[str, str], Any]:
     """What is said in the file's own words; lists and None are said in others."""
     found: dict[tuple[str, str], Any] = {("model.mapping", key): value for key, value in DEFAULTS.items()}
-    kinds = {**SETTINGS, "admin": Admin, "clients": Clients, "model": ModelSpec}
-    for table, kind in kinds.items():
+    kinds = {**SETTINGS, "admin": Admin, "clients": Clients, "model": ModelSpec, "groups": Groups}
+    for table, kind in (*kinds.items(), ("groups", Linkage)):
         for f in dataclasses.fields(kind):
             if f.name in KEYS[table] and isinstance(f.default, str | bool | int | float):
                 found[table, f.name] = f.default

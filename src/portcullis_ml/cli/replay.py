@@ -23,9 +23,12 @@ def replay(
     policy: Annotated[str, typer.Option(help="The policy to run over it.")],
     honest: Annotated[list[str] | None, typer.Option(help="A client known to be honest; repeat for more.")] = None,
     marks: Annotated[bool, typer.Option("--marks", help="List every client's marked questions.")] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="Say who is linked by what they ask, instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Who would have been stopped, when, which honest clients hurt, and who got which marks.
+
+    With --groups: which accounts the policy's [groups] would have linked and called, and how many honest ones.
 
     Example:  portcullis replay log/ --policy stricter.toml --honest alice
     """
@@ -37,6 +40,10 @@ def replay(
     from portcullis_ml.gateway.replay import replay as run
 
     used = read_policy(policy)
+    if groups:
+        from portcullis_ml.cli.replay_groups import replay_groups
+
+        return replay_groups(log, used, honest or [], as_json)
     found = run(read_log(log), used)
     if as_json:
         fates = {name: asdict(fate) for name, fate in found.fates.items()}
