@@ -60,6 +60,7 @@ class Sketches:
         self._norms: Singles = np.zeros(total, np.float32)
         self._order: deque[int] = deque()  # slots in use, the oldest first
         self._free = list(range(total - 1, -1, -1))
+        self._top = 0  # no slot from here on was ever used
         self._asked_ever = 0
 
     def add(self, name: str, x: Floats, at: float) -> None:
@@ -111,6 +112,7 @@ class Sketches:
         elif not self._free:
             self._remove(self._order[0])
         slot = self._free.pop()
+        self._top = max(self._top, slot + 1)
         if digest not in self.questions:
             self._asked_ever += 1
             self.questions[digest] = _Question(self._asked_ever)
@@ -138,16 +140,17 @@ class Sketches:
         """Bring the nearest rows up to date after rows were placed in the slots `new`."""
         if not new or not self.distances:
             return
-        held = np.array(self._order)
-        squares = self._norms[held][None] + self._norms[new][:, None] - 2 * (self.x[new] @ self.x[held].T)
-        own = (self.owner[new][:, None] == self.owner[held]) | (self.question[new][:, None] == self.question[held])
+        i, top = np.array(new), self._top
+        owner, question = self.owner[:top], self.question[:top]
+        squares = self._norms[:top] + self._norms[i][:, None] - 2 * (self.x[i] @ self.x[:top].T)
+        own = (owner[i][:, None] == owner) | (question[i][:, None] == question) | (owner < 0)
         squares[own] = np.inf
         nearest, back = squares.argmin(axis=1), squares.argmin(axis=0)
-        i, j = np.array(new), held[nearest]
-        here = np.isfinite(squares[np.arange(len(new)), nearest])
-        closer = squares[back, np.arange(len(held))] < np.square(self.distance[held])
-        closer &= ~np.isin(held, i)  # the new rows are seen to already
-        self._note(np.concatenate([i[here], held[closer]]), np.concatenate([j[here], i[back][closer]]))
+        here = np.isfinite(squares[np.arange(len(i)), nearest])
+        closer = squares[back, np.arange(top)] < np.square(self.distance[:top])
+        closer[i] = False  # the new rows are seen to already
+        earlier = np.flatnonzero(closer)
+        self._note(np.concatenate([i[here], earlier]), np.concatenate([nearest[here], i[back[earlier]]]))
 
     def _note(self, i: Indices, j: Indices) -> None:
         """The rows j were found nearest to the rows i. Measured here to the last digit."""

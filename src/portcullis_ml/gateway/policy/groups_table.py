@@ -25,7 +25,7 @@ class Groups:
     """What is done about accounts that are linked by what they ask."""
 
     seen: str = "off"  # "log" tells of campaigns, "block" blocks every account of one as well
-    rows: int = 300  # of a linked group, beyond which it is called a campaign
+    rows: int = 100  # of a linked group, beyond which it is called a campaign
     every_s: float = 30.0  # between two tests
     detector: Detector[Any] | None = None  # that calls a linked group by its accounts' questions in order of time
     linkage: Any = None  # the test, None where `seen` is "off"
