@@ -55,8 +55,8 @@ from portcullis_ml.detectors.prada import Prada
 from portcullis_ml.detectors.prada_normality import PradaNormality
 
 RECORDS = Path(__file__).parent / "results" / "campaigns" / "cells.jsonl"
-MASKED = ((1, "in turn"), (12, "by lot"), (64, "in turn"), (64, "blocks"), (64, "by lot"))  # who jitters or has decoys
-PLAIN = (*MASKED, (4, "in turn"), (12, "in turn"), (40, "in turn"))
+MASKED = ((1, "in turn"), (12, "by lot"), (64, "in turn"), (64, "by lot"))  # of thieves who jitter or send decoys
+PLAIN = (*MASKED, (4, "in turn"), (12, "in turn"), (40, "in turn"), (64, "blocks"))
 DEFENDERS = ("account", "principal", "seen", "rate", "rate, principal")
 ROWS, EVERY, MARGIN = 100, 10, 1.1  # rows of a linked group; rows between two tests; a threshold over the loudest
 PER_POPULATION, LONG = 200, 600  # rows of an honest client where no thief is, and of one who sets thresholds

@@ -193,6 +193,14 @@ class TestTwins:
         assert linkage.links(whole).findings == linkage.links(cut).findings
 
 
+class TestHostileRows:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308])
+    def test_rows_that_cannot_be_measured_hide_nobody(self, value: float) -> None:
+        odd = np.full((3, 64), value) * np.array([[1.0], [1.0], [-1.0]])
+        asked = [("odd", odd, 0.0), *honest(5, 60), *one_by_one(campaign(400, 3), 8), ("thief-0", odd[:1], 0.0)]
+        assert members(judged(lines(), asked)) == {f"thief-{i}" for i in range(8)}
+
+
 class TestMemory:
     def test_rows_of_an_account_and_of_all_are_bounded(self) -> None:
         linkage = Linkage(near=0.05, flat=1.3, cap=10, total=35)

@@ -19,6 +19,7 @@ __all__ = ["Account", "Sketches", "flatness"]
 
 Singles = NDArray[np.float32]
 Indices = NDArray[np.int64]
+MOST = 1e15  # in absolute value, of a number that is compared; omitted ones count as 0
 CHUNK = 256  # new rows that are compared with all others in one product
 
 
@@ -118,7 +119,8 @@ class Sketches:
             self.questions[digest] = _Question(self._asked_ever)
         found = self.questions[digest]
         found.owners.add(number)
-        self.x[slot], self.asked[slot], self.owner[slot], self.question[slot] = row, digest, number, found.number
+        self.x[slot] = np.clip(np.nan_to_num(row), -MOST, MOST)
+        self.asked[slot], self.owner[slot], self.question[slot] = digest, number, found.number
         self.at[slot], self.distance[slot], self.flat[slot], self.partner[slot] = at, np.inf, np.inf, -1
         self._norms[slot] = self.x[slot] @ self.x[slot]
         account.slots.append(slot)

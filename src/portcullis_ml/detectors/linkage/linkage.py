@@ -3,7 +3,8 @@
 Juuti, Szyller, Dmitrenko, Marchal, Asokan. "PRADA: Protecting against DNN Model Stealing Attacks",
 arXiv 1805.02628 version 1 (2018), whose section on countermeasures leaves thieves with many accounts open; Kesarwani,
 Mukhoty, Arya, Mehta. "Model Extraction Warning in MLaaS Paradigm", ACSAC 2018, which pools users whose accounts are
-known to collude. The signals, the test and their calibration are ours.
+known to collude. SEAT (Zhang, Chen, Wagner, AISec 2021) counts pairs of similar questions, across accounts too, as
+`near` does. The other signals, the test and its calibration are ours.
 
 Costs the honest client   nothing by itself; in a group by mistake, what the group has done counts against it. Clients
                           who share cameras, pictures or a pipeline look like one principal, because they are.
@@ -169,8 +170,7 @@ def _row_links(signal: str, owners: Labels, partners: Labels, names: list[str]) 
 def _shared(state: Sketches) -> tuple[Array, tuple[Labels, Labels]]:
     """(accounts,) how many questions others ask too, weighted by rarity; and the pairs of accounts with one in common.
 
-    A question that more than a few accounts ask has weight below a half: who asks only such has no link by them, and
-    their pairs are left out.
+    Of the accounts that share a question each is paired with the next one by number.
     """
     counts, a, b = np.zeros(len(state.accounts)), list[int](), list[int]()
     for question in state.questions.values():
