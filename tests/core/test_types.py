@@ -114,3 +114,12 @@ def test_interfaces_say_what_is_wrong(settings: dict, sentence: str) -> None:
 def test_column_names_must_differ() -> None:
     with pytest.raises(InputError, match="'a' stands twice"):
         Interface(input_shape=(2,), n_classes=2, features=(Feature("a"), Feature("a")))
+
+
+def test_a_regression_may_have_several_columns_and_a_classifier_has_one_for_each_class() -> None:
+    assert Interface(input_shape=(2,), task="regression").columns == 1
+    assert Interface(input_shape=(2,), task="regression", outputs=384).columns == 384
+    assert Interface(input_shape=(2,), n_classes=3).columns == 3
+    for wrong in ({"n_classes": 3, "outputs": 3}, {"task": "regression", "outputs": 0}):
+        with pytest.raises(ParameterError, match="outputs"):
+            Interface(input_shape=(2,), **wrong)

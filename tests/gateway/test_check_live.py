@@ -31,7 +31,6 @@ LABEL = {"name": "predict", "datatype": "BYTES", "shape": [-1]}
     "told",
     [
         {"inputs": [INPUT], "outputs": [OUTPUT]},
-        {"inputs": [INPUT], "outputs": [LABEL, OUTPUT]},
         {"inputs": [{**INPUT, "shape": [4]}], "outputs": [{**OUTPUT, "shape": [3]}]},
         {"inputs": [{**INPUT, "shape": [-1, -1]}], "outputs": [{"name": "probabilities"}]},
         {"inputs": [], "outputs": []},
@@ -55,6 +54,7 @@ def test_a_server_that_tells_what_the_policy_says_or_nothing_differs_in_nothing(
         ({"inputs": [{**INPUT, "shape": [-1, 64]}]}, "has shape [-1, 64]; the policy says rows of [4]"),
         ({"inputs": [{**INPUT, "shape": [-1, 2, 2]}]}, "see [model] input_shape"),
         ({"outputs": [LABEL]}, "answers 'predict'; the policy asks for 'probabilities': see upstream.scores"),
+        ({"outputs": [LABEL, OUTPUT]}, "also answers 'predict', which the gate does not ask for and shows nobody"),
         ({"outputs": [{**OUTPUT, "shape": [-1, 10]}]}, "has shape [-1, 10]; the policy says 3 scores a row"),
     ],
 )
@@ -89,7 +89,8 @@ def test_check_asks_the_model_server_where_it_is_told_to(tmp_path: Path) -> None
         right = checked_live(tmp_path, url, f'[upstream]\nurl = "{url}"\ninput = "pixels"\n')
     assert right.exit_code == 0, right.output
     assert "answers one row with scores (3), as the policy says." in right.output
-    assert "Note: The model" not in right.output
+    notes = [line for line in right.output.splitlines() if line.startswith("Note: The model")]
+    assert notes == ["Note: The model also answers 'label', which the gate does not ask for and shows nobody."]
     gone = checked_live(tmp_path, "http://127.0.0.1:9")
     assert gone.exit_code != 0
     assert "cannot be reached" in " ".join(gone.output.split())

@@ -16,6 +16,7 @@ from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Feature, Interface
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token, hashed
 from portcullis_ml.gateway.protocols import CATALOG
+from portcullis_ml.gateway.protocols.parts import Part
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.v2_question import LENGTH
 from portcullis_ml.gateway.protocols.wire import DTYPES, Inquiry, ModelSpec
@@ -23,8 +24,14 @@ from portcullis_ml.gateway.upstream import checked
 
 PLAIN = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
 IMAGE = Interface(input_shape=(2, 2), n_classes=3)
+NAMED = Interface(
+    input_shape=(2,), n_classes=3, features=(Feature("age", 0, 9), Feature("sex", values=("f", "m"))), missing=True
+)
 COLUMNS = (Feature("age", 0, 9), Feature("sex", 0, 1))
 TABLE = Interface(input_shape=(2,), n_classes=0, task="regression", missing=True, features=COLUMNS)
+PARTS = (Part("age"), Part("kids", (), "INT64"), Part("city", (), "BYTES", ("Bern", 'Z"rich, [x]')))
+PEOPLE = tuple(Feature(p.name, 0, 9, p.words) for p in PARTS)
+PICTURED = (Part("image", (2, 2), "FP32"), Part("meta", (3,)))
 N = int(os.environ.get("PORTCULLIS_FUZZ", "250"))  # examples of each; many thousands make a hunt
 SERVED = {
     "plain": ModelSpec(name="m", interface=PLAIN, max_rows=8),
@@ -34,11 +41,38 @@ SERVED = {
     "bits": ModelSpec(name="m", interface=PLAIN, max_rows=8, datatype="BOOL"),
     "image": ModelSpec(name="m", interface=IMAGE, max_rows=8),
     "table": ModelSpec(name="m", interface=TABLE, max_rows=8, label=None, scores="value"),
-}
+    "columns": ModelSpec(
+        name="m",
+        interface=Interface(input_shape=(3,), n_classes=3, features=PEOPLE),
+        max_rows=8,
+        parts=PARTS,
+        several=True,
+    ),
+    "gaps": ModelSpec(
+        name="m",
+        interface=Interface(input_shape=(2,), n_classes=3, features=PEOPLE[::2], missing=True),
+        max_rows=8,
+        parts=PARTS[::2],
+        several=True,
+    ),
+    "inputs": ModelSpec(
+        name="m", interface=Interface(input_shape=(7,), n_classes=3), max_rows=8, parts=PICTURED, several=True
+    ),
+    "flat": ModelSpec(
+        name="m", interface=PLAIN, max_rows=1,
+        options={"rows": "$.features", "batch": False, "scores": "$.p", "scores_as": "object", "labels": "$.y",
+                 "extras": ["$.lang", "$.options.top"]},
+    ),
+    "by name": ModelSpec(
+        name="m", interface=NAMED, max_rows=8,
+        options={"rows": "$", "rows_as": "object", "scores": "$.all[*].p", "scores_as": "top", "labels": "$.all[*].y"},
+    ),
+}  # fmt: skip
 TOKENS = [
     b"null", b"true", b"-0.0", b"1e999", b"NaN", b"18446744073709551616", b'"x"', b"[]", b"{}", b"[[1]]", b",", b":",
     b'"',
     b"\\", b"\\u0000", b"\\ud800", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r\n", b'"shape"', b'"data"', b"1,2", b"inf",
+    b'"Bern"', b'"BYTES"', b'"city"',
     b'"parameters":{"binary_data":true},', b'"binary_data_size":32', b"nan", b"_", b"1e-400", b"0x1",
 ]  # fmt: skip
 
@@ -47,8 +81,8 @@ def valid(served: ModelSpec) -> list[tuple[str, dict[str, str], bytes]]:
     """(protocol, headers, body) of honest questions, in every spelling."""
     import dataclasses
 
-    x = np.array([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])[:, : int(np.prod(served.interface.input_shape))]
-    x = x.reshape(2, *served.interface.input_shape)
+    x = np.tile([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]], 2)[:, : int(np.prod(served.interface.input_shape))]
+    x = x.reshape(2, *served.interface.input_shape)[: served.max_rows]
     found = []
     for name in CATALOG:
         for binary in (False, True):
@@ -63,7 +97,12 @@ def valid(served: ModelSpec) -> list[tuple[str, dict[str, str], bytes]]:
     flags = {"binary_data_output": True, "content_type": "np"}
     tensor = {"name": "input", "shape": list(x.shape), "datatype": "FP64", "data": rows, "parameters": {}}
     tree = {"id": "q", "parameters": flags, "inputs": [tensor], "outputs": [{"name": "label", "parameters": None}]}
-    return [*found, ("v2", {}, json.dumps(tree).encode())]
+    found.append(("v2", {}, json.dumps(tree).encode()))
+    if served.several:
+        columns = json.dumps({"inputs": {p.name: x[:, :1].tolist() for p in served.parts}}).encode()
+        found += [("v1", {}, columns), ("invocations", {}, columns)]
+        found.append(("invocations", {"content-type": "text/csv"}, b"city,age\nBern,37\n"))
+    return found
 
 
 VALID = {name: valid(served) for name, served in SERVED.items()}
@@ -118,7 +157,7 @@ def understood(name: str, served: ModelSpec, headers: dict[str, str], body: byte
 @pytest.mark.parametrize("kind", SERVED)
 def test_honest_bodies_are_understood(kind: str) -> None:
     read = [understood(name, SERVED[kind], headers, body) is not None for name, headers, body in VALID[kind]]
-    assert sum(read) >= 8
+    assert sum(read) >= 8 - (kind == "flat")  # a table of two rows is too long there
 
 
 @settings(max_examples=N, deadline=2_000)
@@ -133,10 +172,14 @@ def test_a_body_after_an_accident_is_read_or_refused_and_what_is_read_is_what_is
     if inquiry is None:
         return
     for far in CATALOG:  # whatever the upstream speaks, it is asked exactly what was inspected
-        ask = CATALOG.load(far)().ask(served, inquiry.x)
+        ask = attempt(CATALOG.load(far)().ask, served, inquiry.x, inquiry.carried)
+        if isinstance(ask, BadRequest):  # a number that is no category has no word
+            assert (far, kind) == ("mapping", "by name")
+            continue
         again = understood(far, served, dict(ask.headers), ask.body)
         assert again is not None
         np.testing.assert_array_equal(again.x, inquiry.x)
+        assert again.carried == inquiry.carried or far != "mapping"
     n, classes = len(inquiry.x), served.interface.n_classes
     answer = Answer(np.zeros(n, int) if classes else None, np.full((n, max(classes, 1)), 0.5))
     assert CATALOG.load(name)().write(served, inquiry, answer).status == 200
@@ -188,14 +231,14 @@ WAYS = Clients(
     peer=st.sampled_from([None, "10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%eth0"]),
 )
 def test_whoever_comes_has_a_name_or_is_refused(headers: dict[str, str], twice: set[str], peer: str | None) -> None:
-    name = attempt(WAYS.identify, headers, twice, peer, 0.0)
-    if isinstance(name, BadRequest):
-        assert name.status in (400, 401, 403)
+    caller = attempt(WAYS.identify, headers, twice, peer, 0.0)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401, 403)
     elif "x-client" in headers:
-        assert (name, peer) == (headers["x-client"], "10.0.0.1")
-        assert 1 <= len(name) <= 128
+        assert (caller.account, peer) == (headers["x-client"], "10.0.0.1")
+        assert 1 <= len(caller.account) <= 128
     else:
-        assert name in ("alice", "(anonymous)")
+        assert caller.account in ("alice", "(anonymous)")
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +262,11 @@ def test_a_token_of_any_claims_names_a_client_or_is_refused(token: Token, claims
     import jwt
 
     text = jwt.api_jws.encode(json.dumps(claims).encode(), "s" * 32, "HS256") + cut.decode("latin-1")
-    name = attempt(token.client, text)
-    assert (
-        name.status in (400, 401) if isinstance(name, BadRequest) else name == str(claims["sub"])
-    )  # a number is one too
+    caller = attempt(token.caller, text)
+    if isinstance(caller, BadRequest):
+        assert caller.status in (400, 401)
+    else:
+        assert caller.account == str(claims["sub"])  # a number is one too
 
 
 @pytest.mark.parametrize("part", [b"[" * 5_000 + b"]" * 5_000, b'{"alg":[]}', b'{"alg":"none"}', b"{}", b"1", b"\xff"])
@@ -232,25 +276,26 @@ def test_a_token_whose_head_is_no_head_is_refused(token: Token, part: bytes) -> 
     text = urlsafe_b64encode(part).decode().rstrip("=")
     for words in (f"{text}.e30.x", f"{text}.{text}.", f"eyJhbGciOiJIUzI1NiJ9.{text}.x", text):
         with pytest.raises(BadRequest):
-            token.client(words)
+            token.caller(words)
 
 
 @settings(max_examples=N, deadline=2_000)
-@given(data=st.data(), kind=st.sampled_from(["plain", "single", "table"]))
+@given(data=st.data(), kind=st.sampled_from(["plain", "single", "table", "flat", "by name"]))
 def test_a_model_servers_answer_is_an_answer_or_it_is_unreachable(data: Any, kind: str) -> None:
     served = SERVED[kind]
     name = data.draw(st.sampled_from(sorted(CATALOG)))
     wire = CATALOG.load(name)()
-    x = np.zeros((2, *served.interface.input_shape))
+    n = min(2, served.max_rows)
+    x = np.zeros((n, *served.interface.input_shape))
     binary = ("label", "probabilities") if data.draw(st.booleans()) else ()
     classes = served.interface.n_classes
-    answer = Answer(np.array([0, 1]) if classes else None, np.full((2, max(classes, 1)), 0.25))
+    answer = Answer(np.arange(n) if classes else None, np.full((n, max(classes, 1)), 0.25))
     reply = wire.write(served, Inquiry(x, binary=binary), answer)
     headers = dict(reply.headers)
     if data.draw(st.booleans()):
         headers[LENGTH] = data.draw(st.sampled_from(["", "x", "-1", "0", "7", "9" * 30, "\u0661"]))
     body = data.draw(mutated(reply.body))
-    found = attempt(wire.understand, served, 2, headers, body)
+    found = attempt(wire.understand, served, n, headers, body)
     if isinstance(found, Answer):
-        found = attempt(checked, found, 2, served)
-    assert isinstance(found, Unreachable) or len(found) == 2
+        found = attempt(checked, found, n, served)
+    assert isinstance(found, Unreachable) or len(found) == n

@@ -147,6 +147,15 @@ class TestLinker:
         await here.look()
         assert len(records.blocked) == 2
 
+    async def test_principals_are_linked_not_their_accounts(self, tmp_path: Path) -> None:
+        records = Records()
+        here = linker(tmp_path, records)
+        for line in two_of_a_kind():
+            line.client, line.principal = f"{line.client}-{int(line.at) % 3}", line.client
+            here.take(line)
+        await here.look()
+        assert [client for client, _, _ in records.blocked] == ["a", "b"]
+
     @pytest.mark.parametrize(("groups", "top"), [(SEEN.replace("block", "log"), ""), (SEEN, 'mode = "observe"\n')])
     async def test_to_log_blocks_nobody(self, tmp_path: Path, groups: str, top: str) -> None:
         records = Records()

@@ -393,6 +393,23 @@ def test_a_clients_page_shows_each_stage_with_its_threshold_and_what_it_decided(
     assert "<h1>bob</h1>" in fetch(f"{url}/client?name=bob", token)[1]  # no word beside the name
 
 
+def test_a_clients_page_shows_answers_before_and_after_the_guard(tmp_path: Path) -> None:
+    stages = watch(2, then="label_only") + '[[guard]]\nunit = "rounding"\ndecimals = 1\n'
+    with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
+        with gate(policy_of(MODEL, upstream, tmp_path, stages)) as server:
+            assert [post(server.url)[0] for _ in range(10)] == [200] * 10
+            page = fetch(f"{server.admin_url}/client?name=alice", server.admin.state.token)[1]
+            held = server.streams.open["alice"].latest
+    table = page[page.index("Latest answers, before and after the guard") :]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", table)]
+    assert len(rows) == len(held) == 8  # the latest eight of ten
+    label = int(MODEL.scores(X[:1])[0].argmax())
+    for _, n, before, after in rows:
+        assert n == "1"
+        assert before.startswith(f"{label} ({label}: ")
+        assert after == f"<b>{label}, without scores</b>"
+
+
 def test_where_nothing_is_enforced_the_pages_do_not_say_blocked(tmp_path: Path) -> None:
     with running(ModelServer(MODEL, served_of(MODEL))) as upstream:
         with gate(policy_of(MODEL, upstream, tmp_path, watch(1), top='mode = "observe"')) as server:

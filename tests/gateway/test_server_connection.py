@@ -117,7 +117,7 @@ async def port_of(folder: Path, **limits: Any) -> AsyncIterator[Port]:
         connection._transport.close()
     await port.turns()
     assert here.gate.bodies.buffered == 0
-    assert here.gate._of_client == {}
+    assert here.gate.callers.running == {}
     assert here.gate.in_flight == 0
     await here.store.close()
 

@@ -36,14 +36,18 @@ def make(
     client: Annotated[str, typer.Argument(help="The client's name: limits and detectors follow it, not the key.")],
     policy: PolicyOption = "portcullis.toml",
     days: DaysOption = None,
+    organisation: Annotated[
+        str, typer.Option("--organisation", help="Whose client it is: where the policy says so, its clients are one.")
+    ] = "",
+    payment: Annotated[str, typer.Option("--payment", help="Who pays, such as a customer's number; the same.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Make a key for a client. It is shown this once; the file keeps its digest.
 
-    Example:  portcullis keys make alice --policy portcullis.toml --days 365
+    Example:  portcullis keys make alice --policy portcullis.toml --organisation acme --days 365
     """
     own_output()
-    key, kept = _file(policy).make(client, for_s=_seconds(days))
+    key, kept = _file(policy).make(client, for_s=_seconds(days), organisation=organisation, payment=payment)
     _tell(kept, as_json, key=key)
 
 
@@ -62,7 +66,8 @@ def listing(policy: PolicyOption = "portcullis.toml", as_json: JsonOption = Fals
     for key in kept:
         until = _day(key["until"]) if key["until"] else "for ever"
         state = f"until {until}" if key["counts"] else f"ended {until}"
-        typer.echo(f"{key['id']}  {key['client']:20}  made {_day(key['made'])}  {state}")
+        links = "".join(f"  {name} {key[name]}" for name in ("organisation", "payment") if key[name])
+        typer.echo(f"{key['id']}  {key['client']:20}  made {_day(key['made'])}  {state}{links}")
     if not kept:
         typer.echo("There is no key yet: portcullis keys make CLIENT")
 
@@ -100,10 +105,10 @@ def _file(policy: str) -> KeyFile:
     from portcullis_ml.gateway.policy.keys import KeyFile
     from portcullis_ml.gateway.policy.policy import read_policy
 
-    name = read_policy(policy).clients.keys_file
-    if name is None:
+    clients = read_policy(policy).clients
+    if clients.keys_file is None:
         raise InputError(f'{policy} names no file of keys. Add keys_file = "keys.json" to its [clients].')
-    return KeyFile(name)
+    return KeyFile(clients.keys_file, accept=lambda keys: clients.keeping(key.key() for key in keys))
 
 
 def _tell(kept: Any, as_json: bool, key: str | None = None, old: dict[str, Any] | None = None) -> None:

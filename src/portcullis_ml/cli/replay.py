@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from portcullis_ml.core.errors import ParameterError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from portcullis_ml.gateway.policy.policy import Policy
+    from portcullis_ml.gateway.querylog import Line
     from portcullis_ml.gateway.replay import Replayed
     from portcullis_ml.gateway.state.marked import Mark
 
@@ -19,11 +25,17 @@ FIRST = 4  # inputs of a marked question that a line shows; --json has them all
 
 
 def replay(
-    log: Annotated[str, typer.Argument(help="The query log: its folder, or one of its files.")],
+    log: Annotated[str, typer.Argument(help="The query log: its folder, or one of its files; another gateway's file.")],
     policy: Annotated[str, typer.Option(help="The policy to run over it.")],
     honest: Annotated[list[str] | None, typer.Option(help="A client known to be honest; repeat for more.")] = None,
     marks: Annotated[bool, typer.Option("--marks", help="List every client's marked questions.")] = False,
     groups: Annotated[bool, typer.Option("--groups", help="Say who is linked by what they ask, instead.")] = False,
+    written_by: Annotated[
+        str, typer.Option("--from", help="Who wrote the log: portcullis, nginx, litellm.")
+    ] = "portcullis",
+    fields: Annotated[
+        list[str] | None, typer.Option("--field", help="What a field of another gateway's log is called, as KEY=NAME.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Who would have been stopped, when, which honest clients hurt, and who got which marks.
@@ -31,20 +43,21 @@ def replay(
     With --groups: which accounts the policy's [groups] would have linked and called, and how many honest ones.
 
     Example:  portcullis replay log/ --policy stricter.toml --honest alice
+    Example:  portcullis replay access.log --from nginx --policy portcullis.toml
     """
     from rich.console import Console
     from rich.table import Table
 
     from portcullis_ml.gateway.policy.policy import read_policy
-    from portcullis_ml.gateway.querylog import read_log
     from portcullis_ml.gateway.replay import replay as run
 
     used = read_policy(policy)
+    lines, said = _lines(log, used, written_by, fields or [])
     if groups:
         from portcullis_ml.cli.replay_groups import replay_groups
 
-        return replay_groups(log, used, honest or [], as_json)
-    found = run(read_log(log), used)
+        return replay_groups(list(lines), used, honest or [], as_json)
+    found = run(lines, used)
     if as_json:
         fates = {name: asdict(fate) for name, fate in found.fates.items()}
         tree = {
@@ -52,6 +65,7 @@ def replay(
             "different": found.different,
             "policy": used.digest,
             "logged_under": found.logged_under,
+            **({"read": said} if said else {}),
             "clients": fates,
         }
         if marks:
@@ -69,6 +83,8 @@ def replay(
     Console().print(table)
     if marks:
         _list(found)
+    if said:
+        typer.echo(said)
     same = "the same decisions" if not found.different else f"{len(found.different)} decided otherwise than logged"
     typer.echo(f"{found.requests} requests, {same}.")
     if found.logged_under:
@@ -76,6 +92,22 @@ def replay(
         typer.echo(
             f"The log was written under the policy {others}; this is {used.digest}: its text or artifacts differ."
         )
+
+
+def _lines(log: str, used: Policy, written_by: str, named: list[str]) -> tuple[Iterable[Line], str]:
+    """The log's lines and, of another gateway's log, a sentence on what was read."""
+    from portcullis_ml.gateway.foreign_log import form_of, read_foreign
+    from portcullis_ml.gateway.querylog import read_log
+
+    if written_by == "portcullis":
+        if named:
+            raise ParameterError("field", "given with --from nginx or --from litellm", named[0])
+        return read_log(log), ""
+    pairs = [text.partition("=") for text in named]
+    if wrong := [text for text, (key, _, name) in zip(named, pairs, strict=True) if not key or not name]:
+        raise ParameterError("field", "KEY=NAME, such as client=http_x_account", wrong[0])
+    read = read_foreign(log, used, form_of(written_by, {key: name for key, _, name in pairs}))
+    return read.lines, read.said()
 
 
 def _plain(mark: Mark) -> dict[str, Any]:

@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["replay_groups"]
 
 
-def replay_groups(log: str, policy: Policy, honest: list[str], as_json: bool) -> None:
+def replay_groups(lines: list[Line], policy: Policy, honest: list[str], as_json: bool) -> None:
     """Print who is linked, who is called, and how many of the clients known to be honest are."""
     from portcullis_ml.gateway.campaigns import campaigns_in
-    from portcullis_ml.gateway.querylog import read_log
 
-    lines = list(read_log(log))
     groups = policy.groups
     if groups.linkage is None:
         raise InputError('The policy does not link accounts: write [groups] with seen = "log" or "block".')
@@ -49,8 +47,8 @@ def _measured(linkage: Any, lines: list[Line], honest: list[str]) -> Any:
 
     rows: dict[str, list[Any]] = defaultdict(list)
     for line in lines:
-        if line.client in honest and line.released and line.x is not None:
-            rows[line.client].append(line.x)
+        if line.counts_for in honest and line.released and line.x is not None:
+            rows[line.counts_for].append(line.x)
     return calibrated(linkage, {name: np.concatenate(x) for name, x in rows.items()})
 
 

@@ -11,12 +11,10 @@ or ISO 8601; without a zone it is UTC) and the model's undefended answer:
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import numpy as np
 
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Answer, Array, Feature, Labels
+from portcullis_ml.gateway.foreign_log import seconds_of
 from portcullis_ml.measures.calibration import ClientStream
 
 __all__ = ["Names", "read_traffic"]
@@ -71,7 +70,7 @@ def _of_log(path: Path) -> list[ClientStream]:
         if line.admitted and line.x is None:
             raise InputError("This log holds decisions only; calibration needs [log] queries = true.")
         if line.x is not None and line.clean is not None and line.client != ANONYMOUS:
-            parts[line.client].append((line.at, line.admitted, line.x.astype(np.float64), line.clean))
+            parts[line.counts_for].append((line.at, line.admitted, line.x.astype(np.float64), line.clean))
     if not parts:
         raise InputError(
             f"{path} holds no answered request of a client with a name. Give each client a key "
@@ -157,7 +156,7 @@ def _streams(
         raise InputError(f"{path} holds no rows.")
     if any(value is None for value in (*clients, *(labels or ()))):
         raise InputError(f"{path}: every row needs {names.client!r} and {names.label!r}; some lack one.")
-    at = np.array([_seconds(path, value) for value in times])
+    at = np.array([seconds_of(str(path), value) for value in times])
     if scores is not None and names.classes and scores.shape[1] != len(names.classes):
         raise InputError(
             f"{path}: {scores.shape[1]} scores a row; the policy's model has {len(names.classes)} classes."
@@ -187,19 +186,6 @@ def _codes(path: Path, words: list[str], classes: list[str]) -> Labels:
     if strange:
         raise InputError(f"{path} holds the class {strange[0]!r}, which the policy's [model] classes do not name.")
     return np.array([known[word] for word in words], np.int64)
-
-
-def _seconds(path: Path, value: Any) -> float:
-    try:
-        if math.isfinite(found := float(value)):
-            return found
-    except (TypeError, ValueError):
-        pass
-    try:
-        when = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise InputError(f"{path}: a time was expected (seconds since 1970, or ISO 8601); got {value!r}.") from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _numbers(path: Path, name: str, cells: Sequence[str], values: Sequence[str] = ()) -> Array:

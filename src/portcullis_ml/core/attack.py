@@ -162,9 +162,9 @@ class Harvest:
         return answer
 
     def _nothing(self) -> Answer:
-        columns = max(self._oracle.interface.n_classes, 1)
-        shows_scores = self._oracle.interface.reveals > Reveals.LABELS or columns == 1
-        return Answer(None if columns == 1 else np.empty(0, np.int64), np.empty((0, columns)) if shows_scores else None)
+        told = self._oracle.interface
+        labels = np.empty(0, np.int64) if told.n_classes else None
+        return Answer(labels, np.empty((0, told.columns)) if told.reveals > Reveals.LABELS or labels is None else None)
 
     def __len__(self) -> int:
         return sum(len(a) for a in self._answers)

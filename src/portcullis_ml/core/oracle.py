@@ -185,9 +185,9 @@ def checked_answer(model: Model, x: Floats, interface: Interface) -> Answer:
     The model gets a copy: one that writes into its rows would change what the guard looks at afterwards.
     """
     scores = np.asarray(model.scores(np.array(x, np.float64)), np.float64)
-    columns = max(interface.n_classes, 1)
-    if scores.shape != (len(x), columns):
-        raise InputError(f"The model must return {len(x)} x {columns} scores; got an array of shape {scores.shape}.")
+    wanted = (len(x), interface.columns)
+    if scores.shape != wanted:
+        raise InputError(f"The model must return {len(x)} x {wanted[1]} scores; got an array of shape {scores.shape}.")
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])
         raise InputError(f"The model must return finite scores; row {row} of the batch has NaN or infinity.")

@@ -14,22 +14,8 @@ from numpy.typing import NDArray
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.settings import check
 
-__all__ = [
-    "Answer",
-    "Array",
-    "Differentiable",
-    "Estimate",
-    "Explaining",
-    "Feature",
-    "Floats",
-    "Interface",
-    "Labels",
-    "Learner",
-    "Model",
-    "Request",
-    "Reveals",
-    "Rows",
-]
+__all__ = ["Answer", "Array", "Differentiable", "Estimate", "Explaining", "Feature", "Floats", "Interface", "Labels",
+           "Learner", "Model", "Request", "Reveals", "Rows"]  # fmt: skip
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]  # float64, or float32 where that holds every value
@@ -86,13 +72,15 @@ class Feature:
 class Interface:
     """All that a thief knows for free about an API, and all that the API shows in an answer.
 
-    `n_classes` is 0 for regression, whose answers are one column of scores without labels.
+    `n_classes` is 0 for regression, whose answers are scores without labels: one column of them, or
+    as many as `outputs` says, which is what an embedding is.
     `bounds` are the least and greatest value of an input; a table gives `features` instead,
     and a NaN in a query means *omitted* where `missing` is true.
     """
 
     input_shape: tuple[int, ...]
     n_classes: int = 0
+    outputs: int = 1  # columns of a regression's scores
     task: Literal["classification", "regression"] = "classification"
     bounds: tuple[float, float] = (0.0, 1.0)
     features: tuple[Feature, ...] | None = None
@@ -109,6 +97,7 @@ class Interface:
         check(self, "input_shape", "a tuple of positive ints", lambda v: len(v) > 0 and all(s >= 1 for s in v))
         classes = "at least 2 for classification, 0 for regression"
         check(self, "n_classes", classes, lambda v: v >= 2 if classified else v == 0)
+        check(self, "outputs", "at least 1, and 1 for classification", lambda v: v == 1 or (v > 1 and not classified))
         check(self, "bounds", "(low, high) with low < high", lambda v: v[0] < v[1])
         check(self, "decimals", "None or an int in [0, 12]", lambda v: v is None or 0 <= v <= 12)
         check(self, "k", "at least 1", lambda v: v >= 1)
@@ -119,6 +108,11 @@ class Interface:
                 raise InputError(f"Column names must differ; {twice[0]!r} stands twice. Rename one of them.")
             if self.input_shape != (len(names),):
                 raise ParameterError("Interface.features", f"{self.input_shape} columns", len(names))
+
+    @property
+    def columns(self) -> int:
+        """How many scores an answer has for one row."""
+        return self.n_classes or self.outputs
 
     @property
     def n_inputs(self) -> int:
@@ -227,7 +221,7 @@ class Answer:
         so that a defense is never flattered by a clumsy thief); a row that shows a label only becomes one-hot.
         """
         if self.labels is None:
-            return np.asarray(self.scores)  # (n, 1), NaN where withheld
+            return np.asarray(self.scores)  # (n, outputs), NaN where withheld
         onehot = np.zeros((len(self), n_classes))
         known = self.labels != WITHHELD
         onehot[known, self.labels[known]] = 1.0
@@ -314,7 +308,7 @@ class Model(Protocol):
     n_classes: int  # 0 for regression
 
     def scores(self, x: Array) -> Array:
-        """(n, *input_shape) -> (n, n_classes) probabilities, or (n, 1) regression values; float64."""
+        """(n, *input_shape) -> (n, n_classes) probabilities, or (n, outputs) regression values; float64."""
 
 
 @runtime_checkable

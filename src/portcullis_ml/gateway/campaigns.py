@@ -27,7 +27,7 @@ SHOWN = 3  # links of an account that its evidence names
 class Seen(NamedTuple):
     """One answered request."""
 
-    client: str
+    client: str  # the principal
     x: Floats
     clean: Answer
     at: float
@@ -116,7 +116,7 @@ def campaigns_in(lines: Iterable[Line], groups: Groups) -> tuple[list[tuple[floa
     blocked on the way."""
     found, state, due = list[tuple[float, Campaign]](), Campaigns(groups), float("-inf")
     answered = [
-        (line.at, Seen(line.client, line.x, line.clean, line.at))
+        (line.at, Seen(line.counts_for, line.x, line.clean, line.at))
         for line in lines
         if line.released and line.x is not None and line.clean is not None
     ]

@@ -46,7 +46,9 @@ class Exchange:
     notes: Notes = field(default_factory=Notes)
     wire: Wire = field(init=False)
     flow: Generator[Any, Any, tuple[Reply, str]] = field(init=False)  # of `flow.exchange`
-    client: str | None = None  # once it counts among this client's running requests
+    span: Any = None  # of OpenTelemetry, where the policy sends some
+    client: str | None = None  # the principal, once the request counts among its running ones
+    joins: bool = False  # this process has not seen the account before, which stays with the principal it first came to
 
     @property
     def limits(self) -> Limits:
@@ -56,13 +58,19 @@ class Exchange:
     def passed_on(self) -> dict[str, str]:
         """The headers that go upstream: the request's id and its trace context, nothing else of the client's."""
         passed = {"x-request-id": self.id}
-        parent = self.headers.get("traceparent")
+        parent = self.headers.get("traceparent") if self.span is None else trace_parent(self.span)
         if parent and TRACE_PARENT.fullmatch(parent):
             passed["traceparent"] = parent
             state = self.headers.get("tracestate", "")
             if state and len(state) <= 512 and state.isprintable() and state.isascii():
                 passed["tracestate"] = state
         return passed
+
+
+def trace_parent(span: Any) -> str:
+    """The header that makes a span the parent of what the model server does."""
+    about = span.get_span_context()
+    return f"00-{about.trace_id:032x}-{about.span_id:016x}-{about.trace_flags:02x}"
 
 
 class Exchanges:

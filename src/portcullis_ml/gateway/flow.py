@@ -28,10 +28,11 @@ from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
-from portcullis_ml.gateway.state.fold import Failed, singled_out
+from portcullis_ml.gateway.state.fold import Failed
+from portcullis_ml.gateway.state.latest import singled_out
 from portcullis_ml.gateway.trouble import Trouble
 
-__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Look", "Read", "Release", "Rules", "Step", "Undo",
+__all__ = ["Admit", "Ask", "Body", "Books", "Flow", "Host", "Join", "Look", "Read", "Release", "Rules", "Step", "Undo",
            "Unpack", "answered", "driven", "exchange", "health"]  # fmt: skip
 
 T = TypeVar("T")
@@ -39,6 +40,14 @@ T = TypeVar("T")
 
 class Body(NamedTuple):
     """The body of the request is needed. Sent: its bytes."""
+
+
+class Join(NamedTuple):
+    """The account may be new: it stays with the principal that it came to first. Sent: that principal; Down."""
+
+    account: str
+    principal: str
+    at: float
 
 
 class Unpack(NamedTuple):
@@ -60,9 +69,10 @@ class Read(NamedTuple):
 class Admit(NamedTuple):
     """The guard is asked whether this client may ask. Sent: the request's sequence number; Refused, Failed or Down."""
 
-    client: str
+    client: str  # the principal
     x: Floats
     at: float
+    account: str = ""  # the one of its accounts that asks, where there are others
 
 
 class Ask(NamedTuple):
@@ -93,7 +103,7 @@ class Look(NamedTuple):
     """Health is asked for. Sent: whether a request would be served just now."""
 
 
-Step = Body | Unpack | Read | Admit | Ask | Release | Undo | Look
+Step = Body | Join | Unpack | Read | Admit | Ask | Release | Undo | Look
 Flow = Generator[Step, Any, T]
 
 
@@ -121,7 +131,8 @@ class Host(Protocol):
     clock: Callable[[], float]
 
     def identify(self, request: Exchange) -> str:
-        """The client's name. Raises Rejected or BadRequest where the head alone says that there will be no answer."""
+        """The principal that the client belongs to. Raises Rejected or BadRequest where the head alone says that there
+        will be no answer."""
 
 
 def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
@@ -132,6 +143,8 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         notes.mark()
 
         body = yield Body()
+        if request.joins:
+            client = notes.line.principal = yield Join(notes.line.client, client, host.clock())
         if encoded(request.headers):
             body = yield Unpack(client, body, request.limits.body_bytes)
         read = partial(wire.read, policy.served, request.headers, body)
@@ -173,9 +186,10 @@ def answered(
     """(n, *input_shape) -> what the guard lets out of the model's answer: admit, ask, release. Raises Refused, Failed,
     Down, and what the model raises; by then all that was reserved is given back."""
     line, seq, released, failed = notes.line, None, None, False
+    account = line.client if line.client != client else ""
     line.x, line.rows, line.at, line.admitted = x, len(x), at, next(books.order)
     try:
-        seq = line.seq = yield Admit(client, x, at)
+        seq = line.seq = yield Admit(client, x, at, account)
         books.metrics.not_enforced["state"] += seq < 0  # the journal is down, and the policy is to serve
     except Refused as refusal:
         line.seq, line.reason = refusal.place, refusal.reason

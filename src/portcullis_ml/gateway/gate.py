@@ -22,21 +22,22 @@ from portcullis_ml.gateway import flow
 from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.batching import Batching
 from portcullis_ml.gateway.exchange import Exchange, Exchanges
-from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Look, Read, Release, Step, Undo, Unpack
+from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Join, Look, Read, Release, Step, Undo, Unpack
 from portcullis_ml.gateway.health import Health
 from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
 from portcullis_ml.gateway.http.bodies import Bodies, decoded
 from portcullis_ml.gateway.http.cors import shared
 from portcullis_ml.gateway.http.messages import Rejected, Request
+from portcullis_ml.gateway.identity import Callers
 from portcullis_ml.gateway.policy.keys import KeptKey
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Reply, Wire
 from portcullis_ml.gateway.querylog import Line, LogFull, NoLog
-from portcullis_ml.gateway.rates import Rates, address_of
 from portcullis_ml.gateway.reading import Reading
 from portcullis_ml.gateway.replies import method_reply, status_reply
 from portcullis_ml.gateway.state.streams import Down, Streams
+from portcullis_ml.gateway.telemetry import Tracing
 from portcullis_ml.gateway.upstream import Upstream
 
 __all__ = ["Gate"]
@@ -69,15 +70,15 @@ class Gate:
         self.on_answered: Callable[[Line], None] = lambda line: None  # called once an answer is sent
         self.metrics = Metrics()
         self.books = Books(self.metrics, on_alarm=self._alarmed)
+        self.tracing: Tracing | None = None
         self.bodies = Bodies()
         self.reading = Reading(self.bodies)
-        self.rates = Rates()
-        steps = (Body, Unpack, Read, Admit, Ask, Release, Undo, Look)
+        self.callers = Callers(clock)
+        steps = (Body, Join, Unpack, Read, Admit, Ask, Release, Undo, Look)
         self.batching: Batching[Exchange] = Batching(steps, self._take, self._end)
         self.health = Health(self)
         self.draining = False
         self.in_flight = 0
-        self._of_client: dict[str, int] = {}  # requests in flight
         self._exchanges = Exchanges()
         self._run = f"{time.time_ns():x}"
         self.use(policy)
@@ -94,9 +95,8 @@ class Gate:
         self._known: dict[tuple[str, str], tuple[Wire, str]] = {}  # (method, path) of "infer" -> its protocol
 
     def use_keys(self, kept: Iterable[KeptKey]) -> None:
-        """Take these keys of the policy's file from the next request on."""
-        clients = replace(self.policy.clients, kept=tuple(key.key() for key in kept))
-        self.use(replace(self.policy, clients=clients))
+        """Take these keys of the policy's file from the next request on. Raises ParameterError, see `groups`."""
+        self.use(replace(self.policy, clients=self.policy.clients.keeping(key.key() for key in kept)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application; the gate's own port does without."""
@@ -118,6 +118,8 @@ class Gate:
         exchange.wire, what = self._route(request, policy)
         self.in_flight += 1
         if what == "infer":
+            if self.tracing:
+                self.tracing.begin(exchange)
             exchange.flow = flow.exchange(exchange, self)
         elif what in exchange.wire.health:
             exchange.flow = flow.health(exchange, what)
@@ -136,54 +138,31 @@ class Gate:
 
     def go_on(self, exchange: Exchange, body: bytes) -> None:
         """The body is there."""
-        more = len(body) - _declared(exchange)
-        if more > 0 and exchange.client is not None:
-            self.rates.sent(exchange.client, more, exchange.limits, self.clock())
+        self.callers.sent(exchange, len(body))
         self.batching.join(exchange, Body, body)
 
     def give_up(self, exchange: Exchange, error: BaseException) -> None:
         """The body will not come, for this reason. One that is too long has cost as much as one that is not."""
-        if exchange.client is not None and isinstance(error, BadRequest) and error.status == 413:
-            more = exchange.limits.body_bytes - _declared(exchange)
-            self.rates.sent(exchange.client, max(more, 0), exchange.limits, self.clock())
+        if isinstance(error, BadRequest) and error.status == 413:
+            self.callers.sent(exchange, exchange.limits.body_bytes)
         self.batching.fail(exchange, error)
 
     def identify(self, request: Exchange) -> str:
-        """The client's name, whose running requests are one more from now on. Raises Rejected or BadRequest where the
+        """The principal, whose running requests are one more from now on. Raises Rejected or BadRequest where the
         head alone says that there will be no answer."""
         limits = request.limits
         if self.draining or self.in_flight > limits.in_flight:
             raise Rejected("busy", 503, "The gate is busy.", 1.0)
         if self.querylog.failed and request.policy.failure.log == "closed":
             raise Rejected("failed", 503, "The gate cannot keep its records just now.", 2.0)
-        client = self._known_client(request)
-        request.notes.line.client = client
-        self._within_rates(client, request)
-        running = self._of_client.get(client, 0)
-        if running >= limits.per_client:
-            raise Rejected("busy", 429, "This client has too many requests running.", 1.0)
-        self._of_client[client] = running + 1
-        request.client = client
+        client = self.callers.begin(request)
         self.bodies.expect(limits, request.headers, request.twice)
         return client
 
-    def _known_client(self, request: Exchange) -> str:
-        """The client's name. Raises BadRequest, or Rejected where too many from this address did not say theirs."""
-        try:
-            return request.policy.clients.identify(request.headers, request.twice, request.peer, self.clock())
-        except BadRequest:
-            self._within_rates(address_of(request.peer), request)
-            raise
-
-    def _within_rates(self, who: str, request: Exchange) -> None:
-        """Count the request and its bytes. Raises Rejected where they have sent too many of late."""
-        limits = request.limits
-        wait = self.rates.wait(who, limits, self.clock(), min(_declared(request), limits.body_bytes))
-        if wait:
-            raise Rejected("busy", 429, "More was sent than may be sent in a minute.", wait)
-
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""
+        if isinstance(step, Join):
+            return self._join(*step)
         if isinstance(step, Unpack):
             return self._unpack(*step)
         if isinstance(step, Read):
@@ -215,7 +194,12 @@ class Gate:
             found = await self.reading.read(client, len(body), partial(decoded, body, most))
             size = len(found)
         finally:
-            self.rates.sent(client, max(size - len(body), 0), limits, self.clock())
+            self.callers.unpacked(client, size - len(body), limits)
+        return found
+
+    async def _join(self, account: str, principal: str, at: float) -> str:
+        found = await self.streams.join(account, principal, at)
+        self.callers.joined(account, found)
         return found
 
     async def _look(self) -> bool:
@@ -232,14 +216,13 @@ class Gate:
         """The flow has returned: count it, write its line, and send the reply."""
         reply, decision = found
         self.in_flight -= 1
-        if exchange.client is not None:
-            self._of_client[exchange.client] -= 1
-            if not self._of_client[exchange.client]:
-                del self._of_client[exchange.client]
+        self.callers.end(exchange)
         if decision:
             self.metrics.requests[decision] += 1
             self.on_answered(exchange.notes.line)
             self._write_line(exchange, decision, reply.status)
+            if self.tracing:
+                self.tracing.end(exchange, decision, reply.status)
         cors = exchange.policy.listen.cors
         exchange.reply(reply if cors is None else shared(reply, cors, exchange.headers), exchange.id)
 
@@ -281,12 +264,6 @@ class Gate:
             self.querylog.write(line)
         except LogFull:
             self.metrics.not_enforced["log"] += 1
-
-
-def _declared(request: Exchange) -> int:
-    """Bytes of its body, as its head says; 0 where it does not."""
-    length = request.headers.get("content-length", "")[:16]
-    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _plain(request: Request) -> bool:

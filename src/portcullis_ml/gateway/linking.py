@@ -75,13 +75,14 @@ class Linker:
         """An answer was sent. Never waits, and drops what there is no room for."""
         if self.campaigns is None or not line.released or line.x is None or line.clean is None:
             return
-        if line.at > self._blocked.get(line.client, math.inf):
-            self._let_go(self.campaigns, line.client)
+        client = line.counts_for
+        if line.at > self._blocked.get(client, math.inf):
+            self._let_go(self.campaigns, client)
         if self._rows + len(line.x) > WAITING:
             self.dropped += len(line.x)
             return
         self._rows += len(line.x)
-        self._waiting.append(Seen(line.client, line.x, line.clean, line.at))
+        self._waiting.append(Seen(client, line.x, line.clean, line.at))
 
     async def run(self) -> None:
         """Look every so often, until cancelled."""

@@ -12,17 +12,20 @@ import http.client
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
 
-from portcullis_ml.core.errors import ParameterError, Refused, Unreachable
+from portcullis_ml.core.errors import InputError, ParameterError, Refused, Unreachable
 from portcullis_ml.core.oracle import Ledger, MeteredOracle
-from portcullis_ml.core.types import Answer, Array, Interface
+from portcullis_ml.core.types import Answer, Array, Feature, Interface
 from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.protocols import CATALOG
+from portcullis_ml.gateway.protocols.mapping_table import suits, table_of
+from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import REMAINING, ModelSpec, Wire
 from portcullis_ml.gateway.spoken import spoken
 
@@ -74,12 +77,14 @@ class HttpOracle(MeteredOracle):
         self.authorized_by = authorized_by
         self.url = url
         self._parts = parts
-        protocol, options = spoken(protocol)
+        protocol, options, features = spoken(protocol)
         self._wire: Wire = CATALOG.load(protocol)()
         if interface.explains and not self._wire.explains:
             raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)
         names = {"explanation": "explanation" if interface.explains else None, "options": options, **(served or {})}
-        self._served = ModelSpec(name=model, interface=interface, max_rows=rows_per_request, **names)
+        self._served = _asked(
+            self._wire, ModelSpec(name=model, interface=interface, max_rows=rows_per_request, **names), features
+        )
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second
         self._attempts, self._backoff_s, self._timeout_s, self._sleep = attempts, backoff_s, timeout_s, sleep
@@ -114,7 +119,10 @@ class HttpOracle(MeteredOracle):
                     x, ended = x[: done + (refusal.room or 0)], refusal
                     continue
                 raise self._with_head(answers, refusal) from None
-            except Unreachable:
+            except Unreachable as error:
+                if error.status == 413 and len(part) > 1:
+                    self._served = replace(self._served, max_rows=len(part) // 2)
+                    continue
                 self._kept = _pairs(x, answers)
                 raise
             answered = answer.answered
@@ -136,7 +144,10 @@ class HttpOracle(MeteredOracle):
 
     def _one(self, x: Array) -> Answer:
         """One request, tried until an answer comes; only what got no answer is sent again."""
-        ask = self._wire.ask(self._served, x)
+        try:
+            ask = self._wire.ask(self._served, x)
+        except BadRequest as error:
+            raise InputError(f"{self.url} cannot be asked such a row. {error.sentence}") from error
         wait = self._backoff_s
         for attempt in range(1, self._attempts + 1):
             if self._per_second:
@@ -177,6 +188,16 @@ class HttpOracle(MeteredOracle):
         response = self._connection.getresponse()
         found = {k.lower(): v for k, v in response.getheaders()}
         return response.status, found, response.read()
+
+
+def _asked(wire: Wire, served: ModelSpec, features: tuple[Feature, ...]) -> ModelSpec:
+    """The model as it is asked: by the names of its columns, where its description has them, and no more rows at once
+    than a question holds. Raises InputError or ParameterError where its description does not suit it."""
+    if features and served.interface.features is None:
+        served = replace(served, interface=replace(served.interface, features=features))
+    if wire.name == "mapping":
+        suits(table_of(served), served.interface)
+    return replace(served, max_rows=wire.most_rows(served))
 
 
 def _pairs(x: Array, answers: list[Answer]) -> list[tuple[Array, Answer]]:

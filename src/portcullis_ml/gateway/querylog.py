@@ -39,7 +39,7 @@ class Line:
 
     at: float = 0.0
     id: str = ""
-    client: str = ""
+    client: str = ""  # the account that asked
     decision: str = ""
     status: int = 0
     reason: str = ""
@@ -54,8 +54,14 @@ class Line:
     seconds: float = 0.0
     policy: str = ""
     run: str = ""  # the process
+    principal: str = ""  # whose limits and history the request counts for; empty in logs of earlier versions
     x: Floats | None = None
     clean: Answer | None = None
+
+    @property
+    def counts_for(self) -> str:
+        """In whose journal the request stands."""
+        return self.principal or self.client
 
 
 class NoLog:

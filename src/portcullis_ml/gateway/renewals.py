@@ -38,10 +38,10 @@ class Renewals:
         if stamp is not None and stamp != self._seen:
             try:
                 kept = KeyFile(stamp[0]).read()
+                self._gate.use_keys(kept)
             except PortcullisError as error:
                 log.error("the keys were not exchanged: %s", error)
             else:
-                self._gate.use_keys(kept)
                 log.info("the keys were exchanged", extra={"file": stamp[0], "keys": len(kept)})
         self._seen = stamp
 

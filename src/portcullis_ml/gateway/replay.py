@@ -18,7 +18,8 @@ from portcullis_ml.gateway.flow import Admit, Release, Undo
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.state.events import JournalEvent
-from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream, singled_out
+from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream
+from portcullis_ml.gateway.state.latest import singled_out
 from portcullis_ml.gateway.state.marked import Mark, marking, marks_of, share_marked
 
 __all__ = ["Fate", "Replayed", "replay"]
@@ -29,9 +30,10 @@ KINDS = {Release: "release", Undo: "undo"}  # of the journal's events
 
 @dataclass
 class Fate:
-    """What became of one client: as logged, and under the policy of the replay."""
+    """What became of one client (a principal, as logged): as logged, and under the policy of the replay."""
 
     client: str
+    accounts: list[str] = field(default_factory=list)  # its own, whose rows were answered
     rows: int = 0
     requests: int = 0
     was_refused: int = 0  # requests, as logged
@@ -71,15 +73,15 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
         if line.x is None:
             raise InputError("This log holds decisions only; a replay needs [log] queries = true.")
         policies.add(line.policy)
-        of_client[line.client].append(line)
+        of_client[line.counts_for].append(line)
     found, streams = Replayed(logged_under=sorted(policies - {"", policy.digest})), dict[str, Stream]()
     fold, refused = Fold(policy.guard(), streams), set[int]()
     for step, line in (moment for held in of_client.values() for moment in _in_order(held)):
-        stream = streams.setdefault(line.client, Stream(line.client))
-        fate = found.fates.setdefault(line.client, Fate(line.client))
+        stream = streams.setdefault(line.counts_for, Stream(line.counts_for))
+        fate = found.fates.setdefault(line.counts_for, Fate(line.counts_for))
         seq = id(line)
         if isinstance(step, Admit):
-            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", step.at, x=step.x))
+            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", step.at, x=step.x, by=step.account))
             if isinstance(outcome, Refused):
                 refused.add(seq)
             _note_request(found, fate, line, outcome)
@@ -88,6 +90,8 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
             outcome, _ = fold.apply(stream, seq, JournalEvent(KINDS[type(step)], of=seq, answer=clean))
             if isinstance(outcome, Released):
                 _note_release(found, fate, line, outcome)
+    for client, fate in found.fates.items():
+        fate.accounts = list(streams[client].accounts)
     _note_marks(found, fold, streams)
     return found
 
@@ -130,11 +134,12 @@ def _merged(runs: list[list[Line]]) -> list[Moment]:
 def _moments(line: Line) -> Iterable[tuple[int, int, Moment]]:
     """(the process's count, place in the journal, step, line) of a request's admission and its end."""
     if line.x is not None:  # as `replay` has seen to
-        yield line.admitted, line.seq, (Admit(line.client, line.x, line.at), line)
+        account = line.client if line.client != line.counts_for else ""
+        yield line.admitted, line.seq, (Admit(line.counts_for, line.x, line.at, account), line)
     if line.undone:
-        yield line.undone, line.ended, (Undo(line.client, line.seq), line)
+        yield line.undone, line.ended, (Undo(line.counts_for, line.seq), line)
     elif line.released and line.clean is not None:
-        yield line.released, line.ended, (Release(line.client, line.seq, line.clean), line)
+        yield line.released, line.ended, (Release(line.counts_for, line.seq, line.clean), line)
 
 
 def _note_request(found: Replayed, fate: Fate, line: Line, outcome: Outcome) -> None:

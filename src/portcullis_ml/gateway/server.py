@@ -33,6 +33,7 @@ from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.renewals import Renewals
 from portcullis_ml.gateway.state.stores import open_store
 from portcullis_ml.gateway.state.streams import Down, Streams
+from portcullis_ml.gateway.telemetry import open_tracing
 from portcullis_ml.gateway.upstream import Upstream, open_upstream
 
 __all__ = ["Server", "run", "settle"]
@@ -74,6 +75,8 @@ class Server:
         self.linker = Linker(policy, self.streams, self.store, clock=self.gate.clock, on_alarm=self._alarmed)
         self.gate.on_answered = self.linker.take
         self.gate.metrics.gauges |= self._gauges()
+        if policy.telemetry:
+            self.gate.tracing = open_tracing(self.gate.metrics, policy.telemetry)
         self.admin = admin_app(self.gate, self.store)
         self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
         self._renewals = Renewals(self.gate, [c for c in self._tls if c])
@@ -187,6 +190,8 @@ class Server:
         await asyncio.to_thread(self.gate.reading.close)
         await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
         await asyncio.to_thread(self.gate.querylog.close)
+        if self.gate.tracing:
+            await asyncio.to_thread(self.gate.tracing.close)
         await self.store.close()
 
     def _alarmed(self, alarm: Any) -> None:

@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from portcullis_ml.core.errors import PortcullisError, Unreachable
-from portcullis_ml.core.types import Answer, Array, Floats, Interface, Labels
+from portcullis_ml.core.types import Answer, Array, Floats, Labels
 from portcullis_ml.gateway.credentials import credentials, trusted
 from portcullis_ml.gateway.http.client import HttpClient
 from portcullis_ml.gateway.http.client_protocol import Found, Lost, Unreadable
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.answers import spread
 from portcullis_ml.gateway.protocols.number_lists import MANY
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, ModelSpec, Wire, parsed
@@ -100,7 +101,7 @@ class HttpUpstream:
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
         self._plain: tuple[Floats, Carried] = (
-            _plain_row(asked.interface),
+            asked.plain_row,
             NOTHING,
         )  # to try the model with; later a row that it has answered
         self._took = False  # whether it is one that it has answered
@@ -238,14 +239,6 @@ def open_upstream(policy: Policy) -> HttpUpstream:
     )
 
 
-def _plain_row(interface: Interface) -> Array:
-    """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some."""
-    if interface.features is not None:
-        middle = [0.0 if f.categorical else (f.low + f.high) / 2 for f in interface.features]
-        return np.array([middle]).reshape(1, *interface.input_shape)
-    return np.full((1, *interface.input_shape), sum(interface.bounds) / 2)
-
-
 def _first(carried: Carried) -> Carried:
     """What was carried beside the first row."""
     return carried if carried.texts is None else replace(carried, texts=carried.texts[:1])
@@ -253,6 +246,7 @@ def _first(carried: Carried) -> Carried:
 
 def checked(answer: Answer, n: int, asked: ModelSpec) -> Answer:
     """The upstream's answer if it is finite and complete; Unreachable (502) if not."""
+    answer = spread(answer, asked.interface)
     columns = asked.interface.n_classes
     whole = all(a is None or _finite(a) for a in (answer.scores, answer.explanation))
     if len(answer) != n or not whole or (asked.explanation and answer.explanation is None):

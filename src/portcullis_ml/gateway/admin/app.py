@@ -44,6 +44,7 @@ SAFE = {
 EVERY_S = 1.0  # between two updates of a page
 ACTIONS = ("block", "unblock", "clear")
 SESSION_S = 8 * 3600
+LONGEST = 160  # characters of a principal's name
 MOST = 1_000  # clients that one answer of /clients tells of
 
 
@@ -173,8 +174,9 @@ class _Desk:
             return _denied()
         form = await _form(request)
         what, name = form.get("deed", ""), form.get("name", "")
-        if what not in ACTIONS or not 1 <= len(name) <= 128:
+        if what not in ACTIONS or not 1 <= len(name) <= LONGEST:
             return JSONResponse({"error": f"A deed is one of {', '.join(ACTIONS)}, done to a client."}, 400)
+        name = await self._principal(name)
         try:
             await self.store.log_operation(time.time(), who, what, name)
             await self.gate.streams.operate(name, what, who, time.time())
@@ -183,6 +185,14 @@ class _Desk:
         if request.headers.get("authorization"):
             return JSONResponse({"done": what, "client": name, "by": who})
         return RedirectResponse(str(request.url_for("client").path) + "?" + urlencode({"name": name}), 303)
+
+    async def _principal(self, name: str) -> str:
+        """Whom a deed is done to: where limits are those of a principal, an account's name stands for its own."""
+        streams = self.gate.streams.open
+        if not self.gate.policy.clients.principals.principal or name in streams or name in await self.store.clients():
+            return name
+        found = self.gate.policy.clients.principal_of(name)
+        return found or next((p for p, stream in streams.items() if name in stream.accounts), name)
 
     async def keys(self, request: Request) -> Response:
         """The clients' keys; POST makes, rotates or revokes one, after the operator's name is written down."""

@@ -39,13 +39,15 @@ class KeyDesk:
     async def do(self, deed: str, form: Mapping[str, str]) -> dict[str, Any]:
         """The deed's outcome: the key as it is kept, and under "key" a new one, which is told this once.
 
-        form   client (make) or which (rotate, revoke); days and overlap_days as numbers, where they are given
+        form   client (make) or which (rotate, revoke); organisation and payment of a client; days and overlap_days as
+               numbers, where they are given
         """
         file = self._file()
         days, overlap = _days(form, "days"), _days(form, "overlap_days") or 0.0
         told: dict[str, Any] = {}
         if deed == "make":
-            told["key"], kept = await asyncio.to_thread(file.make, form.get("client", ""), for_s=days)
+            links = {name: form.get(name, "") for name in ("organisation", "payment")}
+            told["key"], kept = await asyncio.to_thread(file.make, form.get("client", ""), for_s=days, **links)
         elif deed == "rotate":
             which = form.get("which", "")
             told["key"], kept, _ = await asyncio.to_thread(file.rotate, which, overlap_s=overlap, for_s=days)
@@ -55,15 +57,16 @@ class KeyDesk:
         return {**shown(kept, time.time()), **told}
 
     def _file(self) -> KeyFile:
-        name = self._gate.policy.clients.keys_file
-        if name is None:
+        clients = self._gate.policy.clients
+        if clients.keys_file is None:
             raise InputError('The policy has no file of keys. Add keys_file = "keys.json" to [clients].')
-        return KeyFile(name)
+        return KeyFile(clients.keys_file, accept=lambda keys: clients.keeping(key.key() for key in keys))
 
 
 def shown(key: KeptKey, now: float) -> dict[str, Any]:
     """A key as people and programs see it; times in seconds since 1970."""
-    return {"id": key.id, "client": key.client, "made": key.made, "until": key.until, "counts": not key.ended(now)}
+    return {"id": key.id, "client": key.client, "organisation": key.organisation, "payment": key.payment,
+            "made": key.made, "until": key.until, "counts": not key.ended(now)}  # fmt: skip
 
 
 def _days(form: Mapping[str, str], name: str) -> float | None:

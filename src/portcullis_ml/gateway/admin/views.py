@@ -12,6 +12,7 @@ from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.policy.explain import unit_in_words
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.state.fold import OPERATOR, Stream, alarmed
+from portcullis_ml.gateway.state.latest import Latest, words
 from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Streams
@@ -19,6 +20,7 @@ from portcullis_ml.gateway.state.streams import Streams
 __all__ = ["Chart", "Shown", "counters", "one", "overview"]
 
 SHOWN = 200  # clients on the first page
+ACCOUNTS_SHOWN = 20  # of a principal
 ALARMS = 100  # that are looked through for the first page
 WIDTH, HEIGHT = 600, 120
 
@@ -76,6 +78,7 @@ async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:
         "by_operators": stream.decided.get(OPERATOR, {}).get("refused", 0),
         "marking": marking(guard),
         "enforced": gate.policy.enforced,
+        "latest": [_latest(gate.policy, held) for held in reversed(stream.latest)],
         "charts": list(_charts(guard, stream)),
         "width": WIDTH,
         "height": HEIGHT,
@@ -93,6 +96,13 @@ async def counters(gate: Shown, store: StateStore, *, after: str, limit: int) ->
     return {"clients": found, "next": names[limit - 1] if len(names) > limit else None}
 
 
+def _latest(policy: Policy, held: Latest) -> dict[str, Any]:
+    """A row of one of the latest answers in words: the model's, and what the client was shown of it."""
+    names = policy.served.class_names
+    before, after = words(held.before, names), words(held.after.only(policy.shown), names)
+    return {"at": held.at, "rows": held.rows, "before": before, "after": after, "differs": before != after}
+
+
 def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
     """What every page shows of a client; `earlier` says that an alarm of theirs is on record."""
     guard = gate.streams.fold.guard
@@ -103,8 +113,11 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         standing = f"{'blocked' if gate.policy.enforced else 'would be blocked'} by {blockers[0]}"
     elif acting:
         standing = f"alarm at {acting[0][0]}"
+    accounts = _accounts(stream)
     return {
         "name": stream.client,
+        "accounts": accounts[:ACCOUNTS_SHOWN],
+        "account_count": len(accounts),
         "query": urlencode({"name": stream.client}),
         **stream.tally,
         "suspicion": _loudest(guard, stream),
@@ -115,6 +128,19 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         "standing": standing or ("earlier alarm" if earlier else ""),
         "loud": bool(standing),
     }
+
+
+def _accounts(stream: Stream) -> list[dict[str, Any]]:
+    """The accounts of a principal that have been answered, those with the most rows first; none where it has but one of
+    its own name."""
+    if set(stream.accounts) <= {stream.client}:
+        return []
+    total = sum(rows for rows, _, _ in stream.accounts.values())
+    found = sorted(stream.accounts.items(), key=lambda item: (-item[1][0], item[0]))
+    return [
+        {"account": name, "rows": int(rows), "share": round(rows / total, 4), "since": since, "last": last}
+        for name, (rows, since, last) in found
+    ]
 
 
 def _loudest(guard: Guard, stream: Stream) -> str:

@@ -17,8 +17,11 @@ from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Reveals
-from portcullis_ml.gateway.policy.clients import loopback
+from portcullis_ml.gateway.policy.clients import Clients, loopback
+from portcullis_ml.gateway.policy.home_made import in_sentences
+from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.policy.principals import Principals
 
 __all__ = ["example", "explained", "stages", "unit_in_words", "warnings"]
 
@@ -50,6 +53,7 @@ def explained(policy: Policy) -> Iterator[str]:
         f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
         f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}; the gate asks {where}."
     )
+    yield from told_inputs(served, policy.asked)
     speaks = ", ".join(policy.listen.protocols)
     listen = policy.listen
     over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
@@ -69,8 +73,9 @@ def explained(policy: Policy) -> Iterator[str]:
         yield from _documented(stage)
     yield from _groups(policy)
     yield from _answers(policy)
+    yield from in_sentences(policy.served, policy.asked, policy.listen, up)
     yield (
-        f"A request may hold {limits.rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
+        f"A request may hold {served.max_rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
     )
     yield (
@@ -87,6 +92,12 @@ def explained(policy: Policy) -> Iterator[str]:
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
     if policy.alarms:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
+    if policy.telemetry:
+        told = policy.telemetry
+        yield (
+            f"Metrics every {told.every_s:g} s and spans of {100 * told.spans:g}% of the requests, without clients' "
+            f"names and rows, go to {_address(told.endpoint)}."
+        )
     yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
 
 
@@ -137,9 +148,17 @@ def warnings(policy: Policy) -> Iterator[str]:
         policy.clients.keys or policy.clients.keys_file or policy.clients.token or policy.clients.named
     ):
         yield "Nobody is named in [clients]: every request gets 401."
+    yield from _unlinked(policy.clients)
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
     if policy.served.options and "mapping" not in spoken:
         yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
+    if policy.upstream and policy.upstream.mapping is not None and policy.upstream.protocol != "mapping":
+        yield "The model server is not asked in the protocol mapping: [upstream.mapping] is not used."
+    if extras := policy.served.options.get("extras") if "mapping" in policy.listen.protocols else None:
+        yield (
+            f"{', '.join(extras)} are passed on, and the guard does not see them. Where one changes what the model "
+            "computes, a client can ask several models for the price of one, and repeat a question in other words."
+        )
     admin = policy.admin
     if not (loopback(admin.host) or admin.cert_file or admin.https):
         yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
@@ -187,6 +206,13 @@ def _clients(policy: Policy) -> Iterator[str]:
             f"{len(clients.kept)} more in {clients.keys_file} name {len(names)} clients; changes of that file count "
             "within a second."
         )
+    links = clients.principals
+    if links.principal:
+        words = [_link(link, links) for link in links.principal]
+        yield (
+            f"Clients that share {', or '.join(words)} are one principal: quotas, rates, detectors and blocks are the "
+            "principal's."
+        )
     shared = clients.anonymous == "shared"
     yield f"Whoever has no name {'shares one account with all such others' if shared else 'is refused with 401'}."
 
@@ -209,11 +235,41 @@ def _groups(policy: Policy) -> Iterator[str]:
     )
 
 
+def _link(link: str, links: Principals) -> str:
+    """What clients share that the policy links by it."""
+    if link == "address":
+        way = f" in {links.forwarded.header}" if links.forwarded else ""
+        return "the network ({} and {} bits) of the address{} that they first came from".format(
+            *links.address_bits, way
+        )
+    if link == "key_prefix":
+        size = links.key_prefix
+        return f"the first {size} characters of their names" if type(size) is int else f"their names up to {size!r}"
+    return f"the {link}"
+
+
+def _unlinked(clients: Clients) -> Iterator[str]:
+    """What clients say of themselves and the policy does not link by, and links that nobody has."""
+    keys = (*clients.keys, *clients.kept)
+    for link in ("organisation", "payment"):
+        told = any(getattr(k, link) for k in keys) or any(
+            getattr(way, link) for way in (*clients.named, *([clients.token] if clients.token else []))
+        )
+        if told and link not in clients.principals.principal:
+            article = "an" if link == "organisation" else "a"
+            yield f"Clients have {article} {link}, and principal does not name it: each still has limits of its own."
+        if link in clients.principals.principal and not told and not clients.keys_file:
+            yield f"principal names {link}, and no key, token or header says one."
+
+
 def _answers(policy: Policy) -> Iterator[str]:
     shown = policy.shown
     words = {Reveals.LABELS: "the class only", Reveals.TOP_K: f"the {shown.k} best scores", Reveals.PROBS: "all scores"}
     rounded = "" if shown.decimals is None else f", rounded to {shown.decimals} decimals"
     yield f"Everybody is shown {words[shown.reveals]}{rounded}{', and the explanation' if shown.explains else ''}."
+    if policy.upstream and policy.upstream.protocol == "v2":
+        guarded = " and ".join(map(repr, policy.asked.outputs))
+        yield f"Guarded and shown of the model's outputs: {guarded}; whatever else it answers is shown to nobody."
     if policy.asked.explanation and not shown.explains:
         yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
 

@@ -1,6 +1,6 @@
 """API keys in a file of their own, which a command or the operators' port writes and the gate takes up while it runs.
 
-    {"keys": [{"client": "alice", "sha256": "...", "made": 1767225600.0, "until": null}]}
+    {"keys": [{"client": "alice", "sha256": "...", "made": 1767225600.0, "until": null, "organisation": "acme"}]}
 
 The keys themselves are not in it, only their digests. A key that has ended stays, so that the list tells of it.
 """
@@ -32,6 +32,8 @@ class KeptKey:
     sha256: str
     made: float
     until: float | None = None
+    organisation: str = ""  # as in `ApiKey`
+    payment: str = ""
 
     def __post_init__(self) -> None:
         self.key()  # a name and a digest that the gate would take
@@ -42,21 +44,26 @@ class KeptKey:
         return self.sha256[:12].lower()
 
     def key(self) -> ApiKey:
-        return ApiKey(client=self.client, sha256=self.sha256, until=self.until)
+        return ApiKey(client=self.client, sha256=self.sha256, until=self.until,
+                      organisation=self.organisation, payment=self.payment)  # fmt: skip
 
     def ended(self, now: float) -> bool:
         return self.until is not None and now > self.until
 
 
 class KeyFile:
-    """The keys in a file, which is made with the first of them. `clock` gives seconds since 1970.
+    """The keys in a file, which is made with the first of them. `clock` gives seconds since 1970; `accept` is shown
+    all keys before they are written, and raises where the gate would not take them.
 
     Writers take turns, and a reader finds the file before a change or after it. InputError where it cannot be used.
     """
 
-    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time,
+        accept: Callable[[Sequence[KeptKey]], object] = lambda keys: None,
+    ) -> None:  # fmt: skip
         self.path = Path(path)
-        self._clock = clock
+        self._clock, self._accept = clock, accept
 
     def read(self) -> tuple[KeptKey, ...]:
         try:
@@ -79,12 +86,15 @@ class KeyFile:
             return str(self.path), 0, 0, 0
         return str(self.path), stat.st_mtime_ns, stat.st_ino, stat.st_size
 
-    def make(self, client: str, *, for_s: float | None = None) -> tuple[str, KeptKey]:
+    def make(
+        self, client: str, *, for_s: float | None = None, organisation: str = "", payment: str = ""
+    ) -> tuple[str, KeptKey]:
         """(a new key, which is told this once; what is kept of it). It counts for `for_s` seconds, or for ever."""
         _positive("for_s", for_s)
         key, digest = new_key()
         now = self._clock()
-        kept = KeptKey(client=client, sha256=digest, made=now, until=None if for_s is None else now + for_s)
+        kept = KeptKey(client=client, sha256=digest, made=now, until=None if for_s is None else now + for_s,
+                       organisation=organisation, payment=payment)  # fmt: skip
         with self._changing() as keys:
             keys.append(kept)
         return key, kept
@@ -100,7 +110,7 @@ class KeyFile:
             at = self._one(keys, which)
             ends = now + overlap_s
             old = replace(keys[at], until=ends if keys[at].until is None else min(ends, keys[at].until or ends))
-            new = KeptKey(client=old.client, sha256=digest, made=now, until=None if for_s is None else now + for_s)
+            new = replace(old, sha256=digest, made=now, until=None if for_s is None else now + for_s)
             keys[at : at + 1] = [old, new]
         return key, new, old
 
@@ -138,6 +148,7 @@ class KeyFile:
             fcntl.flock(lock, fcntl.LOCK_EX)
             keys = list(self.read())
             yield keys
+            self._accept(keys)
             self._write(keys)
         finally:
             os.close(lock)
@@ -164,6 +175,8 @@ def _kept(entry: Any) -> KeptKey:
         sha256=entry["sha256"],
         made=float(entry["made"]),
         until=None if until is None else float(until),
+        organisation=entry.get("organisation", ""),
+        payment=entry.get("payment", ""),
     )
 
 

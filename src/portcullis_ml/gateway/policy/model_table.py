@@ -9,9 +9,11 @@ from typing import Any
 
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
+from portcullis_ml.gateway.policy.inputs import several
 from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
+from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 __all__ = ["asked", "checked", "class_names", "feature", "interface_of", "undefended"]
@@ -25,7 +27,7 @@ def asked(served: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
     if upstream is None:
         return served
     labels = upstream.answers == "labels"
-    return dataclasses.replace(
+    known = dataclasses.replace(
         served,
         name=upstream.model or served.name,
         version=upstream.version,
@@ -35,27 +37,39 @@ def asked(served: ModelSpec, upstream: UpstreamTable | None) -> ModelSpec:
         explanation=served.explanation and (upstream.explanation or served.explanation),
         datatype=upstream.datatype or served.datatype,
         binary=upstream.binary,
+        several=several(served, upstream),
+        options=_options(served, upstream),
     )
+    return dataclasses.replace(known, interface=PROTOCOLS.load(upstream.protocol)().given(known))
+
+
+def _options(served: ModelSpec, upstream: UpstreamTable) -> Mapping[str, Any]:
+    """The mapping towards the upstream, which passes on what clients may send."""
+    if upstream.mapping is None:
+        return served.options
+    return {**upstream.mapping, "extras": served.options.get("extras", [])}
 
 
 def undefended(asked: ModelSpec) -> Interface:
     """The interface of the model's own answers, as the guard meets them."""
-    return asked.interface.revealing(reveals=Reveals.LABELS if asked.scores is None else Reveals.PROBS)
+    return asked.interface.revealing(reveals=Reveals.LABELS) if asked.scores is None else asked.interface
 
 
 def feature(table: Any) -> Feature:
     """A column from its table."""
-    known(table, [f.name for f in dataclasses.fields(Feature)], "a feature")
+    known(table, [*(f.name for f in dataclasses.fields(Feature)), "datatype"], "a feature")
     if not is_tensor(str(table.get("name", ""))):
         raise ParameterError("a feature's name", "printable text", table.get("name"))
     if not isinstance(table.get("values", []), list):
         raise ParameterError("a feature's values", "a list of names", table["values"])
-    return Feature(**{**table, "values": tuple(table.get("values", ()))})
+    return Feature(**{k: v for k, v in table.items() if k != "datatype"} | {"values": tuple(table.get("values", ()))})
 
 
 def checked(table: Mapping[str, Any]) -> None:
     """Refuse values in [model] that cannot work. Raises ParameterError, whose parameter is the key that is wrong."""
     for key in TEXTS:
+        if isinstance(table.get(key), list) and key in OUTPUTS:
+            raise ParameterError(key, "the name of one tensor: the gate guards one, and shows no other", table[key])
         if not isinstance(table.get(key, ""), str):
             raise ParameterError(key, "text", table[key])
     for key in ("name", "version"):

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from portcullis_ml.core.errors import ParameterError
-from portcullis_ml.gateway.protocols.mapping import DEFAULTS, steps
+from portcullis_ml.gateway.protocols.mapping_table import mapping_table
 
 __all__ = ["HEADER", "SEGMENT", "is_header", "is_path", "is_segment", "is_tensor", "mapping_options"]
 
 SEGMENT = "a name of letters, digits and any of ._-~=@+, without a slash"
 HEADER = "the name of a header, such as x-api-key"
-OUTPUTS = ("scores", "labels", "explanation")
 
 
 def is_segment(name: str) -> bool:
@@ -35,21 +34,10 @@ def is_path(path: str) -> bool:
     return plain and not {"", ".", ".."} & set(path.split("/")[1:-1]) and path.split("/")[-1] not in (".", "..")
 
 
-def mapping_options(table: Any) -> Mapping[str, str]:
+def mapping_options(table: Any, name: str = "model") -> Mapping[str, Any]:
     """The table of the protocol "mapping". Raises ParameterError, whose parameter is the key that is wrong."""
     if not isinstance(table, dict):
-        raise ParameterError("mapping", "a table: write [model.mapping]", table)
-    for key, value in table.items():
-        if not isinstance(value, str):
-            raise ParameterError(key, "text", value)
-        if key != "path":
-            steps(value, key)
-    if not is_path(table.get("path", "/predict")):
+        raise ParameterError("mapping", f"a table: write [{name}.mapping]", table)
+    if not is_path(mapping_table(table).path):
         raise ParameterError("path", "a path such as /predict, without ?, # or %", table["path"])
-    places = {key: steps(table.get(key, DEFAULTS[key]), key) for key in OUTPUTS}
-    for key, other in (("labels", "scores"), ("explanation", "scores"), ("explanation", "labels")):
-        shorter = min(len(places[key]), len(places[other]))
-        if places[key][:shorter] == places[other][:shorter]:
-            wrong = key if key in table else other
-            raise ParameterError(wrong, f"another place than that of {other if wrong == key else key}", table[wrong])
     return table

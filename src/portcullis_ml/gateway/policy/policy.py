@@ -37,13 +37,16 @@ from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface, Reveals
+from portcullis_ml.gateway.policy import home_made
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.groups_table import GROUPS, Groups, groups_of
+from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import asked, checked, class_names, feature, interface_of, undefended
 from portcullis_ml.gateway.policy.names import mapping_options
+from portcullis_ml.gateway.policy.principals import principals_of
 from portcullis_ml.gateway.policy.settings import (
     Admin,
     Alarms,
@@ -53,25 +56,27 @@ from portcullis_ml.gateway.policy.settings import (
     Listen,
     QueryLog,
     State,
+    Telemetry,
     UpstreamTable,
 )
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
-from portcullis_ml.gateway.protocols.mapping import DEFAULTS
+from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec, Wire
 
 __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "mapping", "explanation", "explanation_shape")  # fmt: skip
+         "withheld", "missing", "features", "inputs", "mapping", "explanation", "explanation_shape")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum")
 ANSWERS = ("reveals", "k", "decimals", "explains")
-CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject")
+CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject", "principal", "key_prefix",
+           "address_bits", "forwarded")  # fmt: skip
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "groups", "failure", "state", "log",
-          "alarms", "admin")  # fmt: skip
+          "alarms", "telemetry", "admin")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,7 @@ class Policy:
     state: State
     log: QueryLog | None
     alarms: Alarms | None
+    telemetry: Telemetry | None
     admin: Admin
     groups: Groups
     mode: str = "enforce"
@@ -145,17 +151,21 @@ class _Reader:
         if mode not in ("enforce", "observe"):
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
         interface, served = self._model()
-        upstream = self._settings(UpstreamTable, "upstream") if "upstream" in self.tree else None
+        upstream = self._upstream() if "upstream" in self.tree else None
         shown = self._shown(interface)
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
-        self._reached(served, listen)
-        known = asked(served, upstream)
+        known = self._built(("upstream", "mapping"), asked, served, upstream)
+        self._built(("listen",), spoken_by, served, listen.protocols, "protocols")
+        self._built(("upstream",), spoken_by, known, [upstream.protocol] if upstream else [], "protocol")
+        for place, sentence in home_made.mistakes(served, known, upstream, listen):
+            raise self._wrong(place, sentence)
+        served = home_made.limited(served, known, upstream)
         stages = self._stages(undefended(known))
         return Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
             asked=known,
-            shown=shown,
+            shown=home_made.no_more_than(shown, known.interface),
             stages=stages,
             key=self._key(),
             key_path=self.folder / self.tree["key_file"],
@@ -167,6 +177,7 @@ class _Reader:
             state=self._settings(State, "state"),
             log=self._settings(QueryLog, "log") if "log" in self.tree else None,
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
+            telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
             groups=self._built(("groups",), groups_of, self._table("groups", GROUPS), undefended(known), self.folder),
             mode=mode,
@@ -196,6 +207,7 @@ class _Reader:
         interface = self._built(("model",), interface_of, table, tuple(features) or None)
         names: dict[str, Any] = {k: table[k] for k in NAMES if k in table}
         names["class_names"] = class_names(table)
+        names |= self._built(("model",), inputs_of, table, self.tree.get("upstream", {}))
         shape = table.get("explanation_shape")
         if shape is not None:
             if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
@@ -204,10 +216,20 @@ class _Reader:
                 )
             names["explanation_shape"] = tuple(shape)
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
-        options = table.get("mapping", {})
-        self._known(options if isinstance(options, dict) else {}, tuple(DEFAULTS), ("model", "mapping"))
-        options = self._built(("model", "mapping"), mapping_options, options)
+        options = self._mapping("model", table.get("mapping", {}))
         return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
+
+    def _upstream(self) -> UpstreamTable:
+        found = self._settings(UpstreamTable, "upstream")
+        if found.mapping is not None:
+            self._mapping("upstream", found.mapping, without=("extras",))
+        return found
+
+    def _mapping(self, name: str, options: Any, without: tuple[str, ...] = ()) -> Mapping[str, Any]:
+        keys = tuple(key for key in DEFAULTS if key not in without)
+        self._known(options if isinstance(options, dict) else {}, keys, (name, "mapping"))
+        found: Mapping[str, Any] = self._built((name, "mapping"), mapping_options, options, name)
+        return found
 
     def _shown(self, interface: Interface) -> Interface:
         table = self._table("answers", ANSWERS)
@@ -233,16 +255,6 @@ class _Reader:
         for where, name in sides:
             if not PROTOCOLS.load(name).explains:
                 raise self._wrong(where, f"The protocol {name} has no place for explanations; use v2 or mapping.")
-
-    def _reached(self, served: ModelSpec, listen: Listen) -> None:
-        """Refuse a mapping's path that another protocol takes for its own."""
-        path = str(served.options.get("path", DEFAULTS["path"]))
-        for name in listen.protocols:
-            if "mapping" in listen.protocols and name != "mapping":
-                if PROTOCOLS.load(name)().route("POST", path, served):
-                    raise self._wrong(
-                        ("model", "mapping", "path"), f"The path {path!r} belongs to the protocol {name}."
-                    )
 
     def _stages(self, interface: Interface) -> tuple[Defense[Any], ...]:
         """The stages of the guard. Each is bound to the model once: what it cannot be used with is refused here."""
@@ -273,7 +285,10 @@ class _Reader:
         token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
         plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
         kept = self._kept(table["keys_file"]) if "keys_file" in table else {}
-        return self._built(("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), **kept, **plain)
+        linked = self._built(("clients",), principals_of, table)
+        return self._built(
+            ("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), principals=linked, **kept, **plain
+        )
 
     def _kept(self, name: Any) -> dict[str, Any]:
         """The file of keys that `portcullis keys` writes, found from the policy's folder, and what is in it."""
@@ -373,13 +388,16 @@ class _Reader:
 
 
 def _api_key(table: Any) -> ApiKey:
-    known(table, ("client", "sha256", "until"), "an API key")
+    known(table, ("client", "sha256", "until", "organisation", "payment"), "an API key")
     return made(ApiKey, {**table, "until": seconds(table.get("until"))})
 
 
 def _named(table: Mapping[str, Any]) -> Named:
     found = made(Named, table)
-    return dataclasses.replace(found, header=found.header.lower())
+    names = {
+        name: getattr(found, name).lower() for name in ("header", "organisation", "payment") if getattr(found, name)
+    }
+    return dataclasses.replace(found, **names)
 
 
 def _token(table: Mapping[str, Any], folder: Path) -> Token:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from portcullis_ml.core.settings import check
 from portcullis_ml.gateway.policy.names import HEADER, SEGMENT, is_header, is_segment, is_tensor
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.unspoken import spoken
 from portcullis_ml.gateway.protocols.wire import DTYPES
 
-__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "UpstreamTable"]
+__all__ = ["Admin", "Alarms", "Cors", "Failure", "Limits", "Listen", "QueryLog", "State", "Telemetry", "UpstreamTable"]
 
 
 def _positive(v: float) -> bool:
@@ -54,6 +57,7 @@ class UpstreamTable:
     model: str | None = None
     version: str = ""
     input: str | None = None
+    inputs: str | None = None  # "tensor" or "columns": one tensor for a row, or one for each of its inputs
     scores: str | None = None
     label: str | None = None  # an output tensor with classes, where it has one
     explanation: str | None = None  # the one that explains its answers, where the model's own name for it differs
@@ -68,6 +72,7 @@ class UpstreamTable:
     ca_file: str | None = None  # who must have signed the server's certificate; None leaves it to the system
     cert_file: str | None = None  # the gate's own certificate, for a server that wants to see one
     key_file: str | None = None  # its key, where it is not in the same file
+    mapping: Mapping[str, Any] | None = None  # where that differs from [model.mapping], for the protocol mapping
 
     def __post_init__(self) -> None:
         https = self.url.startswith("https://")
@@ -81,7 +86,8 @@ class UpstreamTable:
         check(self, "label", "named otherwise than the scores", lambda v: v is None or v != self.scores)
         check(self, "token_header", HEADER, is_header)
         check(self, "url", "http://host:port", _url)
-        check(self, "protocol", f"one of {', '.join(PROTOCOLS)}", lambda v: v in PROTOCOLS)
+        spoken("UpstreamTable.protocol", self.protocol)
+        check(self, "inputs", '"tensor" or "columns"', lambda v: v in (None, "tensor", "columns"))
         check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))
         check(self, "datatype", f"one of {', '.join(DTYPES)}", lambda v: v is None or v in DTYPES)
         check(self, "timeout_s", "a positive number of seconds", _positive)
@@ -120,12 +126,10 @@ class Listen:
     def __post_init__(self) -> None:
         check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
         check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)
-        check(
-            self,
-            "protocols",
-            f"a list of some of {', '.join(PROTOCOLS)}",
-            lambda v: bool(v) and not isinstance(v, str) and all(p in PROTOCOLS for p in v),
-        )
+        words = f"a list of some of {', '.join(PROTOCOLS)}"
+        check(self, "protocols", words, lambda v: bool(v) and not isinstance(v, str))
+        for name in self.protocols:
+            spoken("Listen.protocols", name)
         check(self, "protocols", "a list that names each once", lambda v: len(set(v)) == len(v))
         check(self, "host", "an address of this machine, such as 127.0.0.1", lambda v: v.strip() != "")
 
@@ -223,6 +227,22 @@ class Alarms:
     def __post_init__(self) -> None:
         check(self, "webhook", "http://host/path", _url)
         check(self, "retry_s", "a positive number of seconds", _positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """Where spans and metrics are sent by OpenTelemetry's protocol."""
+
+    endpoint: str  # of a collector that speaks OTLP over HTTP
+    service: str = "portcullis"  # what the collector knows the gate by
+    spans: float = 0.01  # the share of requests that become spans
+    every_s: float = 60.0  # between two reports of the metrics
+
+    def __post_init__(self) -> None:
+        check(self, "endpoint", "http://host:port", _url)
+        check(self, "service", "a name", lambda v: v.strip() != "")
+        check(self, "spans", "a share from 0 to 1", lambda v: type(v) in (int, float) and 0 <= v <= 1)
+        check(self, "every_s", "a positive number of seconds", _positive)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from portcullis_ml.core.errors import Unreachable
-from portcullis_ml.core.types import Answer, Array, Labels
+from portcullis_ml.core.types import Answer, Array, Interface, Labels, Reveals
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
-__all__ = ["answer_from", "class_values", "label_type"]
+__all__ = ["answer_from", "class_values", "label_type", "spread", "top_answer"]
 
 ROUNDING = 1e-6  # by which a probability in 32 bits may lie outside of [0, 1]
 
@@ -33,6 +33,38 @@ def answer_from(served: ModelSpec, n: int, scores: Any, labels: Any, explanation
         if withheld.any():
             found = np.where(withheld.all(axis=1), -1, np.where(withheld, -np.inf, known).argmax(axis=1))
     return Answer(found, known, None if explanation is None else _explained(served, n, _numbers(explanation)))
+
+
+def top_answer(served: ModelSpec, n: int, found: Any, labels: Any, explanation: Any = None) -> Answer:
+    """An Answer from the score of each row's named class. The other classes' are withheld, but of two classes the other
+    one has what is missing to 1. Raises Unreachable."""
+    if labels is None:
+        raise Unreachable("The model server must answer the class of each score; it sent none.")
+    named, classes = answer_from(served, n, None, labels, explanation), served.interface.n_classes
+    if named.labels is None or not ((-1 <= named.labels) & (named.labels < classes)).all():
+        raise Unreachable(f"The model server's classes must be 0 to {classes - 1}.")
+    p = _numbers(found)
+    if not _is(p.shape, n, ()):
+        raise _misshapen("scores", n, (), p.shape)
+    scores, known = np.full((n, classes), np.nan), np.flatnonzero(named.labels >= 0)
+    p, at = p.reshape(n)[known], named.labels[known]
+    if classes == 2:
+        scores[known, 1 - at] = _two_columns(p)[:, 0]
+    scores[known, at] = p
+    return Answer(named.labels, scores, named.explanation)
+
+
+def spread(answer: Answer, interface: Interface) -> Answer:
+    """The answer of a model that tells the named class's score alone, for a guard that reads all scores: what is
+    missing to 1 stands evenly over the other classes. Nobody is shown it. Other answers are as they are."""
+    if interface.reveals is not Reveals.TOP_K or answer.scores is None or answer.labels is None:
+        return answer
+    rows = np.arange(len(answer))
+    at = np.clip(answer.labels, 0, interface.n_classes - 1)
+    p = answer.scores[rows, at]
+    scores = np.repeat(np.maximum(1 - p, 0.0)[:, None] / (interface.n_classes - 1), interface.n_classes, axis=1)
+    scores[rows, at] = p
+    return Answer(answer.labels, scores, answer.explanation)
 
 
 def _numbers(found: Any) -> Array:

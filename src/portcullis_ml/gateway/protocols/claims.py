@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from portcullis_ml.core.types import Interface
+from portcullis_ml.gateway.protocols.parts import Part
 from portcullis_ml.gateway.protocols.strict import BadRequest
 
 __all__ = ["Room", "claimed_room", "fits", "room"]
 
 SLACK = 1_024  # of each, for what stands around the rows
+AROUND = 16  # more for each part: its name, shape, datatype and parameters
 SMALL = 64 << 10  # bytes of a body that costs little whatever it holds: what it claims is not looked for
 CLAIM = re.compile(rb'"shape"\s*:\s*\[([0-9, \t\r\n]{1,200})\]')
 MARKS = re.compile(r"[\[{:,]")
@@ -37,13 +40,16 @@ class Room(NamedTuple):
         return f"{self.rows} x {' x '.join(map(str, self.shape))} numbers"
 
 
-def room(interface: Interface, rows: int, *, claimed: bool = False) -> Room:
-    """Room for so many rows, in whatever way a protocol writes them: as lists, or as records with the names of the
-    columns, which may hold commas and brackets too."""
-    shape, names = interface.input_shape, [f.name for f in interface.features or ()]
+def room(interface: Interface, rows: int, *, claimed: bool = False, parts: Sequence[Part] = ()) -> Room:
+    """Room for so many rows, in whatever way a protocol writes them: as lists, as records with the names of the
+    columns, or in parts. Names and words may hold commas and brackets too."""
+    shape, names = interface.input_shape, [f.name for f in interface.features or ()] or [p.name for p in parts]
+    words = [p.words for p in parts] or [f.values for f in interface.features or ()]
     marks = sum(len(MARKS.findall(name)) for name in names)
-    lists = sum(math.prod(shape[:i]) for i in range(len(shape)))
-    around = SLACK + math.prod(shape) + marks
+    for known in words:  # one of them stands in a row, and counts as a key
+        marks += max((1 + len(MARKS.findall(word)) + word.count('"') for word in known), default=0)
+    lists = sum(math.prod(s[:i]) for s in ([p.shape or (1,) for p in parts] or [shape]) for i in range(len(s)))
+    around = SLACK + math.prod(shape) + marks + AROUND * len(parts)
     return Room(
         commas=rows * (math.prod(shape) + lists + marks + 1) + around,
         lists=rows * (lists + marks + 1) + around,

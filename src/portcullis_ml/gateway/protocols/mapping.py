@@ -1,135 +1,72 @@
 """A home-made JSON server, described by where its rows and scores stand.
 
-For FastAPI, BentoML, LitServe, Ray Serve and everything else that posts one JSON object and answers
-one. A path is `$.key.key`; the request may hold nothing but the rows at their path.
+For FastAPI, BentoML, LitServe, Ray Serve and everything else that posts JSON and answers JSON. The request may
+hold nothing but the rows at their place and the extra keys that the policy names.
 
     [model.mapping]
     path = "/predict"
-    rows = "$.features"
-    scores = "$.result.probabilities"
-    labels = "$.result.class"        # optional
-    explanation = "$.result.saliency"  # where [model] explanation says that there is one
+    rows = "$.features"                    # "$" is the whole body
+    batch = false                          # one row a request, without a list around it
+    scores = "$.result.probabilities"      # "$.results[*].probabilities" where each row has an object of its own
+    labels = "$.result.class"              # "" where the answer names no class
+    extras = ["$.lang"]                    # passed on, and not seen by the guard
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import orjson
 
-from portcullis_ml.core.errors import ParameterError, Unreachable
-from portcullis_ml.core.types import Answer, Floats
-from portcullis_ml.gateway.protocols.answers import answer_from, class_values
-from portcullis_ml.gateway.protocols.described import Described, object_of, rows
-from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
-from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed, no_booleans, numbers, only_keys, rows_in
-from portcullis_ml.gateway.protocols.v1 import rows_out
-from portcullis_ml.gateway.protocols.wire import (
-    NOTHING,
-    Ask,
-    Carried,
-    Headers,
-    Inquiry,
-    ModelSpec,
-    Reply,
-    Wire,
-    parsed,
-    shown_scores,
-)
+from portcullis_ml.core.types import Answer, Floats, Interface, Reveals
+from portcullis_ml.gateway.protocols.described import Described
+from portcullis_ml.gateway.protocols.mapped_answer import described_answer, read_answer, written_answer
+from portcullis_ml.gateway.protocols.mapped_question import described_question, read_question, written_question
+from portcullis_ml.gateway.protocols.mapping_table import table_of
+from portcullis_ml.gateway.protocols.strict import BadRequest, json_typed
+from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
 
-__all__ = ["DEFAULTS", "JsonPath", "steps"]
-
-DEFAULTS = {"path": "/predict", "rows": "$.inputs", "scores": "$.scores", "labels": "$.labels",
-            "explanation": "$.explanation"}  # fmt: skip
+__all__ = ["JsonPath"]
 
 
 class JsonPath(Wire):
-    """Any server that takes a JSON object with rows in it and answers one with scores in it."""
+    """Any server that takes JSON with rows in it and answers JSON with scores or classes in it."""
 
     name: ClassVar[str] = "mapping"
     explains: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = frozenset(("extras",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
-        return "infer" if method == "POST" and path == _option(served, "path") else None
+        return "infer" if method == "POST" and path == table_of(served).path else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
-        body: dict[str, Any] = rows(served.interface, served.max_rows)
-        for key in reversed(steps(_option(served, "rows"))):
-            body = object_of((key,), **{key: body})
-        return (Described("post", _option(served, "path"), "Ask the model", {"type": "object"}, body),)
+        table = table_of(served)
+        answer, body = described_answer(table, served), described_question(table, served)
+        return (Described("post", table.path, "Ask the model", answer, body),)
+
+    def most_rows(self, served: ModelSpec) -> int:
+        return served.max_rows if table_of(served).batch else 1
+
+    def given(self, served: ModelSpec) -> Interface:
+        if table_of(served).scores_as == "top" and served.interface.n_classes > 2 and served.scores is not None:
+            return served.interface.revealing(reveals=Reveals.TOP_K, k=1)
+        return served.interface
 
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
-        where = _option(served, "rows")
-        path = steps(where)
-        data: Any
-        data, row = loads_with_numbers(body, *path, most=served.most, missing=served.interface.missing)
-        for key in path:
-            data = only_keys(data, (key,), "The request").get(key)
-        if row is None:
-            no_booleans(body, data, where)
-        found = numbers(data, where, row=row, missing=served.interface.missing)
-        return Inquiry(served.inspected(rows_in(found, served.interface.input_shape, served.max_rows, where)))
+        x, carried = read_question(served, table_of(served), body)
+        return Inquiry(served.inspected(x), carried=carried)
 
     def write(self, served: ModelSpec, inquiry: Inquiry, answer: Answer) -> Reply:
-        tree: dict[str, Any] = {}
-        scores = shown_scores(served, answer)
-        if scores is not None:
-            _place(tree, steps(_option(served, "scores")), np.ascontiguousarray(scores))
-        if answer.labels is not None:
-            _place(tree, steps(_option(served, "labels")), class_values(served, answer.labels))
-        if answer.explanation is not None and served.explanation:
-            _place(tree, steps(_option(served, "explanation")), np.ascontiguousarray(answer.explanation))
+        tree = written_answer(table_of(served), served, answer)
         return Reply(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def tell(self, served: ModelSpec, what: str) -> Reply:
         raise BadRequest("There is nothing here.", 404)
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
-        tree: dict[str, Any] = {}
-        _place(tree, steps(_option(served, "rows")), rows_out(x))
-        body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Ask(_option(served, "path"), body, {"content-type": "application/json"})
+        table = table_of(served)
+        return Ask(table.path, written_question(table, served, x, carried), {"content-type": "application/json"})
 
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
-        tree = parsed(body)
-        scores, labels = _find(tree, _option(served, "scores")), _find(tree, _option(served, "labels"))
-        if scores is None and labels is None:
-            raise Unreachable(f"The model server must answer {_option(served, 'scores')}; it sent none.")
-        explanation = _find(tree, _option(served, "explanation")) if served.explanation else None
-        if scores is not None and "labels" not in served.options and not served.class_names and not _numbers(labels):
-            labels = None  # nobody asked for them, and what they mean is not known
-        return answer_from(served, n, scores, labels, explanation)
-
-
-def steps(path: str, name: str = "a mapping's path") -> list[str]:
-    """The keys of a path: "$.a.b" -> ["a", "b"]. Nothing else of JSONPath is understood."""
-    head, *keys = path.split(".")
-    if head != "$" or not keys or not all(keys) or any(c in path for c in "[]*?()\"'"):
-        raise ParameterError(name, 'written "$.key" or "$.key.key"', path)
-    return keys
-
-
-def _option(served: ModelSpec, name: str) -> str:
-    return str(served.options.get(name, DEFAULTS[name]))
-
-
-def _place(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[keys[-1]] = value
-
-
-def _find(tree: Any, path: str) -> Any:
-    for key in steps(path):
-        if not isinstance(tree, dict) or key not in tree:
-            return None
-        tree = tree[key]
-    return tree
-
-
-def _numbers(labels: Any) -> bool:
-    while isinstance(labels, list) and labels:
-        labels = labels[0]
-    return isinstance(labels, int | float)
+        return read_answer(table_of(served), served, n, parsed(body))

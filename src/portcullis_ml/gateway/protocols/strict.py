@@ -24,6 +24,7 @@ from portcullis_ml.core.types import Array, Floats
 __all__ = [
     "BadRequest",
     "finite",
+    "flattened",
     "floats",
     "given",
     "json_typed",
@@ -100,8 +101,8 @@ def numbers(
     numpy is not asked what a list holds: one long text among many numbers would make it set aside room for a text
     as long in every place."""
     if row is not None:
-        return row if data == [] else row.reshape(*_flat(data, where)[0][:-1], row.size)
-    shape, flat = _flat(data, where)
+        return row if data == [] else row.reshape(*flattened(data, where)[0][:-1], row.size)
+    shape, flat = flattened(data, where)
     if not flat:
         raise BadRequest(f"{where} must be a list with at least one number.")
     try:
@@ -115,7 +116,7 @@ def numbers(
     return floats([math.nan if v is None else v for v in flat]).reshape(shape)
 
 
-def _flat(data: Any, where: str) -> tuple[tuple[int, ...], list[Any]]:
+def flattened(data: Any, where: str) -> tuple[tuple[int, ...], list[Any]]:
     """The shape of nested lists, and what they hold, in one list."""
     if not isinstance(data, list):
         raise BadRequest(f"{where} must hold numbers only.")

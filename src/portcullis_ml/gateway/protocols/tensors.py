@@ -14,7 +14,7 @@ from portcullis_ml.gateway.protocols.answers import answer_from
 from portcullis_ml.gateway.protocols.strict import floats, nested_as
 from portcullis_ml.gateway.protocols.wire import DTYPE, ModelSpec
 
-__all__ = ["one_row", "raw_words", "several_rows"]
+__all__ = ["one_row", "raw_words", "several_rows", "words_of"]
 
 
 def one_row(served: ModelSpec, tree: Any) -> Answer | None:
@@ -77,7 +77,7 @@ def _tensor(output: dict[str, Any], part: memoryview | None) -> np.ndarray:
     if kind != "BYTES" and kind not in DTYPE:
         raise Unreachable(f"The model server's tensor {name!r} is {str(kind)[:20]}; the gate reads {', '.join(DTYPE)}.")
     if part is not None:
-        value = np.array(_words(part), object) if kind == "BYTES" else np.frombuffer(part, DTYPE[kind])
+        value = np.array(words_of(part), object) if kind == "BYTES" else np.frombuffer(part, DTYPE[kind])
     elif kind == "BYTES":
         value = np.array(output["data"], object)
     else:
@@ -102,15 +102,16 @@ def _fits(nested: tuple[int, ...], size: int, shape: list[int]) -> bool:
     return nested_as(nested, tuple(shape))
 
 
-def _words(raw: memoryview) -> list[str]:
-    """The texts of a raw tensor: the length of each in four bytes, and its bytes."""
+def words_of(raw: memoryview, wrong: str = "replace") -> list[str]:
+    """The texts of a raw tensor: the length of each in four bytes, and its bytes; `wrong` says, as Python does, what
+    becomes of bytes that are no UTF-8. Raises ValueError or struct.error."""
     words, at = [], 0
     while at < len(raw):
         (length,) = struct.unpack_from("<I", raw, at)
         at += 4 + length
         if at > len(raw):
             raise ValueError("a text ends behind the tensor")
-        words.append(str(raw[at - length : at], "utf-8", "replace"))
+        words.append(str(raw[at - length : at], "utf-8", wrong))
     return words
 
 

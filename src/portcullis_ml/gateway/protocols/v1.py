@@ -18,6 +18,13 @@ from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway.protocols.answers import answer_from, class_values
 from portcullis_ml.gateway.protocols.described import Described, answers, const, object_of, rows, some
+from portcullis_ml.gateway.protocols.json_parts import (
+    columns_described,
+    columns_in,
+    record_described,
+    records_in,
+    records_out,
+)
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers, numbers_out
 from portcullis_ml.gateway.protocols.strict import (
     BadRequest,
@@ -51,6 +58,7 @@ class Predict(Wire):
 
     name: ClassVar[str] = "v1"
     health: ClassVar[frozenset[str]] = frozenset(("model",))
+    parts: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
@@ -65,14 +73,10 @@ class Predict(Wire):
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         model, absent = f"/v1/models/{served.name}", {"type": "null"}
         signature = const("", "serving_default", None)
-        asked = rows(served.interface, served.max_rows)
-        rowwise = some(object_of((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
-        columns = {"anyOf": [asked, object_of((served.input,), **{served.input: asked})]}
+        rowwise, columns = _asked(served)
         body = {
             "oneOf": [
-                object_of(
-                    ("instances",), instances={"anyOf": [asked, rowwise]}, inputs=absent, signature_name=signature
-                ),
+                object_of(("instances",), instances=rowwise, inputs=absent, signature_name=signature),
                 object_of(("inputs",), inputs=columns, instances=absent, signature_name=signature),
             ]
         }
@@ -97,6 +101,9 @@ class Predict(Wire):
         if ("instances" in tree) == ("inputs" in tree):
             raise BadRequest('The request must hold one of "instances" and "inputs".')
         key = "instances" if "instances" in tree else "inputs"
+        if served.several:
+            table = (records_in if key == "instances" else columns_in)(served, body, tree[key], f'"{key}"')
+            return Inquiry(served.inspected(table), shape=key)
         data = _unwrapped(tree[key], served.input)
         if row is None:
             no_booleans(body, data, f'"{key}"')
@@ -119,13 +126,23 @@ class Predict(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
-        body = orjson.dumps({"instances": rows_out(x)}, option=orjson.OPT_SERIALIZE_NUMPY)
+        rows = records_out(served, x) if served.several else rows_out(x)
+        body = orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})
 
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         tree = parsed(body)
         found = tree.get("predictions", tree.get("outputs")) if isinstance(tree, dict) else None
         return read_rows(served, n, found)
+
+
+def _asked(served: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Schemas of "instances" and of "inputs"."""
+    if served.several:
+        return some(record_described(served), 1, served.max_rows), columns_described(served)
+    asked = rows(served.interface, served.max_rows)
+    rowwise = some(object_of((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
+    return {"anyOf": [asked, rowwise]}, {"anyOf": [asked, object_of((served.input,), **{served.input: asked})]}
 
 
 def _unwrapped(data: Any, name: str) -> Any:

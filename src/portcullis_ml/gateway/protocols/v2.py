@@ -25,6 +25,7 @@ from portcullis_ml.gateway.protocols.number_lists import numbers_out
 from portcullis_ml.gateway.protocols.strict import json_typed
 from portcullis_ml.gateway.protocols.tensors import one_row, raw_words, several_rows
 from portcullis_ml.gateway.protocols.v2_metadata import differences
+from portcullis_ml.gateway.protocols.v2_parts import described_inputs, inquiry_of, tensors_of, told_inputs
 from portcullis_ml.gateway.protocols.v2_question import LENGTH, REFUSED, form_of, split, tensor_of
 from portcullis_ml.gateway.protocols.wire import (
     DTYPE,
@@ -55,6 +56,7 @@ class OpenInference(Wire):
     name: ClassVar[str] = "v2"
     health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
     explains: ClassVar[bool] = True
+    parts: ClassVar[bool] = True
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         found = ROUTE.fullmatch(path)
@@ -88,6 +90,8 @@ class OpenInference(Wire):
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         header, raw = split(headers, body)
+        if served.several:
+            return inquiry_of(served, header, raw)
         form, row = form_of(served, header, raw)
         x = tensor_of(form, row, header, raw, served)
         return Inquiry(served.inspected(x, form.datatype), form.mark, form.binary, form.outputs)
@@ -125,6 +129,7 @@ class OpenInference(Wire):
             return _json({"name": served.name, "ready": True})
         columns = max(served.interface.n_classes, 1)
         precision = "FP32" if served.interface.precision == "float32" else "FP64"
+        row = _about(served.input, served.datatype, [-1, *served.interface.input_shape])
         outputs = [
             _about(served.label, label_type(served), [-1]),
             _about(served.scores, precision, [-1, columns]),
@@ -135,7 +140,7 @@ class OpenInference(Wire):
                 "name": served.name,
                 "versions": [served.version] if served.version else [],
                 "platform": "portcullis",
-                "inputs": [_about(served.input, served.datatype, [-1, *served.interface.input_shape])],
+                "inputs": told_inputs(served) if served.several else [row],
                 "outputs": [o for o in outputs if o["name"]],
             }
         )
@@ -147,16 +152,15 @@ class OpenInference(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
-        cast = np.ascontiguousarray(x, DTYPE[served.datatype])
-        tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
-        if not served.binary:
-            tensor["data"] = numbers_out(cast.reshape(-1))
-            body = orjson.dumps({"inputs": [tensor], "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
-            return Ask(path, body, {"content-type": "application/json"})
-        tensor["parameters"] = {"binary_data_size": cast.nbytes}
-        header = orjson.dumps({"inputs": [tensor], "outputs": outputs})
+        tensors, raw = tensors_of(served, x) if served.several else _one_tensor(served, x)
+        tree: dict[str, Any] = {"inputs": tensors, "outputs": outputs}
+        if served.several and not raw and all(part.shape == () for part in served.parts):
+            tree["parameters"] = {"content_type": "pd"}
+        header = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+        if not raw:
+            return Ask(path, header, {"content-type": "application/json"})
         kind = {"content-type": "application/octet-stream", LENGTH: str(len(header))}
-        return Ask(path, header + cast.tobytes(), kind)
+        return Ask(path, b"".join([header, *raw]), kind)
 
     def about(self, served: ModelSpec) -> str:
         return _model_path(served)
@@ -173,6 +177,15 @@ class OpenInference(Wire):
         tree = parsed(body)
         answer = one_row(served, tree) if n == 1 and not raw else None
         return several_rows(served, n, tree, raw) if answer is None else answer
+
+
+def _one_tensor(served: ModelSpec, x: Floats) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The only tensor of a question, and its bytes where the far side reads them."""
+    cast = np.ascontiguousarray(x, DTYPE[served.datatype])
+    tensor: dict[str, Any] = {"name": served.input, "shape": x.shape, "datatype": served.datatype}
+    if not served.binary:
+        return [{**tensor, "data": numbers_out(cast.reshape(-1))}], []
+    return [{**tensor, "parameters": {"binary_data_size": cast.nbytes}}], [cast.tobytes()]
 
 
 def _model_path(served: ModelSpec) -> str:
@@ -200,7 +213,7 @@ def _question(served: ModelSpec) -> dict[str, Any]:
     return object_of(
         ("inputs",),
         id={"type": ["string", "null"], "maxLength": 128},
-        inputs=some({"anyOf": [single, tensor]}, 1, 1),
+        inputs=described_inputs(served, hints) if served.several else some({"anyOf": [single, tensor]}, 1, 1),
         outputs={
             **some(object_of(("name",), name=const(*served.outputs), parameters=hints), 0, 8),
             "type": ["array", "null"],

@@ -22,16 +22,36 @@ def differences(asked: ModelSpec, told: Any) -> list[str]:
 def _of_inputs(asked: ModelSpec, inputs: dict[str, dict[str, Any]]) -> list[str]:
     if not inputs:
         return []
+    if asked.several:
+        return _of_parts(asked, inputs)
     names, found = ", ".join(map(repr, inputs)), inputs.get(asked.input)
     if found is None:
         return [f"The model takes {names}; the policy asks with {asked.input!r}: see upstream.input."]
-    said = [f"The model takes {names}; the gate asks with one tensor."] if len(inputs) > 1 else []
+    said = [f"The model takes {names}; the gate asks with one tensor: see [model] inputs."] if len(inputs) > 1 else []
     kind, shape = found.get("datatype"), found.get("shape")
     if kind not in (None, asked.datatype):
         said.append(f"The input {asked.input!r} is {kind}; the policy says {asked.datatype}: see [model] datatype.")
     if not _fits(shape, asked.interface.input_shape):
         said.append(f"The input {asked.input!r} has shape {shape}; the policy says rows of "
                     f"{list(asked.interface.input_shape)}: see [model] input_shape.")  # fmt: skip
+    return said
+
+
+def _of_parts(asked: ModelSpec, inputs: dict[str, dict[str, Any]]) -> list[str]:
+    """The same for a model that is asked with several tensors."""
+    said, names = [], [p.name for p in asked.parts]
+    if sorted(inputs) != sorted(names):
+        said.append(f"The model takes {', '.join(map(repr, inputs))}; the policy asks with "
+                    f"{', '.join(map(repr, names))}: see [model] features or inputs.")  # fmt: skip
+    for part in asked.parts:
+        found = inputs.get(part.name, {})
+        kind, shape = found.get("datatype"), found.get("shape")
+        if kind not in (None, part.datatype):
+            said.append(f"The input {part.name!r} is {kind}; the policy says {part.datatype}: give it "
+                        f'datatype = "{kind}".')  # fmt: skip
+        if not _fits(shape, part.shape or (1,)) and not _fits(shape, part.shape):
+            said.append(f"The input {part.name!r} has shape {shape}; the policy says rows of "
+                        f"{list(part.shape)}: see [model] inputs.")  # fmt: skip
     return said
 
 
@@ -50,6 +70,9 @@ def _of_outputs(asked: ModelSpec, outputs: dict[str, dict[str, Any]]) -> list[st
     if not any(_fits(scores.get("shape"), row) for row in fitting):
         said.append(f"The output {asked.scores!r} has shape {scores['shape']}; the policy says {columns} scores a row: "
                     "see [model] classes.")  # fmt: skip
+    dropped = [repr(name) for name in outputs if name not in asked.outputs]
+    if dropped and not said:
+        said.append(f"The model also answers {', '.join(dropped)}, which the gate does not ask for and shows nobody.")
     return said
 
 

@@ -30,12 +30,14 @@ from portcullis_ml.gateway.protocols.strict import (
 )
 from portcullis_ml.gateway.protocols.wire import DTYPE, DTYPES, Headers, ModelSpec, whole
 
-__all__ = ["LENGTH", "REFUSED", "Form", "form_of", "split", "tensor_of"]
+__all__ = ["LENGTH", "NO_DATA", "REFUSED", "SIZE", "TOP", "Form", "as_sent", "asked_for", "form_of", "raw_numbers",
+           "shaped", "split", "tensor_form", "tensor_of"]  # fmt: skip
 
 LENGTH = "inference-header-content-length"
 NO_DATA = 'The input must have "data", or "binary_data_size" and that many raw bytes.'
 SIZE = '"binary_data_size" must be the number of raw bytes behind the JSON, and "data" absent.'
 REFUSED = re.compile("shared_memory_|sequence_|classification$")  # they lead the question or the answer past the guard
+TOP = ("id", "parameters", "inputs", "outputs")  # keys of a question
 FORMS, LONGEST = 64, 1024  # that are remembered of one model, and bytes of one
 
 
@@ -84,23 +86,33 @@ def form_of(served: ModelSpec, header: bytes, raw: bytes) -> tuple[Form, Array |
 
 def _formed(served: ModelSpec, tree: dict[str, Any]) -> Form:
     """What a question's tree says, but for its numbers."""
-    tree = given(only_keys(tree, ("id", "parameters", "inputs", "outputs"), "The request"))
-    flags = _parameters(tree, "the request")
-    tensor = listed(tree.get("inputs"), '"inputs"', range(1, 2))[0]
-    tensor = given(only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input"))
-    if tensor.get("name") != served.input:
+    tree = given(only_keys(tree, TOP, "The request"))
+    mark, outputs, binary = asked_for(served, tree)
+    name, data, shape, datatype, size = tensor_form(listed(tree.get("inputs"), '"inputs"', range(1, 2))[0])
+    if name != served.input:
         raise BadRequest(f"The model takes one input named {served.input!r}.")
+    return Form(data, shape, datatype, size, mark, outputs, binary)
+
+
+def asked_for(served: ModelSpec, tree: dict[str, Any]) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    """(the client's own id, outputs asked for by name, outputs wanted as raw bytes). Raises BadRequest."""
+    flags = _parameters(tree, "the request")
+    outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
+    return text(tree["id"], '"id"') if "id" in tree else None, outputs, binary
+
+
+def tensor_form(tensor: Any, more: tuple[str, ...] = ()) -> tuple[Any, Any, tuple[int, ...], str, int | None]:
+    """(name, data, shape, datatype, bytes of what is raw) of a tensor, whose datatype may be one of `more` too."""
+    tensor = given(only_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), "An input"))
     shape, datatype = claimed_shape(tensor.get("shape"), '"shape"'), tensor.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise BadRequest(f'"datatype" must be one of {", ".join(DTYPES)}.')
+    if not isinstance(datatype, str) or datatype not in (*DTYPES, *more):
+        raise BadRequest(f'"datatype" must be one of {", ".join((*DTYPES, *more))}.')
     size = _parameters(tensor, "the input").get("binary_data_size")
     if size is None and "data" not in tensor:
         raise BadRequest(NO_DATA)
     if size is not None and ("data" in tensor or type(size) is not int):
         raise BadRequest(SIZE)
-    outputs, binary = _wanted(tree, served, bool(flags.get("binary_data_output")))
-    mark = text(tree["id"], '"id"') if "id" in tree else None
-    return Form(tensor.get("data"), shape, datatype, size, mark, outputs, binary)
+    return tensor.get("name"), tensor.get("data"), shape, datatype, size
 
 
 def _parameters(tree: dict[str, Any], where: str) -> dict[str, Any]:
@@ -125,21 +137,38 @@ def tensor_of(form: Form, row: Array | None, header: bytes, raw: bytes, served: 
         if row is None and dtype.kind != "b":
             no_booleans(header, form.data, where)
         missing, booleans = served.interface.missing, dtype.kind == "b"
-        found = numbers(form.data, where, row=row, missing=missing, booleans=booleans)
-        if form.datatype == "FP16":
-            with np.errstate(over="ignore"):
-                found = found.astype(dtype).astype(np.float64)
-        elif dtype.kind != "f":
-            found = whole(found, dtype, form.datatype)
+        found = as_sent(numbers(form.data, where, row=row, missing=missing, booleans=booleans), form.datatype, where)
     else:
-        if form.size != len(raw) or form.size % dtype.itemsize:
+        if form.size != len(raw):
             raise BadRequest(SIZE)
-        sent = np.frombuffer(raw, dtype)
-        found = sent if form.datatype in ("FP32", "FP64") else sent.astype(np.float64)
-    same_count(form.shape, found.size, where)
-    if found.ndim > 1 and found.shape != form.shape and not nested_as(found.shape, form.shape):
+        found = raw_numbers(raw, form.datatype)
+    return rows_in(shaped(found, form.shape, where), served.interface.input_shape, served.max_rows, where)
+
+
+def as_sent(found: Array, datatype: str, where: str) -> Floats:
+    """Numbers from JSON as they are in the datatype that they claim to be in, but for FP32. Raises BadRequest."""
+    dtype = DTYPE[datatype]
+    if datatype == "FP16":
+        with np.errstate(over="ignore"):
+            return found.astype(dtype).astype(np.float64)
+    return found if dtype.kind == "f" else whole(found, dtype, datatype, where)
+
+
+def raw_numbers(raw: bytes, datatype: str) -> Floats:
+    """(n,) the numbers in raw bytes. Raises BadRequest."""
+    dtype = DTYPE[datatype]
+    if len(raw) % dtype.itemsize:
+        raise BadRequest(SIZE)
+    sent = np.frombuffer(raw, dtype)
+    return sent if datatype in ("FP32", "FP64") else sent.astype(np.float64)
+
+
+def shaped(found: Floats, shape: tuple[int, ...], where: str) -> Floats:
+    """Values in the shape that they claim to have, in which they are nested, or flat. Raises BadRequest."""
+    same_count(shape, found.size, where)
+    if found.ndim > 1 and found.shape != shape and not nested_as(found.shape, shape):
         raise BadRequest(f"{where} must be nested as its shape says, or a flat list.")
-    return rows_in(found.reshape(form.shape), served.interface.input_shape, served.max_rows, where)
+    return found.reshape(shape)
 
 
 def _wanted(tree: dict[str, Any], served: ModelSpec, all_binary: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

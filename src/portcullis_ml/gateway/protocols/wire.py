@@ -18,20 +18,28 @@ import orjson
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array, Floats, Interface
 from portcullis_ml.gateway.protocols.claims import Room, room
+from portcullis_ml.gateway.protocols.datatypes import DTYPE, DTYPES, whole
 from portcullis_ml.gateway.protocols.described import Described, object_of
-from portcullis_ml.gateway.protocols.strict import BadRequest, finite, moderate, single
+from portcullis_ml.gateway.protocols.parts import Part, as_the_model_reads, cut
+from portcullis_ml.gateway.protocols.strict import finite, moderate, single
 
-__all__ = ["DTYPE", "DTYPES", "NOTHING", "REMAINING", "Ask", "Carried", "Inquiry", "ModelSpec", "Reply", "Wire"]
+__all__ = [
+    "DTYPE",
+    "DTYPES",
+    "NOTHING",
+    "REMAINING",
+    "Ask",
+    "Carried",
+    "Inquiry",
+    "ModelSpec",
+    "Reply",
+    "Wire",
+    "whole",
+]
 
 Headers = Mapping[str, str]  # lower-case names
 
 REMAINING = "x-ratelimit-remaining"  # the header that says how many rows a quota still has for the client
-
-DTYPES = {
-    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
-    "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
-DTYPE = {name: np.dtype(code) for name, code in DTYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,8 @@ class ModelSpec:
     version: str = ""
     datatype: str = "FP64"  # what the model reads; every question is brought to it before it is inspected
     input: str = "input"
+    parts: tuple[Part, ...] = ()  # what a row consists of, where one side of the gate has an input for each
+    several: bool = False  # whether this side has an input for each part, and not one for the whole row
     scores: str | None = "probabilities"  # the output tensor; None for a model that gives labels only
     label: str | None = "label"
     class_names: tuple[str | int, ...] = ()  # what the classes are called on the wire; none means 0 to n - 1
@@ -66,15 +76,28 @@ class ModelSpec:
     @cached_property
     def most(self) -> Room:
         """The most that a question's body may hold."""
-        return room(self.interface, self.max_rows)
+        return room(self.interface, self.max_rows, parts=self.parts)
 
     @cached_property
     def made(self) -> dict[str, Any]:
         """What a protocol makes of this once, by the protocol's name."""
         return {}
 
+    @property
+    def plain_row(self) -> Array:
+        """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some."""
+        interface = self.interface
+        row = np.full(interface.n_inputs, sum(interface.bounds) / 2)
+        if interface.features is not None:
+            row = np.array([0.0 if f.categorical else (f.low + f.high) / 2 for f in interface.features])
+        row = np.concatenate([np.floor(v) if p.whole else v for p, v in cut(self.parts, row[None])] or [row], axis=None)
+        return row.reshape(1, *interface.input_shape)
+
     def inspected(self, x: Floats, sent: str = "") -> Floats:
         """x as the model will see it: cast to the datatype in which it was `sent`, then to the model's, and finite."""
+        if self.parts:
+            x = as_the_model_reads(self.parts, single(x) if sent == "FP32" else x, missing=self.interface.missing)
+            return finite(x, "The input", missing=self.interface.missing)
         good = moderate(x)
         if "FP32" in (sent, self.datatype):
             x = x.astype(np.float32, copy=False) if good else single(x)
@@ -86,14 +109,6 @@ class ModelSpec:
                 x = x.astype(dtype)
         x = x if self.datatype == "FP32" else x.astype(np.float64, copy=False)
         return x if good else finite(x, "The input", missing=self.interface.missing)
-
-
-def whole(x: Floats, dtype: np.dtype[Any], name: str) -> Floats:
-    """x, refused unless it holds whole numbers that this type has."""
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if not (np.isfinite(x).all() and (x == np.round(x)).all() and x.min() >= low and x.max() <= high):
-        raise BadRequest(f"The input must hold whole numbers that fit {name}.")
-    return x
 
 
 @dataclass(frozen=True)
@@ -140,6 +155,7 @@ class Wire(ABC):
     name: ClassVar[str] = ""
     health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
     explains: ClassVar[bool] = False  # whether it has a place for explanations
+    parts: ClassVar[bool] = False  # whether it has a place for each part of a row
     carries: ClassVar[frozenset[str]] = frozenset()  # fields of `Carried` that it reads from clients and sends on
 
     @abstractmethod
@@ -153,6 +169,14 @@ class Wire(ABC):
     def ready_paths(self, served: ModelSpec) -> tuple[str, ...]:
         """The routes on which an upstream says whether it is ready, the model's own first."""
         return ()
+
+    def most_rows(self, served: ModelSpec) -> int:
+        """How many rows a question may hold at most."""
+        return served.max_rows
+
+    def given(self, served: ModelSpec) -> Interface:
+        """The interface of the model's own answers as this protocol writes them, where it leaves out scores."""
+        return served.interface
 
     @abstractmethod
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:

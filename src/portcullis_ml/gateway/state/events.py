@@ -43,7 +43,7 @@ class JournalEvent(NamedTuple):
     of: int = 0  # release and undo: the sequence number of the request
     x: Floats | None = None
     answer: Answer | None = None
-    by: str = ""  # the operator
+    by: str = ""  # the operator; of admit and whole, the account that asked, where its principal has another name
 
 
 @np.errstate(over="ignore", invalid="ignore")

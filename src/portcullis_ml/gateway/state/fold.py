@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from collections import deque
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +23,13 @@ from portcullis_ml.core.errors import PortcullisError, Refused
 from portcullis_ml.core.guard import Alarm, Defense, Guard, Released
 from portcullis_ml.core.state import Key, parts, unpack
 from portcullis_ml.core.types import Request
+from portcullis_ml.gateway.state.accounts import Asked, count
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
+from portcullis_ml.gateway.state.latest import KEPT, Latest, latest_of, singled_out
 from portcullis_ml.gateway.state.lock import Lock
 from portcullis_ml.gateway.state.paging import Marks
 
-__all__ = ["OPERATOR", "Failed", "Fold", "Outcome", "Point", "Restored", "Stream", "alarmed", "singled_out"]
+__all__ = ["OPERATOR", "Failed", "Fold", "Outcome", "Point", "Restored", "Stream", "alarmed"]
 
 SKEW_S = 60.0  # by which clocks of replicas may differ
 OPERATOR = "operator"  # in the place of a stage, where an operator's block refused a request
@@ -56,18 +60,20 @@ class Point(NamedTuple):
 
 @dataclass
 class Stream:
-    """One client as this process has folded it so far."""
+    """One client as this process has folded it so far: a principal, whichever of its accounts asks."""
 
     client: str
     position: int = 0  # in the journal
     states: dict[str, Any] = field(default_factory=dict)  # stage -> what it remembers
     prints: dict[str, str] = field(default_factory=dict)  # stage -> digest of the settings under which it does
-    pending: dict[int, Request] = field(default_factory=dict)  # sequence number -> admitted, not answered yet
+    pending: dict[int, Asked] = field(default_factory=dict)  # sequence number -> admitted, not answered yet
     tally: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "rows", "altered", "refused"), 0))
     decided: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # stage -> rows "changed", requests "refused" by it
+    accounts: dict[str, list[float]] = field(default_factory=dict)  # account -> rows answered, first and last time
     curve: list[Point] = field(default_factory=list)
+    latest: deque[Latest] = field(default_factory=partial(deque, maxlen=KEPT))  # answers; not in snapshots
     blocked: str = ""  # the operator who did it
     generation: int = 0  # how often an operator has cleared this client
     last: float = 0.0  # time of the latest request
@@ -134,7 +140,8 @@ class Fold:
     def _admit(self, guard: Guard, stream: Stream, seq: int, event: JournalEvent) -> Refused | Failed | None:
         # Where clocks of replicas differ a little, a client's time stands still; where one was set right, it goes back.
         stream.last = event.at if event.at < stream.last - SKEW_S else max(stream.last, event.at)
-        request = Request(stream.client, event.x.astype(np.float64, copy=False), stream.last)  # type: ignore[union-attr]
+        x = event.x.astype(np.float64, copy=False)  # type: ignore[union-attr]
+        request = Asked(stream.client, x, stream.last, event.by)
         try:
             if stream.blocked:
                 raise Refused("this client was blocked")
@@ -162,6 +169,8 @@ class Fold:
         tally["altered"] += singled_out(released)
         for name, rows in released.by_stage.items():
             _decided(stream, name)["changed"] += rows.tolist().count(True)
+        stream.latest.append(latest_of(request.at, event.answer, released))
+        count(stream.accounts, request)
         _draw(guard, stream)
         return released, list(released.alarms)
 
@@ -169,12 +178,15 @@ class Fold:
         """A head of JSON, then states and waiting requests one after another. The arrays are the states' own: whoever
         holds these buffers sees to it that nobody folds the stream meanwhile."""
         states = {n: parts(s) for n, s in stream.states.items()}
-        waiting = {seq: pack_event(JournalEvent("admit", r.at, x=r.x)) for seq, r in stream.pending.items()}
+        waiting = {
+            seq: pack_event(JournalEvent("admit", r.at, x=r.x, by=r.account)) for seq, r in stream.pending.items()
+        }
         head = {
             "states": [(n, stream.prints.get(n), sum(map(len, b))) for n, b in states.items()],
             "pending": [(seq, len(b)) for seq, b in waiting.items()],
             "tally": stream.tally,
             "decided": stream.decided,
+            "accounts": stream.accounts,
             "curve": [tuple(point) for point in stream.curve],
             "blocked": stream.blocked,
             "generation": stream.generation,
@@ -203,8 +215,9 @@ class Fold:
         """Bring a stream to where `pack` found it."""
         head, stream.prints = found.head, self._used.prints
         stream.states = {n: s for n, (mark, s) in found.states.items() if mark == stream.prints.get(n)}
-        stream.pending = {seq: Request(stream.client, e.x, e.at) for seq, e in found.pending.items()}  # type: ignore[arg-type]
+        stream.pending = {seq: Asked(stream.client, e.x, e.at, e.by) for seq, e in found.pending.items()}  # type: ignore[arg-type]
         stream.tally, stream.decided = head["tally"], head.get("decided", {})
+        stream.accounts = head.get("accounts", {})  # earlier versions had none
         stream.curve = [Point(*(*point, {})[:4]) for point in head["curve"]]  # earlier versions had three of the four
         stream.blocked, stream.generation, stream.last = head["blocked"], head["generation"], head["last"]
 
@@ -266,12 +279,6 @@ def alarmed(guard: Guard, stream: Stream) -> list[tuple[str, Defense[Any], tuple
     known = [(n, s, stream.states.get(n)) for n, s in zip(guard.names, guard.stages, strict=True)]
     found = [(n, s, s.alarm(state)) for n, s, state in known if state is not None]
     return [(name, stage, alarm) for name, stage, alarm in found if alarm is not None]
-
-
-def singled_out(released: Released) -> int:
-    """How many rows got something else than everybody gets."""
-    masks = list(released.by_stage.values())
-    return int(np.logical_or.reduce(masks).sum()) if masks else 0
 
 
 def _decided(stream: Stream, stage: str) -> dict[str, int]:

@@ -58,6 +58,9 @@ class Journal(Protocol):
         not. Events up to `position` may go. Nothing happens if another replica has replaced it meanwhile.
         Returns position and pages of the snapshot that there is now."""
 
+    async def join(self, account: str, principal: str, at: float) -> str:
+        """The principal that this account stays with: the first that was ever given here. On return it is safe."""
+
     async def alarm(self, id: str, alarm: Alarm) -> bool:
         """Keep an alarm; true if it is new. On return it is safe."""
 

@@ -97,6 +97,12 @@ class RedisStore:
         found, kept = await self._do(self._snapshot(keys, [base, position, b"".join(order)]))
         return int(found), frozenset(names(kept or b""))
 
+    async def join(self, account: str, principal: str, at: float) -> str:
+        key = f"{self._prefix}:principals"
+        await self._do(self._redis.hsetnx(key, account, principal))
+        found: bytes = await self._do(self._redis.hget(key, account))
+        return found.decode()
+
     async def alarm(self, id: str, alarm: Alarm) -> bool:
         body = orjson.dumps([alarm.stage, alarm.client, alarm.row, alarm.suspicion, alarm.at])
         new = await self._do(self._redis.hsetnx(f"{self._prefix}:alarms", id, body))

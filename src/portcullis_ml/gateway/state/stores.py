@@ -35,6 +35,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS events_of ON events (client, n);
 CREATE TABLE IF NOT EXISTS alarms (id TEXT PRIMARY KEY, client TEXT, stage TEXT, row INTEGER, suspicion REAL,
                                    at REAL, told INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL);
+CREATE TABLE IF NOT EXISTS principals (account TEXT PRIMARY KEY, principal TEXT NOT NULL, since REAL);
 CREATE TABLE IF NOT EXISTS deeds (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, client TEXT);
 """
 VERSION = 4
@@ -186,6 +187,11 @@ class SqliteStore:
             if left:
                 kept[client] = left
         return found
+
+    async def join(self, account: str, principal: str, at: float) -> str:
+        await self._write("INSERT OR IGNORE INTO principals VALUES (?, ?, ?)", [(account, principal, at)])
+        found = self._all("SELECT principal FROM principals WHERE account = ?", account)
+        return str(found[0][0])
 
     async def alarm(self, id: str, alarm: Alarm) -> bool:
         row = (id, alarm.client, alarm.stage, alarm.row, alarm.suspicion, alarm.at)

@@ -51,8 +51,19 @@ class Streams:
         self.workers = Workers(self.fold)
         self.cache = ClientCache(journal, self.fold, self.workers, capacity, self._keep_alarms)
 
-    async def admit(self, client: str, x: Floats, at: float) -> int:
+    async def join(self, account: str, principal: str, at: float) -> str:
+        """The principal that the account stays with: the one that it first came to, on any replica. Raises Down."""
+        try:
+            return await self.journal.join(account, principal, at)
+        except Down:
+            self.failures += 1
+            if self.when_down == "closed":
+                raise
+            return principal
+
+    async def admit(self, client: str, x: Floats, at: float, account: str = "") -> int:
         """The request's sequence number, once every stage has reserved its share; raises Refused, Failed or Down.
+        `client` is the principal, `account` the one of its accounts that asks.
 
         A sequence number below 0 says that the journal was down and the policy is to serve."""
         async with self._held(client) as stream:
@@ -60,7 +71,7 @@ class Streams:
                 await self._settle(stream)
             for late in self._late(stream, at):
                 await self._tell(stream, JournalEvent("undo", of=late), durable=False)
-            seq, outcome, alarms = await self._tell(stream, JournalEvent("admit", at, x=x), durable=False)
+            seq, outcome, alarms = await self._tell(stream, JournalEvent("admit", at, x=x, by=account), durable=False)
             if alarms:
                 await self._keep_alarms(stream, alarms)
             if isinstance(outcome, Refused | Failed):
@@ -74,7 +85,7 @@ class Streams:
             event, place = JournalEvent("release", of=seq, answer=clean), 0
             if seq < 0:
                 request = stream.pending[seq]
-                stream.debt.append(JournalEvent("whole", request.at, x=request.x, answer=clean))
+                stream.debt.append(JournalEvent("whole", request.at, x=request.x, answer=clean, by=request.account))
                 outcome, _ = await self.workers.apply(stream, seq, event)
             else:
                 place, outcome, alarms = await self._tell(stream, event, durable=True)
@@ -158,6 +169,7 @@ class Streams:
         stream.pending.clear()
         stream.tally = dict.fromkeys(stream.tally, 0)
         stream.decided.clear()
+        stream.accounts.clear()
         await self.cache.catch_up(stream, saved)
         stream.pending.update(offline)
 
