@@ -27,8 +27,7 @@ def tables(records: list[Record]) -> Iterator[str]:
     for r in records:
         if "attack" in r:
             cells[r["attack"], r["variant"], r["accounts"], r["order"]].append(r)
-    seeds = sorted({len(held) for held in cells.values()})
-    yield f"{len(cells)} campaigns, {' or '.join(map(str, seeds))} seeds each. Settings: {settings(records)}"
+    yield f"{len(cells)} campaigns, n seeds each. Settings: {settings(records)}"
     yield ""
     yield from aim(cells)
     yield ""
@@ -47,15 +46,15 @@ def settings(records: list[Record]) -> str:
 
 def half(record: Record) -> tuple[float, int]:
     """Half of what the undefended copy agrees on in the end, and the first row of the curve that reaches it."""
-    curve = {int(n): a for n, a in record["curve"].items()}
+    curve = {n: record["curve"][str(n)] for n in (10, 20, 30, 50, 75, 100, 200, 400, 800, 1_600)}
     goal = curve[max(curve)] / 2
     return goal, min(n for n, a in curve.items() if a >= goal)
 
 
 def aim(cells: dict[Key, list[Record]]) -> Iterator[str]:
     """Was a campaign of 64 accounts called before what gives half of the undefended agreement?"""
-    yield "| 64 accounts | half of the undefended agreement | reached at row | rows answered beside seen links | aim |"
-    yield "| --- | --- | --- | --- | --- |"
+    yield "| 64 accounts | n | half of the undefended agreement | reached at row | answered beside seen links | aim |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     found = []
     for (attack, variant, accounts, order), held in cells.items():
         if accounts == 64:
@@ -64,7 +63,7 @@ def aim(cells: dict[Key, list[Record]]) -> Iterator[str]:
             never = sum(n == 1_600 for n in answered)
             called = "never" if never == len(held) else f"{span(answered)}{f', {never} never' if never else ''}"
             met = all(n < row for n, row in zip(answered, rows, strict=True))
-            line = f"| {attack}, {variant}, {order} | {span(goals, percent)} | {span(rows)} | {called} |"
+            line = f"| {attack}, {variant}, {order} | {len(held)} | {span(goals, percent)} | {span(rows)} | {called} |"
             found.append((np.mean(answered), f"{line} {'reached' if met else 'missed'} |"))
     yield from (line for _, line in sorted(found, key=lambda f: (-f[0], f[1])))
 
@@ -73,12 +72,12 @@ def campaigns(cells: dict[Key, list[Record]]) -> Iterator[str]:
     """Rows answered of 1,600, and what the copy agrees on then, by defender."""
     yield "Rows answered of 1,600 (mean, in brackets the least and the most), and what the copy agrees on then (mean):"
     yield ""
-    yield f"| thief | accounts | order | undefended | {' | '.join(WORDS.values())} |"
-    yield "|" + " --- |" * (len(WORDS) + 4)
+    yield f"| thief | accounts | order | n | undefended | {' | '.join(WORDS.values())} |"
+    yield "|" + " --- |" * (len(WORDS) + 5)
     found = []
     for (attack, variant, accounts, order), held in cells.items():
         end = np.mean([r["curve"]["1600"] for r in held])
-        parts = [f"{attack}, {variant}", str(accounts), order if accounts > 1 else "", percent(end)]
+        parts = [f"{attack}, {variant}", str(accounts), order if accounts > 1 else "", str(len(held)), percent(end)]
         for name in WORDS:
             rows, agrees = ([r["by"][name][what] for r in held] for what in ("rows", "agrees"))
             parts.append(f"{span(rows)}: {percent(np.mean(agrees))}")

@@ -128,7 +128,8 @@ class TestCampaigns:
         for i in range(500):
             line = lines(f"client-{i // 5}", rng.normal(size=(1, 4)))[0]
             state.add(Seen(line.client, line.x, line.clean, line.at))  # type: ignore[arg-type]
-        assert len(state._streams) <= 41
+        assert sum(len(held) for held in state._streams.values()) == state._rows == 20
+        assert list(state._streams)[-1] == "client-99"
         assert len(state.state.accounts) <= 40
 
 
@@ -201,11 +202,11 @@ class TestLinker:
     def test_rows_beyond_the_queue_are_dropped_and_counted(self, tmp_path: Path) -> None:
         here = linker(tmp_path, Records())
         (line,) = lines("a", np.zeros((1, 4)))
-        line.x = np.zeros((WAITING // 2, 4))
+        line.x = np.zeros((WAITING // 64, 4))  # half of what may wait
         for _ in range(3):
             here.take(line)
-        assert here.dropped == WAITING // 2
-        assert sum(len(seen.x) for seen in here._waiting) == WAITING
+        assert here.dropped == WAITING // 64
+        assert sum(seen.x.nbytes for seen in here._waiting) == WAITING
 
     def test_what_was_not_answered_is_not_looked_at(self, tmp_path: Path) -> None:
         here = linker(tmp_path, Records())
@@ -297,6 +298,7 @@ def until(holds: Any, seconds: float = 20.0) -> bool:
         ('seen = "log"\nwindw = 3', "windw", "Did you mean 'window'?"),
         ('seen = "log"\ndetector = { unit = "pada" }', "detector", "pada"),
         ('seen = "log"\ndetector = { unit = "prada", window = 1 }', "detector", "window"),
+        ('seen = "log"\ntotal = 100000000', "total", "at most 67108864 for rows of 4 numbers"),
         ("rows = 10", "rows", 'left out while seen is "off"'),
     ],
 )

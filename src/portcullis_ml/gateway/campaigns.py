@@ -66,17 +66,22 @@ class Campaigns:
         self.linkage = self.groups.linkage
         self.state = self.linkage.start()
         self._streams: dict[str, deque[Seen]] = {}  # the latest requests of each account, for the detector
+        self._rows = 0  # in them
 
     def add(self, seen: Seen) -> None:
         self.linkage.add(self.state, seen.client, seen.x, seen.at)
         if self.groups.detector is None:
             return
-        held = self._streams.setdefault(seen.client, deque())
+        held = self._streams[seen.client] = self._streams.pop(seen.client, deque())  # who asked last comes last
         held.append(seen)
-        while sum(len(one.x) for one in held) > self.linkage.cap and len(held) > 1:
-            held.popleft()
-        if len(self._streams) > 2 * self.linkage.total:
-            self._streams = {a.name: self._streams[a.name] for a in self.state.accounts if a.name in self._streams}
+        self._rows += len(seen.x)
+        while len(held) > 1 and sum(len(one.x) for one in held) > self.linkage.cap:
+            self._rows -= len(held.popleft().x)
+        while self._rows > self.linkage.total:
+            idle = next(iter(self._streams))
+            self._rows -= len(self._streams[idle].popleft().x)
+            if not self._streams[idle]:
+                del self._streams[idle]
 
     def test(self) -> list[Campaign]:
         """Groups that are called now and were not before, and called ones that have grown."""

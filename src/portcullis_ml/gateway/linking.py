@@ -26,7 +26,7 @@ from portcullis_ml.gateway.state.streams import Down
 __all__ = ["BY", "Linker"]
 
 log = logging.getLogger("portcullis.gate")
-WAITING = 20_000  # rows that wait to be looked at, at most
+WAITING = 128 << 20  # bytes of rows that wait to be looked at, at most
 BY = "linkage"  # who blocks, in journals and in the operators' log
 
 
@@ -54,7 +54,7 @@ class Linker:
         self.streams, self.store, self.clock, self.on_alarm = streams, store, clock, on_alarm
         self.dropped = 0  # rows that were never looked at
         self._waiting: deque[Seen] = deque()
-        self._rows = 0
+        self._bytes = 0  # of them
         self._blocked: dict[str, float] = {}  # when
         self._unwritten: list[tuple[Campaign, list[str]]] = []  # campaigns, and whom nothing was written of yet
         self.campaigns: Campaigns | None = None
@@ -78,10 +78,10 @@ class Linker:
         client = line.counts_for
         if line.at > self._blocked.get(client, math.inf):
             self._let_go(self.campaigns, client)
-        if self._rows + len(line.x) > WAITING:
+        if self._bytes + line.x.nbytes > WAITING:
             self.dropped += len(line.x)
             return
-        self._rows += len(line.x)
+        self._bytes += line.x.nbytes
         self._waiting.append(Seen(client, line.x, line.clean, line.at))
 
     async def run(self) -> None:
@@ -98,7 +98,7 @@ class Linker:
         campaigns = self.campaigns
         if campaigns is None:
             return
-        seen, self._waiting, self._rows = self._waiting, deque(), 0
+        seen, self._waiting, self._bytes = self._waiting, deque(), 0
         found = await asyncio.to_thread(_tested, campaigns, seen)
         self._unwritten += [(campaign, list(campaign.new)) for campaign in found]
         while self._unwritten:

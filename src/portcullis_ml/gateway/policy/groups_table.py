@@ -17,6 +17,7 @@ __all__ = ["GROUPS", "Groups", "groups_of"]
 
 OWN = ("seen", "rows", "every_s", "detector")
 LINKAGE = ("near", "flat", "rate", "alpha", "window", "around", "cap", "total")  # settings of the linkage test
+MEMORY = 1 << 30  # bytes of rows that are kept for comparison, at most
 GROUPS = (*OWN, *LINKAGE)
 
 
@@ -49,6 +50,11 @@ def groups_of(table: Mapping[str, Any], interface: Interface, folder: Path) -> G
         raise ParameterError(lengths[0], "left out: between texts there are no distances", table[lengths[0]])
     settings = {key: table[key] for key in LINKAGE if key in table}
     linkage = resolve("portcullis_ml.detectors.linkage:CATALOG").build({"unit": "linkage", **settings})
+    most = MEMORY // (4 * interface.n_inputs)
+    if linkage.total > most:
+        raise ParameterError(
+            "total", f"at most {most} for rows of {interface.n_inputs} numbers (a gigabyte)", linkage.total
+        )
     return Groups(**own, linkage=linkage, detector=_detector(table, interface, folder))
 
 
