@@ -87,16 +87,16 @@ def campaigns(cells: dict[Key, list[Record]]) -> Iterator[str]:
 
 
 def curves(cells: dict[Key, list[Record]]) -> Iterator[str]:
-    """The undefended copy by rows."""
+    """The undefended copy by rows, over the seeds."""
     rows = ("10", "20", "50", "100", "200", "400", "800", "1600")
-    yield f"| undefended copy after rows | {' | '.join(rows)} |"
-    yield "|" + " --- |" * (len(rows) + 1)
-    seen = set()
+    yield f"| undefended copy after rows | n | {' | '.join(rows)} |"
+    yield "|" + " --- |" * (len(rows) + 2)
+    of_thief: dict[tuple[str, str], dict[int, Record]] = defaultdict(dict)
     for (attack, variant, _, _), held in sorted(cells.items()):
-        if (attack, variant) not in seen:
-            seen.add((attack, variant))
-            parts = [percent(np.mean([r["curve"][n] for r in held])) for n in rows]
-            yield f"| {attack}, {variant} | {' | '.join(parts)} |"
+        of_thief[attack, variant] |= {r["seed"]: r["curve"] for r in held}
+    for (attack, variant), of_seed in of_thief.items():
+        parts = [percent(np.mean([curve[n] for curve in of_seed.values()])) for n in rows]
+        yield f"| {attack}, {variant} | {len(of_seed)} | {' | '.join(parts)} |"
 
 
 def honest(records: list[Record], cells: dict[Key, list[Record]]) -> Iterator[str]:
@@ -112,8 +112,13 @@ def honest(records: list[Record], cells: dict[Key, list[Record]]) -> Iterator[st
         ("populations of ten in which anyone is called", sum(bool(r["seen"]) for r in alone), len(alone)),
         ("called by their own detector, no thief", sum(len(r["account"]) for r in alone), clients),
         ("called by `call_rate`, no thief", sum(len(r["rate"]) for r in alone), clients),
-        ("linked beside a thief", sum(len(r["honest"]) for r in beside), 10 * len(beside)),
-        ("called beside a thief", sum(len(r["called"]) for r in beside), 10 * len(beside)),
+        (
+            "clients called beside at least one thief",
+            len({(r["seed"], who) for r in beside for who in r["called"]}),
+            10 * len({r["seed"] for r in beside}),
+        ),
+        ("linked beside a thief, by campaign", sum(len(r["honest"]) for r in beside), 10 * len(beside)),
+        ("called beside a thief, by campaign", sum(len(r["called"]) for r in beside), 10 * len(beside)),
     ]
     for words, count, n in rows:
         e, top = clopper_pearson(count, n), clopper_pearson(count, n, sided="upper")
