@@ -71,6 +71,7 @@ class Gate:
         self.querylog = NoLog() if querylog is None else querylog
         self.clock = clock
         self.on_alarm = on_alarm
+        self.on_answered: Callable[[Line], None] = lambda line: None  # called once an answer is sent
         self._works = Works(policy.key, clock)
         self.metrics = Metrics()
         self.books = Books(self.metrics, on_alarm=self._alarmed)
@@ -239,6 +240,7 @@ class Gate:
         self.callers.end(exchange)
         if decision:
             self.metrics.requests[decision] += 1
+            self.on_answered(exchange.notes.line)
             self._write_line(exchange, decision, reply.status)
             if self.tracing:
                 self.tracing.end(exchange, decision, reply.status)

@@ -10,6 +10,7 @@ from typing import Any
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.gateway.admin.webhook import Webhook
 from portcullis_ml.gateway.gate import Gate
+from portcullis_ml.gateway.linking import Linker
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.shared import Shared
@@ -45,6 +46,8 @@ class ServedModel:
                 shared=shared,
             )  # fmt: skip
             undo.pop_all()
+        self.linker = Linker(policy, self.streams, self.store, clock=self.gate.clock, on_alarm=self._alarmed)
+        self.gate.on_answered = self.linker.take
         self.gate.metrics.gauges |= self._gauges()
         self._name_alarms()
         if policy.telemetry:
@@ -81,6 +84,7 @@ class ServedModel:
         self.streams.when_down = policy.failure.state
         self.streams.cache.capacity = policy.state.clients_in_memory
         self.gate.use(policy)
+        self.linker.use(policy)
         self._name_alarms()
 
     async def close(self) -> None:
@@ -105,6 +109,8 @@ class ServedModel:
             "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
             "state_failures": lambda: float(self.streams.failures),
             "model_server_trouble": lambda: float(bool(self.gate.trouble)),
+            "linkage_accounts_called": lambda: float(self.linker.called),
+            "linkage_rows_dropped": lambda: float(self.linker.dropped),
             "state_bytes": lambda: float(self.store.size()),
             "suspicion_highest": lambda: max(
                 (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import signal
 import sys
@@ -23,6 +22,7 @@ from portcullis_ml.gateway.admin.connection import AdminConnection
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
 from portcullis_ml.gateway.http.server_connection import ServerConnections
+from portcullis_ml.gateway.json_lines import JsonLines
 from portcullis_ml.gateway.models import Models
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.explain import stages
@@ -147,7 +147,8 @@ class Server:
             await self.grpc.start()
         back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
-        renewing = asyncio.create_task(self._renewals.run(RENEW_S))
+        beside = [self._renewals.run(RENEW_S), *(model.linker.run() for model in self.models)]
+        watching = [asyncio.create_task(what) for what in beside]
         webhooks = [model.webhook for model in self.models if model.webhook]
         tasks += [asyncio.create_task(webhook.run()) for webhook in webhooks]
         while not back.started and not any(t.done() for t in tasks):
@@ -162,10 +163,11 @@ class Server:
         if self.grpc:
             await self.grpc.stop(0.0)  # what is still running has had its time
         back.should_exit = True
-        renewing.cancel()
+        for task in watching:
+            task.cancel()
         for webhook in webhooks:
             await webhook.stop()
-        await asyncio.gather(renewing, *tasks, return_exceptions=True)
+        await asyncio.gather(*watching, *tasks, return_exceptions=True)
         await asyncio.gather(*(model.streams.close() for model in self.models))
         await asyncio.to_thread(self._shared.reading.close)
         await asyncio.gather(*(model.close() for model in self.models))
@@ -196,19 +198,6 @@ def _config(app: Any, tls: Certificate | None) -> uvicorn.Config:
     config.load()
     config.ssl = tls.context if tls else None  # one that can be given another certificate
     return config
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line, with whatever `extra` a record carries."""
-
-    _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        extra = {k: v for k, v in vars(record).items() if k not in self._plain}
-        tree = {"at": record.created, "level": record.levelname.lower(), "message": record.getMessage(), **extra}
-        if record.exc_info:
-            tree["error"] = self.formatException(record.exc_info)
-        return json.dumps(tree, default=str)
 
 
 def run(

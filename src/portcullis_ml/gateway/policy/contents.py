@@ -9,6 +9,7 @@ from typing import Any
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.types import Interface
 from portcullis_ml.gateway.policy.clients import Clients
+from portcullis_ml.gateway.policy.groups_table import Groups
 from portcullis_ml.gateway.policy.model_table import undefended
 from portcullis_ml.gateway.policy.settings import (
     Admin,
@@ -47,6 +48,7 @@ class Policy:
     alarms: Alarms | None
     telemetry: Telemetry | None
     admin: Admin
+    groups: Groups
     mode: str = "enforce"
     quantum: float = 1e-6
     digest: str = ""  # of the file and of the artifacts that it names; stands in every line of the query log

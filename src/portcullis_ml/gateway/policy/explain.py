@@ -72,6 +72,7 @@ def explained(policy: Policy, *, further: bool = False) -> Iterator[str]:
     for number, stage in enumerate(policy.stages, 1):
         yield f"Stage {number}: {unit_in_words(describe(stage))}."
         yield from _documented(stage)
+    yield from _groups(policy)
     yield from _answers(policy)
     yield from in_sentences(policy.served, policy.asked, policy.listen, up)
     yield (
@@ -196,6 +197,12 @@ def warnings(policy: Policy, *, further: bool = False) -> Iterator[str]:
         yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
     if policy.failure.state == "open":
         yield "While the state cannot be written, every process decides for itself."
+    test = policy.groups.linkage
+    if test is not None and test.near is None and test.flat is None:
+        yield (
+            "[groups] has neither near nor flat: questions are compared for equality only. `portcullis replay LOG "
+            "--policy FILE --groups --honest CLIENT ...` measures them."
+        )
     for stage in policy.stages:
         if not _watches(describe(stage)):
             continue
@@ -261,6 +268,24 @@ def _clients(policy: Policy) -> Iterator[str]:
         )
     shared = clients.anonymous == "shared"
     yield f"Whoever has no name {'shares one account with all such others' if shared else 'is refused with 401'}."
+
+
+def _groups(policy: Policy) -> Iterator[str]:
+    """Whose questions are compared with whose."""
+    groups, test = policy.groups, policy.groups.linkage
+    if groups.seen == "off":
+        return
+    signals = [f"questions within {test.near:g} of one another"] if test.near is not None else []
+    signals += [f"differences of a flatness up to {test.flat:g}"] if test.flat is not None else []
+    signals += ["questions that few ask"] + (["requests in turn"] if test.window else [])
+    called = f"answered more than {groups.rows} rows"
+    if groups.detector is not None:
+        called += f" or called by {unit_in_words(describe(groups.detector))}"
+    told = "blocked, and an alarm is told" if groups.seen == "block" and policy.enforced else "told of in an alarm"
+    yield (
+        f"Every {groups.every_s:g} seconds accounts are linked by {', '.join(signals)}; a group that was {called} is "
+        f"{told}. What is remembered for that is lost at a restart, blocks are not."
+    )
 
 
 def _link(link: str, links: Principals) -> str:

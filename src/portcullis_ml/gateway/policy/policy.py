@@ -43,6 +43,7 @@ from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.contents import Policy
 from portcullis_ml.gateway.policy.extras import needs_grpc
+from portcullis_ml.gateway.policy.groups_table import GROUPS, groups_of
 from portcullis_ml.gateway.policy.image_table import image_spec, pictured, sent_as
 from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
@@ -87,8 +88,8 @@ ANSWERS = ("reveals", "k", "decimals", "explains")
 CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject", "principal", "key_prefix",
            "address_bits", "forwarded")  # fmt: skip
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
-TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
-          "telemetry", "admin")  # fmt: skip
+TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "groups", "failure", "state", "log",
+          "alarms", "telemetry", "admin")  # fmt: skip
 
 
 def read_policy(path: str | Path, **changes: Any) -> Policy:
@@ -168,6 +169,7 @@ class _Reader:
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
             telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
+            groups=self._built(("groups",), groups_of, self._table("groups", GROUPS), undefended(known), self.folder),
             mode=mode,
             quantum=self._quantum(served),
             digest=digest(self.text, stages),
