@@ -16,7 +16,8 @@ from tests.gateway.asgi import Here
 from tests.gateway.harness import KEYS, Softmax, alarms_of, gate, policy_of, policy_text, running, served_of
 
 from portcullis_ml.core.types import Answer, Array
-from portcullis_ml.gateway.campaigns import REASON, Campaigns, Seen, campaigns_in
+from portcullis_ml.gateway.admin.webhook import told
+from portcullis_ml.gateway.campaigns import MEANS, REASON, Campaigns, Seen, campaigns_in
 from portcullis_ml.gateway.linking import WAITING, Linker
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError, parse_policy
@@ -55,6 +56,9 @@ def remembered(asked: list[Line], policy: Policy) -> Campaigns:
         assert line.clean is not None
         state.add(Seen(line.client, line.x, line.clean, line.at))
     return state
+
+
+ALARMS = Path(__file__).parents[2] / "docs" / "gateway" / "alarms.md"
 
 
 class Records:
@@ -145,6 +149,16 @@ class TestLinker:
         assert all(what.startswith(f"block ({REASON}: 2 accounts, 40 rows") for _, what, _ in records.written)
         ((alarm),) = records.kept.values()
         assert (alarm.stage, alarm.client, alarm.row, alarm.suspicion) == (REASON, "a", 40, 40 / 30)
+        told_of = told("id", alarm, "ops@example.org")
+        assert (told_of["code"], told_of["accounts"], told_of["rows"], told_of["cause"]) == (
+            REASON,
+            ["a", "b"],
+            40,
+            "rows",
+        )
+        link = next(x for x in told_of["links"] if x["signal"] == "same")
+        assert (link["a"], link["b"], link["count"]) == ("a", "b", 20)
+        assert f"`{REASON}`: t{MEANS[1:]}" in " ".join(ALARMS.read_text().split())
         await here.look()
         assert len(records.blocked) == 2
 

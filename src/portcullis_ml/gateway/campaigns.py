@@ -21,6 +21,8 @@ from portcullis_ml.gateway.querylog import Line
 __all__ = ["REASON", "Campaign", "Campaigns", "Seen", "campaigns_in"]
 
 REASON = "LINKED_ACCOUNTS"  # of the alarm
+MEANS = "The accounts ask as one principal would, by the links that are named, and were answered too much together."
+LISTED = 50  # accounts and links that an alarm names
 SHOWN = 3  # links of an account that its evidence names
 
 
@@ -43,6 +45,18 @@ class Campaign:
     loudest: float  # the detector's highest suspicion over the group's stream; NaN without a verdict
     cause: str  # "rows", "detector" or "called before"
     links: tuple[Any, ...] = ()  # between members, see `detectors.linkage`
+
+    def recorded(self) -> dict[str, Any]:
+        """The evidence of the group's alarm, JSON throughout."""
+        return {
+            "code": REASON,
+            "means": MEANS,
+            "rows": self.rows,
+            "cause": self.cause,
+            "accounts": list(self.members[:LISTED]),
+            "account_count": len(self.members),
+            "links": [vars(x) for x in self.links[:LISTED]],
+        }
 
     def evidence(self, account: str) -> str:
         """Why this account is in the group, in words for operators."""

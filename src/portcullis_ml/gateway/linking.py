@@ -20,6 +20,7 @@ from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.campaigns import REASON, Campaign, Campaigns, Seen
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
+from portcullis_ml.gateway.state.evidence import AlarmRecord
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
 
@@ -111,11 +112,11 @@ class Linker:
     async def _write(self, campaign: Campaign, left: list[str]) -> None:
         """The alarm, and a line and a block for each account of which there is none yet; those done leave `left`."""
         at, blocks = self.clock(), self.policy.groups.seen == "block" and self.policy.enforced
-        alarm = Alarm(REASON, campaign.new[0], campaign.rows, _loud(campaign, self.policy.groups.rows), at)
+        loud, evidence = _loud(campaign, self.policy.groups.rows), campaign.recorded()
+        alarm = AlarmRecord(REASON, campaign.new[0], campaign.rows, loud, at, evidence)
         words = "\x1f".join((REASON, *campaign.new))
         if await self.store.alarm(hashlib.blake2b(words.encode(), digest_size=12).hexdigest(), alarm):
-            about = {"accounts": list(campaign.members), "rows": campaign.rows, "cause": campaign.cause}
-            log.warning("linked accounts", extra={**about, "links": [vars(x) for x in campaign.links[:50]]})
+            log.warning("linked accounts", extra=evidence)
             self.on_alarm(alarm)
         while left:
             name = left[0]
