@@ -8,8 +8,8 @@ import pytest
 from tests.gateway.harness import SECRET
 
 from portcullis_ml.gateway.policy.clients import hashed
-from portcullis_ml.gateway.policy.explain import warnings
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError, parse_policy
+from portcullis_ml.gateway.policy.warn import warnings
 
 GOOD = f"""\
 key_file = "guard.key"

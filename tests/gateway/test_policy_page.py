@@ -41,7 +41,8 @@ SETTINGS: dict[str, Any] = {
     "model.features": Feature, "model.image": ImageSpec,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
-    "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": entrances.CLIENTS, "admin": entrances.ADMIN,
+    "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS,
+    "clients": entrances.CLIENTS, "admin": entrances.ADMIN,
     "model.mapping": tuple(DEFAULTS), "model.text": ("rows", *text_table.KEYS), "guard": ("unit",),
     "groups": GROUPS,
     "upstream.image": image_table.UPSTREAM,

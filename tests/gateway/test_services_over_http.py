@@ -22,8 +22,9 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.extraction.equation_solving import EquationSolving
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
-from portcullis_ml.gateway.policy.explain import explained, warnings
+from portcullis_ml.gateway.policy.explain import explained
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError
+from portcullis_ml.gateway.policy.warn import warnings
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 NAMED = """
