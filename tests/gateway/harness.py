@@ -142,9 +142,9 @@ def gate(policy: Policy, **settings: Any) -> Iterator[Server]:
             raise errors[0]
 
 
-def alarms_of(server: Server) -> list[Alarm]:
-    """Every alarm that the gate has written down, in order."""
-    with sqlite3.connect(server.policy.state.url.removeprefix("sqlite:///")) as db:
+def alarms_of(server: Server, model: int = 0) -> list[Alarm]:
+    """Every alarm that the gate of this model has written down, in order."""
+    with sqlite3.connect(server.models[model].policy.state.url.removeprefix("sqlite:///")) as db:
         rows = db.execute("SELECT stage, client, row, suspicion, at FROM alarms").fetchall()
     db.close()
     return [Alarm(*row) for row in rows]

@@ -46,7 +46,7 @@ def no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", [name for name in CATALOG if name != "grpc"])
 @pytest.mark.usefixtures("no_parser")
 def test_a_body_that_holds_more_than_can_be_asked_is_refused_unparsed(name: str, kind: str) -> None:
     served = ModelSpec(name="m", interface=WIDE.interface, max_rows=8)

@@ -419,6 +419,33 @@ def test_check_says_what_the_inputs_are(tmp_path: Path) -> None:
     assert "Guarded and shown of the model's outputs: 'probabilities'; whatever else" in said
 
 
+def test_no_number_may_change_between_columns_and_one_tensor(tmp_path: Path) -> None:
+    behind = '[upstream]\nurl = "http://h"\ninputs = "tensor"\n'
+    narrow = MODEL.replace("classes = 2", 'classes = 2\ndatatype = "FP32"')
+    with pytest.raises(PolicyError, match=r"FP64, or that of 'kids' \(INT64\), with all inputs in one tensor"):
+        policy_of(Table(), "", tmp_path, more=narrow + behind)
+    policy_of(Table(), "http://h", tmp_path, more=narrow)
+    policy_of(Table(), "", tmp_path, more=narrow.replace(', datatype = "INT64"', "") + behind)
+
+
+@pytest.mark.parametrize("protocol", ["v2", "v1", "invocations"])
+def test_as_many_rows_as_are_allowed_have_room_whatever_is_in_their_words_and_more_have_not(protocol: str) -> None:
+    words = ('a, "b": [c], {d}', "e,,,,")
+    parts = (Part("x, y: [z]", (), "BYTES", words), *(Part(f"c{i}") for i in range(40)), Part("b", (), "INT64"))
+    interface = Interface(input_shape=(42,), n_classes=2)
+    spec = ModelSpec(name="m", interface=interface, parts=parts, several=True, max_rows=500)
+    x = np.ones((500, 42))
+    x[::2, 0] = 0.0
+    wire = PROTOCOLS.load(protocol)()
+    np.testing.assert_array_equal(read(protocol, wire.ask(spec, x).body, spec), x)
+    nested = {p.name: [[w] for w in v] for p, v in zip(parts, x.T.tolist(), strict=True)}
+    np.testing.assert_array_equal(read("v1", {"inputs": nested}, spec), x)
+    with pytest.raises(BadRequest) as refused:
+        read(protocol, wire.ask(spec, np.tile(x, (4, 1))).body, spec)
+    assert refused.value.status in (400, 413)
+    assert "at most" in refused.value.sentence
+
+
 @pytest.mark.parametrize("case", SPELLED)
 def test_every_spelling_is_as_the_description_of_the_routes_says(case: str) -> None:
     protocol, tree = SPELLED[case]
@@ -449,6 +476,20 @@ async def test_of_equal_keys_the_guard_and_the_model_get_the_last_one(side: str,
         np.testing.assert_array_equal(here.upstream.x[-1], X[:1])
     seen = [event.x for event in (await here.store.load("alice")).events if event.kind == "admit"]
     np.testing.assert_array_equal(np.concatenate(seen), np.repeat(X[:1], 4, axis=0))
+
+
+async def test_rows_by_name_of_a_home_made_client_come_to_the_model_as_tensors(tmp_path: Path) -> None:
+    tensors = '[upstream]\nurl = "http://h"\ninputs = "columns"\n'
+    listen = '[listen]\nport = 0\nprotocols = ["mapping"]\n'
+    mapping = '[model.mapping]\nrows = "$.rows"\nrows_as = "object"\n'
+    here = Here(tmp_path, "", MODEL.replace('inputs = "columns"\n', "") + mapping + tensors + listen)
+    here.upstream.model = Table()  # type: ignore[assignment]
+    assert (await here.send("POST", "/predict", json.dumps({"rows": RECORDS}).encode()))[0] == 200
+    np.testing.assert_array_equal(here.upstream.x, [X])
+    asked = json.loads(PROTOCOLS.load("v2")().ask(here.policy.asked, here.upstream.x[0]).body)
+    assert [t["data"] for t in asked["inputs"]] == [[37.5, 20], [2, 0], ["Bern", "Basel"]]
+    half = [{**RECORDS[0], "kids": 0.5}]
+    assert (await here.send("POST", "/predict", json.dumps({"rows": half}).encode()))[0] == 400
 
 
 WATCHED = '[[guard]]\nunit = "quota"\nrows = 120\n[[guard]]\nunit = "rounding"\ndecimals = 2\n' + (

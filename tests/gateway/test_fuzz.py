@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Feature, Interface
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token, hashed
+from portcullis_ml.gateway.policy.principals import Caller, Forwarded, Principals
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.parts import Part
 from portcullis_ml.gateway.protocols.strict import BadRequest
@@ -54,6 +56,13 @@ SERVED = {
         max_rows=8,
         parts=PARTS[::2],
         several=True,
+    ),
+    "embedding": ModelSpec(
+        name="m",
+        interface=Interface(input_shape=(4,), task="regression", outputs=3),
+        max_rows=8,
+        label=None,
+        scores="embedding",
     ),
     "inputs": ModelSpec(
         name="m", interface=Interface(input_shape=(7,), n_classes=3), max_rows=8, parts=PICTURED, several=True
@@ -144,7 +153,8 @@ def understood(name: str, served: ModelSpec, headers: dict[str, str], body: byte
         assert 400 <= inquiry.status < 500
         assert inquiry.sentence.endswith(".")
         assert len(inquiry.sentence) < 250
-        assert json.loads(wire.refuse(inquiry.status, inquiry.sentence).body)
+        said = wire.refuse(inquiry.status, inquiry.sentence).body
+        assert said.decode() == inquiry.sentence if name == "grpc" else json.loads(said)
         return None
     x = inquiry.x
     assert x.dtype == (np.float32 if served.datatype == "FP32" else np.float64)
@@ -181,7 +191,7 @@ def test_a_body_after_an_accident_is_read_or_refused_and_what_is_read_is_what_is
         np.testing.assert_array_equal(again.x, inquiry.x)
         assert again.carried == inquiry.carried or far != "mapping"
     n, classes = len(inquiry.x), served.interface.n_classes
-    answer = Answer(np.zeros(n, int) if classes else None, np.full((n, max(classes, 1)), 0.5))
+    answer = Answer(np.zeros(n, int) if classes else None, np.full((n, served.interface.columns), 0.5))
     assert CATALOG.load(name)().write(served, inquiry, answer).status == 200
 
 
@@ -205,7 +215,33 @@ def test_raw_tensors_of_any_bytes_are_read_or_refused(data: Any, tensor: str, ra
 
 @settings(max_examples=N, deadline=2_000)
 @given(
-    method=st.sampled_from(["GET", "POST"]),
+    age=st.binary(max_size=24),
+    city=st.lists(st.sampled_from([b"Bern", b'Z"rich, [x]', b"Rome", b"\xff", b""]), max_size=3),
+    cut=st.integers(0, 6),
+    rows=st.integers(1, 3),
+    size=st.sampled_from([0, 0, 0, 1, -1, 2**70]),
+)
+def test_raw_words_beside_raw_numbers_are_read_or_refused(
+    age: bytes, city: list[bytes], cut: int, rows: int, size: int
+) -> None:
+    words = b"".join(struct.pack("<I", len(w)) + w for w in city)
+    words = words[: len(words) - cut] if cut > 3 else words
+    kids = np.arange(rows, dtype="i1").tobytes()
+    parts = [("city", "BYTES", words), ("age", "FP64", age), ("kids", "INT8", kids)]
+    tensors = [{"name": n, "shape": [rows, 1], "datatype": d, "parameters": {"binary_data_size": len(raw) + size}}
+               for n, d, raw in parts]  # fmt: skip
+    header = json.dumps({"inputs": tensors}).encode()
+    raw = b"".join(part for _, _, part in parts)
+    inquiry = understood("v2", SERVED["columns"], {LENGTH: str(len(header))}, header + raw)
+    if inquiry is not None:
+        assert size == 0
+        assert len(age) == 8 * rows
+        assert [PARTS[2].words[int(c)].encode() for c in inquiry.x[:, 2]] == city
+
+
+@settings(max_examples=N, deadline=2_000)
+@given(
+    method=st.sampled_from(["GET", "POST", "CALL"]),
     text=st.text(max_size=30),
     start=st.integers(0, 40),
     name=st.sampled_from(sorted(CATALOG)),
@@ -214,7 +250,8 @@ def test_a_path_is_on_the_list_letter_for_letter_or_nobodys(method: str, text: s
     wire, served = CATALOG.load(name)(), SERVED["plain"]
     honest = wire.ask(served, np.zeros((1, 4))).path
     path = honest[:start] + text
-    assert (wire.route(method, path, served) == "infer") == (method == "POST" and path == honest)
+    asked = "CALL" if name == "grpc" else "POST"
+    assert (wire.route(method, path, served) == "infer") == (method == asked and path == honest)
 
 
 WAYS = Clients(
@@ -235,10 +272,27 @@ def test_whoever_comes_has_a_name_or_is_refused(headers: dict[str, str], twice: 
     if isinstance(caller, BadRequest):
         assert caller.status in (400, 401, 403)
     elif "x-client" in headers:
-        assert (caller.account, peer) == (headers["x-client"], "10.0.0.1")
+        assert (caller.account, peer) == (headers["x-client"].encode("latin-1").decode(), "10.0.0.1")
         assert 1 <= len(caller.account) <= 128
     else:
         assert caller.account in ("alice", "(anonymous)")
+
+
+@settings(max_examples=N, deadline=2_000)
+@given(
+    text=st.text(max_size=60)
+    | st.lists(st.sampled_from(["10.0.0.1", "::1", "1.2.3.4", "fe80::1%a", "x", " "])).map(",".join),
+    peer=st.sampled_from([None, "10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%eth0"]),
+)
+def test_wherever_a_request_came_from_it_has_a_network_or_is_refused(text: str, peer: str | None) -> None:
+    way = Forwarded(trusted=("10.0.0.0/8",))
+    address = attempt(way.origin, {"x-forwarded-for": text}, frozenset(), peer)
+    if isinstance(address, BadRequest):
+        assert address.status == (400 if peer == "10.0.0.1" else 403)
+    else:
+        assert peer == "10.0.0.1"
+        links = Principals(principal=("address",), forwarded=way)
+        assert links.owner(Caller("a"), {}, address).principal.startswith("net:")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from portcullis_ml.core.types import Feature
 from portcullis_ml.detectors.linkage.linkage import Linkage
-from portcullis_ml.gateway.policy import policy
+from portcullis_ml.gateway.policy import policy, text_table
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.groups_table import GROUPS, Groups
 from portcullis_ml.gateway.policy.principals import Forwarded, Principals
@@ -41,7 +41,8 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
     "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
-    "groups": GROUPS, "model.mapping": tuple(DEFAULTS), "guard": ("unit",), "admin.operator": ("name", "sha256"),
+    "groups": GROUPS, "model.mapping": tuple(DEFAULTS), "model.text": ("rows", *text_table.KEYS),
+    "guard": ("unit",), "admin.operator": ("name", "sha256"),
     **{table: tuple(f.name for f in dataclasses.fields(kind) if f.init) for table, kind in SETTINGS.items()},
     "model.features": (*(f.name for f in dataclasses.fields(Feature)), "datatype"),
     "model.inputs": ("name", "shape", "datatype"),

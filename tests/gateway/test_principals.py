@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gateway.asgi import Here, question
-from tests.gateway.harness import Softmax, asked, fetch, gate, policy_of, running, served_of
+from tests.gateway.harness import Softmax, asked, fetch, gate, policy_of, policy_text, running, served_of
+from typer.testing import CliRunner
 
+from portcullis_ml.cli.app import app
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.explain import explained, warnings
 from portcullis_ml.gateway.policy.keys import KeptKey, KeyFile
-from portcullis_ml.gateway.policy.policy import PolicyError
+from portcullis_ml.gateway.policy.policy import PolicyError, read_policy
 from portcullis_ml.gateway.policy.principals import Caller, Forwarded, Principals, groups, network_of
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.remembered import remembered
 from portcullis_ml.gateway.replay import replay
 from portcullis_ml.gateway.state.accounts import ACCOUNTS, OTHERS, Asked, count
+from portcullis_ml.gateway.state.journal import Down
 
 QUOTA = '[[guard]]\nunit = "quota"\nrows = 30\nper = 1000000\n'
 WATCH = """
@@ -149,6 +152,59 @@ async def test_a_replay_folds_by_principal_and_decides_as_the_gate_did(tmp_path:
     apart = replay([replace(line, principal="") for line in lines], here.policy)  # as an earlier version wrote them
     assert list(apart.fates) == TWELVE
     assert len(apart.different) > 10
+
+
+async def test_a_replay_says_what_links_would_have_done(tmp_path: Path) -> None:
+    stages, alone = QUOTA.replace("30", "60") + WATCH, ACME.replace("principal", "# principal")
+    here = Here(tmp_path, stages, alone, querylog=QueryLogFile(tmp_path / "log", queries=True))
+    assert (await lived(here, TWELVE)).count(429) == 0  # each has a quota of its own
+    linked = policy_of(Softmax(), "http://127.0.0.1:1", tmp_path, stages, ACME)
+    assert list(replay(read_log(tmp_path / "log"), linked).fates) == TWELVE  # as it was
+    found = replay(read_log(tmp_path / "log"), linked, regroup=True)
+    assert list(found.fates) == ["org:acme"]
+    (tmp_path / "linked").mkdir()
+    together = Here(tmp_path / "linked", stages, ACME, querylog=QueryLogFile(tmp_path / "linked" / "log", queries=True))
+    await lived(together, TWELVE)
+    online = replay(read_log(tmp_path / "linked" / "log"), linked).fates["org:acme"]
+    fate = found.fates["org:acme"]
+    assert (fate.refused, fate.altered, fate.stopped_row) == (10, online.altered, online.stopped_row)
+
+
+@pytest.mark.parametrize(
+    ("when_down", "status", "then"),
+    [("closed", 503, "198.51.100.0"), ("open", 200, "192.0.2.0")],  # who was served stays there, for this process
+)
+async def test_where_an_account_belongs_cannot_be_written_down(
+    when_down: str, status: int, then: str, tmp_path: Path
+) -> None:
+    here = Here(tmp_path, QUOTA, NETWORKS + f'[failure]\nstate = "{when_down}"\n')
+
+    async def down(*given: Any) -> str:
+        raise Down("The state file cannot be written.")
+
+    here.store.join = down
+    assert (await from_address(here, TWELVE[0], "192.0.2.1"))[0] == status
+    assert (here.streams.failures, here.gate.callers.running) == (1, {})
+    del here.store.join
+    assert (await from_address(here, TWELVE[0], "198.51.100.1"))[0] == 200
+    assert list(here.streams.open) == [f"net:{then}/24"]
+
+
+async def test_accounts_are_known_of_requests_that_were_served_while_the_journal_was_down(tmp_path: Path) -> None:
+    here = Here(tmp_path, QUOTA, ACME + '[failure]\nstate = "open"\n')
+    assert await statuses(here, TWELVE[:2]) == [200, 200]
+
+    async def down(*given: Any, **more: Any) -> Any:
+        raise Down("The state file cannot be written.")
+
+    here.store.tell = down
+    assert await statuses(here, TWELVE[:4]) == [200] * 4
+    del here.store.tell
+    assert await statuses(here, TWELVE[:1]) == [200]
+    told = {name: 3 if name == "worker-0" else 2 if name == "worker-1" else 1 for name in TWELVE[:4]}
+    assert {n: held[0] for n, held in (await here.streams.look("org:acme")).accounts.items()} == told
+    here.open()  # from the journal alone
+    assert {n: held[0] for n, held in (await here.streams.look("org:acme")).accounts.items()} == told
 
 
 async def test_twelve_accounts_are_stopped_where_one_is(tmp_path: Path) -> None:
@@ -403,6 +459,35 @@ def test_operators_see_accounts_and_act_on_their_principal(tmp_path: Path) -> No
         assert done["client"] == "org:acme"  # who has asked nothing yet, and is one of them by the key
         assert asked(server.url, "key-of-worker-1") == 403
         assert asked(server.url, "key-of-bob") == 200
+        done = json.loads(fetch(f"{server.admin_url}/act", token, name="org:nobody", deed="block")[1])
+        assert done["client"] == "org:nobody"  # before it ever asks
+
+
+def test_keys_say_whose_they_are_by_command_and_on_the_operators_port(tmp_path: Path) -> None:
+    model, path = Softmax(), tmp_path / "p.toml"
+    two = key("a", organisation="acme"), key("b", organisation="beta", payment="cus_2")
+    with running(ModelServer(model, served_of(model))) as upstream:
+        path.write_text(policy_text(model, upstream, tmp_path, QUOTA, clients(*two, more='keys_file = "keys.json"')))
+        cli, make = CliRunner(), ["keys", "make", "--policy", str(path), "--organisation"]
+        assert cli.invoke(app, [*make, "acme", "carol"]).exit_code == 0
+        wrong = cli.invoke(app, [*make, "acme", "dora", "--payment", "cus_2"])
+        assert "It would make one of org:acme and org:beta" in " ".join(wrong.output.split())
+        assert "carol" in (listed := cli.invoke(app, ["keys", "list", "--policy", str(path)]).output)
+        assert "organisation acme" in listed
+        assert "dora" not in listed
+        with gate(read_policy(path)) as server:
+            url, token = f"{server.admin_url}/keys", server.admin.state.token
+            status, text = fetch(url, token, deed="make", client="erin", organisation="acme")
+            assert (status, json.loads(text)["organisation"]) == (200, "acme")
+            assert asked(server.url, json.loads(text)["key"]) == 200
+            assert list(server.streams.open) == ["org:acme"]
+            status, text = fetch(url, token, deed="make", client="fred", organisation="acme", payment="cus_2")
+            assert (status, "which are two so far" in text) == (400, True)
+            held = (tmp_path / "keys.json").read_text()
+            (tmp_path / "keys.json").write_text(held.replace('"payment": ""', '"payment": "cus_2"'))  # by hand
+            with pytest.raises(ValueError, match="which are two so far"):
+                server.gate.use_keys(KeyFile(tmp_path / "keys.json").read())
+            assert asked(server.url, "key-of-a") == 200  # the keys are what they were
 
 
 def test_check_says_who_is_one(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ INTERFACE = Interface(input_shape=(4,), n_classes=3, bounds=(-3, 3))
 SERVED = ModelSpec(name="m", interface=INTERFACE, max_rows=8)
 X = np.array([[0.1, -2.5, 1 / 3, 1e-12], [1.0, 0.0, -0.0, 2.0]])
 ANSWER = Answer(np.array([2, 0]), np.array([[0.1, 0.2, 0.7], [1 / 3, 1 / 3, 1 / 3]]))
-PATHS = {"v2": "/v2/models/m/infer", "v1": "/v1/models/m:predict", "invocations": "/invocations", "mapping": "/predict"}
+PATHS = {"v2": "/v2/models/m/infer", "v1": "/v1/models/m:predict", "invocations": "/invocations", "mapping": "/predict",
+         "grpc": "/inference.GRPCInferenceService/ModelInfer/models/m"}  # fmt: skip
 
 
 def wire(name: str) -> Any:
@@ -38,7 +39,7 @@ def test_a_question_and_its_answer_cross_the_wire_unchanged(name: str, binary: b
     w = wire(name)
     ask = w.ask(served, X)
     assert ask.path == PATHS[name]
-    assert w.route("POST", ask.path, served) == "infer"
+    assert w.route("CALL" if name == "grpc" else "POST", ask.path, served) == "infer"
     inquiry = w.read(served, ask.headers, ask.body)
     np.testing.assert_array_equal(inquiry.x, X)
     reply = w.write(served, inquiry, ANSWER)
@@ -265,6 +266,7 @@ def test_routes_that_are_not_on_the_list_are_nobodys(name: str, path: str) -> No
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_infer_is_for_posts_only(name: str) -> None:
+    assert (wire(name).route("POST", PATHS[name], SERVED) is None) == (name == "grpc")
     assert wire(name).route("GET", PATHS[name], SERVED) is None
     assert wire(name).route("PUT", PATHS[name], SERVED) is None
 

@@ -16,7 +16,7 @@ from tests.gateway.harness import SECRET, Softmax, stored
 from tests.gateway.units import At
 
 from portcullis_ml.core.errors import InputError, ParameterError, Refused
-from portcullis_ml.core.guard import Alarm, Guard
+from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.state import pack
 from portcullis_ml.core.types import Answer
 from portcullis_ml.defenses.block import Block
@@ -29,6 +29,7 @@ from portcullis_ml.gateway.state import client_cache as cache_module
 from portcullis_ml.gateway.state import stores as stores_module
 from portcullis_ml.gateway.state import tail as tail_module
 from portcullis_ml.gateway.state.events import JournalEvent, narrow, pack_by_words, pack_event, unpack_event
+from portcullis_ml.gateway.state.evidence import AlarmRecord
 from portcullis_ml.gateway.state.fold import Failed, alarmed
 from portcullis_ml.gateway.state.redis_store import RedisStore
 from portcullis_ml.gateway.state.stores import SqliteStore, open_store
@@ -341,7 +342,8 @@ async def test_unblock_begins_alarmed_stages_anew_and_decisions_are_counted_by_s
 
 async def test_alarms_are_kept_once_and_told_until_taken(address: str) -> None:
     store = open_store(address)
-    first, second = Alarm("0-watch", "c", 7, 1.5, 10.0), Alarm("0-watch", "d", 9, 2.5, 11.0)
+    first = AlarmRecord("0-watch", "c", 7, 1.5, 10.0, {"code": "CALL_RATE", "accounts": [{"account": "ä", "rows": 7}]})
+    second = AlarmRecord("0-watch", "d", 9, 2.5, 11.0)
     assert await store.alarm("id1", first)
     assert not await store.alarm("id1", first)
     await store.alarm("id2", second)

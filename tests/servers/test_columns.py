@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from portcullis_ml.cli.app import app
 
 pytestmark = pytest.mark.servers
 
-PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "in-front-of" / "columns.md"
+PAGES = Path(__file__).parents[2] / "docs" / "gateway" / "in-front-of"
 ROWS = {"age": [37.5, 20.0, 61.0, 44.0], "kids": [2, 0, 1, 3], "city": ["Bern", "Basel", "Genève", "Bern"]}
 TRAIN = """
 import joblib, numpy as np, pandas as pd
@@ -56,6 +58,20 @@ class Scans(MLModel):
         p = 1 / (1 + np.exp(-(image.sum(axis=(1, 2)) - meta.sum(axis=1))))
         scores, embedding = np.stack([1 - p, p], axis=1), np.repeat(image.sum(axis=1), 2, axis=1)
         outputs = [NumpyCodec.encode_output(n, v) for n, v in (("embedding", embedding), ("scores", scores))]
+        return InferenceResponse(model_name=self.name, outputs=outputs)
+
+
+class Faces(MLModel):
+    \"\"\"An embedding of 384 numbers, beside how many tokens it took.\"\"\"
+
+    async def load(self) -> bool:
+        self.w = np.random.default_rng(0).normal(size=(16, 384)) / 4
+        return True
+
+    async def predict(self, payload):
+        x = NumpyCodec.decode_input(payload.inputs[0])
+        found = (("tokens", np.ones(len(x), np.int64)), ("embedding", x @ self.w))
+        outputs = [NumpyCodec.encode_output(n, v) for n, v in found]
         return InferenceResponse(model_name=self.name, outputs=outputs)
 """
 OUTPUTS = [{"name": "embedding", "datatype": "FP32", "shape": [-1, 8]},
@@ -108,10 +124,11 @@ class Served(NamedTuple):
 @pytest.fixture(scope="module")
 def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     python, folder = python_of("mlserver"), tmp_path_factory.mktemp("mlserver")
-    models = {"people": "mlserver_sklearn.SKLearnModel", "scans": "runtimes.Scans"}
+    models = {"people": "mlserver_sklearn.SKLearnModel", "scans": "runtimes.Scans", "faces": "runtimes.Faces"}
     for name, kind in models.items():
         (folder / name).mkdir()
-        more = {"parameters": {"uri": "./model.joblib"}} if name == "people" else {"outputs": OUTPUTS}
+        more = {"parameters": {"uri": "./model.joblib"}} if name == "people" else {}
+        more |= {"outputs": OUTPUTS} if name == "scans" else {}
         (folder / name / "model-settings.json").write_text(json.dumps({"name": name, "implementation": kind, **more}))
     (folder / "runtimes.py").write_text(RUNTIMES)
     (folder / "client.py").write_text(CLIENT)
@@ -125,9 +142,10 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(url, python, folder)
 
 
-def block(section: str) -> str:
-    """The policy under a heading of the page."""
-    found = re.search(rf"^## {section}\n.*?```toml\n(.*?)```", PAGE.read_text(), flags=re.M | re.S)
+def block(section: str, page: str = "columns") -> str:
+    """The policy under a heading of a page."""
+    text = (PAGES / f"{page}.md").read_text()
+    found = re.search(rf"^#+ {section}\n.*?```toml\n(.*?)```", text, flags=re.M | re.S)
     assert found
     return found[1]
 
@@ -173,6 +191,94 @@ def test_check_names_the_outputs_that_nobody_is_shown(mlserver: Served, tmp_path
     assert "answers one row with scores (2), as the policy says." in said.output
 
 
+def test_a_table_goes_to_mlserver_by_grpc_as_it_does_over_http(mlserver: Served, tmp_path: Path) -> None:
+    straight = mlserver.asked(mlserver.url, "people", ROWS, "predict_proba")["predict_proba"]
+    port = json.loads((mlserver.folder / "settings.json").read_text())["grpc_port"]
+    more = block("MLServer").replace("http://127.0.0.1:8080", f"grpc://127.0.0.1:{port}")
+    more = more.replace('protocol = "v2"', 'protocol = "grpc"')
+    with gate(policy_of(Table(), "", tmp_path, "", more)) as server:
+        found = mlserver.asked(server.url, "people", ROWS, key=KEYS["alice"])
+    np.testing.assert_array_equal(found["probabilities"], straight)
+
+
 def test_a_word_that_is_in_no_column_never_reaches_the_model(mlserver: Served, tmp_path: Path) -> None:
     with gate(policy("MLServer", mlserver.url, tmp_path)) as server, pytest.raises(AssertionError, match="got 'Rome'"):
         mlserver.asked(server.url, "people", {**ROWS, "city": ["Bern", "Rome", "Bern", "Bern"]}, key=KEYS["alice"])
+
+
+@pytest.mark.parametrize("form", ["json", "binary"])
+def test_an_embedding_is_what_mlserver_gives_and_behind_the_pages_guard_close_to_it(
+    mlserver: Served, form: str, tmp_path: Path
+) -> None:
+    rows = {"input": np.random.default_rng(2).random((3, 16)).tolist()}
+    straight = np.array(mlserver.asked(mlserver.url, "faces", rows)["embedding"])
+    assert straight.shape == (3, 384)
+    whole = block("In front of a model that answers embeddings", "embeddings")
+    whole = whole.replace("http://127.0.0.1:8080", mlserver.url)
+    for number, text in enumerate((whole.partition("[answers]")[0], whole)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with gate(policy_of(Table(), "", folder, more=text)) as server:
+            found = mlserver.asked(server.url, "faces", rows, key=KEYS["alice"], form=form)
+        assert list(found) == ["embedding"]
+        moved = np.linalg.norm(np.array(found["embedding"]) - straight, axis=1)
+        low, high = (0.002, 0.01 + 0.00005 * np.sqrt(384)) if number else (0.0, 0.0)
+        assert (moved >= low).all()
+        assert (moved <= high).all()
+
+
+MLFLOW = """
+import pandas as pd
+import mlflow, mlflow.sklearn
+from mlflow.models import infer_signature
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+x = pd.DataFrame({"age": [20.5, 30, 50, 60, 70, 25], "kids": [0, 1, 2, 3, 0, 1],
+                  "city": ["Bern", "Basel", "Genève", "Bern", "Basel", "Genève"]})
+y = (x.age > 40).astype(int)
+columns = ColumnTransformer([("city", OneHotEncoder(), ["city"])], remainder="passthrough")
+model = make_pipeline(columns, LogisticRegression(max_iter=1000)).fit(x, y)
+mlflow.sklearn.save_model(model, "people", signature=infer_signature(x, y), serialization_format="cloudpickle")
+"""
+
+
+def test_mlflow_takes_words_and_whole_numbers_as_its_signature_wants_them(tmp_path: Path) -> None:
+    python, port = python_of("mlflow"), free_port()
+    subprocess.run([python, "-c", MLFLOW], cwd=tmp_path, check=True, timeout=300, capture_output=True)
+    path = f"PATH={Path(python).parent}:{os.environ['PATH']}"  # it looks for uvicorn there
+    start = [
+        "env",
+        path,
+        python,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "people",
+        "-p",
+        str(port),
+        "--env-manager",
+        "local",
+    ]
+    model = "[model]" + block("MLServer").partition("[model]")[2]
+    with serving(start, tmp_path, f"http://127.0.0.1:{port}/ping") as ready:
+        url = ready.removesuffix("/ping")
+        more = block("MLflow").replace("http://127.0.0.1:8080", url) + model + '[answers]\nreveals = "labels"\n'
+        policy = policy_of(Table(), "", tmp_path, more=more + '[listen]\nport = 0\nprotocols = ["v1", "invocations"]\n')
+        records = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
+        straight = posted(f"{url}/invocations", {"dataframe_records": records})
+        with gate(policy) as server:
+            found = posted(f"{server.url}/invocations", {"dataframe_records": records})
+            rows = posted(f"{server.url}/v1/models/people:predict", {"inputs": ROWS})
+    assert straight == found == {"predictions": [0, 0, 1, 1]}
+    assert rows == {"outputs": [0, 0, 1, 1]}
+
+
+def posted(url: str, tree: Any) -> Any:
+    headers = {"content-type": "application/json", "x-api-key": KEYS["alice"]}
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(tree).encode(), headers), timeout=30) as answer:
+        return json.loads(answer.read())

@@ -61,7 +61,7 @@ class Target:
     @property
     def columns(self) -> int:
         """How many numbers an answer shows for a row, at most."""
-        scores = max(self.interface.n_classes, 1)
+        scores = self.interface.columns
         if not self.interface.explains:
             return scores
         explanation = checked_answer(self.model, self.experiment.test_x[:1], self.interface).explanation

@@ -30,6 +30,9 @@ def replay(
     honest: Annotated[list[str] | None, typer.Option(help="A client known to be honest; repeat for more.")] = None,
     marks: Annotated[bool, typer.Option("--marks", help="List every client's marked questions.")] = False,
     groups: Annotated[bool, typer.Option("--groups", help="Say who is linked by what they ask, instead.")] = False,
+    regroup: Annotated[
+        bool, typer.Option("--regroup", help="Group accounts as the policy links them, not as the log says.")
+    ] = False,
     written_by: Annotated[
         str, typer.Option("--from", help="Who wrote the log: portcullis, nginx, litellm.")
     ] = "portcullis",
@@ -57,7 +60,7 @@ def replay(
         from portcullis_ml.cli.replay_groups import replay_groups
 
         return replay_groups(list(lines), used, honest or [], as_json)
-    found = run(lines, used)
+    found = run(lines, used, regroup=regroup)
     if as_json:
         fates = {name: asdict(fate) for name, fate in found.fates.items()}
         tree = {
@@ -76,11 +79,15 @@ def replay(
     if found.marking:
         table.add_column("marks")
     for name, fate in sorted(found.fates.items()):
-        note = "honest, and hurt" if fate.hurt and name in (honest or []) else "stopped" if fate.hurt else ""
+        known = {name, *fate.accounts} & set(honest or [])
+        note = "honest, and hurt" if fate.hurt and known else "stopped" if fate.hurt else ""
         numbers = (fate.rows, fate.was_refused, fate.refused, fate.was_altered, fate.altered, fate.stopped_row or "")
         marked = [f"{fate.marks} ({100 * fate.share_marked:.2g}%)"] if found.marking else []
         table.add_row(name, *map(str, numbers), note, *marked)
     Console().print(table)
+    for name, fate in sorted(found.fates.items()):
+        if fate.code:
+            typer.echo(f"{name}, row {fate.stopped_row}: {fate.code}. {fate.evidence['means']}")
     if marks:
         _list(found)
     if said:

@@ -66,6 +66,8 @@ class Needs:
         """One sentence that says what is not there, or None when the attack applies."""
         if self.task not in ("any", interface.task):
             return f"{name} needs a {self.task} API; this one does {interface.task}."
+        if interface.outputs > 1:
+            return f"{name} learns one number a row; this API answers {interface.outputs}, which no attack here copies."
         if interface.task == "classification" and interface.reveals < self.answers:
             given = interface.reveals.word
             return f"{name} needs {self.answers.word}; this API gives {given}. See: portcullis list --answers {given}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
-from portcullis_ml.core.types import WITHHELD, Answer, Array, Request
+from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Request
 
-__all__ = ["Poisoned", "as_distributions", "moved", "replaced", "whole_rows"]
+__all__ = ["Poisoned", "as_distributions", "moved", "needs_classes", "replaced", "whole_rows"]
 
 TINY = 1e-12
 
@@ -20,6 +21,10 @@ TINY = 1e-12
 class Poisoned(Defense[None]):
     """Replaces whole probability vectors by others. The label becomes the most likely class of what is shown; where
     labels alone are shown, nothing is done, so put it before a stage that hides scores."""
+
+    def bind(self, interface: Interface) -> Self:
+        needs_classes(self.name, interface)
+        return self
 
     @abstractmethod
     def poisoned(self, x: Array, y: Array, noise: Noise) -> Array:
@@ -30,6 +35,12 @@ class Poisoned(Defense[None]):
         if answer.scores is None or not whole.any():
             return answer
         return replaced(answer, whole, self.poisoned(request.x[whole], answer.scores[whole], noise))
+
+
+def needs_classes(name: str, interface: Interface) -> None:
+    """NotApplicable, in the stage's name, where answers have no classes."""
+    if interface.task == "regression":
+        raise NotApplicable(f"{name} needs an API that predicts classes; this one does regression. Leave it out.")
 
 
 def whole_rows(name: str, answer: Answer) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ The scores stay in the answer as NaN, so that rows answered before an alarm and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Array, Interface, Request, Reveals
+from portcullis_ml.defenses._poisoned import needs_classes
 
 __all__ = ["LabelOnly"]
 
@@ -30,6 +31,10 @@ class LabelOnly(Defense[None]):
     name: ClassVar[str] = "label_only"
     keeps_labels: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = True
+
+    def bind(self, interface: Interface) -> Self:
+        needs_classes(self.name, interface)
+        return self
 
     def shown(self, interface: Interface) -> Interface:
         return interface.revealing(reveals=Reveals.LABELS, explains=False)

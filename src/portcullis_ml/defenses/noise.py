@@ -12,14 +12,14 @@ Does not stop             whoever asks about many rows: the noise is the same fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from scipy.special import expit, logit
 
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.settings import check
-from portcullis_ml.core.types import Answer, Array, Request
+from portcullis_ml.core.types import Answer, Array, Interface, Request
 from portcullis_ml.defenses._poisoned import Poisoned, as_distributions
 
 __all__ = ["LogitNoise", "bounded", "odds_of", "onto_l1"]
@@ -37,6 +37,9 @@ class LogitNoise(Poisoned):
     def __post_init__(self) -> None:
         check(self, "eps", "a number of at least 0", lambda v: 0 <= v < np.inf)
         check(self, "ball", "'l1' or 'l2'", lambda v: v in ("l1", "l2"))
+
+    def bind(self, interface: Interface) -> Self:
+        return self  # a regression's numbers are moved, too
 
     def release(self, request: Request, answer: Answer, clean: Answer, state: None, noise: Noise) -> Answer:
         if answer.labels is not None or answer.scores is None:

@@ -15,7 +15,7 @@ explanation would speak for the true class, so none is shown.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import WITHHELD, Answer, Array, Interface, Request
+from portcullis_ml.defenses._poisoned import needs_classes
 
 __all__ = ["OtherClass"]
 
@@ -31,6 +32,10 @@ __all__ = ["OtherClass"]
 class OtherClass(Defense[None]):
     name: ClassVar[str] = "other_class"
     same_for_all: ClassVar[bool] = True
+
+    def bind(self, interface: Interface) -> Self:
+        needs_classes(self.name, interface)
+        return self
 
     def shown(self, interface: Interface) -> Interface:
         return interface.revealing(explains=False)

@@ -12,13 +12,14 @@ The scores shown are not made to sum to one: that would give away nothing less a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from portcullis_ml.core.errors import NotApplicable
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Interface, Request, Reveals, keep_top
+from portcullis_ml.defenses._poisoned import needs_classes
 
 __all__ = ["TopK"]
 
@@ -33,6 +34,10 @@ class TopK(Defense[None]):
 
     def __post_init__(self) -> None:
         check(self, "k", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
+
+    def bind(self, interface: Interface) -> Self:
+        needs_classes(self.name, interface)
+        return self
 
     def shown(self, interface: Interface) -> Interface:
         if interface.reveals == Reveals.LABELS or self.k >= interface.n_classes:

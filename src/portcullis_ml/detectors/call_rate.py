@@ -41,6 +41,8 @@ class CallRate(Detector[Calls]):
     per_s: float = 3_600.0  # seconds in which calls are counted
 
     name: ClassVar[str] = "call_rate"
+    code: ClassVar[str] = "CALL_RATE"
+    means: ClassVar[str] = "More rows were asked within the window than the threshold allows."
 
     def __post_init__(self) -> None:
         check(self, "threshold", "in [1, 1,000,000]", lambda v: 1 <= v <= 1_000_000)

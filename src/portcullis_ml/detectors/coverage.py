@@ -76,6 +76,8 @@ class Coverage(Detector[Hulls]):
     _places: Mapping[int, _Place] = field(default_factory=dict, init=False, compare=False, repr=False)  # by its node
 
     name: ClassVar[str] = "coverage"
+    code: ClassVar[str] = "DOMAIN_COVERED"
+    means: ClassVar[str] = "The questions have covered an unusual share of the model's input space."
 
     def __post_init__(self) -> None:
         check(self, "evaluation", 'what evaluation_set has drawn: "FOLDER"', lambda v: isinstance(v, PREPARED))

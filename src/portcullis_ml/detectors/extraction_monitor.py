@@ -70,6 +70,8 @@ class ExtractionMonitor(Detector[Learned]):
     )  # that are looked at, once bound
 
     name: ClassVar[str] = "extraction_monitor"
+    code: ClassVar[str] = "MODEL_LEARNED"
+    means: ClassVar[str] = "A tree that is fitted to the answers says what the model says, more often than it should."
     heavy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -62,6 +62,8 @@ class Hardness(Detector[Window]):
     _benign: _Benign | None = field(default=None, init=False, compare=False, repr=False)  # once bound
 
     name: ClassVar[str] = "hardness"
+    code: ClassVar[str] = "HARDNESS_SHIFTED"
+    means: ClassVar[str] = "The questions are harder or easier for the model than its owner's own rows are."
     heavy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -39,6 +39,8 @@ class LowConfidence(Detector[Doubts]):
     window: int = 50  # questions in one verdict; more makes it surer and later
 
     name: ClassVar[str] = "low_confidence"
+    code: ClassVar[str] = "UNSURE_ANSWERS"
+    means: ClassVar[str] = "The model is unsure of an unusual share of the questions."
 
     def __post_init__(self) -> None:
         check(self, "threshold", "in (0, 1)", lambda v: 0 < v < 1)
@@ -46,7 +48,11 @@ class LowConfidence(Detector[Doubts]):
         check(self, "window", "an int of at least 1", lambda v: isinstance(v, int) and v >= 1)
 
     def bind(self, interface: Interface) -> Self:
-        if interface.task == "classification" and interface.reveals is Reveals.LABELS:
+        if interface.task == "regression":
+            raise NotApplicable(
+                f"{self.name} needs an API that predicts classes; this one does regression. Leave it out."
+            )
+        if interface.reveals is Reveals.LABELS:
             raise NotApplicable(f"{self.name} needs a model that gives probabilities; this one gives labels alone.")
         return self
 

@@ -36,3 +36,5 @@ class Mahalanobis(ForeignRows):
     window: int = 50  # questions in one verdict; more makes it surer and later
 
     name: ClassVar[str] = "mahalanobis"
+    code: ClassVar[str] = "FAR_FROM_CLASSES"
+    means: ClassVar[str] = "An unusual share of the questions lies far from every class in the model's last features."

@@ -35,3 +35,5 @@ class Odin(ForeignRows):
     window: int = 50  # questions in one verdict; more makes it surer and later
 
     name: ClassVar[str] = "odin"
+    code: ClassVar[str] = "OUT_OF_DOMAIN"
+    means: ClassVar[str] = "An unusual share of the questions is not of the model's domain."

@@ -65,6 +65,8 @@ class Prada(Detector[Growth]):
     remember: int = 16_384  # latest distinct questions that are recognised when asked again
 
     name: ClassVar[str] = "prada"
+    code: ClassVar[str] = "GROWTH_OF_SETS"
+    means: ClassVar[str] = "The questions stopped being new: they lie close to earlier ones, as steps from seeds do."
 
     def __post_init__(self) -> None:
         check(self, "threshold", "greater than 1", lambda v: v > 1)

@@ -65,6 +65,8 @@ class PradaNormality(Detector[Distances]):
     remember: int = 16_384  # latest distinct questions that are recognised when asked again
 
     name: ClassVar[str] = "prada_normality"
+    code: ClassVar[str] = "PRADA_NORMALITY"
+    means: ClassVar[str] = "The distances between the questions are not spread as those of natural questions are."
 
     def __post_init__(self) -> None:
         check(self, "threshold", "in (0, 1)", lambda v: 0 < v < 1)

@@ -43,6 +43,7 @@ class Line:
     decision: str = ""
     status: int = 0
     reason: str = ""
+    work: int = 0  # bits of a proof of work that came with it
     rows: int = 0
     altered: int = 0  # rows that got something else than everybody gets
     alarms: int = 0
@@ -55,6 +56,7 @@ class Line:
     policy: str = ""
     run: str = ""  # the process
     principal: str = ""  # whose limits and history the request counts for; empty in logs of earlier versions
+    codes: str = ""  # of the alarms that this request set off, with a comma between them
     x: Floats | None = None
     clean: Answer | None = None
 

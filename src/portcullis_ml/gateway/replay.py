@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
+from typing import Any
 
 from portcullis_ml.core.errors import InputError, Refused
 from portcullis_ml.core.guard import Released
@@ -18,6 +19,7 @@ from portcullis_ml.gateway.flow import Admit, Release, Undo
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.state.events import JournalEvent
+from portcullis_ml.gateway.state.evidence import codes_of
 from portcullis_ml.gateway.state.fold import Fold, Outcome, Stream
 from portcullis_ml.gateway.state.latest import singled_out
 from portcullis_ml.gateway.state.marked import Mark, marking, marks_of, share_marked
@@ -43,6 +45,8 @@ class Fate:
     stopped_row: int | None = None  # the row of the first alarm
     stopped_at: float | None = None  # and its time
     stage: str = ""
+    code: str = ""  # why: the reason code of that alarm ...
+    evidence: dict[str, Any] = field(default_factory=dict)  # ... and what it rests on
     marks: int = 0  # questions that the policy's stages have marked ...
     share_marked: float = 0.0  # ... and the share of the rows that were answered with a mark
 
@@ -63,8 +67,10 @@ class Replayed:
     marks: dict[str, list[Mark]] = field(default_factory=dict)  # client -> marked questions, as first asked
 
 
-def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
-    """Run the policy's guard over a log."""
+def replay(lines: Iterable[Line], policy: Policy, *, regroup: bool = False) -> Replayed:
+    """Run the policy's guard over a log. With `regroup`, accounts are principals as this policy links them by its keys
+    and their names, whatever the log says: what its links would have done. What was logged of a token's or a proxy's
+    attributes, or of addresses, nobody knows any more."""
     of_client: dict[str, list[Line]] = defaultdict(list)
     policies = set[str]()
     for line in lines:
@@ -72,6 +78,8 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
             continue  # turned away before the guard was asked
         if line.x is None:
             raise InputError("This log holds decisions only; a replay needs [log] queries = true.")
+        if regroup:  # places in the journals of several principals say nothing of one another
+            line = replace(line, principal=policy.clients.principal_of(line.client) or line.client, seq=0, ended=0)
         policies.add(line.policy)
         of_client[line.counts_for].append(line)
     found, streams = Replayed(logged_under=sorted(policies - {"", policy.digest})), dict[str, Stream]()
@@ -81,7 +89,7 @@ def replay(lines: Iterable[Line], policy: Policy) -> Replayed:
         fate = found.fates.setdefault(line.counts_for, Fate(line.counts_for))
         seq = id(line)
         if isinstance(step, Admit):
-            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", step.at, x=step.x, by=step.account))
+            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", step.at, step.work, step.x, by=step.account))
             if isinstance(outcome, Refused):
                 refused.add(seq)
             _note_request(found, fate, line, outcome)
@@ -135,7 +143,7 @@ def _moments(line: Line) -> Iterable[tuple[int, int, Moment]]:
     """(the process's count, place in the journal, step, line) of a request's admission and its end."""
     if line.x is not None:  # as `replay` has seen to
         account = line.client if line.client != line.counts_for else ""
-        yield line.admitted, line.seq, (Admit(line.counts_for, line.x, line.at, account), line)
+        yield line.admitted, line.seq, (Admit(line.counts_for, line.x, line.at, account, line.work), line)
     if line.undone:
         yield line.undone, line.ended, (Undo(line.counts_for, line.seq), line)
     elif line.released and line.clean is not None:
@@ -160,6 +168,7 @@ def _note_release(found: Replayed, fate: Fate, line: Line, released: Released) -
     for alarm in released.alarms:
         if fate.stopped_row is None:
             fate.stopped_row, fate.stopped_at, fate.stage = alarm.row, alarm.at, alarm.stage
+            fate.code, fate.evidence = codes_of([alarm]), dict(getattr(alarm, "evidence", {}))
     fate.rows += line.rows
     fate.altered += altered
     fate.was_altered += line.altered

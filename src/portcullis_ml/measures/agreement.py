@@ -223,7 +223,7 @@ def on_uniform(model: Model, interface: Interface, seed: int, points: int) -> Ar
     """(points, n_classes), or (points, 1) numbers: the same points for the same seed, never all of them in memory."""
     rng = np.random.default_rng(seed)
     pieces = [model.scores(interface.uniform(min(PIECE, points - i), rng)) for i in range(0, points, PIECE)]
-    return np.concatenate(pieces) if pieces else np.empty((0, max(interface.n_classes, 1)))
+    return np.concatenate(pieces) if pieces else np.empty((0, interface.columns))
 
 
 def _same_rows(a: NDArray[Any], b: NDArray[Any]) -> None:

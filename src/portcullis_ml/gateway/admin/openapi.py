@@ -20,17 +20,19 @@ REFUSALS = {
 }  # fmt: skip
 
 
-def described(policy: Policy) -> dict[str, Any]:
-    """The description of a gate under this policy."""
+def described(policy: Policy, *further: Policy) -> dict[str, Any]:
+    """The description of a gate under this policy, and those of further models. The first that has a route answers."""
     paths: dict[str, dict[str, Any]] = {}
-    for wire in policy.wires():
-        for route in wire.routes(policy.served):
-            paths.setdefault(route.path, {})[route.method] = _operation(wire, route)
+    for one in (policy, *further):
+        for wire in one.wires():
+            for route in wire.routes(one.served):
+                paths.setdefault(route.path, {}).setdefault(route.method, _operation(wire, route))
+    names = ", ".join(repr(one.served.id) for one in (policy, *further)) if further else repr(policy.served.name)
     ways = _ways(policy)
     open_to_all: list[dict[str, Any]] = [{}] if policy.clients.anonymous == "shared" else []
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"The model {policy.served.name!r} behind Portcullis", "version": __version__},
+        "info": {"title": f"The model{'s' if further else ''} {names} behind Portcullis", "version": __version__},
         "paths": paths,
         "components": {"securitySchemes": ways},
         "security": [*({name: []} for name in ways), *open_to_all],

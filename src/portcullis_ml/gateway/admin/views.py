@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.settings import describe
 from portcullis_ml.gateway.admin.metrics import Metrics
-from portcullis_ml.gateway.policy.explain import unit_in_words
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.policy.unit_words import unit_in_words
+from portcullis_ml.gateway.state.evidence import accounts_of
 from portcullis_ml.gateway.state.fold import OPERATOR, Stream, alarmed
 from portcullis_ml.gateway.state.latest import Latest, words
 from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Streams
 
-__all__ = ["Chart", "Shown", "counters", "one", "overview"]
+__all__ = ["Chart", "Shown", "counters", "one", "overview", "summaries"]
 
 SHOWN = 200  # clients on the first page
 ACCOUNTS_SHOWN = 20  # of a principal
@@ -66,6 +67,26 @@ async def overview(gate: Shown, store: StateStore) -> dict[str, Any]:
     }
 
 
+async def summaries(models: Sequence[tuple[Shown, StateStore]]) -> list[dict[str, Any]]:
+    """A row for each of several models, in the main policy's order."""
+    found = []
+    for gate, store in models:
+        model, alarms = gate.policy.served.id, len(await store.alarms(limit=ALARMS))
+        found.append(
+            {
+                "model": model,
+                "of": urlencode({"model": model}),
+                "mode": gate.policy.mode,
+                "trouble": gate.trouble,
+                "requests": gate.metrics.requests,
+                "rows": gate.metrics.rows,
+                "known": len(await store.clients()),
+                "alarm_count": alarms if alarms < ALARMS else f"{ALARMS} or more",
+            }
+        )
+    return found
+
+
 async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:
     """A client's own page."""
     stream, guard = await gate.streams.look(name), gate.streams.fold.guard
@@ -73,6 +94,7 @@ async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:
     return {
         **_row(gate, stream, bool(alarms)),
         "alarms": alarms,
+        "contact": gate.policy.alarms.contact if gate.policy.alarms else "",
         "operations": [d for d in await store.operator_log() if d["client"] == name],
         "stages": [_stage(n, s, stream) for n, s in zip(guard.names, guard.stages, strict=True)],
         "by_operators": stream.decided.get(OPERATOR, {}).get("refused", 0),
@@ -113,7 +135,7 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         standing = f"{'blocked' if gate.policy.enforced else 'would be blocked'} by {blockers[0]}"
     elif acting:
         standing = f"alarm at {acting[0][0]}"
-    accounts = _accounts(stream)
+    accounts = [] if set(stream.accounts) <= {stream.client} else accounts_of(stream.accounts)
     return {
         "name": stream.client,
         "accounts": accounts[:ACCOUNTS_SHOWN],
@@ -128,19 +150,6 @@ def _row(gate: Shown, stream: Stream, earlier: bool) -> dict[str, Any]:
         "standing": standing or ("earlier alarm" if earlier else ""),
         "loud": bool(standing),
     }
-
-
-def _accounts(stream: Stream) -> list[dict[str, Any]]:
-    """The accounts of a principal that have been answered, those with the most rows first; none where it has but one of
-    its own name."""
-    if set(stream.accounts) <= {stream.client}:
-        return []
-    total = sum(rows for rows, _, _ in stream.accounts.values())
-    found = sorted(stream.accounts.items(), key=lambda item: (-item[1][0], item[0]))
-    return [
-        {"account": name, "rows": int(rows), "share": round(rows / total, 4), "since": since, "last": last}
-        for name, (rows, since, last) in found
-    ]
 
 
 def _loudest(guard: Guard, stream: Stream) -> str:

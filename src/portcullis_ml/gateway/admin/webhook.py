@@ -14,17 +14,18 @@ import logging
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
 
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.policy.settings import Alarms
+from portcullis_ml.gateway.state.evidence import AlarmRecord
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
 
-__all__ = ["Webhook", "signature", "verified"]
+__all__ = ["Webhook", "signature", "told", "verified"]
 
 HEADER = "Portcullis-Signature"
 AGE_S = 300.0
@@ -38,9 +39,10 @@ class Webhook:
     def __init__(self, settings: Alarms, store: StateStore) -> None:
         self._settings = settings
         self._store = store
-        self._secret = _secret(settings.secret_file)
+        self._url, self._secret = settings.webhook or "", _secret(settings.secret_file or "")
         self._wake = asyncio.Event()
         self._ending = False
+        self.about: dict[str, str] = {}  # told with every alarm
 
     def wake(self) -> None:
         self._wake.set()
@@ -73,20 +75,23 @@ class Webhook:
             return False
         return True
 
-    async def _tell(self, session: aiohttp.ClientSession, id: str, alarm: Alarm) -> bool:
-        body = orjson.dumps({"id": id, "stage": alarm.stage, "client": alarm.client, "row": alarm.row,
-                             "suspicion": alarm.suspicion, "at": alarm.at})  # fmt: skip
+    async def _tell(self, session: aiohttp.ClientSession, id: str, alarm: AlarmRecord) -> bool:
+        body = orjson.dumps({**told(id, alarm, self._settings.contact), **self.about})
         headers = {"Content-Type": "application/json", HEADER: signature(self._secret, body, time.time())}
         try:
-            async with session.post(
-                self._settings.webhook, data=body, headers=headers, allow_redirects=False
-            ) as answer:
+            async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
                 if answer.status < 300:
                     return True
                 log.warning("the webhook answered %s", answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("the webhook cannot be reached: %s", type(error).__name__)
         return False
+
+
+def told(id: str, alarm: AlarmRecord, contact: str) -> dict[str, Any]:
+    """An alarm as programs get it, by the webhook and on the operators' port; contact where there is one."""
+    plain = {"id": id, "stage": alarm.stage, "client": alarm.client, "row": alarm.row, "suspicion": alarm.suspicion}
+    return {**plain, "at": alarm.at, **alarm.evidence, **({"contact": contact} if contact else {})}
 
 
 def signature(secret: bytes, body: bytes, at: float) -> str:

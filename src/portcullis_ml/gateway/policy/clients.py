@@ -159,7 +159,7 @@ class Clients:
         return self.principals.owner(caller, self._groups, address)
 
     def principal_of(self, account: str) -> str | None:
-        """The principal that the keys say an account belongs to; None where they say nothing."""
+        """The principal that an account belongs to by its key or its name; None where they say nothing."""
         owner = self.principals.owner(Caller(account), self._groups, None)
         return owner.principal if owner.principal != account else None
 

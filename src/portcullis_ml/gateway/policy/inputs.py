@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.gateway.policy.names import is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
+from portcullis_ml.gateway.policy.text_table import refuse_mute
 from portcullis_ml.gateway.policy.toml_positions import known
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
-from portcullis_ml.gateway.protocols.datatypes import DTYPES
+from portcullis_ml.gateway.protocols.datatypes import DTYPE, DTYPES
 from portcullis_ml.gateway.protocols.parts import WORDS, Part, named
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
@@ -100,16 +103,37 @@ def several(served: ModelSpec, upstream: UpstreamTable) -> bool:
     way = upstream.inputs or ("columns" if served.several else "tensor")
     if way == "columns" and upstream.input:
         raise ParameterError("input", "left out where the upstream has several inputs", upstream.input)
+    if served.text and upstream.datatype:
+        raise ParameterError("datatype", "left out where the model takes texts", upstream.datatype)
     if served.parts and upstream.datatype:
         raise ParameterError("datatype", "left out: each input has its own, under [model]", upstream.datatype)
+    if served.parts and not (served.several and way == "columns"):
+        _in_one_tensor(served)
     return way == "columns"
 
 
+def _in_one_tensor(served: ModelSpec) -> None:
+    """Refuse inputs of which a number could change where one side has them in one tensor of the model's datatype."""
+    dtype = DTYPE[served.datatype]
+    for part in served.parts:
+        codes = np.arange(len(part.words))
+        same = (codes.astype(dtype) == codes).all() if part.words else part.datatype == served.datatype
+        if served.datatype != "FP64" and not same:
+            what = f"FP64, or that of {part.name!r} ({part.datatype}), with all inputs in one tensor on one side"
+            raise ParameterError("datatype", what, served.datatype)
+
+
 def spoken_by(spec: ModelSpec, protocols: Sequence[str], key: str) -> None:
-    """Refuse protocols that have no place for several inputs. `key` is where they stand in the policy."""
+    """Refuse protocols that have no place for several inputs, or none for texts. `key` is where they stand in the
+    policy."""
     for name in protocols:
+        refuse_mute(name, spec.text, key)
         if spec.several and not PROTOCOLS.load(name).parts:
-            raise ParameterError(key, "v2, v1 or invocations where a row has several inputs", name)
+            raise ParameterError(
+                key,
+                'v2, v1 or invocations where a row has several inputs; another one asks with inputs = "tensor"',
+                name,
+            )
 
 
 def told_inputs(served: ModelSpec, asked: ModelSpec) -> Iterator[str]:

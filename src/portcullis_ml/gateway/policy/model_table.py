@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
 from portcullis_ml.gateway.policy.inputs import several
-from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
+from portcullis_ml.gateway.policy.names import MODEL_NAME, SEGMENT, is_model_name, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.texts import TextInput
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
-__all__ = ["asked", "checked", "class_names", "feature", "interface_of", "undefended"]
+__all__ = ["asked", "checked", "class_names", "feature", "interface_of", "output_names", "undefended"]
 
 TEXTS = ("name", "version", "datatype", "input", "scores", "label", "withheld", "task", "explanation")
+WIDEST = 65_536  # dimensions of an embedding
+TASKS: dict[str, Literal["classification", "regression"]] = {
+    "classification": "classification", "regression": "regression", "embedding": "regression",
+}  # fmt: skip
 OUTPUTS = {"label": "label", "scores": "probabilities", "explanation": None}  # and what they are called unless said
 
 
@@ -72,9 +77,10 @@ def checked(table: Mapping[str, Any]) -> None:
             raise ParameterError(key, "the name of one tensor: the gate guards one, and shows no other", table[key])
         if not isinstance(table.get(key, ""), str):
             raise ParameterError(key, "text", table[key])
-    for key in ("name", "version"):
-        if not is_segment(table.get(key, "1")) and (key, table[key]) != ("version", ""):
-            raise ParameterError(key, SEGMENT, table[key])
+    if not is_model_name(table["name"]):
+        raise ParameterError("name", MODEL_NAME, table["name"])
+    if table.get("version") and not is_segment(table["version"]):
+        raise ParameterError("version", SEGMENT, table["version"])
     for key in ("input", *OUTPUTS):
         if not is_tensor(table.get(key, key)):
             raise ParameterError(key, "the name of a tensor", table[key])
@@ -91,8 +97,28 @@ def checked(table: Mapping[str, Any]) -> None:
         raise ParameterError("missing", "true or false", table["missing"])
     if table.get("missing") and table.get("datatype", "FP64")[:2] != "FP":
         raise ParameterError("datatype", "FP32 or FP64 where inputs may be missing", table["datatype"])
+    _task(table)
     if not isinstance(table.get("features", []), list):
         raise ParameterError("features", "a list of tables such as { name = ... }", table["features"])
+
+
+def _task(table: Mapping[str, Any]) -> None:
+    task, width = table.get("task", "classification"), table.get("dimensions", 1)
+    if task not in TASKS:
+        raise ParameterError("task", f"one of {', '.join(TASKS)}", task)
+    if task == "embedding" and "dimensions" not in table:
+        raise ParameterError("dimensions", "given for an embedding, such as dimensions = 384", None)
+    if task == "classification" and "dimensions" in table:
+        raise ParameterError("dimensions", 'given with task = "embedding" or "regression" alone', width)
+    if type(width) is not int or not 1 <= width <= WIDEST:
+        raise ParameterError("dimensions", f"a whole number from 1 to {WIDEST}", width)
+
+
+def output_names(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What the outputs are called unless the policy says so: only classification has classes to show."""
+    if table.get("task", "classification") == "classification":
+        return {}
+    return {"label": None, **({"scores": "embedding"} if table["task"] == "embedding" else {})}
 
 
 def class_names(table: Mapping[str, Any]) -> tuple[str | int, ...]:
@@ -109,14 +135,16 @@ def class_names(table: Mapping[str, Any]) -> tuple[str | int, ...]:
     return ()
 
 
-def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None) -> Interface:
+def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None, text: TextInput | None) -> Interface:
     return Interface(
         input_shape=tuple(table["input_shape"]),
         n_classes=len(class_names(table)) or table.get("classes", 0),
-        task=table.get("task", "classification"),
+        outputs=table.get("dimensions", 1),
+        task=TASKS[table.get("task", "classification")],
         bounds=tuple(table.get("bounds", (0.0, 1.0))),
         features=features,
         missing=table.get("missing", False),
         explains="explanation" in table,
+        text=text is not None and text.hashing is None,  # between hashed words there are distances
         precision="float32" if table.get("datatype") == "FP32" else "float64",
     )

@@ -23,8 +23,8 @@ from portcullis_ml.gateway.policy.names import HEADER, is_header
 from portcullis_ml.gateway.policy.toml_positions import made
 from portcullis_ml.gateway.protocols.strict import BadRequest
 
-__all__ = ["LINKS", "Caller", "Forwarded", "Linked", "Owner", "Principals", "from_proxy", "groups", "networks",
-           "principals_of"]  # fmt: skip
+__all__ = ["LINKS", "RESERVED", "Caller", "Forwarded", "Linked", "Owner", "Principals", "from_proxy", "groups",
+           "networks", "principals_of"]  # fmt: skip
 
 LINKS = {"organisation": "org", "payment": "pay", "key_prefix": "key", "address": "net"}
 ATTRIBUTES = ("organisation", "payment")

@@ -7,6 +7,7 @@ __all__ = ["CATALOG"]
 CATALOG = Catalog(
     "protocols",
     {
+        "grpc": "portcullis_ml.gateway.protocols.grpc_v2:GrpcInference",
         "invocations": "portcullis_ml.gateway.protocols.invocations:Invocations",
         "mapping": "portcullis_ml.gateway.protocols.mapping:JsonPath",
         "v1": "portcullis_ml.gateway.protocols.v1:Predict",

@@ -75,8 +75,8 @@ def _numbers(found: Any) -> Array:
 
 
 def _scores(served: ModelSpec, n: int, found: Array) -> Array:
-    columns = max(served.interface.n_classes, 1)
-    if columns == 2 and _is(found.shape, n, ()):
+    columns = served.interface.columns
+    if served.interface.n_classes == 2 and _is(found.shape, n, ()):
         return _two_columns(found.reshape(n))
     if not _is(found.shape, n, (columns,)):
         raise _misshapen("scores", n, (columns,), found.shape)

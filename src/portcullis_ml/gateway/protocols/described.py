@@ -50,6 +50,6 @@ def rows(interface: Interface, max_rows: int) -> dict[str, Any]:
 
 def answers(interface: Interface, class_names: tuple[str | int, ...]) -> dict[str, Any]:
     """One row of scores for every row asked, in which a score that is not shown is null; or one class."""
-    columns = max(interface.n_classes, 1)
+    columns = interface.columns
     scores = some(some({"type": ["number", "null"]}, columns, columns))
     return {"anyOf": [scores, some(const(*class_names, None) if class_names else {"type": "number"})]}

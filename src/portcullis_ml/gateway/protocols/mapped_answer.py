@@ -104,7 +104,7 @@ def _put(table: MappingTable, tree: Any, where: Place, values: Any) -> Any:
 
 def described_answer(table: MappingTable, served: ModelSpec) -> Schema:
     """What an answer holds, in which what is not shown is null or not there."""
-    columns, value = max(served.interface.n_classes, 1), {"type": ["number", "null"]}
+    columns, value = served.interface.columns, {"type": ["number", "null"]}
     one: Any = some(value, columns, columns)
     if table.scores_as == "object":
         one = object_of((), **dict.fromkeys(_names(served), value))

@@ -29,11 +29,12 @@ def _of_inputs(asked: ModelSpec, inputs: dict[str, dict[str, Any]]) -> list[str]
         return [f"The model takes {names}; the policy asks with {asked.input!r}: see upstream.input."]
     said = [f"The model takes {names}; the gate asks with one tensor: see [model] inputs."] if len(inputs) > 1 else []
     kind, shape = found.get("datatype"), found.get("shape")
-    if kind not in (None, asked.datatype):
-        said.append(f"The input {asked.input!r} is {kind}; the policy says {asked.datatype}: see [model] datatype.")
-    if not _fits(shape, asked.interface.input_shape):
-        said.append(f"The input {asked.input!r} has shape {shape}; the policy says rows of "
-                    f"{list(asked.interface.input_shape)}: see [model] input_shape.")  # fmt: skip
+    datatype, row = asked.tensor
+    if kind not in (None, datatype):
+        said.append(f"The input {asked.input!r} is {kind}; the policy says {datatype}: see [model] datatype and text.")
+    if not _fits(shape, row):
+        said.append(f"The input {asked.input!r} has shape {shape}; the policy says rows of {list(row)}: see [model] "
+                    "input_shape and text.")  # fmt: skip
     return said
 
 
@@ -65,11 +66,14 @@ def _of_outputs(asked: ModelSpec, outputs: dict[str, dict[str, Any]]) -> list[st
     label, scores = outputs.get(asked.label or "", {}), outputs.get(asked.scores or "", {})
     if label.get("datatype") == "BYTES" and not asked.class_names:
         said.append(f"The output {asked.label!r} holds words; name the classes in the policy: [model] classes = [...].")
-    columns = max(asked.interface.n_classes, 1)
-    fitting = [(columns,), (), (1,)] if columns <= 2 else [(columns,)]
+    columns = asked.interface.columns
+    one = (
+        columns == 1 or asked.interface.n_classes == 2
+    )  # of two classes, one column may be the probability of the second
+    fitting = [(columns,), (), (1,)] if one else [(columns,)]
     if not any(_fits(scores.get("shape"), row) for row in fitting):
         said.append(f"The output {asked.scores!r} has shape {scores['shape']}; the policy says {columns} scores a row: "
-                    "see [model] classes.")  # fmt: skip
+                    f"see [model] {'classes' if asked.interface.n_classes else 'dimensions'}.")  # fmt: skip
     dropped = [repr(name) for name in outputs if name not in asked.outputs]
     if dropped and not said:
         said.append(f"The model also answers {', '.join(dropped)}, which the gate does not ask for and shows nobody.")

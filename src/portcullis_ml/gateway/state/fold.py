@@ -11,7 +11,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from portcullis_ml.core.state import Key, parts, unpack
 from portcullis_ml.core.types import Request
 from portcullis_ml.gateway.state.accounts import Asked, count
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event, unpack_event
+from portcullis_ml.gateway.state.evidence import recorded
 from portcullis_ml.gateway.state.latest import KEPT, Latest, latest_of, singled_out
 from portcullis_ml.gateway.state.lock import Lock
 from portcullis_ml.gateway.state.paging import Marks
@@ -141,7 +142,7 @@ class Fold:
         # Where clocks of replicas differ a little, a client's time stands still; where one was set right, it goes back.
         stream.last = event.at if event.at < stream.last - SKEW_S else max(stream.last, event.at)
         x = event.x.astype(np.float64, copy=False)  # type: ignore[union-attr]
-        request = Asked(stream.client, x, stream.last, event.by)
+        request = Asked(stream.client, x, stream.last, event.of, account=event.by)
         try:
             if stream.blocked:
                 raise Refused("this client was blocked")
@@ -172,6 +173,8 @@ class Fold:
         stream.latest.append(latest_of(request.at, event.answer, released))
         count(stream.accounts, request)
         _draw(guard, stream)
+        if released.alarms:
+            released = replace(released, alarms=tuple(_recorded(guard, stream, alarm) for alarm in released.alarms))
         return released, list(released.alarms)
 
     def pack(self, stream: Stream) -> list[bytes | memoryview]:
@@ -179,7 +182,7 @@ class Fold:
         holds these buffers sees to it that nobody folds the stream meanwhile."""
         states = {n: parts(s) for n, s in stream.states.items()}
         waiting = {
-            seq: pack_event(JournalEvent("admit", r.at, x=r.x, by=r.account)) for seq, r in stream.pending.items()
+            seq: pack_event(JournalEvent("admit", r.at, r.work, r.x, by=r.account)) for seq, r in stream.pending.items()
         }
         head = {
             "states": [(n, stream.prints.get(n), sum(map(len, b))) for n, b in states.items()],
@@ -279,6 +282,14 @@ def alarmed(guard: Guard, stream: Stream) -> list[tuple[str, Defense[Any], tuple
     known = [(n, s, stream.states.get(n)) for n, s in zip(guard.names, guard.stages, strict=True)]
     found = [(n, s, s.alarm(state)) for n, s, state in known if state is not None]
     return [(name, stage, alarm) for name, stage, alarm in found if alarm is not None]
+
+
+def _recorded(guard: Guard, stream: Stream, alarm: Alarm) -> Alarm:
+    """The alarm with what it rests on."""
+    stage = guard.stages[guard.names.index(alarm.stage)]
+    if not stage.detectors():
+        return alarm
+    return recorded(alarm, stage, stream.prints[alarm.stage], stream.tally["rows"], stream.accounts)
 
 
 def _decided(stream: Stream, stage: str) -> dict[str, int]:

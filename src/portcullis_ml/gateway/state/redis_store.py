@@ -16,6 +16,7 @@ import orjson
 from portcullis_ml.core.errors import MissingExtra
 from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event
+from portcullis_ml.gateway.state.evidence import AlarmRecord, read, written
 from portcullis_ml.gateway.state.journal import Bodies, Down, Saved
 from portcullis_ml.gateway.state.paging import names
 
@@ -104,15 +105,15 @@ class RedisStore:
         return found.decode()
 
     async def alarm(self, id: str, alarm: Alarm) -> bool:
-        body = orjson.dumps([alarm.stage, alarm.client, alarm.row, alarm.suspicion, alarm.at])
+        body = orjson.dumps([alarm.stage, alarm.client, alarm.row, alarm.suspicion, alarm.at, written(alarm)])
         new = await self._do(self._redis.hsetnx(f"{self._prefix}:alarms", id, body))
         if new:
             await self._do(self._redis.sadd(f"{self._prefix}:untold", id))
         return bool(new)
 
-    async def alarms(self, *, untold: bool = False, limit: int = 500) -> list[tuple[str, Alarm]]:
+    async def alarms(self, *, untold: bool = False, limit: int = 500) -> list[tuple[str, AlarmRecord]]:
         found = await self._do(self._redis.hgetall(f"{self._prefix}:alarms"))
-        known = {i.decode(): Alarm(*orjson.loads(body)) for i, body in found.items()}
+        known = {i.decode(): _alarm(*orjson.loads(body)) for i, body in found.items()}
         if untold:
             waiting = {i.decode() for i in await self._do(self._redis.smembers(f"{self._prefix}:untold"))}
             known = {i: a for i, a in known.items() if i in waiting}
@@ -154,6 +155,11 @@ class RedisStore:
             return await asyncio.ensure_future(call)  # its time limits need a task, which a step of a flow has not
         except (RedisError, OSError) as error:
             raise Down(f"Redis cannot be reached: {type(error).__name__}.") from error
+
+
+def _alarm(stage: str, client: str, row: int, suspicion: float, at: float, evidence: str = "") -> AlarmRecord:
+    """An alarm as it was kept; earlier versions kept no evidence."""
+    return AlarmRecord(stage, client, row, suspicion, at, read(evidence))
 
 
 def _saved(found: list[Any]) -> Saved:

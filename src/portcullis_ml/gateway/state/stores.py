@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.state.events import JournalEvent, pack_event
+from portcullis_ml.gateway.state.evidence import AlarmRecord, read, written
 from portcullis_ml.gateway.state.journal import Bodies, Down, Journal, Saved
 from portcullis_ml.gateway.state.private import make_private
 from portcullis_ml.gateway.state.redis_store import RedisStore
@@ -33,7 +34,7 @@ CREATE TABLE IF NOT EXISTS events
     (id INTEGER PRIMARY KEY, client TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS events_of ON events (client, n);
 CREATE TABLE IF NOT EXISTS alarms (id TEXT PRIMARY KEY, client TEXT, stage TEXT, row INTEGER, suspicion REAL,
-                                   at REAL, told INTEGER NOT NULL DEFAULT 0);
+                                   at REAL, told INTEGER NOT NULL DEFAULT 0, evidence TEXT);
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL);
 CREATE TABLE IF NOT EXISTS principals (account TEXT PRIMARY KEY, principal TEXT NOT NULL, since REAL);
 CREATE TABLE IF NOT EXISTS deeds (id INTEGER PRIMARY KEY, at REAL, who TEXT, what TEXT, client TEXT);
@@ -48,7 +49,7 @@ LONG = 100 << 20  # bytes of the log beyond which it is made to begin anew
 class StateStore(Journal, Protocol):
     """A journal, and what stands beside it: alarms to be told, the log of what operators did, the list of clients."""
 
-    async def alarms(self, *, untold: bool = False, limit: int = 500) -> list[tuple[str, Alarm]]: ...
+    async def alarms(self, *, untold: bool = False, limit: int = 500) -> list[tuple[str, AlarmRecord]]: ...
 
     async def told(self, id: str) -> None:
         """The webhook took this alarm; it is not sent again."""
@@ -194,14 +195,15 @@ class SqliteStore:
         return str(found[0][0])
 
     async def alarm(self, id: str, alarm: Alarm) -> bool:
-        row = (id, alarm.client, alarm.stage, alarm.row, alarm.suspicion, alarm.at)
-        sql = "INSERT OR IGNORE INTO alarms (id, client, stage, row, suspicion, at) VALUES (?, ?, ?, ?, ?, ?)"
+        row = (id, alarm.client, alarm.stage, alarm.row, alarm.suspicion, alarm.at, written(alarm))
+        columns = "id, client, stage, row, suspicion, at, evidence"
+        sql = f"INSERT OR IGNORE INTO alarms ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
         return await self._write(sql, [row]) > 0
 
-    async def alarms(self, *, untold: bool = False, limit: int = 500) -> list[tuple[str, Alarm]]:
+    async def alarms(self, *, untold: bool = False, limit: int = 500) -> list[tuple[str, AlarmRecord]]:
         which = "WHERE told = 0 ORDER BY at, rowid" if untold else "ORDER BY at DESC, rowid DESC"
-        rows = self._all(f"SELECT id, stage, client, row, suspicion, at FROM alarms {which} LIMIT ?", limit)
-        return [(row[0], Alarm(*row[1:])) for row in rows]
+        rows = self._all(f"SELECT id, stage, client, row, suspicion, at, evidence FROM alarms {which} LIMIT ?", limit)
+        return [(r[0], AlarmRecord(r[1], r[2], r[3], r[4], r[5], read(r[6]))) for r in rows]
 
     async def told(self, id: str) -> None:
         await self._write("UPDATE alarms SET told = 1 WHERE id = ?", [(id,)])
@@ -310,6 +312,8 @@ def _opened(path: str, synchronous: str, wait_s: float) -> sqlite3.Connection:
             db.execute("PRAGMA secure_delete = FAST")  # some builds write zeros over every page that is let go
             db.execute(f"PRAGMA wal_autocheckpoint = {4 * LONG // _page_of(db)}")  # only if the thread fails
             db.executescript(SCHEMA + SNAPSHOTS)
+            if not any(column[1] == "evidence" for column in db.execute("PRAGMA table_info(alarms)")):
+                db.execute("ALTER TABLE alarms ADD COLUMN evidence TEXT")  # a file that an earlier version made
             version = db.execute("PRAGMA user_version").fetchone()[0]
             # Version 2 had no tail, and events of one form only, which is read still; version 3 had no explanations.
             if version not in (0, 2, 3, VERSION):
