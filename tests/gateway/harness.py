@@ -22,11 +22,13 @@ from portcullis_ml.core.types import Interface
 from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.policy import Policy, parse_policy
+from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 from portcullis_ml.gateway.server import Server
 from portcullis_ml.gateway.state.stores import open_store
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob", "thief": "key-of-thief"}
+NUMERIC = tuple(name for name in CATALOG if name != "pictures")  # protocols that write a row as its numbers
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 

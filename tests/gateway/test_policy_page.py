@@ -13,7 +13,7 @@ import pytest
 
 from portcullis_ml.core.types import Feature
 from portcullis_ml.detectors.linkage.linkage import Linkage
-from portcullis_ml.gateway.policy import policy, text_table
+from portcullis_ml.gateway.policy import image_table, policy, text_table
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.groups_table import GROUPS, Groups
 from portcullis_ml.gateway.policy.principals import Forwarded, Principals
@@ -29,6 +29,7 @@ from portcullis_ml.gateway.policy.settings import (
     Telemetry,
     UpstreamTable,
 )
+from portcullis_ml.gateway.protocols.image_spec import ImageSpec
 from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
@@ -37,12 +38,14 @@ SETTINGS: dict[str, Any] = {
     "upstream": UpstreamTable, "listen": Listen, "listen.cors": Cors, "limits": Limits, "failure": Failure,
     "state": State, "log": QueryLog, "alarms": Alarms, "telemetry": Telemetry, "clients.key": ApiKey,
     "clients.token": Token, "clients.header": Named, "clients.subject": Named, "clients.forwarded": Forwarded,
-    "model.features": Feature,
+    "model.features": Feature, "model.image": ImageSpec,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
     "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
-    "groups": GROUPS, "model.mapping": tuple(DEFAULTS), "model.text": ("rows", *text_table.KEYS),
-    "guard": ("unit",), "admin.operator": ("name", "sha256"),
+    "model.mapping": tuple(DEFAULTS), "model.text": ("rows", *text_table.KEYS), "guard": ("unit",),
+    "groups": GROUPS,
+    "upstream.image": image_table.UPSTREAM,
+    "admin.operator": ("name", "sha256"),
     **{table: tuple(f.name for f in dataclasses.fields(kind) if f.init) for table, kind in SETTINGS.items()},
     "model.features": (*(f.name for f in dataclasses.fields(Feature)), "datatype"),
     "model.inputs": ("name", "shape", "datatype"),

@@ -225,7 +225,7 @@ WORDS = {
     "sse": "Streamed answers do not pass",
     "ws": "Streamed answers do not pass",
     "jobs": "Jobs do not pass",
-    "soap": "one of invocations, mapping, v1, v2",
+    "soap": "one of grpc, invocations, mapping, pictures, v1, v2",
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 from tests.gateway.asgi import Here, question
-from tests.gateway.harness import Softmax, policy_of
+from tests.gateway.harness import NUMERIC, Softmax, policy_of
 from tests.gateway.test_openapi import fits
 
 from portcullis_ml.core.errors import Unreachable
@@ -24,7 +24,7 @@ from portcullis_ml.gateway.protocols.v2_question import LENGTH
 from portcullis_ml.gateway.protocols.wire import Inquiry, ModelSpec
 from portcullis_ml.gateway.upstream import checked
 
-JSON = [name for name in CATALOG if name != "grpc"]  # whose tensors are read by v2
+JSON = [name for name in NUMERIC if name != "grpc"]
 THREE = ModelSpec(name="m", interface=Interface(input_shape=(4,), n_classes=3), label=None)
 TWO = replace(THREE, interface=Interface(input_shape=(4,), n_classes=2))
 VALUE = replace(THREE, interface=Interface(input_shape=(4,), n_classes=0, task="regression"))
@@ -280,7 +280,7 @@ def test_classes_that_nobody_knows_are_told_to_the_operator(
 
 @pytest.mark.parametrize("names", [WORDS, (1, 2, 7)], ids=str)
 @pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("protocol", CATALOG)
+@pytest.mark.parametrize("protocol", NUMERIC)
 def test_clients_are_told_classes_by_their_names(protocol: str, binary: bool, names: tuple[Any, ...]) -> None:
     served = replace(THREE, label="label", class_names=names)
     wire, inquiry = CATALOG.load(protocol)(), Inquiry(X, binary=("label",) if binary else ())

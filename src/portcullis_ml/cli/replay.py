@@ -29,10 +29,10 @@ def replay(
     policy: Annotated[str, typer.Option(help="The policy to run over it.")],
     honest: Annotated[list[str] | None, typer.Option(help="A client known to be honest; repeat for more.")] = None,
     marks: Annotated[bool, typer.Option("--marks", help="List every client's marked questions.")] = False,
-    groups: Annotated[bool, typer.Option("--groups", help="Say who is linked by what they ask, instead.")] = False,
     regroup: Annotated[
         bool, typer.Option("--regroup", help="Group accounts as the policy links them, not as the log says.")
     ] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="Say who is linked by what they ask, instead.")] = False,
     written_by: Annotated[
         str, typer.Option("--from", help="Who wrote the log: portcullis, nginx, litellm.")
     ] = "portcullis",

@@ -24,7 +24,6 @@ from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.exchange import Exchange, Notes
 from portcullis_ml.gateway.http.bodies import encoded
 from portcullis_ml.gateway.http.messages import Rejected
-from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
@@ -158,7 +157,7 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         if encoded(request.headers):
             body = yield Unpack(client, body, request.limits.body_bytes)
         read = partial(wire.read, policy.served, request.headers, body)
-        inquiry = read() if len(body) <= LARGE else (yield Read(client, len(body), read))
+        inquiry = read() if len(body) <= wire.at_once else (yield Read(client, len(body), read))
         notes.mark()
 
         rules = Rules(policy.enforced, policy.failure.guard)

@@ -147,8 +147,8 @@ class Server:
             await self.grpc.start()
         back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
-        lasting = [self._renewals.run(RENEW_S), *(model.linker.run() for model in self.models)]
-        beside = [asyncio.create_task(what) for what in lasting]
+        beside = [self._renewals.run(RENEW_S), *(model.linker.run() for model in self.models)]
+        watching = [asyncio.create_task(what) for what in beside]
         webhooks = [model.webhook for model in self.models if model.webhook]
         tasks += [asyncio.create_task(webhook.run()) for webhook in webhooks]
         while not back.started and not any(t.done() for t in tasks):
@@ -163,11 +163,11 @@ class Server:
         if self.grpc:
             await self.grpc.stop(0.0)  # what is still running has had its time
         back.should_exit = True
-        for task in beside:
+        for task in watching:
             task.cancel()
         for webhook in webhooks:
             await webhook.stop()
-        await asyncio.gather(*beside, *tasks, return_exceptions=True)
+        await asyncio.gather(*watching, *tasks, return_exceptions=True)
         await asyncio.gather(*(model.streams.close() for model in self.models))
         await asyncio.to_thread(self._shared.reading.close)
         await asyncio.gather(*(model.close() for model in self.models))

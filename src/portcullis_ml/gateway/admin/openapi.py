@@ -56,12 +56,13 @@ def _operation(wire: Wire, route: Described) -> dict[str, Any]:
     if route.answer is not None:
         answer["content"] = {"application/json": _of(route.answer)}
     tree: dict[str, Any] = {"summary": route.summary, "tags": [wire.name]}
-    if route.body is None:
+    if route.body is None and not route.kinds:
         tree["security"] = []  # health and metadata are told to everyone
     else:
-        bodies = {"application/json": route.body, **route.kinds}
+        json_body = {} if route.body is None else {"application/json": route.body}
+        bodies = {**json_body, **route.kinds}
         tree["requestBody"] = {"required": True, "content": {kind: _of(schema) for kind, schema in bodies.items()}}
-    told = REFUSALS if route.body is not None else {408: REFUSALS[408], 431: REFUSALS[431], 503: REFUSALS[503]}
+    told = REFUSALS if "requestBody" in tree else {408: REFUSALS[408], 431: REFUSALS[431], 503: REFUSALS[503]}
     json = {"application/json": _of(wire.refusal())}
     tree["responses"] = {
         "200": answer,

@@ -18,7 +18,8 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.clients import Clients, loopback
-from portcullis_ml.gateway.policy.home_made import in_sentences
+from portcullis_ml.gateway.policy.home_made import HOME_MADE, in_sentences
+from portcullis_ml.gateway.policy.image_table import about_pictures
 from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
@@ -57,6 +58,7 @@ def explained(policy: Policy, *, further: bool = False) -> Iterator[str]:
         f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}{_wide(served.interface)}; "
         f"the gate asks {where}."
     )
+    yield from about_pictures(served, policy.asked, up)
     yield from told_inputs(served, policy.asked)
     if served.text:
         yield about_texts(served.text)
@@ -147,14 +149,17 @@ def example(policy: Policy, url: str) -> str:
     """How to ask this gate for one row, by curl."""
     shape, clients = policy.served.interface.input_shape, policy.clients
     x, carried = (np.zeros((1, *shape)), NOTHING) if policy.served.text is None else policy.served.plain_question
-    ask = policy.wires()[0].ask(replace(policy.served, binary=False), x, carried)
-    said = [f"{name}: {value}" for name, value in ask.headers.items()]
+    wire = policy.wires()[0]
+    ask, file = wire.ask(replace(policy.served, binary=False), x, carried), wire.curl_file(policy.served)
+    said = [] if file else [f"{name}: {value}" for name, value in ask.headers.items()]
     if clients.keys or clients.keys_file:
         said.append(f"{clients.key_header}: KEY")
     elif clients.token:
         said.append(f"{clients.token.header}: Bearer TOKEN")
     said += [f"{way.header}: CLIENT" for way in clients.named[:1] if not clients.keys and not clients.token]
     headers = "".join(f" -H {shlex.quote(words)}" for words in said)
+    if file:
+        return f"curl {url}{ask.path}{headers} {file}"
     body = ask.body.decode()
     if len(body) > MOST:
         about = f"{body[:60]} ... {' x '.join(map(str, shape))} numbers ..."
@@ -177,9 +182,11 @@ def warnings(policy: Policy, *, further: bool = False) -> Iterator[str]:
     if not further:
         yield from _warnings_of_all(policy)
     spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
-    if policy.served.options and "mapping" not in spoken:
+    if set(policy.served.options) - {"image"} and not HOME_MADE & set(spoken):
         yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
-    if policy.upstream and policy.upstream.mapping is not None and policy.upstream.protocol != "mapping":
+    if "image" in policy.served.options and "pictures" not in spoken:
+        yield "Nobody speaks the protocol pictures: [model.image] is not used."
+    if policy.upstream and policy.upstream.mapping is not None and policy.upstream.protocol not in HOME_MADE:
         yield "The model server is not asked in the protocol mapping: [upstream.mapping] is not used."
     if extras := policy.served.options.get("extras") if "mapping" in policy.listen.protocols else None:
         yield (

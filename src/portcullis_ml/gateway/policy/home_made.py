@@ -13,9 +13,10 @@ from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.mapping_table import suits, table_of
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
-__all__ = ["in_sentences", "limited", "mistakes", "no_more_than"]
+__all__ = ["HOME_MADE", "in_sentences", "limited", "mistakes", "no_more_than"]
 
 Where = tuple[str, ...]
+HOME_MADE = frozenset(("mapping", "pictures"))  # protocols whose answers stand where [model.mapping] says
 
 
 def mistakes(
@@ -23,9 +24,12 @@ def mistakes(
 ) -> Iterator[tuple[Where, str]]:
     """Each key that cannot work, and why in one sentence."""
     own = ("upstream", "mapping") if upstream and upstream.mapping is not None else ("model", "mapping")
-    there = upstream is not None and upstream.protocol == "mapping"
-    if "mapping" in listen.protocols:
+    there = upstream is not None and upstream.protocol in HOME_MADE
+    if HOME_MADE & set(listen.protocols):
         yield from _unsuitable(served, ("model", "mapping"))
+    if "pictures" in listen.protocols and table_of(served).extras and "mapping" not in listen.protocols:
+        yield ("model", "mapping", "extras"), "extras cannot be passed on: a question of pictures holds nothing else."
+    if "mapping" in listen.protocols:
         table = table_of(served)
         for name in listen.protocols:
             if name != "mapping" and PROTOCOLS.load(name)().route("POST", table.path, served):

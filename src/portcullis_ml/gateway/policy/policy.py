@@ -44,6 +44,7 @@ from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.contents import Policy
 from portcullis_ml.gateway.policy.extras import needs_grpc
 from portcullis_ml.gateway.policy.groups_table import GROUPS, groups_of
+from portcullis_ml.gateway.policy.image_table import image_spec, pictured, sent_as
 from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import (
@@ -79,7 +80,7 @@ __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "inputs", "dimensions", "mapping", "text", "explanation",
+         "withheld", "missing", "features", "inputs", "dimensions", "mapping", "text", "image", "explanation",
          "explanation_shape", "protocols")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum", "models")
@@ -143,6 +144,8 @@ class _Reader:
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
         known = self._built(("upstream", "mapping"), asked, served, upstream)
+        known = self._built(("upstream", "image"), sent_as, served, known, upstream)
+        served = self._built(("model", "image"), pictured, served, upstream, listen.protocols)
         self._built(("listen",), spoken_by, served, listen.protocols, "protocols")
         self._built(("upstream",), spoken_by, known, [upstream.protocol] if upstream else [], "protocol")
         for place, sentence in home_made.mistakes(served, known, upstream, listen):
@@ -164,9 +167,9 @@ class _Reader:
             state=self._settings(State, "state"),
             log=self._settings(QueryLog, "log") if "log" in self.tree else None,
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
-            groups=self._built(("groups",), groups_of, self._table("groups", GROUPS), undefended(known), self.folder),
             telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
+            groups=self._built(("groups",), groups_of, self._table("groups", GROUPS), undefended(known), self.folder),
             mode=mode,
             quantum=self._quantum(served),
             digest=digest(self.text, stages),
@@ -216,6 +219,8 @@ class _Reader:
             names["explanation_shape"] = tuple(shape)
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
         options = self._mapping("model", table.get("mapping", {}))
+        if "image" in table:
+            options = {**options, "image": self._built(("model", "image"), image_spec, table["image"])}
         return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
 
     def _upstream(self) -> UpstreamTable:

@@ -84,6 +84,7 @@ class UpstreamTable:
     answers: str = "scores"  # or "labels": what it gives
     datatype: str | None = None
     binary: bool = False  # it reads the binary tensor extension: Triton and KServe do, MLServer does not
+    image: Mapping[str, Any] | None = None  # how it is sent pictures, where that differs from [model.image]
     timeout_s: float = 10.0
     connections: int = 100
     token_file: str | None = None  # what the server wants to see before it answers

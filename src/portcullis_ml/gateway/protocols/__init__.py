@@ -10,6 +10,7 @@ CATALOG = Catalog(
         "grpc": "portcullis_ml.gateway.protocols.grpc_v2:GrpcInference",
         "invocations": "portcullis_ml.gateway.protocols.invocations:Invocations",
         "mapping": "portcullis_ml.gateway.protocols.mapping:JsonPath",
+        "pictures": "portcullis_ml.gateway.protocols.pictures:Pictures",
         "v1": "portcullis_ml.gateway.protocols.v1:Predict",
         "v2": "portcullis_ml.gateway.protocols.v2:OpenInference",
     },

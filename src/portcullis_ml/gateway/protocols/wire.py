@@ -20,6 +20,8 @@ from portcullis_ml.core.types import Answer, Array, Floats, Interface
 from portcullis_ml.gateway.protocols.claims import Room, room
 from portcullis_ml.gateway.protocols.datatypes import DTYPE, DTYPES, whole
 from portcullis_ml.gateway.protocols.described import Described, object_of
+from portcullis_ml.gateway.protocols.image_spec import nearest_levels
+from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.parts import Part, as_the_model_reads, cut
 from portcullis_ml.gateway.protocols.strict import finite, moderate, single
 from portcullis_ml.gateway.protocols.texts import TextInput
@@ -62,8 +64,9 @@ class ModelSpec:
     max_rows: int = 1024
     withheld: Literal["null", "one_hot"] = "null"  # how scores that are not shown are written
     binary: bool = False  # towards an upstream: speak the binary tensor extension
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping, "image" of pictures
     text: TextInput | None = None  # where the model takes texts: how they are read, and become rows
+    levels: tuple[float, float] | None = None  # what 0 and 255 are to a model that is sent 8-bit pixels and no numbers
     beside: tuple[tuple[str, str, str], ...] = ()  # (name, version, protocol) of what the same gate serves besides
 
     @property
@@ -119,6 +122,8 @@ class ModelSpec:
         if self.parts:
             x = as_the_model_reads(self.parts, single(x) if sent == "FP32" else x, missing=self.interface.missing)
             return finite(x, "The input", missing=self.interface.missing)
+        if self.levels is not None:
+            x = nearest_levels(x, self.levels)
         good = moderate(x)
         if "FP32" in (sent, self.datatype):
             x = x.astype(np.float32, copy=False) if good else single(x)
@@ -179,6 +184,7 @@ class Wire(ABC):
 
     name: ClassVar[str] = ""
     health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
+    at_once: ClassVar[int] = LARGE  # bytes of a body that is read on the event loop; longer ones are read beside it
     common: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose routes name no model
     explains: ClassVar[bool] = False  # whether it has a place for explanations
     parts: ClassVar[bool] = False  # whether it has a place for each part of a row
@@ -223,6 +229,10 @@ class Wire(ABC):
     @abstractmethod
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
+
+    def curl_file(self, served: ModelSpec) -> str | None:
+        """The options with which curl sends a file as a question; None where a question is text."""
+        return None
 
     def about(self, served: ModelSpec) -> str | None:
         """Where the upstream says what its model takes and gives; None where the protocol has no such place."""
