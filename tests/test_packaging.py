@@ -176,6 +176,7 @@ def test_the_wheel_declares_the_extras_and_every_requirement_has_a_pin(archives:
         "court",
         "grpc",
         "model-signing",
+        "otel",
         "private",
         "pretrained",
         "ray",
