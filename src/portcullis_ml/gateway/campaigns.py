@@ -7,7 +7,7 @@ from a log. What is remembered is lost at a restart; what was decided by it stan
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -43,6 +43,7 @@ class Campaign:
     loudest: float  # the detector's highest suspicion over the group's stream; NaN without a verdict
     cause: str  # "rows", "detector" or "called before"
     links: tuple[Any, ...] = ()  # between members, see `detectors.linkage`
+    accounts: Mapping[str, list[float]] = field(default_factory=dict)  # of each member: rows, first and last time
 
     def evidence(self, account: str) -> str:
         """Why this account is in the group, in words for operators."""
@@ -86,19 +87,20 @@ class Campaigns:
     def test(self) -> list[Campaign]:
         """Groups that are called now and were not before, and called ones that have grown."""
         linked = self.linkage.links(self.state, self.cleared)
-        rows = {account.name: account.rows for account in self.state.accounts}
+        known = {a.name: [float(a.rows), min(a.times), max(a.times)] for a in self.state.accounts}
         found = []
         for members in linked.groups:
             new = tuple(name for name in members if name not in self.called)
             if not new:
                 continue
-            together, loudest = sum(rows[name] for name in members), float("nan")
+            together, loudest = int(sum(known[name][0] for name in members)), float("nan")
             cause = "called before" if len(new) < len(members) else "rows" if together > self.groups.rows else ""
             if not cause:
                 loudest = self._loudest(members)
                 cause = "detector" if self.groups.detector and loudest > self.groups.detector.threshold else ""
             if cause:
-                found.append(Campaign(members, new, together, loudest, cause, linked.within(members)))
+                accounts = {name: known[name] for name in members}
+                found.append(Campaign(members, new, together, loudest, cause, linked.within(members), accounts))
                 self.called |= set(members)
         return found
 
@@ -112,8 +114,8 @@ class Campaigns:
         found = [
             detector.update(state, Request("group", np.asarray(one.x, np.float64), one.at), one.clean) for one in held
         ]
-        known = np.concatenate(found)
-        return float(np.nanmax(known)) if not np.isnan(known).all() else float("nan")
+        given = np.concatenate(found)
+        return float(np.nanmax(given)) if not np.isnan(given).all() else float("nan")
 
 
 def campaigns_in(lines: Iterable[Line], groups: Groups) -> tuple[list[tuple[float, Campaign]], Campaigns]:

@@ -20,6 +20,7 @@ from portcullis_ml.core.guard import Alarm
 from portcullis_ml.gateway.campaigns import REASON, Campaign, Campaigns, Seen
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
+from portcullis_ml.gateway.state.evidence import AlarmRecord, accounts_of
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
 
@@ -27,6 +28,8 @@ __all__ = ["BY", "Linker"]
 
 log = logging.getLogger("portcullis.gate")
 WAITING = 128 << 20  # bytes of rows that wait to be looked at, at most
+LISTED = 20  # accounts and links that an alarm's evidence names
+MEANS = "These accounts ask as one principal would: see the links between them."
 BY = "linkage"  # who blocks, in journals and in the operators' log
 
 
@@ -111,7 +114,7 @@ class Linker:
     async def _write(self, campaign: Campaign, left: list[str]) -> None:
         """The alarm, and a line and a block for each account of which there is none yet; those done leave `left`."""
         at, blocks = self.clock(), self.policy.groups.seen == "block" and self.policy.enforced
-        alarm = Alarm(REASON, campaign.new[0], campaign.rows, _loud(campaign, self.policy.groups.rows), at)
+        alarm = _alarm(campaign, self.policy, at)
         words = "\x1f".join((REASON, *campaign.new))
         if await self.store.alarm(hashlib.blake2b(words.encode(), digest_size=12).hexdigest(), alarm):
             about = {"accounts": list(campaign.members), "rows": campaign.rows, "cause": campaign.cause}
@@ -139,6 +142,26 @@ def _tested(campaigns: Campaigns, seen: deque[Seen]) -> list[Campaign]:
     return campaigns.test()
 
 
-def _loud(campaign: Campaign, rows: int) -> float:
-    """How loud the alarm is: the detector's suspicion, or the group's rows as a multiple of those that may be."""
-    return campaign.rows / rows if math.isnan(campaign.loudest) else campaign.loudest
+def _alarm(campaign: Campaign, policy: Policy, at: float) -> AlarmRecord:
+    """The alarm with its evidence. It is as loud as the detector, where that called the group; else the group's rows
+    are held against those that it may ask."""
+    detector = policy.groups.detector if campaign.cause == "detector" else None
+    accounts = accounts_of(campaign.accounts)
+    strongest = sorted(campaign.links, key=lambda x: (x.p, x.signal, x.a, x.b))[:LISTED]
+    evidence = {
+        "code": REASON,
+        "means": MEANS,
+        "detector": detector.name if detector else BY,
+        "threshold": float(detector.threshold if detector else policy.groups.rows),
+        "settings": policy.digest,
+        "rows": campaign.rows,
+        "since": min(a["since"] for a in accounts),
+        "last": max(a["last"] for a in accounts),
+        "accounts": accounts[:LISTED],
+        "account_count": len(accounts),
+        "cause": campaign.cause,
+        "links": [{"accounts": [x.a, x.b], "signal": x.signal, "count": x.count, "p": x.p} for x in strongest],
+        "link_count": len(campaign.links),
+    }
+    loudness = campaign.loudest if detector else float(campaign.rows)
+    return AlarmRecord(REASON, campaign.new[0], campaign.rows, loudness, at, evidence)
