@@ -16,7 +16,8 @@ from tests.gateway.asgi import Here
 from tests.gateway.harness import KEYS, Softmax, alarms_of, fetch, gate, policy_of, policy_text, running, served_of
 
 from portcullis_ml.core.types import Answer, Array
-from portcullis_ml.gateway.campaigns import REASON, Campaigns, Seen, campaigns_in
+from portcullis_ml.gateway.admin.webhook import told
+from portcullis_ml.gateway.campaigns import MEANS, REASON, Campaigns, Seen, campaigns_in
 from portcullis_ml.gateway.linking import WAITING, Linker
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.clients import hashed
@@ -57,6 +58,9 @@ def remembered(asked: list[Line], policy: Policy) -> Campaigns:
         assert line.clean is not None
         state.add(Seen(line.client, line.x, line.clean, line.at))
     return state
+
+
+ALARMS = Path(__file__).parents[2] / "docs" / "gateway" / "alarms.md"
 
 
 class Records:
@@ -147,11 +151,12 @@ class TestLinker:
         assert all(what.startswith(f"block ({REASON}: 2 accounts, 40 rows") for _, what, _ in records.written)
         ((alarm),) = records.kept.values()
         assert (alarm.stage, alarm.client, alarm.row, alarm.suspicion) == (REASON, "a", 40, 40)
-        assert alarm.code == REASON
+        assert alarm.code == told("id", alarm, "ops@example.org")["code"] == REASON
+        assert f"`{REASON}`: t{MEANS[1:]}" in " ".join(ALARMS.read_text().split())
         assert alarm.evidence["threshold"] == 30
         assert [(a["account"], a["rows"]) for a in alarm.evidence["accounts"]] == [("a", 20), ("b", 20)]
         ((link,), count) = alarm.evidence["links"], alarm.evidence["link_count"]
-        assert (link["accounts"], link["signal"], link["count"], count) == (["a", "b"], "same", 20, 1)
+        assert (link["a"], link["b"], link["signal"], link["count"], count) == ("a", "b", "same", 20, 1)
         assert (alarm.evidence["since"], alarm.evidence["last"]) == (0.0, 1e4 + 19)
         await here.look()
         assert len(records.blocked) == 2
@@ -253,7 +258,7 @@ class TestGate:
                 assert (alarm.stage, alarm.client) == (REASON, "alice")
                 assert alarm.row >= 40
                 shown = fetch(f"{server.admin_url}/client?name=alice", "token-of-ops")[1]
-                assert f"<code>{REASON}</code> These accounts ask as one principal would" in shown
+                assert f"<code>{REASON}</code> {MEANS}" in shown
             with gate(policy) as server:
                 assert [ask(server.url, n, 1) for n in ("alice", "thief", "bob")] == [403, 403, 200]
 

@@ -18,9 +18,11 @@ from portcullis_ml.core.types import Answer, Floats, Request
 from portcullis_ml.gateway.policy.groups_table import Groups
 from portcullis_ml.gateway.querylog import Line
 
-__all__ = ["REASON", "Campaign", "Campaigns", "Seen", "campaigns_in"]
+__all__ = ["LISTED", "MEANS", "REASON", "Campaign", "Campaigns", "Seen", "campaigns_in"]
 
 REASON = "LINKED_ACCOUNTS"  # of the alarm
+MEANS = "The accounts ask as one principal would, by the links that are named, and were answered too much together."
+LISTED = 20  # accounts and links that an alarm names
 SHOWN = 3  # links of an account that its evidence names
 
 

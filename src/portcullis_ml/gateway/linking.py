@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from portcullis_ml.core.guard import Alarm
-from portcullis_ml.gateway.campaigns import REASON, Campaign, Campaigns, Seen
+from portcullis_ml.gateway.campaigns import LISTED, MEANS, REASON, Campaign, Campaigns, Seen
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.state.evidence import AlarmRecord, accounts_of
@@ -28,8 +28,6 @@ __all__ = ["BY", "Linker"]
 
 log = logging.getLogger("portcullis.gate")
 WAITING = 128 << 20  # bytes of rows that wait to be looked at, at most
-LISTED = 20  # accounts and links that an alarm's evidence names
-MEANS = "These accounts ask as one principal would: see the links between them."
 BY = "linkage"  # who blocks, in journals and in the operators' log
 
 
@@ -117,8 +115,7 @@ class Linker:
         alarm = _alarm(campaign, self.policy, at)
         words = "\x1f".join((REASON, *campaign.new))
         if await self.store.alarm(hashlib.blake2b(words.encode(), digest_size=12).hexdigest(), alarm):
-            about = {"accounts": list(campaign.members), "rows": campaign.rows, "cause": campaign.cause}
-            log.warning("linked accounts", extra={**about, "links": [vars(x) for x in campaign.links[:50]]})
+            log.warning("linked accounts", extra=dict(alarm.evidence))
             self.on_alarm(alarm)
         while left:
             name = left[0]
@@ -160,7 +157,7 @@ def _alarm(campaign: Campaign, policy: Policy, at: float) -> AlarmRecord:
         "accounts": accounts[:LISTED],
         "account_count": len(accounts),
         "cause": campaign.cause,
-        "links": [{"accounts": [x.a, x.b], "signal": x.signal, "count": x.count, "p": x.p} for x in strongest],
+        "links": [vars(x) for x in strongest],
         "link_count": len(campaign.links),
     }
     loudness = campaign.loudest if detector else float(campaign.rows)
