@@ -142,7 +142,8 @@ def test_through_a_gate(tmp_path: Path) -> None:
         with gate(known) as server:
             oracle = HttpOracle(
                 server.url, interface=interface_of(MODEL), budget=9, protocol="mapping",
-                headers={"x-api-key": KEYS["alice"]}, served={"class_names": WORDS, "options": {"scores": "$", "scores_as": "pairs"}},
+                headers={"x-api-key": KEYS["alice"]},
+                served={"class_names": WORDS, "options": {"scores": "$", "scores_as": "pairs"}},
             )  # fmt: skip
             answer = oracle.query(x)
             oracle.close()
