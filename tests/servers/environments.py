@@ -39,8 +39,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(command: Sequence[str], folder: Path, ready: str, *, patience_s: float = 120.0) -> Iterator[str]:
-    """The command while it runs in this folder, from when the URL `ready` answers. What it says goes to server.log.
+def serving(
+    command: Sequence[str], folder: Path, ready: str, *, patience_s: float = 120.0, most: int = 499
+) -> Iterator[str]:
+    """The command while it runs in this folder, from when the URL `ready` answers with a status of at most `most`. What
+    it says goes to server.log.
 
     It gets a process group of its own, all of which is stopped: some servers leave their workers behind.
     """
@@ -49,7 +52,7 @@ def serving(command: Sequence[str], folder: Path, ready: str, *, patience_s: flo
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, start_new_session=True)
         try:
             end = time.monotonic() + patience_s
-            while not _answers(ready):
+            while not _answers(ready, most):
                 assert process.poll() is None, log.read_text(errors="replace")[-2000:]
                 assert time.monotonic() < end, log.read_text(errors="replace")[-2000:]
                 time.sleep(0.1)
@@ -58,12 +61,12 @@ def serving(command: Sequence[str], folder: Path, ready: str, *, patience_s: flo
             _stop(process)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, most: int) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
     except urllib.error.HTTPError as error:
-        return error.code < 500
+        return error.code <= most
     except OSError:
         return False
 
