@@ -34,7 +34,7 @@ from portcullis_ml.measures.curves import FORMS, Runs, queries_to
 from portcullis_ml.repetitions import row_weights, unpacked
 
 RESULTS = Path(__file__).parent / "results" / "planner"
-TARGET, SEEDS = 0.8, range(1_000, 1_004)
+TARGET, SEEDS = 0.8, range(1_000, 1_016)
 AROUND = (0.5, 0.7, 1.0, 1.4, 2.0)
 NEAR = 0.25
 
@@ -60,10 +60,11 @@ def measured(name: str, work: Path, minutes: float) -> None:
     audit, out = SCENES[name].options(work), RESULTS / slug(name)
     audit.spec.load()
     cpu, wall = time.process_time(), time.monotonic()
-    piloted = run_pilots(
-        PilotOptions(audit=audit, target=TARGET, minutes=minutes), out=out / "pilots", progress=said
-    )
+    piloted = run_pilots(PilotOptions(audit=audit, target=TARGET, minutes=minutes), out=out / "pilots", progress=said)
     spent = {"cpu": round(time.process_time() - cpu, 1), "wall": round(time.monotonic() - wall, 1)}
+    if (kept := out / "spent.json").exists():  # of the run that made the pilots
+        spent = json.loads(kept.read_text())
+    kept.write_text(json.dumps(spent))
     worst = piloted.worst
     print(name, worst, spent, flush=True)
     predicted = forms(worst, piloted.measure, out / "pilots")
@@ -78,14 +79,19 @@ def measured(name: str, work: Path, minutes: float) -> None:
 
 def said(progress: Any) -> None:
     if progress.kind == "ended":
-        print(f"  {progress.cell.attack_name} {progress.cell.budget} seed {progress.cell.seed} {progress.outcome}", flush=True)
+        print(
+            f"  {progress.cell.attack_name} {progress.cell.budget} seed {progress.cell.seed} {progress.outcome}",
+            flush=True,
+        )
 
 
 def forms(worst: Reach, measure: str, folder: Path) -> dict[str, Any]:
     """What each form of the curve says of the same pilots."""
     if worst.exact or worst.queries is None:
         return {form: worst.queries and asdict(worst.queries) for form in FORMS}
-    return {form: asdict(crossing(read_records(folder / "records.jsonl"), worst.attack, measure, form)) for form in FORMS}
+    return {
+        form: asdict(crossing(read_records(folder / "records.jsonl"), worst.attack, measure, form)) for form in FORMS
+    }
 
 
 def crossing(records: list[dict[str, Any]], attack: str, measure: str, form: Any) -> Estimate:
@@ -110,7 +116,7 @@ def held_out(audit: AuditOptions, worst: Reach, measure: str, out: Path) -> dict
             cells += [
                 c for c in plan.cells()
                 if c.defense_name == "none" and not c.uses
-                and (c.budget == budget and c.attack_name == worst.attack or c.attack_name == "no_api")
+                and ((c.budget == budget and c.attack_name == worst.attack) or c.attack_name == "no_api")
             ]  # fmt: skip
     records = run_cells(cells, partial(audit_cell, spec=audit.spec), out=out / "held-out", jobs=0, progress=said)
     if worst.exact:
@@ -127,7 +133,7 @@ def slug(name: str) -> str:
 
 def table() -> str:
     """One row for every victim that was measured."""
-    heads = ["victim", "worst attack", "predicted", "by the other form", "held-out runs", "off by", "within 25%",
+    heads = ["victim", "worst attack", "predicted", "by the other form", "held-out runs", "off by", "within 25%", "pilots ended",
              "pilot runs", "CPU s", "clock s"]  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     near = counted = 0
@@ -144,16 +150,21 @@ def table() -> str:
         if not found["tuning"]:
             near, counted = near + hit, counted + 1
         marked = f"{name} (tuning)" if found["tuning"] else name
+        runs = sum(reach["runs"] for reach in found["reaches"])
         lines.append(
             f"| {marked} | {worst['attack']} | {cell(first)} | {cell(other)} | {cell(truth)} | {off:+.0%} | "
-            f"{'yes' if hit else '**missed**'} | {sum(r['runs'] for r in found['reaches'])} | {found['cpu']:.0f} | {found['wall']:.0f} |"
+            f"{'yes' if hit else '**missed**'} | {found['why']} | {runs} | {found['cpu']:.0f} | {found['wall']:.0f} |"
         )
     return "\n".join([*lines, "", f"Within {NEAR:.0%}: {near} of {counted} victims that were not used for tuning."])
 
 
 def cell(estimate: dict[str, Any]) -> str:
     low, value, high = (estimate[k] for k in ("low", "value", "high"))
-    return f"{value:.0f} [{low:.0f}, {high:.0f}], n={estimate['n']}" if math.isfinite(high) else f"{value:.0f} [{low:.0f}, never]"
+    return (
+        f"{value:.0f} [{low:.0f}, {high:.0f}], n={estimate['n']}"
+        if math.isfinite(high)
+        else f"{value:.0f} [{low:.0f}, never]"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ class Boosted:
     suffix: ClassVar[str] = ".skops"
     trees: int = 100
 
-    def fit(self, x: Array, targets: Array, *, rng: np.random.Generator, start: Any = None, progress: Any = None) -> Model:
+    def fit(
+        self, x: Array, targets: Array, *, rng: np.random.Generator, start: Any = None, progress: Any = None
+    ) -> Model:
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         seed = int(rng.integers(2**31))
@@ -58,7 +60,9 @@ def pictures(name: str, train: int, test: int) -> Callable[[Path], str]:
         path = folder / f"{name}_{train}.npz"
         if not path.exists():
             whole, rng = np.load(DATA / f"{name}.npz"), np.random.default_rng(0)
-            own, judge = (np.sort(rng.permutation(len(whole[f"y_{p}"]))[:n]) for p, n in (("train", train), ("test", test)))
+            own, judge = (
+                np.sort(rng.permutation(len(whole[f"y_{p}"]))[:n]) for p, n in (("train", train), ("test", test))
+            )
             np.savez(
                 path, x_train=whole["x_train"][own], y_train=whole["y_train"][own], x_test=whole["x_test"][judge],
                 y_test=whole["y_test"][judge],
@@ -70,7 +74,10 @@ def pictures(name: str, train: int, test: int) -> Callable[[Path], str]:
 
 def adult(folder: Path) -> str:
     """6,000 rows of Adult, its numbers only."""
-    path, numbers = folder / "adult_6000.csv", ("age", "education_num", "capital_gain", "capital_loss", "hours_per_week")
+    path, numbers = (
+        folder / "adult_6000.csv",
+        ("age", "education_num", "capital_gain", "capital_loss", "hours_per_week"),
+    )
     if not path.exists():
         with gzip.open(DATA / "adult.csv.gz", "rt") as lines, path.open("w", newline="") as file:
             out = csv.writer(file)

@@ -82,10 +82,11 @@ def sentences(piloted: Piloted, limits: Sequence[Limit], *, days: int, price: fl
         ]
     if worst.exact:
         return [
-            f"{worst.attack} has the whole model after {reach.value:,.0f} queries, d + 1 for its d inputs (n = {judged}); "
-            "with one fewer it has no equation to solve.",
+            f"{worst.attack} has the whole model after {reach.value:,.0f} queries, d + 1 for its d inputs "
+            f"(n = {judged}); with one fewer it has no equation to solve.",
             f"No limit helps: {reach.value:,.0f} rows are fewer than an ordinary client asks, and they cost "
-            f"{_money(reach.value, price)}; round or hide the scores instead, and plan again with --decimals or --answers.",
+            f"{_money(reach.value, price)}; round or hide the scores instead, and plan again with --decimals or "
+            "--answers.",
             "A copy of lower fidelity may take fewer rows still; what was tried is the exact attack alone.",
         ]
     first = limits[0]
@@ -104,7 +105,7 @@ def sentences(piloted: Piloted, limits: Sequence[Limit], *, days: int, price: fl
 def _beyond(piloted: Piloted) -> str:
     reach = piloted.worst.queries
     assert reach is not None
-    sharp = "" if piloted.why == "sharp" else "; the time was spent before the interval was sharp"
+    sharp = "" if piloted.why == "sharp" else f"; this is not sharp yet ({piloted.why})"
     return f", beyond the {piloted.most:,} that were tried{sharp}" if reach.value > piloted.most else sharp
 
 
@@ -113,7 +114,7 @@ def _word(piloted: Piloted) -> str:
 
 
 def _a(window: Window) -> str:
-    return {"day": "rows a day", "month": "a month", "total": "at all"}[window]
+    return {"day": "a day", "month": "a month", "total": "rows at all"}[window]
 
 
 def _money(queries: float, price: float | None) -> str:

@@ -100,7 +100,7 @@ class Piloted:
     most: int  # queries of the largest budget that pilots might take
     rows: int  # test rows that judged
     seconds: float
-    why: str  # pilots ended: "sharp", "time", "exact" or "never"
+    why: str  # pilots ended: "sharp", "time spent", "most runs made", "exact" or "never reached"
     failed: tuple[str, ...] = ()  # attacks that made no copy
 
     @property
@@ -229,26 +229,30 @@ class _Pilots:
                 behind[name] += fidelity < best - BEHIND
             climbing = [name for name in climbing if behind[name] < 2]
             rung = min(rung * STEP, self._most)
-        return "time"
+        return "time spent"
 
     def _refine(self) -> str:
         """Further runs near the crossing, of the rival whose interval is widest; why they ended."""
         while True:
             reaches = self._reaches()
-            if not reaches:
-                return "never"
-            worst = reaches[0].queries
-            if worst is not None and not math.isfinite(worst.low):
-                return "never"
-            bound = math.inf if worst is None else worst.value
-            rivals = [r for r in reaches if r.queries is None or r.queries.low <= bound]
-            open_ = [r for r in rivals if not self._sharp(r) and self._next(r) is not None]
-            if not open_ or self._spent():
-                return "time" if open_ else "sharp" if math.isfinite(bound) else "never"
-            widest = max(open_, key=_width)
+            bound = math.inf if not reaches or reaches[0].queries is None else reaches[0].queries.value
+            rivals = [r for r in reaches if self._rival(r, bound)]
+            blunt = [r for r in rivals if not self._sharp(r)]
+            able = [r for r in blunt if self._next(r) is not None]
+            if self._spent() and able:
+                return "time spent"
+            if not able:
+                return "never reached" if math.isinf(bound) else "sharp" if not blunt else "most runs made"
+            widest = max(able, key=_width)
             budget = self._next(widest)
             assert budget is not None
             self._do(self._cells([widest.attack], budget, self._unused(widest.attack)))
+
+    def _rival(self, reach: Reach, bound: float) -> bool:
+        """Whether this attack may need fewer queries than `bound`, the fewest that any needs by the value."""
+        if reach.queries is None:
+            return reach.best >= self._options.target
+        return math.isfinite(reach.queries.low) and reach.queries.low <= bound
 
     def _sharp(self, reach: Reach) -> bool:
         return reach.queries is not None and reach.runs >= ENOUGH and _width(reach) <= 2 * math.log(self._options.sharp)
@@ -266,7 +270,7 @@ class _Pilots:
 
     def _unused(self, attack: str) -> int:
         """A seed that no run of this attack has had."""
-        return max(r["cell"]["seed"] for r in self._of(attack)) + 1
+        return int(max(r["cell"]["seed"] for r in self._of(attack))) + 1
 
     def _of(self, attack: str) -> list[JSON]:
         return [r for r in self._records.values() if r["attack"] == attack and r["outcome"] == "done"]
@@ -308,8 +312,9 @@ class _Pilots:
             rows=len(self._weights),
             seconds=self._seconds,
             why=why,
-            failed=tuple(sorted({r["attack"] for r in self._records.values()} - {r.attack for r in reaches}
-                                - {"no_api"})),  # fmt: skip
+            failed=tuple(
+                sorted({r["attack"] for r in self._records.values()} - {r.attack for r in reaches} - {"no_api"})
+            ),
         )
 
 
@@ -321,5 +326,5 @@ def _width(reach: Reach) -> float:
 
 def _round(budget: float) -> int:
     """To two digits, so that a plan that is run again finds the same cells."""
-    unit = 10 ** max(int(math.floor(math.log10(max(budget, 1)))) - 1, 0)
+    unit = 10 ** max(math.floor(math.log10(max(budget, 1))) - 1, 0)
     return int(round(budget / unit) * unit)

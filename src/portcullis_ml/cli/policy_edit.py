@@ -65,8 +65,8 @@ def with_quota(text: str, rows: int, per: int, comment: str) -> str:
         if tomllib.loads(changed) == wanted:
             return changed
     raise InputError(
-        f"The quota cannot be written into this policy without changing more of it. Write rows = {rows} and per = {per} "
-        "into its quota by hand."
+        f"The quota cannot be written into this policy without changing more of it. Write rows = {rows} and "
+        f"per = {per} into its quota by hand."
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.types import Array, Estimate
@@ -30,7 +31,9 @@ FORMS = get_args(Form)
 RATES = np.geomspace(0.05, 3.0, 60)  # exponents of the power law that are tried
 PARAMETERS = {"power_law": 3, "monotone": 2}
 LEAST = 3  # different numbers of queries without which no curve is fitted
-Reached = Callable[[Array, Array, float], Array]  # log queries (n,), fidelity (draws, n), target -> (draws,) log queries
+Reached = Callable[
+    [Array, Array, float], Array
+]  # log queries (n,), fidelity (draws, n), target -> (draws,) log queries
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Runs:
     """
 
     queries: Array
-    right: Array
+    right: NDArray[np.bool_]
     weights: Array
 
     def fidelity(self) -> Array:
@@ -87,7 +90,7 @@ def _resampled(runs: Runs, seen: Array, fitted: Array, parameters: int, draws: i
 def _fitted(form: Form, logs: Array, seen: Array) -> Array:
     """(n,) the curve at the runs' own queries."""
     if form == "monotone":
-        return _rising(logs, seen[None])[0]
+        return np.asarray(_rising(logs, seen[None])[0])
     top, drop, rate = (part[0] for part in _power_law(logs, seen[None]))
     return np.asarray(top - drop * np.exp(-rate * logs))
 
