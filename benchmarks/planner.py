@@ -3,6 +3,7 @@
     export PORTCULLIS_DATA=... OMP_NUM_THREADS=1
     python benchmarks/planner.py [--scenes NAME ...] [--minutes 5] [--work FOLDER]
     python benchmarks/planner.py --table > benchmarks/results/planner.txt
+    python benchmarks/planner.py --forms                 # which form of the curve predicts held-out runs better
 
 For every victim: pilots until the answer is sharp, then runs of the worst attack with other seeds around the answer
 (half to twice as many queries). Where their isotonic curve crosses the target is what the prediction is compared with.
@@ -30,7 +31,7 @@ from portcullis_ml.bench.records import read_records
 from portcullis_ml.bench.run import run_cells
 from portcullis_ml.bench.run_audit import AuditOptions, plan_of
 from portcullis_ml.core.types import Estimate
-from portcullis_ml.measures.curves import FORMS, Runs, queries_to
+from portcullis_ml.measures.curves import FORMS, Runs, fidelity_at, queries_to
 from portcullis_ml.repetitions import row_weights, unpacked
 
 RESULTS = Path(__file__).parent / "results" / "planner"
@@ -45,9 +46,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--work", type=Path, default=Path("planner-work"))
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--forms", action="store_true")
     options = parser.parse_args()
-    if options.table:
-        print(table())
+    if options.table or options.forms:
+        print(table() if options.table else form_errors())
         return
     options.work.mkdir(parents=True, exist_ok=True)
     for name in options.scenes:
@@ -94,13 +96,35 @@ def forms(worst: Reach, measure: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def form_errors() -> str:
+    """By how much each form is off at the budgets of the held-out runs, on the victims that are there for tuning."""
+    lines = [
+        "| victim | form | root mean square error of fidelity | budgets | runs |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in (n for n, scene in SCENES.items() if scene.tuning):
+        found = json.loads((RESULTS / f"{slug(name)}.json").read_text())
+        attack, measure = found["reaches"][0]["attack"], found["measure"]
+        parts = (read_records(RESULTS / slug(name) / part / "records.jsonl") for part in ("pilots", "held-out"))
+        pilots, held = (runs_of(records, attack, measure) for records in parts)
+        at = np.unique(held.queries)
+        truth = np.array([held.fidelity()[held.queries == q].mean() for q in at])
+        for form in FORMS:
+            error = float(np.sqrt(((fidelity_at(at, pilots, form) - truth) ** 2).mean()))
+            lines.append(f"| {name} | {form} | {error:.3f} | {len(at)} | {len(held.queries)} |")
+    return "\n".join(lines)
+
+
 def crossing(records: list[dict[str, Any]], attack: str, measure: str, form: Any) -> Estimate:
+    return queries_to(TARGET, runs_of(records, attack, measure), form=form, rng=np.random.default_rng(0))
+
+
+def runs_of(records: list[dict[str, Any]], attack: str, measure: str) -> Runs:
     made = [r for r in records if r["attack"] == attack and r["outcome"] == "done"]
     weights = row_weights([r for r in records if r["attack"] == "no_api"], measure)
     assert weights is not None
     right = np.stack([unpacked(r["notes"]["right"], len(weights)) for r in made])
-    runs = Runs(np.array([r["queries"] for r in made], float), right, weights)
-    return queries_to(TARGET, runs, form=form, rng=np.random.default_rng(0))
+    return Runs(np.array([r["queries"] for r in made], float), right, weights)
 
 
 def held_out(audit: AuditOptions, worst: Reach, measure: str, out: Path) -> dict[str, Any]:
@@ -133,8 +157,10 @@ def slug(name: str) -> str:
 
 def table() -> str:
     """One row for every victim that was measured."""
-    heads = ["victim", "worst attack", "predicted", "by the other form", "held-out runs", "off by", "within 25%", "pilots ended",
-             "pilot runs", "CPU s", "clock s"]  # fmt: skip
+    heads = [
+        *("victim", "worst attack", "predicted", "by the other form", "held-out runs", "off by", "within 25%"),
+        *("pilots ended", "pilot runs", "CPU s", "clock s"),
+    ]
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     near = counted = 0
     for name in SCENES:

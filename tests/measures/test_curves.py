@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from portcullis_ml.core.errors import InputError, ParameterError
-from portcullis_ml.measures.curves import FORMS, Form, Runs, queries_to
+from portcullis_ml.measures.curves import FORMS, Form, Runs, fidelity_at, queries_to
 
 ROWS = 2_000
 
@@ -48,6 +48,14 @@ def test_only_the_power_law_goes_beyond_what_was_run() -> None:
     some = runs(power, [20, 40, 60, 80])
     assert queries_to(0.8, some, form="monotone", rng=np.random.default_rng(1)).value == math.inf
     assert 100 < queries_to(0.8, some, rng=np.random.default_rng(1)).value < 400
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_fitted_curve_is_near_the_planted_one(form: Form) -> None:
+    at = np.array([60.0, 178.0, 350.0])
+    found = fidelity_at(at, runs(power, [50, 100, 150, 200, 400]), form)
+    assert found == pytest.approx(power(at), abs=0.03)
+    assert (np.diff(found) > 0).all()
 
 
 def test_fewer_test_rows_make_a_wider_interval() -> None:

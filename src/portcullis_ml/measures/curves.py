@@ -24,7 +24,7 @@ from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.core.types import Array, Estimate
 from portcullis_ml.measures.statistics import from_draws
 
-__all__ = ["FORMS", "Form", "Runs", "queries_to"]
+__all__ = ["FORMS", "Form", "Runs", "fidelity_at", "queries_to"]
 
 Form = Literal["power_law", "monotone"]
 FORMS = get_args(Form)
@@ -73,9 +73,19 @@ def queries_to(
     logs, seen = np.log(runs.queries), runs.fidelity()
     reached = _on_power_law if form == "power_law" else _on_monotone
     value = float(np.exp(reached(logs, seen[None], target)[0]))
-    moved = _resampled(runs, seen, _fitted(form, logs, seen), PARAMETERS[form], draws, rng)
+    moved = _resampled(runs, seen, fidelity_at(runs.queries, runs, form), PARAMETERS[form], draws, rng)
     found = np.exp(reached(logs, moved, target))
     return from_draws(value, found, len(seen), unit="runs")
+
+
+def fidelity_at(queries: Array, runs: Runs, form: Form) -> Array:
+    """(m,) the fitted curve at these queries; a monotone one is level outside of what was run."""
+    logs, seen = np.log(runs.queries), runs.fidelity()
+    if form == "monotone":
+        order = np.argsort(logs, kind="stable")
+        return np.asarray(np.interp(np.log(queries), logs[order], _rising(logs, seen[None])[0][order]))
+    top, drop, rate = (part[0] for part in _power_law(logs, seen[None]))
+    return np.asarray(top - drop * np.exp(-rate * np.log(queries)))
 
 
 def _resampled(runs: Runs, seen: Array, fitted: Array, parameters: int, draws: int, rng: np.random.Generator) -> Array:
@@ -85,14 +95,6 @@ def _resampled(runs: Runs, seen: Array, fitted: Array, parameters: int, draws: i
     by_rows = share @ runs.right.T / share.sum(axis=1, keepdims=True) - seen
     wider = math.sqrt(n / max(n - parameters, 1))
     return np.asarray(fitted + by_rows + wider * (seen - fitted)[rng.integers(n, size=(draws, n))])
-
-
-def _fitted(form: Form, logs: Array, seen: Array) -> Array:
-    """(n,) the curve at the runs' own queries."""
-    if form == "monotone":
-        return np.asarray(_rising(logs, seen[None])[0])
-    top, drop, rate = (part[0] for part in _power_law(logs, seen[None]))
-    return np.asarray(top - drop * np.exp(-rate * logs))
 
 
 def _power_law(logs: Array, seen: Array) -> tuple[Array, Array, Array]:
