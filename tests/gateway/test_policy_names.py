@@ -8,8 +8,8 @@ import pytest
 from tests.gateway.harness import SECRET
 
 from portcullis_ml.gateway.policy.clients import hashed
-from portcullis_ml.gateway.policy.explain import warnings
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError, parse_policy
+from portcullis_ml.gateway.policy.warn import warnings
 
 GOOD = f"""\
 key_file = "guard.key"
@@ -47,19 +47,23 @@ url = "sqlite:///state.db"
 
 MISTAKES = {
     'name = "fraud-1.2_b@x"': {
-        'name = ""': "without a slash; got ''",
-        'name = "a/b"': "without a slash; got 'a/b'",
-        'name = "/a"': "without a slash",
-        'name = " "': "without a slash",
-        'name = ".."': "without a slash",
-        'name = "a b"': "without a slash",
-        'name = "a%2Fb"': "without a slash",
-        'name = "für"': "without a slash",
-        'name = "a?b"': "without a slash",
-        'name = "a:predict"': "without a slash",
+        'name = ""': "such as infer or versions; got ''",
+        'name = "a/versions/1"': "a word of a server's routes, such as infer or versions; got 'a/versions/1'",
+        'name = "a/infer"': "a word of a server's routes",
+        'name = "a//b"': "with a slash between them",
+        'name = "a/"': "with a slash between them",
+        'name = "a/../b"': "with a slash between them",
+        'name = "/a"': "with a slash between them",
+        'name = " "': "with a slash between them",
+        'name = ".."': "with a slash between them",
+        'name = "a b"': "with a slash between them",
+        'name = "a%2Fb"': "with a slash between them",
+        'name = "für"': "with a slash between them",
+        'name = "a?b"': "with a slash between them",
+        'name = "a:predict"': "with a slash between them",
         "name = 3": "name must be text",
     },
-    'model = "clf"': {'model = ""': "without a slash", 'model = "a/b"': "without a slash"},
+    'model = "clf"': {'model = ""': "with a slash between them", 'model = "a/ready"': "a word of a server's routes"},
     'version = "2"': {'version = "2/3"': "without a slash", "version = 2": "must be text"},
     'scores = "p (all)"': {
         'scores = ""': "scores must be the name of a tensor",

@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 from portcullis_ml.cli.app import app
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.clients import hashed
-from portcullis_ml.gateway.policy.explain import explained, warnings
+from portcullis_ml.gateway.policy.explain import explained
 from portcullis_ml.gateway.policy.keys import KeptKey, KeyFile
 from portcullis_ml.gateway.policy.policy import PolicyError, read_policy
 from portcullis_ml.gateway.policy.principals import Caller, Forwarded, Principals, groups, network_of
+from portcullis_ml.gateway.policy.warn import warnings
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.remembered import remembered

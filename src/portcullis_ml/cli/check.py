@@ -37,19 +37,24 @@ def check(
             raise InputError("Give a policy to check, such as portcullis.toml.")
         return
     from portcullis_ml.gateway.policy.calibrated import uncalibrated
-    from portcullis_ml.gateway.policy.explain import explained, warnings
+    from portcullis_ml.gateway.policy.explain import explained
     from portcullis_ml.gateway.policy.policy import read_policy
+    from portcullis_ml.gateway.policy.warn import warnings
     from portcullis_ml.gateway.selftest import tried
 
     found = read_policy(policy)
-    for sentence in explained(found):
-        typer.echo(sentence)
-    for sentence in (*warnings(found), *uncalibrated(found, policy)):
-        typer.echo(f"Note: {sentence}")
-    for limit in tried(found):
-        typer.echo(f"Self-test: {limit}.")
-    if live:
-        _live(found)
+    for one in (found, *found.models):
+        further = one is not found
+        if further:
+            typer.echo(f"\n{one.path}, a further model:")
+        for sentence in explained(one, further=further):
+            typer.echo(sentence)
+        for sentence in (*warnings(one, further=further), *uncalibrated(one, one.path)):
+            typer.echo(f"Note: {sentence}")
+        for limit in tried(one):
+            typer.echo(f"Self-test: {limit}.")
+        if live:
+            _live(one)
 
 
 def own_output() -> None:
