@@ -39,7 +39,8 @@ def test_labels_alone_are_not_solved_for(tmp_path: Path) -> None:
 
 
 def test_a_target_beyond_every_attack_is_never_reached(tmp_path: Path) -> None:
-    found = run_pilots(options(tmp_path, target=0.9999, budgets=(30,), learner="sklearn(estimator=tree)"), out=tmp_path / "out")
+    few = options(tmp_path, target=0.9999, budgets=(30,), learner="sklearn(estimator=tree)")
+    found = run_pilots(few, out=tmp_path / "out")
     assert found.worst.best < 0.9999
     assert found.worst.queries is None or found.worst.queries.high == math.inf
     assert found.why in ("never reached", "most runs made", "time spent")
