@@ -399,7 +399,7 @@ def test_a_mistake_is_refused_at_its_line(principal: str, more: str, sentence: s
 def test_a_principal_of_many_accounts_tells_the_largest_apart() -> None:
     accounts: dict[str, list[float]] = {}
     for i in range(3 * ACCOUNTS):
-        count(accounts, Asked("org:acme", np.zeros((1 + (i == 7), 4)), float(i), f"a{i}"))
+        count(accounts, Asked("org:acme", np.zeros((1 + (i == 7), 4)), float(i), account=f"a{i}"))
     assert len(accounts) == ACCOUNTS + 1
     assert accounts["a7"] == [2, 7.0, 7.0]
     assert sum(held[0] for held in accounts.values()) == 3 * ACCOUNTS + 1
