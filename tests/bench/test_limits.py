@@ -14,7 +14,7 @@ from portcullis_ml.core.types import Estimate
 
 
 def piloted(value: float = 1_200.0, low: float = 1_001.0, high: float = 1_500.0, **changes: Any) -> Piloted:
-    reach = Reach(attack="knockoff", queries=Estimate(value, low, high, 9), best=0.9, at=2_000, runs=9)
+    reach = Reach(attack="knockoff", queries=Estimate(value, low, high, 9), best=0.9, at=2_000, runs=9, least=700)
     usual: dict[str, Any] = {
         "reaches": (reach,), "target": 0.8, "measure": "agreement", "constant": 0.1, "most": 3_000, "rows": 500,
         "seconds": 1.0, "why": "sharp",
@@ -67,6 +67,7 @@ def test_the_sentences_name_the_attack_the_limit_its_interval_and_n() -> None:
     said = sentences(piloted(), limits_of(piloted(), accounts=[1], days=100), days=100, price=None)
     assert "knockoff" in said[0]
     assert "1,001 to 1,500 (n = 9 runs, 500 test rows)" in said[0]
+    assert "no run had it with fewer than 700" in said[0]
     assert "1,000 rows at all, 250 a month, 10 a day" in said[1]
     assert "--price-per-query" in said[1]
     assert (

@@ -28,6 +28,9 @@ def test_runs_are_added_near_the_crossing_until_the_interval_is_sharp(tmp_path: 
     assert worst.queries is not None
     assert worst.queries.low <= worst.queries.value <= worst.queries.high
     assert found.constant < 0.9
+    made = [r for r in read_records(tmp_path / "out" / "records.jsonl") if r["attack"] == worst.attack]
+    there = [r["queries"] for r in made if r["measures"]["agreement"]["value"] >= 0.9]
+    assert worst.least == min(there)
     paid = [r["queries"] for r in read_records(tmp_path / "out" / "records.jsonl") if r["attack"] == worst.attack]
     assert sum(worst.queries.value / 2 < q < worst.queries.value * 2 for q in paid) > len(paid) / 2
     if found.why == "sharp":

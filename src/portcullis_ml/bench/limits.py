@@ -94,7 +94,7 @@ def sentences(piloted: Piloted, limits: Sequence[Limit], *, days: int, price: fl
     said = ", ".join(f"{first.per[w].rows:,} {_a(w)}" for w in reversed(WINDOWS))
     return [
         f"The worst attacker, {worst.attack}, is expected to hold a copy with {goal} after {reach.value:,.0f} queries, "
-        f"95% interval {reach.low:,.0f} to {reach.high:,.0f} (n = {judged}){_beyond(piloted)}.",
+        f"95% interval {reach.low:,.0f} to {reach.high:,.0f} (n = {judged}){_beyond(piloted)}{_fewest(piloted)}.",
         f"No such copy is expected within {days:,} days while {whose} may ask at most {said}; the queries cost "
         f"{_money(reach.value, price)}, and more accounts divide the limit by their number.",
         "This holds for the attacks that were run, with the rows that they held, on answers as they are now: who holds "
@@ -107,6 +107,11 @@ def _beyond(piloted: Piloted) -> str:
     assert reach is not None
     sharp = "" if piloted.why == "sharp" else f"; this is not sharp yet ({piloted.why})"
     return f", beyond the {piloted.most:,} that were tried{sharp}" if reach.value > piloted.most else sharp
+
+
+def _fewest(piloted: Piloted) -> str:
+    least = piloted.worst.least
+    return "" if least is None else f"; no run had it with fewer than {least:,}"
 
 
 def _word(piloted: Piloted) -> str:

@@ -73,6 +73,7 @@ class Reach:
 
     queries   after how many the target is expected, or None where there was too little to fit a curve to
     best      the highest fidelity of its runs, after `at` queries
+    least     the fewest queries with which one of its runs had the target; the interval is of the mean
     exact     whether the copy is the victim itself from that number of queries on, and nothing below it
     """
 
@@ -81,6 +82,7 @@ class Reach:
     best: float
     at: int
     runs: int
+    least: int | None = None
     exact: bool = False
 
     @property
@@ -283,7 +285,14 @@ class _Pilots:
         """Its runs, and the curve through them where they are enough."""
         made = self._of(attack)
         top = max(made, key=self._fidelity)
-        about: JSON = {"attack": attack, "best": self._fidelity(top), "at": top["queries"], "runs": len(made)}
+        there = [r["queries"] for r in made if self._fidelity(r) >= self._options.target]
+        about: JSON = {
+            "least": min(there, default=None),
+            "attack": attack,
+            "best": self._fidelity(top),
+            "at": top["queries"],
+            "runs": len(made),
+        }
         paid = np.array([r["queries"] for r in made], float)
         if len(np.unique(paid)) < LEAST:
             return Reach(queries=None, **about)

@@ -124,13 +124,14 @@ def _show(piloted: Piloted, limits: list[Limit], said: list[str], days: int) -> 
 
     console = Console()
     attacks = Table(title=f"Queries to {piloted.target:.0%} {piloted.measure.replace('_', ' ')}", box=None)
-    for head in ("attack", "queries", "95% interval", "runs", "best seen"):
+    for head in ("attack", "queries", "95% interval", "fewest seen", "runs", "best seen"):
         attacks.add_column(head, justify="left" if head == "attack" else "right", no_wrap=head != "attack")
     for reach in piloted.reaches:
         q = reach.queries
         value = "no curve" if q is None else _count(q.value)
         interval = "" if q is None else f"{_count(q.low)} to {_count(q.high)}"
-        attacks.add_row(reach.attack, value, interval, str(reach.runs), f"{reach.best:.0%} at {reach.at:,}")
+        fewest = "" if reach.least is None else f"{reach.least:,}"
+        attacks.add_row(reach.attack, value, interval, fewest, str(reach.runs), f"{reach.best:.0%} at {reach.at:,}")
     console.print(attacks)
     if piloted.failed:
         console.print(f"No copy: {', '.join(piloted.failed)}.", markup=False)
