@@ -36,6 +36,7 @@ WINGS = {
 HEAD = "<!-- Written by scripts/generate_docs.py. Change the code, then run `make docs`. -->\n\n"
 VERBS = [
     "audit",
+    "plan",
     "inspect",
     "extract",
     "privacy",

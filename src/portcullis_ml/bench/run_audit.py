@@ -45,7 +45,7 @@ from portcullis_ml.extraction import CATALOG as ATTACKS
 from portcullis_ml.models.explain import explainer_named
 from portcullis_ml.models.kinds import are_trees, is_tree
 
-__all__ = ["AuditOptions", "interface_said", "run_audit", "shown_as"]
+__all__ = ["AuditOptions", "interface_said", "plan_of", "run_audit", "shown_as"]
 
 EPOCHS = 50  # of every copy, unless said otherwise
 MOST = 3_000  # queries, where nobody says how many

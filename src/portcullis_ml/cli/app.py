@@ -20,6 +20,7 @@ from portcullis_ml.cli import (
     inspect,
     keys,
     listing,
+    plan,
     prepare,
     privacy,
     replay,
@@ -101,6 +102,7 @@ app.command("check")(check.check)
 app.command("extract")(extract.extract)
 app.command("inspect")(inspect.inspect)
 app.command("list")(listing.listing)
+app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
 app.command("privacy")(privacy.privacy)
 app.command("replay")(replay.replay)
