@@ -20,6 +20,7 @@ from tests.gateway.test_fuzz import N, attempt, mutated
 
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Answer, Interface
+from portcullis_ml.gateway.policy.image_table import image_spec
 from portcullis_ml.gateway.protocols.image_spec import PNG_HEAD, ImageSpec
 from portcullis_ml.gateway.protocols.picture_files import BLOCKS, SCANS
 from portcullis_ml.gateway.protocols.pictures import Pictures
@@ -125,6 +126,31 @@ def test_a_path_in_json_and_several_pictures() -> None:
         WIRE.ask(served(), np.zeros((2, 8, 8, 3)))
     ask = WIRE.ask(model, np.zeros((2, 8, 8, 3)))
     assert len(json.loads(ask.body)["data"]["images"]) == 2
+
+
+def test_a_key_of_each_object_in_a_list_as_tensorflow_servings_clients_send() -> None:
+    model = served(field="$.instances[*].b64", batch=True, form=("base64",), max_rows=3, path="/v1/models/m:predict")
+    tree = {"instances": [{"b64": b64encode(PNG).decode()}, {"b64": b64encode(JPEG).decode()}]}
+    body = json.dumps(tree).encode()
+    assert read(({}, body), model).shape == (2, 8, 8, 3)
+    ask = WIRE.ask(model, read(({}, body), model))
+    assert ask.path == "/v1/models/m:predict"
+    assert [list(one) for one in json.loads(ask.body)["instances"]] == [["b64"], ["b64"]]
+    np.testing.assert_array_equal(read(({}, ask.body), model), read(({}, body), model))
+    for wrong in (
+        {"instances": {"b64": "x"}},
+        {"instances": [{"b64": "x", "id": 1}]},
+        {"instances": ["x"]},
+        {"instances": [{}]},
+        {"instances": []},
+        {"instances": [{"b64": "x"}] * 4},
+    ):
+        assert refused(({}, json.dumps(wrong).encode()), model)[0] in (400, 413)
+    (route,) = WIRE.routes(model)
+    assert route.body["properties"]["instances"]["items"]["required"] == ["b64"]
+    for table in ({"batch": False}, {"batch": True, "form": ["multipart"]}):
+        with pytest.raises(ParameterError, match="field"):
+            image_spec({"field": "$.instances[*].b64", **table})
 
 
 @pytest.mark.parametrize(

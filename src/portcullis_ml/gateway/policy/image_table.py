@@ -13,7 +13,7 @@ from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import made
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.image_spec import FORMS, ImageSpec, layout_of, levels_of
-from portcullis_ml.gateway.protocols.picture_bodies import keys_of
+from portcullis_ml.gateway.protocols.picture_bodies import place_of
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import DTYPE, ModelSpec, whole
 
@@ -28,7 +28,7 @@ def image_spec(table: Any) -> ImageSpec:
     spec = made(ImageSpec, {**table, "form": [form]} if isinstance(form, str) else table)
     if not is_path(spec.path):
         raise ParameterError("path", "a path such as /predict, without ?, # or %", spec.path)
-    keys_of(spec)
+    place_of(spec)
     if "multipart" in spec.form and not (spec.field.isascii() and spec.field.isprintable()):
         raise ParameterError("field", "the name of a part, in printable ASCII", spec.field)
     return spec

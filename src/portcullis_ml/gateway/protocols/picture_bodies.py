@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -12,12 +13,12 @@ import orjson
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.gateway.protocols.claims import SLACK, Room, fits
 from portcullis_ml.gateway.protocols.image_spec import JPEG_HEAD, PNG_HEAD, ImageSpec
-from portcullis_ml.gateway.protocols.json_paths import place
+from portcullis_ml.gateway.protocols.json_paths import Place, place, put
 from portcullis_ml.gateway.protocols.multipart import form_data, parts_of
 from portcullis_ml.gateway.protocols.strict import BadRequest, loads, only_keys
 from portcullis_ml.gateway.protocols.wire import Headers
 
-__all__ = ["body_of", "files_in", "keys_of"]
+__all__ = ["body_of", "files_in", "place_of"]
 
 KINDS = {"application/json": "base64", "multipart/form-data": "multipart", "image/png": "raw", "image/jpeg": "raw",
          "image/jpg": "raw"}  # fmt: skip
@@ -28,12 +29,16 @@ NAMES = {"base64": "application/json", "data_url": "application/json", "multipar
          "raw": "image/png or image/jpeg"}  # fmt: skip
 
 
-def keys_of(spec: ImageSpec) -> list[str]:
-    """The keys that lead to the pictures in a JSON object: "image" and "$.image" -> ["image"]."""
-    keys = place(spec.field if spec.field.startswith("$") else f"$.{spec.field}", "field").keys
-    if not keys:
-        raise ParameterError("field", 'a key, or a path such as "$.data.image"', spec.field)
-    return list(keys)
+def place_of(spec: ImageSpec) -> Place:
+    """Where the pictures stand in JSON: "image" and "$.image" are that key, "$.instances[*].b64" is a key of each object
+    in a list."""
+    found = place(spec.field if spec.field.startswith("$") else f"$.{spec.field}", "field", lists=spec.batch)
+    if not found.keys or found.each == ():
+        more = ', or "$.instances[*].b64"' if spec.batch else ""
+        raise ParameterError("field", f'a key, or a path such as "$.data.image"{more}', spec.field)
+    if found.each is not None and "multipart" in spec.form:
+        raise ParameterError("field", "a key, which is the name of a form's part too", spec.field)
+    return found
 
 
 def files_in(headers: Headers, body: bytes, spec: ImageSpec, most: int) -> list[bytes]:
@@ -64,21 +69,28 @@ def _form(content_type: str, body: bytes, spec: ImageSpec) -> str:
 
 def _texts(body: bytes, spec: ImageSpec, most: int) -> list[str]:
     """The base64 texts in a JSON body."""
-    room, where = 2 * most + SLACK, "$." + ".".join(keys_of(spec))
+    room, where = 4 * most + SLACK, place_of(spec)
     try:
         fits(body, Room(commas=room, lists=SLACK, keys=room, rows=most, shape=(1,)))
     except BadRequest as error:
         held = f"1 to {most} pictures" if spec.batch else "a picture"
         raise BadRequest(f"The body must hold {held} at {where}; it holds more.", error.status) from None
-    value: Any = loads(body)
-    for key in keys_of(spec):
-        value = only_keys(value, (key,), "The request").get(key)
+    value = _within(loads(body), where.keys)
+    if where.each is not None:
+        value = [_within(one, where.each) for one in value] if isinstance(value, list) else None
     if not spec.batch:
         value = [value] if isinstance(value, str) else None
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
         raise BadRequest(f"{where} must be {'a list of base64 texts' if spec.batch else 'a base64 text'}.")
     if len(value) > most:
         raise BadRequest(f"{where} must hold 1 to {most} pictures; got {len(value)}.", 413)
+    return value
+
+
+def _within(value: Any, keys: Iterable[str]) -> Any:
+    """What stands at the end of these keys, beside which there are no others."""
+    for key in keys:
+        value = only_keys(value, (key,), "The request").get(key)
     return value
 
 
@@ -116,7 +128,4 @@ def body_of(files: list[bytes], spec: ImageSpec) -> tuple[str, bytes]:
         return form_data(name, files, "image/png", "picture.png")
     head = "data:image/png;base64," if form == "data_url" else ""
     texts = [head + b64encode(file).decode() for file in files]
-    tree: Any = texts if spec.batch else texts[0]
-    for key in reversed(keys_of(spec)):
-        tree = {key: tree}
-    return "application/json", orjson.dumps(tree)
+    return "application/json", orjson.dumps(put({}, place_of(spec), texts if spec.batch else texts[0]))

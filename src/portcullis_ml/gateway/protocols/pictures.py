@@ -25,7 +25,7 @@ from portcullis_ml.gateway.protocols.image_spec import ImageSpec, layout_of, pix
 from portcullis_ml.gateway.protocols.mapped_answer import described_answer, read_answer, written_answer
 from portcullis_ml.gateway.protocols.mapping import JsonPath
 from portcullis_ml.gateway.protocols.mapping_table import MappingTable, table_of
-from portcullis_ml.gateway.protocols.picture_bodies import body_of, files_in, keys_of
+from portcullis_ml.gateway.protocols.picture_bodies import body_of, files_in, place_of
 from portcullis_ml.gateway.protocols.picture_files import decoded, png
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
@@ -47,10 +47,13 @@ class Pictures(Wire):
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         spec = _spec(served)
-        text = {"type": "string", "contentEncoding": "base64"}
+        text: dict[str, Any] = {"type": "string", "contentEncoding": "base64"}
         file = {"type": "string", "format": "binary"}
-        tree: dict[str, Any] = some(text, 1, self.most_rows(served)) if spec.batch else text
-        for key in reversed(keys_of(spec)):
+        tree, where = text, place_of(spec)
+        for key in reversed(where.each or ()):
+            tree = object_of((key,), **{key: tree})
+        tree = some(tree, 1, self.most_rows(served)) if spec.batch else tree
+        for key in reversed(where.keys):
             tree = object_of((key,), **{key: tree})
         name = spec.field.removeprefix("$.")
         form = object_of((name,), **{name: some(file, 1, self.most_rows(served)) if spec.batch else file})
