@@ -30,8 +30,8 @@ NAMES = {"base64": "application/json", "data_url": "application/json", "multipar
 
 
 def place_of(spec: ImageSpec) -> Place:
-    """Where the pictures stand in JSON: "image" and "$.image" are that key, "$.instances[*].b64" is a key of each object
-    in a list."""
+    """Where pictures stand in JSON: "image" and "$.image" are that key, "$.instances[*].b64" is a key of each object in
+    a list."""
     found = place(spec.field if spec.field.startswith("$") else f"$.{spec.field}", "field", lists=spec.batch)
     if not found.keys or found.each == ():
         more = ', or "$.instances[*].b64"' if spec.batch else ""
