@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from portcullis_ml.bench.cell import Cell
-from portcullis_ml.core.errors import InputError
+from portcullis_ml.core.errors import InputError, ProofError
+from portcullis_ml.court.zipped import packed
 from portcullis_ml.evidence import bundle as bundles
-from portcullis_ml.evidence.bundle import DERIVED, predicate_of
+from portcullis_ml.evidence.bundle import DERIVED, ResultBundle, predicate_of
 from portcullis_ml.evidence.envelope import new_key, open_envelope, sealed, signing_key
 from portcullis_ml.evidence.rerun import chosen_cells, known_code, spec_of
 
@@ -34,13 +35,18 @@ def written(path: Path, files: Files, *more: tuple[str, bytes]) -> None:
             archive.writestr(name, data)
 
 
+def repacked(path: Path, files: Files) -> None:
+    """As `portcullis bundle` writes a zip."""
+    path.write_bytes(packed(files, compressed=False))
+
+
 def signed_anew(case: Case, files: Files) -> None:
     """Sign altered files with the owner's own key: only the numbers themselves can tell."""
     held = {name: data for name, data in files.items() if name not in (bundles.ENVELOPE, bundles.SIGNER)}
     records = [json.loads(line) for line in held["records.jsonl"].splitlines()]
     predicate = predicate_of(records, json.loads(held["meta.json"]))
     seal = sealed(held, predicate, signing_key(case.key))
-    written(case.bundle, held | {bundles.ENVELOPE: seal, bundles.SIGNER: files[bundles.SIGNER]})
+    repacked(case.bundle, held | {bundles.ENVELOPE: seal, bundles.SIGNER: files[bundles.SIGNER]})
 
 
 def refused(case: Case, *more: object) -> str:
@@ -130,16 +136,22 @@ def test_an_altered_file_is_named(case: Case, change: Callable[[Files], Files], 
     assert sentence in refused(case)
 
 
-def test_one_byte_anywhere_in_the_records_is_found(case: Case) -> None:
+def test_one_byte_anywhere_is_found(case: Case) -> None:
     data = bytearray(case.bundle.read_bytes())
     with zipfile.ZipFile(case.bundle) as archive:
-        info = archive.getinfo("records.jsonl")
-    begin = info.header_offset + 30 + len(info.filename)
-    for place in range(begin, begin + info.compress_size // 2, info.compress_size // 9):
+        starts = [info.header_offset for info in archive.infolist()]
+    places = [0, 10, *(start + n for start in starts for n in (12, 40)), archive.start_dir + 5, len(data) - 4]
+    for place in [*places, *range(0, len(data), len(data) // 20)]:
         changed = data.copy()
         changed[place] ^= 1
         case.bundle.write_bytes(changed)
-        refused(case)
+        with pytest.raises((InputError, ProofError)):
+            ResultBundle.read(case.bundle)
+
+
+def test_the_same_files_in_another_zip_are_refused(case: Case) -> None:
+    written(case.bundle, opened(case.bundle))
+    assert "the zip around them is not as" in refused(case)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -25,7 +25,7 @@ from portcullis_ml.court.commitment import Mark, Published, read_bytes
 from portcullis_ml.court.log import Log, chosen
 from portcullis_ml.court.signature import FILE as SIGNATURE
 from portcullis_ml.court.signature import PublicKey, Signed, Signer, manifest
-from portcullis_ml.court.zipped import packed, unpacked
+from portcullis_ml.court.zipped import packed, unpacked, write_whole
 from portcullis_ml.ownership._pairs import Opening
 
 __all__ = ["Bundle", "challenge", "show", "sign", "summary"]
@@ -88,7 +88,7 @@ def show(
         files[SIGNATURE] = Signed.by(signer, published.data, files).data()
     elif (mark.path / SIGNATURE).is_file():
         files[SIGNATURE] = (mark.path / SIGNATURE).read_bytes()
-    packed(files, out)
+    write_whole(packed(files), out)
     return places
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -16,17 +17,26 @@ from pathlib import Path
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.court.commitment import LIMIT
 
-__all__ = ["packed", "unpacked"]
+__all__ = ["packed", "unpacked", "write_whole"]
+
+UNIX = 3  # which system a zip says that it was made on
 
 
-def packed(files: Mapping[str, bytes], out: Path) -> None:
-    """Write the files, whole or not at all; the same files give the same bytes."""
+def packed(files: Mapping[str, bytes], *, compressed: bool = True) -> bytes:
+    """The files as a zip; the same files in the same order give the same bytes, on every machine if not compressed."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+            info = zipfile.ZipInfo(name)
+            info.create_system = UNIX
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED)
+    return buffer.getvalue()
+
+
+def write_whole(data: bytes, out: Path) -> None:
+    """Write the file, whole or not at all."""
     unfinished = out.with_name(out.name + "-new")
-    unfinished.write_bytes(buffer.getvalue())
+    unfinished.write_bytes(data)
     os.replace(unfinished, out)
 
 
@@ -41,7 +51,9 @@ def unpacked(path: Path, data: bytes, *, required: Collection[str], allowed: Col
             if sum(info.file_size for info in infos) > LIMIT:
                 raise InputError(f"{path} unpacks to more than {LIMIT:,} bytes, and is not read.")
             return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise InputError(f"{path} is no whole zip file ({error}). Ask for the bundle again.") from error
 
 

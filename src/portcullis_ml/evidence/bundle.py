@@ -10,7 +10,8 @@
     signer.pub            the public key of whoever signed
 
 Everything between records.jsonl with meta.json and the statement can be made again from those two, which is how a
-verifier checks it. A key that comes with a bundle says only that whoever made it has the other half.
+verifier checks it. The zip is not compressed: there is one way to write it, so that no byte of it can be altered
+unseen. A key that comes with a bundle says only that whoever made it has the other half.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from portcullis_ml.bench.records import read_records
 from portcullis_ml.bench.run import called
 from portcullis_ml.core.errors import InputError, PortcullisError, ProofError
 from portcullis_ml.court.commitment import read_bytes
-from portcullis_ml.court.zipped import packed, unpacked
+from portcullis_ml.court.zipped import packed, unpacked, write_whole
 from portcullis_ml.evidence.envelope import Verifier, open_envelope, sealed, signing_key
 
 __all__ = ["DERIVED", "Derive", "ResultBundle", "predicate_of", "run_of", "write_bundle"]
@@ -61,7 +62,7 @@ def write_bundle(folder: Path, out: Path, key: Path, derive: Derive) -> dict[str
     files |= derive(records, meta)
     predicate = predicate_of(records, meta)
     signed = {ENVELOPE: sealed(files, predicate, private), SIGNER: Verifier(private.public_key()).pem}
-    packed(files | signed, out)
+    write_whole(packed(files | signed, compressed=False), out)
     return predicate
 
 
@@ -89,6 +90,7 @@ class ResultBundle:
         """
         data = read_bytes(path)
         files = unpacked(path, data, required=(*SOURCES, *DERIVED), allowed=(ENVELOPE, SIGNER))
+        canonical = packed(files, compressed=False) == data
         envelope, pem = files.pop(ENVELOPE, None), files.pop(SIGNER, None)
         if envelope is None or pem is None:
             raise ProofError(f"The bundle is not signed: {ENVELOPE if envelope is None else SIGNER} is missing.")
@@ -102,6 +104,10 @@ class ResultBundle:
         records, meta = _records(files["records.jsonl"]), _meta(files["meta.json"])
         if dict(predicate) != json.loads(json.dumps(predicate_of(records, meta))):
             raise ProofError("The signed statement says something else of the audit than meta.json does.")
+        if not canonical:
+            raise ProofError(
+                "The files are as signed, and the zip around them is not as `portcullis bundle` writes it."
+            )
         return cls(hashlib.sha256(data).hexdigest(), records, meta, files, signer)
 
     def derive_again(self, derive: Derive) -> int:
