@@ -43,6 +43,7 @@ GATEWAY_FOLDERS = {
     "protocols": {"protocols"},
     "policy": {"protocols", "policy"},
     "http": {"protocols", "policy", "http"},
+    "grpc": {"protocols", "policy", "http", "grpc"},
     "state": {"state"},
     "admin": {"protocols", "policy", "state", "admin"},
 }

@@ -168,10 +168,10 @@ def versions(server: str, python: Path) -> str:
 
 def rows_of(server: str, environments: Path) -> dict[str, tuple[str, str]]:
     """client -> (what it gets directly, what it gets through the gate)."""
-    from servers import model
     from sklearn.datasets import load_digits
 
     from portcullis_ml.gateway.policy.clients import hashed
+    from servers import model
 
     classifier = model()
     x = (load_digits().data[1200:1204] / 16.0).astype(np.float32)

@@ -67,8 +67,8 @@ def resident(process: Process) -> float:
 class Load:
     """A process that asks a gate, every time that it is told to."""
 
-    def __init__(self, url: str, gate: Process | None, **settings: Any) -> None:
-        command = [sys.executable, str(HERE / "load.py"), json.dumps({"url": url, "key": KEY, **settings})]
+    def __init__(self, url: str, gate: Process | None, script: str = "load.py", **settings: Any) -> None:
+        command = [sys.executable, str(HERE / script), json.dumps({"url": url, "key": KEY, **settings})]
         self._gate = gate
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()

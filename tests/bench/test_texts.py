@@ -17,6 +17,8 @@ from portcullis_ml.bench.experiment import ExperimentSpec
 from portcullis_ml.bench.run_audit import AuditOptions, run_audit
 from portcullis_ml.cli.app import app
 from portcullis_ml.core.errors import InputError
+from portcullis_ml.gateway.policy.policy import read_policy
+from portcullis_ml.gateway.protocols.texts import TextInput
 from portcullis_ml.models.load import save_model
 from portcullis_ml.report import write_policy, write_report
 
@@ -144,7 +146,7 @@ def test_random_texts_are_made_of_the_pools_words(files):
     assert len(set(texts)) > 15
 
 
-def test_an_audit_of_texts_steals_the_pipeline_and_says_what_does_not_apply(files, tmp_path):
+def test_an_audit_of_texts_steals_the_pipeline_and_says_what_does_not_apply(files, tmp_path, monkeypatch):
     spec = ExperimentSpec(victim=files["victim"], test=files["csv"], pool=files["pool"])
     attacks = ("knockoff", "knockoff_adaptive", "active_thief", "copycat", "jacobian")
     defenses = ("rounding(decimals=1)", "quota(rows=30)", "watch(detector=prada)", "watch(detector=low_confidence)")
@@ -170,7 +172,9 @@ def test_an_audit_of_texts_steals_the_pipeline_and_says_what_does_not_apply(file
     assert [r["seconds"] for r in again if r["final"]] == [
         r["seconds"] for r in records if r["final"]
     ]  # none run again
-    assert write_policy(records, meta, tmp_path / "portcullis.toml") is None  # the gate speaks numbers
+    monkeypatch.setattr("portcullis_ml.report.policy.settings", lambda audit: '[[guard]]\nunit = "rounding"\n')
+    written = write_policy(records, meta, tmp_path / "portcullis.toml")
+    assert read_policy(written).served.text == TextInput()
     page = write_report(records, meta, tmp_path / "report.html").read_text()
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; " in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import re
@@ -276,8 +277,10 @@ class TestPages:
         assert "Does not stop" in words
 
     def test_every_setting_has_a_comment(self, name: str) -> None:
-        source = Path(sys.modules[CATALOG.load(name).__module__].__file__ or "").read_text()
-        for f in fields(CATALOG.load(name)):
+        kind = CATALOG.load(name)
+        for f in fields(kind):
+            owner = next(k for k in kind.__mro__ if f.name in inspect.get_annotations(k))
+            source = Path(sys.modules[owner.__module__].__file__ or "").read_text()
             assert re.search(rf"^    {f.name}: .*  # \w", source, re.MULTILINE), f.name
 
     def test_an_unknown_setting_is_named(self, name: str) -> None:

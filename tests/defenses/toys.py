@@ -163,6 +163,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "deep_defense": {"network": toy_misdirection(), "explanation": "none", "steps": 3},
     "out_of_domain": {"filter": toy_filter()},
     "prediction_poisoning": {"surrogate": toy_surrogate()},
+    "priced": {"detector": Tally()},
+    "proof_of_work": {"detector": Tally()},
     "watch": {"detector": Tally()},
 }
 # "name-what": further settings under which the suite runs a defense, beside its defaults.
@@ -180,6 +182,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "prediction_poisoning-argmax": {"surrogate": toy_surrogate(), "objective": "argmax", "eps": 1.5},
     "prediction_poisoning-kl": {"surrogate": toy_surrogate(), "ball": "kl"},
     "prediction_poisoning-relaxed": {"surrogate": toy_surrogate(), "objective": "relaxed", "ball": "l2"},
+    "priced-poor": {"detector": Tally(), "credit": 30.0, "price": 0.7, "per": None},
     "random_vertex-least": {"vertex": "least", "eps": 0.9},
     "rounding-none": {"decimals": 0},
     "rounding-renormalised": {"decimals": 1, "renormalise": True},

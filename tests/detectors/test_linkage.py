@@ -132,6 +132,13 @@ class TestChains:
         asked = [*honest(5, 60), *one_by_one(x, 8), ("honest-0", step[None], 0.0)]
         assert members(judged(lines(), asked)) == {f"thief-{i}" for i in range(8)}
 
+    def test_an_account_that_is_left_out_is_linked_to_nobody(self) -> None:
+        linkage = lines()
+        state = linkage.start()
+        for account, x, at in one_by_one(campaign(400, 3), 8):
+            linkage.add(state, account, x, at)
+        assert members(linkage.links(state, {"thief-3"})) == {f"thief-{i}" for i in range(8)} - {"thief-3"}
+
     def test_two_campaigns_stay_two_groups(self) -> None:
         asked = [*one_by_one(campaign(300, 1), 4), *one_by_one(campaign(300, 2), 4, name="other")]
         groups = judged(lines(), asked).groups
@@ -186,6 +193,14 @@ class TestTwins:
         assert linkage.links(whole).findings == linkage.links(cut).findings
 
 
+class TestHostileRows:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308])
+    def test_rows_that_cannot_be_measured_hide_nobody(self, value: float) -> None:
+        odd = np.full((3, 64), value) * np.array([[1.0], [1.0], [-1.0]])
+        asked = [("odd", odd, 0.0), *honest(5, 60), *one_by_one(campaign(400, 3), 8), ("thief-0", odd[:1], 0.0)]
+        assert members(judged(lines(), asked)) == {f"thief-{i}" for i in range(8)}
+
+
 class TestMemory:
     def test_rows_of_an_account_and_of_all_are_bounded(self) -> None:
         linkage = Linkage(near=0.05, flat=1.3, cap=10, total=35)
@@ -197,6 +212,20 @@ class TestMemory:
         assert max(len(account.times) for account in state.accounts) <= 10
         assert len(state.questions) <= 35
         assert [account.rows for account in state.accounts] == [40] * 6
+
+    def test_accounts_without_rows_are_let_go_of(self) -> None:
+        linkage = Linkage(near=0.3, flat=2.5, total=40)
+        state = linkage.start()
+        x = campaign(200, 3)
+        for i in range(200):
+            linkage.add(state, f"once-{i}", natural(200, 4)[i : i + 1], 0.0)
+            assert len(state.accounts) <= 80
+        for account, rows, at in one_by_one(x[:40], 4):
+            linkage.add(state, account, rows, at)
+        assert {account.name for account in state.accounts} >= {f"thief-{i}" for i in range(4)}
+        assert all(state.accounts[state.owner[i]].name.startswith("thief") for i in state._order)
+        found = linkage.links(state)
+        assert found.findings["thief-0"]["line"].of == 10
 
     def test_a_question_that_an_account_repeats_is_held_once(self) -> None:
         linkage = Linkage()

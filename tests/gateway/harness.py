@@ -22,11 +22,13 @@ from portcullis_ml.core.types import Interface
 from portcullis_ml.gateway.http.ports import bound
 from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.policy import Policy, parse_policy
+from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 from portcullis_ml.gateway.server import Server
 from portcullis_ml.gateway.state.stores import open_store
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob", "thief": "key-of-thief"}
+NUMERIC = tuple(name for name in CATALOG if name != "pictures")  # protocols that write a row as its numbers
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
@@ -142,9 +144,9 @@ def gate(policy: Policy, **settings: Any) -> Iterator[Server]:
             raise errors[0]
 
 
-def alarms_of(server: Server) -> list[Alarm]:
-    """Every alarm that the gate has written down, in order."""
-    with sqlite3.connect(server.policy.state.url.removeprefix("sqlite:///")) as db:
+def alarms_of(server: Server, model: int = 0) -> list[Alarm]:
+    """Every alarm that the gate of this model has written down, in order."""
+    with sqlite3.connect(server.models[model].policy.state.url.removeprefix("sqlite:///")) as db:
         rows = db.execute("SELECT stage, client, row, suspicion, at FROM alarms").fetchall()
     db.close()
     return [Alarm(*row) for row in rows]

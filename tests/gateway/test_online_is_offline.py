@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.gateway.harness import KEYS, SECRET, alarms_of, gate, policy_of, running
+from tests.gateway.harness import KEYS, SECRET, Softmax, alarms_of, asked, gate, policy_of, running, served_of
+from tests.gateway.test_models import further, main_policy
 
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.extraction import Extraction
@@ -23,6 +24,7 @@ from portcullis_ml.extraction.jacobian import Jacobian
 from portcullis_ml.gateway.demo import INTERFACE, MlpLearner, digits_model, digits_rows
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.policy.policy import read_policy
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay
 from portcullis_ml.models.artifacts import write_artifact
@@ -117,6 +119,34 @@ def test_the_same_attack_steals_the_same_model(victim, stages: str, binary: bool
     same_answers(over_http, attack(offline, knowledge, rng=np.random.default_rng(3)))
     assert alarms == [(a.stage, a.row, a.suspicion) for a in offline.alarms]
     assert alarms  # or this test would say nothing about alarms
+
+
+def test_a_further_model_is_stolen_as_it_is_behind_its_guard_alone(victim, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Beside another model with another shape and guard, which the thief asks at the same time."""
+    model, served = victim[0], replace(victim[1], name="acme/digits")
+    beside = Softmax()
+    x, _ = digits_rows()
+    knowledge = Knowledge(seeds=x[1_200:1_300], learner=MlpLearner(iterations=25))
+    attack = Jacobian(direction="away")
+    with running(ModelServer(model, served)) as upstream, running(ModelServer(beside, served_of(beside))) as other:
+        file = further(tmp_path, "digits", model, upstream, 'name = "acme/digits"', "", STAGES["quota"])
+        policy = read_policy(main_policy(tmp_path, other, file, stages='[[guard]]\nunit = "rounding"\ndecimals = 1\n'))
+        with gate(policy) as server:
+            online = HttpOracle(
+                server.url, interface=INTERFACE, budget=400, model="acme/digits",
+                headers={"x-api-key": KEYS["thief"]}, rows_per_request=60,
+            )  # fmt: skip
+            assert asked(server.url, KEYS["thief"]) == 200
+            over_http = attack(online, knowledge, rng=np.random.default_rng(3))
+            assert asked(server.url, KEYS["thief"]) == 200
+            online.close()
+            alarms = [(a.stage, a.row, a.suspicion) for a in alarms_of(server, 1)]
+            assert alarms_of(server) == []
+    (one,) = policy.models
+    offline = LocalOracle(model, INTERFACE, budget=400, guard=Guard(*one.stages, key=one.key))
+    same_answers(over_http, attack(offline, knowledge, rng=np.random.default_rng(3)))
+    assert alarms == [(a.stage, a.row, a.suspicion) for a in offline.alarms]
+    assert alarms
 
 
 class Explained:

@@ -49,7 +49,7 @@ def of_type(kind: str | None, schema: dict[str, Any], wrong: st.SearchStrategy[b
         least = schema.get("minItems", 0)
         most = min(schema.get("maxItems", least + 3), least + 3)
         return st.lists(made(schema.get("items", {"type": "number"}), wrong), min_size=least, max_size=most)
-    plain = {"null": st.none(), "number": st.floats(-4, 4), "string": st.text(max_size=9)}
+    plain = {"null": st.none(), "boolean": st.booleans(), "number": st.floats(-4, 4), "string": st.text(max_size=9)}
     if kind == "integer":
         return st.integers(schema.get("minimum", -5), 9)
     return plain[kind] if kind else JSON

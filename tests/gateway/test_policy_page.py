@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from portcullis_ml.core.types import Feature
-from portcullis_ml.gateway.policy import policy
+from portcullis_ml.detectors.linkage.linkage import Linkage
+from portcullis_ml.gateway.policy import image_table, policy, text_table
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.groups_table import GROUPS, Groups
 from portcullis_ml.gateway.policy.principals import Forwarded, Principals
 from portcullis_ml.gateway.policy.settings import (
     Admin,
@@ -27,6 +29,7 @@ from portcullis_ml.gateway.policy.settings import (
     Telemetry,
     UpstreamTable,
 )
+from portcullis_ml.gateway.protocols.image_spec import ImageSpec
 from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
@@ -35,11 +38,14 @@ SETTINGS: dict[str, Any] = {
     "upstream": UpstreamTable, "listen": Listen, "listen.cors": Cors, "limits": Limits, "failure": Failure,
     "state": State, "log": QueryLog, "alarms": Alarms, "telemetry": Telemetry, "clients.key": ApiKey,
     "clients.token": Token, "clients.header": Named, "clients.subject": Named, "clients.forwarded": Forwarded,
-    "model.features": Feature,
+    "model.features": Feature, "model.image": ImageSpec,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
     "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
-    "model.mapping": tuple(DEFAULTS), "guard": ("unit",), "admin.operator": ("name", "sha256"),
+    "model.mapping": tuple(DEFAULTS), "model.text": ("rows", *text_table.KEYS), "guard": ("unit",),
+    "groups": GROUPS,
+    "upstream.image": image_table.UPSTREAM,
+    "admin.operator": ("name", "sha256"),
     **{table: tuple(f.name for f in dataclasses.fields(kind) if f.init) for table, kind in SETTINGS.items()},
     "model.features": (*(f.name for f in dataclasses.fields(Feature)), "datatype"),
     "model.inputs": ("name", "shape", "datatype"),
@@ -67,7 +73,8 @@ def test_every_table_is_there() -> None:
 def defaults() -> dict[tuple[str, str], Any]:
     """What is said in the file's own words; lists and None are said in others."""
     found: dict[tuple[str, str], Any] = {("model.mapping", key): value for key, value in DEFAULTS.items()}
-    kinds = [*SETTINGS.items(), ("admin", Admin), ("clients", Clients), ("clients", Principals), ("model", ModelSpec)]
+    kinds = [*SETTINGS.items(), ("admin", Admin), ("clients", Clients), ("clients", Principals), ("model", ModelSpec),
+             ("groups", Groups), ("groups", Linkage)]  # fmt: skip
     for table, kind in kinds:
         for f in dataclasses.fields(kind):
             if f.name in KEYS[table] and isinstance(f.default, str | bool | int | float):

@@ -362,6 +362,17 @@ def test_what_is_no_answer_is_unreachable_in_one_sentence(shape: str, said: Any,
     assert why in str(error.value)
 
 
+def test_an_embedding_is_a_list_for_each_row() -> None:
+    interface = Interface(input_shape=(4,), n_classes=0, task="regression", outputs=2)
+    options = {"rows": "$.features", "batch": False, "scores": "$.embedding", "labels": ""}
+    served = ModelSpec(name="m", interface=interface, options=options)
+    said = WIRE.write(served, Inquiry(np.array(X[:1])), Answer(None, np.array([[0.5, -2.0]]))).body
+    assert orjson.loads(said) == {"embedding": [0.5, -2.0]}
+    same(WIRE.understand(served, 1, {}, said), Answer(None, np.array([[0.5, -2.0]])))
+    with pytest.raises(ParameterError, match="list for a regression of 2 outputs"):
+        suits(mapping_table({**options, "scores_as": "number"}), interface)
+
+
 # What one side writes the other reads, whatever the mapping.
 
 KEY = st.text(alphabet="abAB _-é/", min_size=1, max_size=4)
@@ -432,3 +443,46 @@ def test_the_gates_description_holds_a_service(tmp_path: Any) -> None:
     body = tree["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert fits({"features": [1.0, 2.0, 3.0, 4.0], "lang": "en"}, body)
     assert not fits({"features": [[1.0, 2.0, 3.0, 4.0]]}, body)
+
+
+async def test_a_column_between_whole_numbers_is_tried_with_one() -> None:
+    """Where the service takes an int, half of one would be refused whatever the policy says."""
+    from portcullis_ml.gateway.upstream import HttpUpstream
+
+    upstream, sent = HttpUpstream("http://127.0.0.1:9", WIRE, RECORD), list[Any]()
+
+    async def posted(method: str, path: str, headers: Any, body: bytes, **limits: Any) -> tuple[int, Any, bytes]:
+        sent.append(json.loads(body))
+        return 200, {}, b'{"p":{"cat":0.25,"dog":0.5,"wolf":0.25},"labels":"dog"}'
+
+    upstream._client.ask = posted  # type: ignore[method-assign, assignment]
+    await upstream.try_out()
+    assert sent == [{"age": 49.0, "city": "Bern", "member": False}]
+    await upstream.close()
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_as_many_objects_as_may_be_asked_fit(indent: int | None) -> None:
+    columns = (Feature("income, monthly: {EUR}", 0, 9), Feature("city", values=("a,:[{", 'said "so"', "plain")))
+    interface = Interface(input_shape=(2,), n_classes=3, features=columns)
+    options = {"rows": "$", "rows_as": "object"}
+    served = ModelSpec(name="m", interface=interface, max_rows=3_000, options=options)
+    x = np.stack([np.arange(3_000.0), np.arange(3_000.0) % 3], axis=1)
+    body = json.dumps(json.loads(WIRE.ask(served, x).body), indent=indent).encode()
+    np.testing.assert_array_equal(WIRE.read(served, {}, body).x, x)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("rows", ["$", "$.picture.pixels"])
+def test_a_large_body_is_read_as_a_small_one(batch: bool, rows: str) -> None:
+    """Its numbers are read by pieces."""
+    options = {"rows": rows, "batch": batch}
+    interface = Interface(input_shape=(3, 64, 64), n_classes=3)
+    served = ModelSpec(name="m", interface=interface, max_rows=4, options=options)
+    x = np.random.default_rng(0).random((3 if batch else 1, 3, 64, 64))
+    body = WIRE.ask(served, x).body
+    assert len(body) > 200_000
+    np.testing.assert_array_equal(WIRE.read(served, {}, body).x, x)
+    for wrong in (body.replace(b"]]", b"]],true]", 1), body[:-2] + b",1" + body[-2:], body.replace(b"[", b"[[", 1)):
+        with pytest.raises(BadRequest):
+            WIRE.read(served, {}, wrong)

@@ -141,6 +141,22 @@ def test_nobody_is_shown_more_than_the_named_classs_score(clients: str, tmp_path
     assert any("nobody is shown that" in sentence for sentence in explained(found))
 
 
+def test_a_service_of_objects_by_name_is_inspected_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTCULLIS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "api.toml").write_text(f"[model]\n{NAMED}\n[model.mapping]\n{RECORDS}")
+    x = np.random.default_rng(1).uniform(-3, 3, (40, 4))
+    labels = np.array(["cat", "dog", "wolf"])[Softmax().scores(x).argmax(axis=1)]
+    np.savez(tmp_path / "test.npz", x=x, y=labels)
+    spec = asked(tmp_path, tables(RECORDS, ""))
+    with running(ModelServer(Softmax(), spec, protocols=("mapping",))) as url:
+        words = ["--protocol", str(tmp_path / "api.toml"), "--classes", "cat,dog,wolf"]
+        told = CliRunner().invoke(app, ["inspect", "--victim", url, "--test", str(tmp_path / "test.npz"), *words])
+    assert told.exit_code == 0, told.output
+    assert "100.0% answered as labelled" in " ".join(told.output.split())
+
+
 class Recorded:
     """An application, and the bodies that it was sent."""
 
@@ -209,7 +225,7 @@ WORDS = {
     "sse": "Streamed answers do not pass",
     "ws": "Streamed answers do not pass",
     "jobs": "Jobs do not pass",
-    "soap": "one of invocations, mapping, v1, v2",
+    "soap": "one of grpc, invocations, mapping, pictures, v1, v2",
 }
 
 
@@ -233,8 +249,7 @@ EXTRAS = tables(FLAT, "", more='extras = ["$.lang"]\n')
 MISTAKES = [
     (EXTRAS.replace('protocol = "mapping"', 'protocol = "v2"'), "extras",
      "the protocol v2 of the model server has no place for keys"),
-    (tables(FLAT, 'rows = "$.lang"\n', more='extras = ["$.lang"]\n'), "[upstream.mapping]",
-     "extras must be paths beside the rows at $.lang"),
+    (f'{EXTRAS}[upstream.mapping]\nrows = "$.lang"\n', "[upstream.mapping]", "paths beside the rows at $.lang"),
     (tables(FLAT, 'extras = ["$.a"]\n'), 'extras = ["$.a"]', "'extras' is not known here"),
     (tables(FLAT, 'scores_as = "number"\n'), "scores_as = \"number\"", "one of list, object and top for 3 classes"),
     (tables(FLAT, 'rows = "x"\n'), 'rows = "x"', "rows must be written"),
@@ -257,8 +272,8 @@ def test_check_says_what_is_asked_and_notes_what_the_guard_does_not_see(tmp_path
     found = policy("http://127.0.0.1:9", tmp_path, tables(FLAT, RESULTS, more='extras = ["$.lang"]\n'))
     said = " ".join(explained(found))
     assert "Clients post /predict with one row of numbers at $.features" in said
-    assert "its scores by the classes' names at $.probabilities and its class at $.label" in said
-    assert "asked at /v1/score with a list of rows of numbers at $.data.rows; each row" in said
+    assert "and get for each its scores by the classes' names at $.probabilities and its class at $.label." in said
+    assert "asked at /v1/score with a list of rows of numbers at $.data.rows and answers for each its scores" in said
     assert "$.lang are passed on, and the guard does not see them." in " ".join(warnings(found))
     unused = tables(FLAT, RECORDS).replace('protocol = "mapping"', 'protocol = "v2"')
     assert "[upstream.mapping] is not used" in " ".join(warnings(policy("http://127.0.0.1:9", tmp_path, unused)))

@@ -191,6 +191,16 @@ def test_check_names_the_outputs_that_nobody_is_shown(mlserver: Served, tmp_path
     assert "answers one row with scores (2), as the policy says." in said.output
 
 
+def test_a_table_goes_to_mlserver_by_grpc_as_it_does_over_http(mlserver: Served, tmp_path: Path) -> None:
+    straight = mlserver.asked(mlserver.url, "people", ROWS, "predict_proba")["predict_proba"]
+    port = json.loads((mlserver.folder / "settings.json").read_text())["grpc_port"]
+    more = block("MLServer").replace("http://127.0.0.1:8080", f"grpc://127.0.0.1:{port}")
+    more = more.replace('protocol = "v2"', 'protocol = "grpc"')
+    with gate(policy_of(Table(), "", tmp_path, "", more)) as server:
+        found = mlserver.asked(server.url, "people", ROWS, key=KEYS["alice"])
+    np.testing.assert_array_equal(found["probabilities"], straight)
+
+
 def test_a_word_that_is_in_no_column_never_reaches_the_model(mlserver: Served, tmp_path: Path) -> None:
     with gate(policy("MLServer", mlserver.url, tmp_path)) as server, pytest.raises(AssertionError, match="got 'Rome'"):
         mlserver.asked(server.url, "people", {**ROWS, "city": ["Bern", "Rome", "Bern", "Bern"]}, key=KEYS["alice"])

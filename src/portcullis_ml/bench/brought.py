@@ -75,7 +75,7 @@ def _bring(sources: Sources, known: KnownVictim) -> Brought:
         model = one_label(sources, known, _loaded(sources, known, test), test)
     else:
         test, pool, train, bounds, splits = texts.rows()
-        model = texts.model(test)
+        model = texts.model(test) if sources.endpoint is None else _asked(sources, sources.endpoint, test, texts.texts)
     parts = {"The test rows": test, "The pool": pool, "The training rows": train}
     taken = {what: None if rows is None else as_taken(rows, model) for what, rows in parts.items()}
     if answers_numbers(sources.victim, model, test, said=sources.regression, sure=known.regressor):
@@ -137,7 +137,7 @@ def _loaded(sources: Sources, known: KnownVictim, test: LabelledRows, output: st
     return model
 
 
-def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows) -> Model:
+def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows, texts: Texts | None = None) -> Model:
     """The API at the victim's address, for rows like these."""
     if sources.regression:
         raise InputError(
@@ -153,7 +153,7 @@ def _asked(sources: Sources, endpoint: Endpoint, test: LabelledRows) -> Model:
     seen = None if test.y is None else int(test.y.max()) + 1
     words = tuple(word.strip() for word in sources.classes.split(",")) if sources.classes else ()
     words = () if all(word.lstrip("-").isdecimal() for word in words) else words
-    return endpoint.open(sources.victim, test.x.shape[1:], len(named) if named else seen, words)
+    return endpoint.open(sources.victim, test.x.shape[1:], len(named) if named else seen, words, texts)
 
 
 def _classes(sources: Sources, model: Model, test: LabelledRows | None, notes: list[str]) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from portcullis_ml.catalog import Catalog
 from portcullis_ml.core.errors import InputError
 from portcullis_ml.core.types import Model
+from portcullis_ml.models.texts import Texts
 
 __all__ = ["Endpoint", "is_address"]
 
@@ -26,6 +27,7 @@ CLIENTS = Catalog(
         "loopback": "portcullis_ml.gateway.policy.clients:loopback",
     },
 )
+SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
 PROBE = "PORTCULLIS_API_KEY"  # the environment variable that is looked into where no file of a key is given
 
 
@@ -33,7 +35,7 @@ PROBE = "PORTCULLIS_API_KEY"  # the environment variable that is looked into whe
 class Endpoint:
     """How an API is asked; all of it small and hashable, since every worker asks for itself.
 
-    protocol       v2, v1, invocations, or a FILE.toml that describes a home-made API
+    protocol       v2, v1, invocations, grpc, or a FILE.toml that describes a home-made API
     model          its name there
     answers        what it shows: probs, top_k or labels
     authorized_by  who allowed the audit, in writing; needed for any address but this machine's own
@@ -50,10 +52,14 @@ class Endpoint:
     per_second: float | None = None
     store: str = "."
 
-    def open(self, url: str, input_shape: tuple[int, ...], n_classes: int | None, words: tuple[str, ...] = ()) -> Model:
+    def open(
+        self, url: str, input_shape: tuple[int, ...], n_classes: int | None, words: tuple[str, ...] = (),
+        texts: Texts | None = None,
+    ) -> Model:  # fmt: skip
         """The model behind `url`. InputError where nobody says how many classes it has.
 
         words   what the API calls its classes, in the order of its scores, where it answers words
+        texts   what rows stand for, where it takes texts
         """
         headers = self._headers()
         if not (self.authorized_by or "").strip() and not CLIENTS.load("loopback")(urlsplit(url).hostname or ""):
@@ -61,7 +67,7 @@ class Endpoint:
                 f'{url} is not on this machine. Say who allowed this test, in writing: --authorized-by "...". '
                 "Test only what is yours or what you were asked to test."
             )
-        told = CLIENTS.load("described")(url, self.model, headers) if self.protocol == "v2" else {}
+        told = CLIENTS.load("described")(url, self.model, headers) if self.protocol in ("v2", "grpc") else {}
         classes = told.pop("n_classes", None) or n_classes
         if not classes:
             raise InputError(
@@ -75,6 +81,7 @@ class Endpoint:
             n_classes=classes,
             store=Path(self.store) / f"{self._name(url)}.sqlite",
             reveals=self.answers,
+            texts=texts,
             about={
                 "protocol": self.protocol,
                 "model": self.model,
@@ -114,7 +121,7 @@ class Endpoint:
 
 def is_address(victim: str | None) -> bool:
     """Whether a victim is named by the address of an API."""
-    return victim is not None and victim.startswith(("http://", "https://"))
+    return victim is not None and victim.startswith(SCHEMES)
 
 
 def asked_of(model: Any) -> int:

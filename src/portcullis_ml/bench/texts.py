@@ -43,11 +43,13 @@ def are_texts(sources: Sources, found: Any) -> bool:
 @lru_cache(maxsize=4)
 def asks_texts(victim: str | None, text: str | None, *paths: str | None) -> bool:
     """Whether rows will be texts, before anything is loaded; False where it cannot be said yet."""
-    if victim is None or is_address(victim):
+    if victim is None:
         return False
     given = Sources(victim=victim, text=text, test=next(filter(None, paths), None))
     if any(are_texts(replace(given, test=path), None) for path in paths if path):
         return True
+    if is_address(victim):
+        return False
     tables = any(path.endswith(TABLES) for path in paths if path)
     try:
         return tables and takes_texts(peek(victim))
@@ -95,11 +97,6 @@ class BroughtTexts:
     ) -> tuple[LabelledRows, LabelledRows | None, LabelledRows | None, tuple[float, float], str]:
         """Test rows, pool, training rows, bounds of a row, and the sentence about them."""
         s = self.sources
-        if s.endpoint is not None:
-            raise InputError(
-                "An API at an address is asked with numbers; texts cannot be sent there yet. Give the model itself, or "
-                "a function of yours that asks the API as module:object."
-            )
         if s.schema is not None:
             raise InputError("--schema is about the columns of a table; these rows are texts. Leave it out.")
         test = pool = train = None

@@ -42,14 +42,18 @@ def check(
     from portcullis_ml.gateway.selftest import tried
 
     found = read_policy(policy)
-    for sentence in explained(found):
-        typer.echo(sentence)
-    for sentence in (*warnings(found), *uncalibrated(found, policy)):
-        typer.echo(f"Note: {sentence}")
-    for limit in tried(found):
-        typer.echo(f"Self-test: {limit}.")
-    if live:
-        _live(found)
+    for one in (found, *found.models):
+        further = one is not found
+        if further:
+            typer.echo(f"\n{one.path}, a further model:")
+        for sentence in explained(one, further=further):
+            typer.echo(sentence)
+        for sentence in (*warnings(one, further=further), *uncalibrated(one, one.path)):
+            typer.echo(f"Note: {sentence}")
+        for limit in tried(one):
+            typer.echo(f"Self-test: {limit}.")
+        if live:
+            _live(one)
 
 
 def own_output() -> None:

@@ -209,7 +209,8 @@ ProtocolOption = Annotated[
     typer.Option(
         "--protocol",
         metavar="v2|v1|invocations|FILE.toml",
-        help="How an API is spoken to; a file says where rows and scores stand in a home-made one.",
+        help="How an API is spoken to; a file says where rows and scores stand in a home-made one. One at "
+        "grpc://HOST:PORT is called by gRPC.",
         rich_help_panel=ENDPOINT,
     ),
 ]
@@ -254,6 +255,7 @@ def endpoint_of(
     from portcullis_ml.core.errors import InputError
 
     if is_address(victim):
+        protocol = "grpc" if protocol == "v2" and str(victim).startswith("grpc") else protocol
         return Endpoint(
             protocol=protocol, model=model_name, answers=answers, authorized_by=authorized_by, key_file=api_key,
             per_second=per_second, store=str(Path(cache_folder()) / "endpoints"),

@@ -32,6 +32,7 @@ def replay(
     regroup: Annotated[
         bool, typer.Option("--regroup", help="Group accounts as the policy links them, not as the log says.")
     ] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="Say who is linked by what they ask, instead.")] = False,
     written_by: Annotated[
         str, typer.Option("--from", help="Who wrote the log: portcullis, nginx, litellm.")
     ] = "portcullis",
@@ -41,6 +42,8 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Who would have been stopped, when, which honest clients hurt, and who got which marks.
+
+    With --groups: which accounts the policy's [groups] would have linked and called, and how many honest ones.
 
     Example:  portcullis replay log/ --policy stricter.toml --honest alice
     Example:  portcullis replay access.log --from nginx --policy portcullis.toml
@@ -53,6 +56,10 @@ def replay(
 
     used = read_policy(policy)
     lines, said = _lines(log, used, written_by, fields or [])
+    if groups:
+        from portcullis_ml.cli.replay_groups import replay_groups
+
+        return replay_groups(list(lines), used, honest or [], as_json)
     found = run(lines, used, regroup=regroup)
     if as_json:
         fates = {name: asdict(fate) for name, fate in found.fates.items()}

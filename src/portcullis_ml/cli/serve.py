@@ -64,10 +64,13 @@ def _announce(server: Any) -> None:
     from portcullis_ml.gateway.policy.explain import example
 
     _say("gate", server.url)
+    if server.grpc:
+        _say("gRPC", server.grpc.address)
     _say("dashboard", server.admin_url)
     if server.admin.state.token:
         _say("token", server.admin.state.token)
-    _say("try", example(server.policy, server.url))
+    for policy in (server.policy, *server.policy.models):
+        _say("try", example(policy, server.url))
 
 
 def _announce_demo(server: Any) -> None:

@@ -105,21 +105,22 @@ class Suspect:
 
         claim   what the questions follow from: what was answered once for a claim is never asked again
         """
+        from portcullis_ml.bench.endpoint import is_address
         from portcullis_ml.core.oracle import LocalOracle
         from portcullis_ml.core.types import Reveals
 
         ledger = held.enter_context(self._ledger(claim, interface))
         interface = interface.revealing(reveals=Reveals.parse(self.answers))
-        if not self.address.startswith(("http://", "https://")):
+        if not is_address(self.address):
             return LocalOracle(in_hand(self.address, interface), interface, budget=rows, ledger=ledger)
-        from portcullis_ml.gateway.oracle import HttpOracle
+        from portcullis_ml.gateway.grpc_oracle import oracle_at
 
         headers = {} if self.key_file is None else {"authorization": f"Bearer {_api_key(self.key_file)}"}
-        oracle = HttpOracle(
+        oracle = oracle_at(
             self.address,
             interface=interface,
             budget=rows,
-            protocol=self.protocol,
+            protocol="grpc" if self.address.startswith("grpc") else self.protocol,
             authorized_by=self.authorized_by,
             model=self.model,
             headers=headers,

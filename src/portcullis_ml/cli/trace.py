@@ -102,6 +102,7 @@ def _traced(
     classes: str | None,
 ) -> Trace:
     """Load whom to compare with, then use pairs up, then ask."""
+    from portcullis_ml.bench.endpoint import is_address
     from portcullis_ml.cli.marking import now
     from portcullis_ml.core.errors import NotApplicable, Unreachable
     from portcullis_ml.court.tracing import source_of, trace, unfit
@@ -116,7 +117,7 @@ def _traced(
     order = order_of(first.classes, None if classes is None else [word.strip() for word in classes.split(",")])
     level = min(of.scheme.level for of in published.values())
     try:
-        if not asked.address.startswith(("http://", "https://")):
+        if not is_address(asked.address):
             s.in_hand(asked.address, first.interface)  # a file that is no suspect uses no pairs up
     except NotApplicable as error:
         return unfit(list(marks), error, level)

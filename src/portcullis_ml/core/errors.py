@@ -78,9 +78,10 @@ class Refused(QueryError):
     `answered` is a `core.types.Answer` to the rows at the head of the batch that were answered before this refusal, or
     None. `room` is how many rows a quota still has for the client, who can send fewer and is not charged for the rest,
     or None. `place` is the request's place in its client's journal, `stage` the stage that refused, where there is one.
+    `work` is how many bits of a proof of work would have let the request in; 0 where none would.
     """
 
-    place = 0
+    place = work = 0
     stage = ""
 
     def __init__(

@@ -105,7 +105,6 @@ class Defense(_Served[S]):
         return ()
 
     def warm(self) -> None:
-        """Load or compile what the first request would else wait for."""
         for detector in self.detectors():
             detector.warm()
 

@@ -143,13 +143,17 @@ class LocalOracle(MeteredOracle):
         self._client = client
         self._rate = rate
         self.alarms: list[Alarm] = []
+        self.hashes = 0.0  # that proofs of work would have taken on average: they are counted, not computed
 
-    def _ask(self, x: Array) -> Answer:
-        request = Request(self._client, x, self.queries / self._rate)
+    def _ask(self, x: Array, work: int = 0) -> Answer:
+        request = Request(self._client, x, self.queries / self._rate, work)
         if self._guard:
             try:
                 self._guard.admit(request)
             except Refused as refusal:
+                if refusal.work > work:
+                    self.hashes += 2.0**refusal.work
+                    return self._ask(x, refusal.work)
                 if 0 < (refusal.room or 0) < len(x):
                     refusal.answered = self._ask(x[: refusal.room])
                 raise

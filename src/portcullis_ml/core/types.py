@@ -95,8 +95,7 @@ class Interface:
     def __post_init__(self) -> None:
         classified = self.task == "classification"
         check(self, "input_shape", "a tuple of positive ints", lambda v: len(v) > 0 and all(s >= 1 for s in v))
-        classes = "at least 2 for classification, 0 for regression"
-        check(self, "n_classes", classes, lambda v: v >= 2 if classified else v == 0)
+        check(self, "n_classes", "at least 2 for classification, else 0", lambda v: v >= 2 if classified else v == 0)
         check(self, "outputs", "at least 1, and 1 for classification", lambda v: v == 1 or (v > 1 and not classified))
         check(self, "bounds", "(low, high) with low < high", lambda v: v[0] < v[1])
         check(self, "decimals", "None or an int in [0, 12]", lambda v: v is None or 0 <= v <= 12)
@@ -277,6 +276,7 @@ class Request:
     client: str
     x: Array  # (n, *input_shape)
     at: float = 0.0
+    work: int = 0  # leading zero bits of the proof of work that came with it
 
     def __len__(self) -> int:
         return len(self.x)

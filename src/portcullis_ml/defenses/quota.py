@@ -23,6 +23,7 @@ from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.settings import check
 from portcullis_ml.core.types import Answer, Request
+from portcullis_ml.defenses._windows import renewed
 
 __all__ = ["Quota", "Used"]
 
@@ -51,12 +52,9 @@ class Quota(Defense[Used]):
         return Used()
 
     def admit(self, request: Request, state: Used) -> None:
-        state.since = min(
-            state.since, request.at
-        )  # a clock was set back: what is used stays used, for `per` from now on
-        over = self.per is not None and request.at - state.since >= self.per
-        if state.rows == 0 or over:
-            state.rows, state.since = 0, request.at
+        state.since, fresh = renewed(state.since, request.at, self.per, unused=state.rows == 0)
+        if fresh:
+            state.rows = 0
         if state.rows + len(request) > self.rows:
             wait = None if self.per is None else max(state.since + self.per - request.at, 0.0)
             raise Refused("its quota of rows is used up", retry_after=wait, room=self.rows - state.rows)

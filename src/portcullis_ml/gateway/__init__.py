@@ -6,6 +6,7 @@ top. Each folder imports those before it in this list at most:
     protocols/  bytes to rows, answers to bytes
     policy/     the TOML file and its settings           protocols
     http/       connections                              protocols, policy
+    grpc/       calls of clients and to the model server protocols, policy, http
     state/      the journal and the guard that reads it  nothing else
     admin/      what operators see and do                protocols, policy, state
 """

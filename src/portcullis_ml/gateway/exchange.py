@@ -44,6 +44,7 @@ class Exchange:
     policy: Policy  # that it is judged by, to the end
     reply: Callable[[Reply, str], None]  # called once, with the reply and the request's id
     notes: Notes = field(default_factory=Notes)
+    gate: Any = field(init=False)  # that takes it
     wire: Wire = field(init=False)
     flow: Generator[Any, Any, tuple[Reply, str]] = field(init=False)  # of `flow.exchange`
     span: Any = None  # of OpenTelemetry, where the policy sends some

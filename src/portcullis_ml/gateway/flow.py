@@ -24,7 +24,6 @@ from portcullis_ml.gateway.admin.metrics import Metrics
 from portcullis_ml.gateway.exchange import Exchange, Notes
 from portcullis_ml.gateway.http.bodies import encoded
 from portcullis_ml.gateway.http.messages import Rejected
-from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Inquiry, Reply
 from portcullis_ml.gateway.querylog import Line
 from portcullis_ml.gateway.replies import error_reply
@@ -74,6 +73,7 @@ class Admit(NamedTuple):
     x: Floats
     at: float
     account: str = ""  # the one of its accounts that asks, where there are others
+    work: int = 0  # bits of a proof of work that came with it
 
 
 class Ask(NamedTuple):
@@ -101,7 +101,9 @@ class Undo(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Health is asked for. Sent: whether a request would be served just now."""
+    """Health is asked for, of one model or of all of them. Sent: whether a request would be served just now."""
+
+    everywhere: bool = False
 
 
 Step = Body | Join | Unpack | Read | Admit | Ask | Release | Undo | Look
@@ -135,6 +137,12 @@ class Host(Protocol):
         """The principal that the client belongs to. Raises Rejected or BadRequest where the head alone says that there
         will be no answer."""
 
+    def worked(self, request: Exchange, client: str, x: Floats) -> int:
+        """How many bits of a proof of work came with this question. Raises BadRequest where they do not count."""
+
+    def work_for(self, request: Exchange, refusal: Refused) -> str:
+        """The header that sets the work which would have let the question in; empty where none would."""
+
 
 def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
     """A request from its head to its reply, and the decision that it is counted as. Never raises an error."""
@@ -149,11 +157,12 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         if encoded(request.headers):
             body = yield Unpack(client, body, request.limits.body_bytes)
         read = partial(wire.read, policy.served, request.headers, body)
-        inquiry = read() if len(body) <= LARGE else (yield Read(client, len(body), read))
+        inquiry = read() if len(body) <= wire.at_once else (yield Read(client, len(body), read))
         notes.mark()
 
         rules = Rules(policy.enforced, policy.failure.guard)
         x, at = inquiry.x, host.clock()
+        notes.line.work = host.worked(request, client, x)
         answer = yield from answered(client, x, at, rules, notes, host.books, request.passed_on, inquiry.carried)
         shown = answer.only(policy.shown)
         if not shown.answered.any():
@@ -165,6 +174,8 @@ def exchange(request: Exchange, host: Host) -> Flow[tuple[Reply, str]]:
         notes.mark()
         metrics.took(notes.marks)
         return reply, "altered" if policy.enforced and notes.line.altered else "answered"
+    except Refused as refusal:
+        return error_reply(request, refusal, host.work_for(request, refusal))
     except (Exception, CancelledError) as error:
         return error_reply(request, error)
 
@@ -173,7 +184,7 @@ def health(request: Exchange, what: str) -> Flow[tuple[Reply, str]]:
     """A request for the word `what` of the protocol's health routes. Nobody need say who they are. Never raises."""
     try:
         yield Body()
-        if not (yield Look()):
+        if not (yield Look(what in request.wire.common)):
             raise Rejected("", 503, "Not ready.", 1.0)
         return request.wire.tell(request.policy.served, what), ""
     except (Exception, CancelledError) as error:
@@ -190,7 +201,7 @@ def answered(
     account = line.client if line.client != client else ""
     line.x, line.rows, line.at, line.admitted = x, len(x), at, next(books.order)
     try:
-        seq = line.seq = yield Admit(client, x, at, account)
+        seq = line.seq = yield Admit(client, x, at, account, line.work)
         books.metrics.not_enforced["state"] += seq < 0  # the journal is down, and the policy is to serve
     except Refused as refusal:
         line.seq, line.reason = refusal.place, refusal.reason

@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
+from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Alarm
 from portcullis_ml.core.types import Answer, Floats
 from portcullis_ml.gateway import flow
@@ -25,20 +25,22 @@ from portcullis_ml.gateway.exchange import Exchange, Exchanges
 from portcullis_ml.gateway.flow import Admit, Ask, Body, Books, Join, Look, Read, Release, Step, Undo, Unpack
 from portcullis_ml.gateway.health import Health
 from portcullis_ml.gateway.http.asgi import Receive, Scope, Send, answer
-from portcullis_ml.gateway.http.bodies import Bodies, decoded
+from portcullis_ml.gateway.http.bodies import decoded
 from portcullis_ml.gateway.http.cors import shared
 from portcullis_ml.gateway.http.messages import Rejected, Request
 from portcullis_ml.gateway.identity import Callers
 from portcullis_ml.gateway.policy.keys import KeptKey
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Reply, Wire
+from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, Reply
 from portcullis_ml.gateway.querylog import Line, LogFull, NoLog
-from portcullis_ml.gateway.reading import Reading
 from portcullis_ml.gateway.replies import method_reply, status_reply
+from portcullis_ml.gateway.routes import Routes
+from portcullis_ml.gateway.shared import Shared
 from portcullis_ml.gateway.state.streams import Down, Streams
 from portcullis_ml.gateway.telemetry import Tracing
 from portcullis_ml.gateway.upstream import Upstream
+from portcullis_ml.gateway.work import HEADER, Works
 
 __all__ = ["Gate"]
 
@@ -50,6 +52,7 @@ class Gate:
 
     clock    seconds since 1970, for quotas, keys and the log
     on_alarm called with every new alarm, once it is safe
+    shared   with the gates of other models in this process; its own unless given
     """
 
     def __init__(
@@ -61,21 +64,25 @@ class Gate:
         querylog: Any = None,
         clock: Callable[[], float] = time.time,
         on_alarm: Callable[[Alarm], None] = lambda alarm: None,
+        shared: Shared | None = None,
     ) -> None:
         self.streams = streams
         self.upstream = upstream
         self.querylog = NoLog() if querylog is None else querylog
         self.clock = clock
         self.on_alarm = on_alarm
+        self.on_answered: Callable[[Line], None] = lambda line: None  # called once an answer is sent
+        self._works = Works(policy.key, clock)
         self.metrics = Metrics()
         self.books = Books(self.metrics, on_alarm=self._alarmed)
         self.tracing: Tracing | None = None
-        self.bodies = Bodies()
-        self.reading = Reading(self.bodies)
-        self.callers = Callers(clock)
+        self.shared = shared or Shared()
+        self.bodies, self.reading = self.shared.bodies, self.shared.reading
+        self.callers = Callers(clock, self.shared.rates)
         steps = (Body, Join, Unpack, Read, Admit, Ask, Release, Undo, Look)
         self.batching: Batching[Exchange] = Batching(steps, self._take, self._end)
         self.health = Health(self)
+        self.shared.healths.append(self.health)
         self.draining = False
         self.in_flight = 0
         self._exchanges = Exchanges()
@@ -90,12 +97,15 @@ class Gate:
     def use(self, policy: Policy) -> None:
         """Take this policy from the next request on; running requests end under the old one."""
         self.policy = policy
-        self._wires = policy.wires()
-        self._known: dict[tuple[str, str], tuple[Wire, str]] = {}  # (method, path) of "infer" -> its protocol
+        self.routes = Routes(policy)
 
     def use_keys(self, kept: Iterable[KeptKey]) -> None:
         """Take these keys of the policy's file from the next request on. Raises ParameterError, see `groups`."""
         self.use(replace(self.policy, clients=self.policy.clients.keeping(key.key() for key in kept)))
+
+    def take(self, method: str, path: str) -> bool:
+        """Whether there is something at this path for this method."""
+        return self.routes.take(method, path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application; the gate's own port does without."""
@@ -114,7 +124,7 @@ class Gate:
         the reply and the request's id."""
         policy = self.policy
         exchange = self._exchanges.begin(request, peer, policy, reply)
-        exchange.wire, what = self._route(request, policy)
+        exchange.gate, (exchange.wire, what) = self, self.routes.find(request)
         self.in_flight += 1
         if what == "infer":
             if self.tracing:
@@ -123,7 +133,7 @@ class Gate:
         elif what in exchange.wire.health:
             exchange.flow = flow.health(exchange, what)
         else:
-            methods = () if what else self._methods(request, policy)
+            methods = () if what else self.routes.methods(request)
             wire = exchange.wire
             told = method_reply(wire, request.method, methods) if methods else status_reply(wire, what, policy)
             self._end(exchange, (told, ""))
@@ -158,6 +168,18 @@ class Gate:
         self.bodies.expect(limits, request.headers, request.twice)
         return client
 
+    def worked(self, request: Exchange, client: str, x: Floats) -> int:
+        """How many bits of a proof of work came with this question. Raises BadRequest where they do not count."""
+        header = request.headers.get(HEADER)
+        return self._works.shown(header, client, x, request.policy.quantum) if header else 0
+
+    def work_for(self, request: Exchange, refusal: Refused) -> str:
+        """The header that sets the work which would have let the question in; empty where none would."""
+        line = request.notes.line
+        if line.x is None or not refusal.work:
+            return ""
+        return self._works.set(line.principal, line.x, request.policy.quantum, refusal.work)
+
     def _take(self, step: Step) -> Coroutine[Any, Any, Any]:
         """Who does what a step of a flow says."""
         if isinstance(step, Join):
@@ -173,7 +195,7 @@ class Gate:
         if isinstance(step, Release):
             return self.streams.release(*step)
         if isinstance(step, Look):
-            return self._look()
+            return self._look(*step)
         assert isinstance(step, Undo)
         return self._undo(*step)
 
@@ -201,8 +223,8 @@ class Gate:
         self.callers.joined(account, found)
         return found
 
-    async def _look(self) -> bool:
-        return bool((await self.health.look())["ready"])
+    async def _look(self, everywhere: bool) -> bool:
+        return await self.shared.ready() if everywhere else bool((await self.health.look())["ready"])
 
     async def _undo(self, client: str, seq: int) -> int:
         try:
@@ -218,6 +240,7 @@ class Gate:
         self.callers.end(exchange)
         if decision:
             self.metrics.requests[decision] += 1
+            self.on_answered(exchange.notes.line)
             self._write_line(exchange, decision, reply.status)
             if self.tracing:
                 self.tracing.end(exchange, decision, reply.status)
@@ -231,29 +254,6 @@ class Gate:
         log.warning("alarm", extra=about)
         self.on_alarm(alarm)
 
-    def _route(self, request: Request, policy: Policy) -> tuple[Wire, str]:
-        """(its protocol, the kind of the request); none where nothing is at this path for this method."""
-        if _plain(request):
-            asked = request.method, request.path
-            if asked in self._known:
-                return self._known[asked]
-            method = "GET" if request.method == "HEAD" else request.method
-            for wire in self._wires:
-                what = wire.route(method, request.path, policy.served)
-                if what == "infer":
-                    self._known[asked] = wire, what  # a policy has a handful of these, and no client can add to them
-                if what is not None:
-                    return wire, what
-        return self._wires[0], ""
-
-    def _methods(self, request: Request, policy: Policy) -> tuple[str, ...]:
-        """What may be asked at this path; nothing where it leads nowhere."""
-        if request.path == "*":
-            return ("GET", "HEAD", "POST", "OPTIONS")
-        path, model = request.path, policy.served
-        known = [m for m in ("GET", "POST") if _plain(request) and any(w.route(m, path, model) for w in self._wires)]
-        return (*known, *(["HEAD"] if "GET" in known else []), "OPTIONS") if known else ()
-
     def _write_line(self, exchange: Exchange, decision: str, status: int) -> None:
         line = exchange.notes.line
         line.decision, line.status, line.policy, line.run = decision, status, exchange.policy.digest, self._run
@@ -263,9 +263,3 @@ class Gate:
             self.querylog.write(line)
         except LogFull:
             self.metrics.not_enforced["log"] += 1
-
-
-def _plain(request: Request) -> bool:
-    """Whether the path is spelled in the one way in which it is read: a proxy's rules may not know %2F from /."""
-    raw = request.raw_path
-    return b"%" not in raw or raw == quote(request.path, safe="/:").encode()

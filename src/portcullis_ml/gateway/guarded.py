@@ -18,6 +18,9 @@ from portcullis_ml.core.types import Answer, Array, Floats, Interface, Model, Re
 from portcullis_ml.gateway.exchange import Notes
 from portcullis_ml.gateway.flow import Admit, Ask, Books, Release, Rules, Step, answered, driven
 from portcullis_ml.gateway.gate import Gate
+from portcullis_ml.gateway.models import Models
+from portcullis_ml.gateway.protocols.wire import NOTHING, Carried
+from portcullis_ml.models.texts import with_texts
 
 __all__ = ["Guarded", "GuardedRoutes"]
 
@@ -82,19 +85,17 @@ class GuardedRoutes:
     care that the application has no unguarded route to the same model.
     """
 
-    def __init__(self, app: Callable[..., Any], *, gate: Gate) -> None:
+    def __init__(self, app: Callable[..., Any], *, gate: Gate | Models) -> None:
         self.app = app
         self.gate = gate
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        ours = scope["type"] == "http" and any(
-            wire.route(scope["method"], scope["path"], self.gate.policy.served) for wire in self.gate.policy.wires()
-        )
+        ours = scope["type"] == "http" and self.gate.take(scope["method"], scope["path"])
         await (self.gate if ours else self.app)(scope, receive, send)
 
 
 class LocalUpstream:
-    """A model in this process as a gate's upstream."""
+    """A model in this process as a gate's upstream; one that takes texts is a `models.texts.TextModel`."""
 
     without_task: ClassVar[bool] = True
 
@@ -102,8 +103,8 @@ class LocalUpstream:
         self._model = model
         self._interface = interface
 
-    async def ask(self, x: Floats, headers: Mapping[str, str]) -> Answer:
-        return checked_answer(self._model, x, self._interface)
+    async def ask(self, x: Floats, headers: Mapping[str, str], carried: Carried = NOTHING) -> Answer:
+        return checked_answer(*with_texts(self._model, x, carried.texts), self._interface)
 
     async def ready(self) -> bool:
         return True

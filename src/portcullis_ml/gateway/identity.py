@@ -19,11 +19,12 @@ __all__ = ["Callers"]
 
 
 class Callers:
-    """Everyone who asks one gate: their rates, and how many of their requests run. `clock` gives seconds since 1970."""
+    """Everyone who asks one gate: their rates, which they may have in common with other gates, and how many of their
+    requests run. `clock` gives seconds since 1970."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], rates: Rates) -> None:
         self._clock = clock
-        self._rates = Rates()
+        self._rates = rates
         self.running: dict[str, int] = {}  # principal -> requests in flight
         self._joined: OrderedDict[str, str] = OrderedDict()  # account -> the principal that it stays with
 

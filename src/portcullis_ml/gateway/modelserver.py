@@ -21,6 +21,7 @@ from portcullis_ml.gateway.http.ports import address, bound
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import ModelSpec, Reply
+from portcullis_ml.models.texts import with_texts
 
 PROTOCOLS = ("v2", "v1", "invocations")
 __all__ = ["ModelServer", "digits"]
@@ -56,7 +57,8 @@ class ModelServer:
                     inquiry = wire.read(self._served, headers, body)
                 except BadRequest as error:
                     return wire.refuse(error.status, error.sentence)  # type: ignore[no-any-return]
-                answer = checked_answer(self._model, inquiry.x, self._served.interface)
+                model, x = with_texts(self._model, inquiry.x, inquiry.carried.texts)
+                answer = checked_answer(model, x, self._served.interface)
                 return wire.write(self._served, inquiry, answer)  # type: ignore[no-any-return]
             if what is not None:
                 return wire.tell(self._served, what)  # type: ignore[no-any-return]

@@ -9,11 +9,12 @@ next attempt begins behind them.
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,11 +27,16 @@ from portcullis_ml.gateway.policy.clients import loopback
 from portcullis_ml.gateway.protocols import CATALOG
 from portcullis_ml.gateway.protocols.mapping_table import suits, table_of
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import REMAINING, ModelSpec, Wire
+from portcullis_ml.gateway.protocols.texts import TextInput
+from portcullis_ml.gateway.protocols.wire import NOTHING, REMAINING, Carried, ModelSpec, Wire
 from portcullis_ml.gateway.spoken import spoken
+from portcullis_ml.gateway.work import HEADER as WORK
+from portcullis_ml.gateway.work import solved
+from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["HttpOracle"]
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 REFUSAL = "The guard refused this client: "
 
 
@@ -40,9 +46,12 @@ class HttpOracle(MeteredOracle):
     protocol       how it is spoken to: v2, v1, invocations, or a FILE.toml that describes a home-made API (`spoken`)
     authorized_by  who allowed this test, in writing; needed for any address but this machine's own
     model          its name there, and the names of its tensors, as `served` settings
+    interface      of an API of texts a `TextInterface`, whose texts are sent in the place of rows
     per_second     rows asked a second at most; None asks as fast as answers come
     attempts       how often one request is tried; the waits between double from `backoff_s`
     """
+
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https")
 
     def __init__(
         self,
@@ -65,8 +74,8 @@ class HttpOracle(MeteredOracle):
     ) -> None:
         super().__init__(interface, budget=budget, ledger=ledger)
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-            raise ParameterError("HttpOracle.url", "http://host:port without a query", url)
+        if parts.scheme not in self.schemes or not parts.hostname or parts.query or parts.username:
+            raise ParameterError("HttpOracle.url", f"{self.schemes[0]}://host:port without a query", url)
         if not loopback(parts.hostname) and not (authorized_by or "").strip():
             raise ParameterError(
                 "HttpOracle.authorized_by",
@@ -78,16 +87,29 @@ class HttpOracle(MeteredOracle):
         self.url = url
         self._parts = parts
         protocol, options, features = spoken(protocol)
+        if (protocol == "grpc") != ("grpc" in self.schemes):
+            raise ParameterError(
+                "HttpOracle.protocol", "grpc with an address grpc://host:port, and only there", protocol
+            )
         self._wire: Wire = CATALOG.load(protocol)()
         if interface.explains and not self._wire.explains:
             raise ParameterError("HttpOracle.protocol", "one that has a place for explanations (v2, mapping)", protocol)
-        names = {"explanation": "explanation" if interface.explains else None, "options": options, **(served or {})}
+        text = isinstance(interface, TextInterface)
+        if text and "texts" not in self._wire.carries:
+            raise ParameterError("HttpOracle.protocol", "one that carries texts", protocol)
+        names = {
+            "text": TextInput() if text else None,
+            "explanation": "explanation" if interface.explains else None,
+            "options": options,
+            **(served or {}),
+        }
         self._served = _asked(
             self._wire, ModelSpec(name=model, interface=interface, max_rows=rows_per_request, **names), features
         )
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second
         self._attempts, self._backoff_s, self._timeout_s, self._sleep = attempts, backoff_s, timeout_s, sleep
+        self.hashes = 0.0  # that proofs of work took
         self._connection: http.client.HTTPConnection | None = None
         self._kept: list[tuple[Array, Answer]] = []  # answers of a batch that failed half-way
 
@@ -145,15 +167,15 @@ class HttpOracle(MeteredOracle):
     def _one(self, x: Array) -> Answer:
         """One request, tried until an answer comes; only what got no answer is sent again."""
         try:
-            ask = self._wire.ask(self._served, x)
+            ask = self._wire.ask(self._served, x, self._carried(x))
         except BadRequest as error:
             raise InputError(f"{self.url} cannot be asked such a row. {error.sentence}") from error
-        wait = self._backoff_s
+        wait, work = self._backoff_s, dict[str, str]()
         for attempt in range(1, self._attempts + 1):
             if self._per_second:
                 self._sleep(len(x) / self._per_second)
             try:
-                status, headers, body = self._post(ask.path, ask.body, {**self._headers, **ask.headers})
+                status, headers, body = self._post(ask.path, ask.body, {**self._headers, **ask.headers, **work})
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if attempt == self._attempts:
@@ -161,6 +183,9 @@ class HttpOracle(MeteredOracle):
             else:
                 if status == 200:
                     return self._understood(len(x), headers, body)
+                if status == 428:
+                    work = self._worked(headers)
+                    continue
                 if status == 403 or (status == 429 and _is_refusal(body)):
                     raise Refused(_reason(body), retry_after=_seconds(headers), room=_room(headers))
                 if status not in (429, 502, 503, 504) or attempt == self._attempts:
@@ -169,6 +194,25 @@ class HttpOracle(MeteredOracle):
             self._sleep(wait)
             wait *= 2
         raise Unreachable(f"{self.url} did not answer.")  # attempts < 1
+
+    def _worked(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The header that shows the work which a refusal sets; none where it says to ask anew."""
+        if WORK not in headers:
+            return {}
+        shown, hashes = solved(headers[WORK])
+        self.hashes += hashes
+        return {WORK: shown}
+
+    def _carried(self, x: Array) -> Carried:
+        """The texts that the rows stand for, where the API takes texts."""
+        if not isinstance(self.interface, TextInterface):
+            return NOTHING
+        texts = tuple(self.interface.texts.of(x))
+        if any(SURROGATE.search(text) for text in texts):
+            raise InputError(
+                "A text holds half of a surrogate pair, which has no UTF-8 and cannot be sent. Leave it out."
+            )
+        return Carried(texts=texts)
 
     def _understood(self, n: int, headers: Mapping[str, str], body: bytes) -> Answer:
         """The answer in a response of status 200. Unreachable, with that status, where it is not of this interface."""

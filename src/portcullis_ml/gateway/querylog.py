@@ -43,6 +43,7 @@ class Line:
     decision: str = ""
     status: int = 0
     reason: str = ""
+    work: int = 0  # bits of a proof of work that came with it
     rows: int = 0
     altered: int = 0  # rows that got something else than everybody gets
     alarms: int = 0

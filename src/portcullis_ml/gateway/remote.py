@@ -21,7 +21,8 @@ import orjson
 
 from portcullis_ml.core.errors import InputError, Refused, Unreachable
 from portcullis_ml.core.types import Array, Interface, Reveals
-from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.grpc_oracle import oracle_at, told_by
+from portcullis_ml.models.texts import TextInterface, Texts
 
 __all__ = ["RemoteModel", "described"]
 
@@ -35,7 +36,8 @@ class RemoteModel:
 
     store    the file of its answers; made if it is not there, readable by its owner alone
     reveals  what it shows: "probs", "top_k" or "labels"; labels become probabilities of 1
-    about    how it is asked, as keywords of `HttpOracle`
+    about    how it is asked, as keywords of `HttpOracle` (of `GrpcOracle` where the address is grpc://host:port)
+    texts    where it takes texts: those that rows stand for
     """
 
     precision = "float64"
@@ -49,11 +51,15 @@ class RemoteModel:
         store: Path,
         reveals: str = "probs",
         about: Mapping[str, Any],
+        texts: Texts | None = None,
     ) -> None:
         self.input_shape, self.n_classes = tuple(input_shape), n_classes
         shown = Reveals.parse(reveals)
-        interface = Interface(input_shape=self.input_shape, n_classes=n_classes).revealing(reveals=shown)
-        self._oracle = HttpOracle(url, interface=interface, budget=ENDLESS, **about)
+        interface = Interface(input_shape=self.input_shape, n_classes=n_classes)
+        if texts is not None:
+            interface = TextInterface(n_classes=n_classes, texts=texts)
+        self._texts = texts
+        self._oracle = oracle_at(url, interface=interface.revealing(reveals=shown), budget=ENDLESS, **about)
         self.statement = self._oracle.statement
         self._kept = _Store(store, n_classes)
         self._must_be_as_before(store)
@@ -89,6 +95,9 @@ class RemoteModel:
 
     def _must_be_as_before(self, store: Path) -> None:
         x, before = self._kept.first(AGAIN, self.input_shape)
+        if self._texts is not None:  # a random text that an earlier run drew is not known any more
+            known = self._texts.known(x)
+            x, before = x[known], before[known]
         if len(x) and not np.allclose(self._ask(x), before, atol=1e-6):
             raise InputError(
                 f"{self._oracle.url} answers otherwise than when it was asked before. If its model was changed, remove "
@@ -153,18 +162,7 @@ def described(url: str, model: str, headers: Mapping[str, str], timeout_s: float
     scores, label     names of its outputs, by their types: floating numbers are scores
     n_classes         the length of a row of scores, where it says so
     """
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/v2/models/{model}", headers=dict(headers))
-        response = connection.getresponse()
-        told = orjson.loads(response.read()) if response.status == 200 else {}
-    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
-        return {}
-    finally:
-        connection.close()
+    told = told_by(url, model, headers, timeout_s) if url.startswith("grpc") else _told(url, model, headers, timeout_s)
     inputs, outputs = (told.get(part) or [] if isinstance(told, dict) else [] for part in ("inputs", "outputs"))
     if len(inputs) != 1 or not outputs:
         return {}
@@ -178,3 +176,19 @@ def described(url: str, model: str, headers: Mapping[str, str], timeout_s: float
         "label": None if label is None else label.get("name"),
         "n_classes": width[-1] if isinstance(width[-1], int) and width[-1] > 1 else None,
     }
+
+
+def _told(url: str, model: str, headers: Mapping[str, str], timeout_s: float) -> Any:
+    """A model's metadata over HTTP."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", f"{parts.path.rstrip('/')}/v2/models/{model}", headers=dict(headers))
+        response = connection.getresponse()
+        return orjson.loads(response.read()) if response.status == 200 else {}
+    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
+        return {}
+    finally:
+        connection.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 from portcullis_ml.core.errors import PortcullisError
 from portcullis_ml.gateway.admin.keys import Keyed
-from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.keys import KeyFile
 
 __all__ = ["Renewals"]
@@ -16,10 +16,16 @@ __all__ = ["Renewals"]
 log = logging.getLogger("portcullis.gate")
 
 
+class Renewed(Protocol):
+    """A certificate that may be read anew."""
+
+    def renew(self) -> bool: ...
+
+
 class Renewals:
     """Takes up new files. One that cannot be used changes nothing and is told of in the log once."""
 
-    def __init__(self, gate: Keyed, certificates: Sequence[Certificate]) -> None:
+    def __init__(self, gate: Keyed, certificates: Sequence[Renewed]) -> None:
         self._gate = gate
         self._certificates = certificates
         self._seen = self._stamp()

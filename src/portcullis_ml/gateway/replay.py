@@ -89,7 +89,7 @@ def replay(lines: Iterable[Line], policy: Policy, *, regroup: bool = False) -> R
         fate = found.fates.setdefault(line.counts_for, Fate(line.counts_for))
         seq = id(line)
         if isinstance(step, Admit):
-            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", step.at, x=step.x, by=step.account))
+            outcome, _ = fold.apply(stream, seq, JournalEvent("admit", step.at, step.work, step.x, by=step.account))
             if isinstance(outcome, Refused):
                 refused.add(seq)
             _note_request(found, fate, line, outcome)
@@ -143,7 +143,7 @@ def _moments(line: Line) -> Iterable[tuple[int, int, Moment]]:
     """(the process's count, place in the journal, step, line) of a request's admission and its end."""
     if line.x is not None:  # as `replay` has seen to
         account = line.client if line.client != line.counts_for else ""
-        yield line.admitted, line.seq, (Admit(line.counts_for, line.x, line.at, account), line)
+        yield line.admitted, line.seq, (Admit(line.counts_for, line.x, line.at, account, line.work), line)
     if line.undone:
         yield line.undone, line.ended, (Undo(line.counts_for, line.seq), line)
     elif line.released and line.clean is not None:

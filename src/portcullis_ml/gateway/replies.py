@@ -14,6 +14,7 @@ from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.protocols.wire import REMAINING, Reply, Wire
 from portcullis_ml.gateway.state.fold import Failed
 from portcullis_ml.gateway.state.journal import Down
+from portcullis_ml.gateway.work import HEADER as WORK
 
 __all__ = ["error_reply", "method_reply", "status_reply"]
 
@@ -38,8 +39,8 @@ def method_reply(wire: Wire, method: str, methods: tuple[str, ...]) -> Reply:
     return Reply(refusal.body, refusal.status, (*refusal.headers, allow))
 
 
-def error_reply(exchange: Exchange, error: BaseException) -> tuple[Reply, str]:
-    """(the reply on an error, the decision that it is counted as)."""
+def error_reply(exchange: Exchange, error: BaseException, work: str = "") -> tuple[Reply, str]:
+    """(the reply on an error, the decision that it is counted as). `work` is what a refusal sets the client."""
     if isinstance(error, BadRequest):
         decision = "unidentified" if error.status in (401, 403) else "malformed"
         return exchange.wire.refuse(error.status, error.sentence), decision
@@ -47,7 +48,10 @@ def error_reply(exchange: Exchange, error: BaseException) -> tuple[Reply, str]:
     if rejected is None:
         log.error("a request failed", exc_info=error, extra={"id": exchange.id})
         return exchange.wire.refuse(500, "The gate failed on this request."), "failed"
-    return _rejected(exchange.wire, _with_contact(rejected, exchange.policy)), rejected.decision
+    reply = _rejected(exchange.wire, _with_contact(rejected, exchange.policy))
+    if work:
+        reply = Reply(reply.body, 428, (*reply.headers, (WORK, work)))
+    return reply, rejected.decision
 
 
 def _rejection(error: BaseException) -> Rejected | None:

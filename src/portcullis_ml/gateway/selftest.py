@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Guard, changed
 from portcullis_ml.core.randomness import Noise
 from portcullis_ml.core.types import Answer, Interface, Request, Reveals
-from portcullis_ml.gateway.policy.explain import named_limit
 from portcullis_ml.gateway.policy.model_table import undefended
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.policy.unit_words import named_limit
 from portcullis_ml.gateway.rates import AHEAD_S
 from portcullis_ml.gateway.selftest_limits import NOW, Tried, at_once, of_whom, pair, rates, sizes
 from portcullis_ml.gateway.state.events import JournalEvent
@@ -60,12 +61,34 @@ def _safely(name: str, trial: Iterator[Tried]) -> Iterator[Tried]:
 
 
 def _stage(policy: Policy, stage: Any, where: str) -> Iterator[Tried]:
-    """A quota, or a watch whose alarm is set; other stages limit nobody."""
+    """A quota, a watch whose alarm is set, or a charge; other stages limit nobody."""
     if stage.name == "quota":
         yield _observed(policy, _quota(policy, stage, f"{where}, {named_limit(stage)}"))
     elif stage.name == "watch":
         names = [unit.name or type(unit).__name__ for unit in (stage.detector, stage.then)]
         yield _observed(policy, _watch(policy, stage, f"{where}, watch ({names[0]}) and then {names[1]}"))
+
+    elif stage.name in ("priced", "proof_of_work"):
+        yield _observed(policy, _charge(policy, stage, f"{where}, {stage.name}"))
+
+
+def _charge(policy: Policy, stage: Any, what: str) -> Tried:
+    """Set the suspicion by hand, and see that a request which does not pay is refused and one that does is taken."""
+    state = stage.start()
+    state.suspicion = math.inf
+    one, other = pair(policy)
+    guard = Guard(stage, key=policy.key)
+    guard.store.save((one, guard.names[0]), state)
+    paid = stage.credit / (stage.price * stage.times(math.inf)) if stage.name == "priced" else 0.0
+    if not _refused(guard, _rows(policy, math.floor(paid) + 1, other, NOW)):
+        return Tried(what, "a request that does not pay was let through", False)
+    if stage.name == "priced":
+        return Tried(what, f"at the highest price row {math.floor(paid) + 1:,} is refused{of_whom(policy)}", True)
+    bits = stage.asked(math.inf, 1)
+    worked = replace(_rows(policy, 1, one, NOW), work=bits)
+    if _refused(guard, worked):
+        return Tried(what, f"{bits} bits of work were refused", False)
+    return Tried(what, f"at the highest price a row needs {bits} bits of work{of_whom(policy)}", True)
 
 
 def _observed(policy: Policy, found: Tried) -> Tried:

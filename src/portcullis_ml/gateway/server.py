@@ -5,36 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from portcullis_ml.core.errors import MissingExtra, PortcullisError
+from portcullis_ml.core.errors import InputError, MissingExtra, PortcullisError
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.gateway.admin.app import admin_app
 from portcullis_ml.gateway.admin.connection import AdminConnection
-from portcullis_ml.gateway.admin.webhook import Webhook
 from portcullis_ml.gateway.gate import Gate
 from portcullis_ml.gateway.http.ports import BACKLOG, address, bound
 from portcullis_ml.gateway.http.server_connection import ServerConnections
+from portcullis_ml.gateway.json_lines import JsonLines
+from portcullis_ml.gateway.models import Models
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.explain import stages
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
 from portcullis_ml.gateway.policy.settings import Admin, Listen
-from portcullis_ml.gateway.querylog import QueryLogFile
 from portcullis_ml.gateway.renewals import Renewals
 from portcullis_ml.gateway.selftest import written_down
-from portcullis_ml.gateway.state.stores import open_store
-from portcullis_ml.gateway.state.streams import Down, Streams
-from portcullis_ml.gateway.telemetry import open_tracing
-from portcullis_ml.gateway.upstream import Upstream, open_upstream
+from portcullis_ml.gateway.served import ServedModel
+from portcullis_ml.gateway.shared import Shared
+from portcullis_ml.gateway.state.streams import Down
+from portcullis_ml.gateway.upstream import Upstream
+
+if TYPE_CHECKING:
+    from portcullis_ml.gateway.grpc.port import GrpcPort
 
 __all__ = ["Server", "run", "settle"]
 
@@ -44,154 +46,138 @@ SWITCH_S = 0.0005  # that the event loop waits for Python's lock while another t
 
 
 class Server:
-    """One gate and all that belongs to it. Ports are bound at once, so that 0 can be asked for.
+    """The gates of all models and all that belongs to them. Ports are bound at once, so that 0 can be asked for.
 
-    reread  makes the policy anew on SIGHUP
+    upstream  instead of the model server that the main policy names
+    reread    makes the policy anew on SIGHUP
     """
 
     def __init__(
         self, policy: Policy, *, upstream: Upstream | None = None, reread: Callable[[], Policy] | None = None
     ) -> None:
         self._reread = reread
-        self._upstream = upstream
+        self._shared = Shared()
+        self.models: list[ServedModel] = []  # the main policy's first
         with ExitStack() as undo:  # of what is open already where the rest cannot be
             self._sockets = []
             for place in (policy.listen, policy.admin):
                 self._sockets.append(bound(place.host, place.port))
                 undo.callback(self._sockets[-1].close)
-            self.store = open_store(policy.state.url, synchronous=policy.state.synchronous)
-            undo.callback(self.store.discard)
-            self.webhook = Webhook(policy.alarms, self.store) if policy.alarms and policy.alarms.webhook else None
-            self.streams = Streams(
-                policy.guard(), self.store, capacity=policy.state.clients_in_memory, when_down=policy.failure.state
-            )
-            self._log = _query_log(policy)
-            if self._log:
-                undo.callback(self._log.close)
-            self.gate = Gate(
-                policy, self.streams, upstream or open_upstream(policy), querylog=self._log, on_alarm=self._alarmed
-            )
+            for one in (policy, *policy.models):
+                given = upstream if one is policy else None
+                self.models.append(ServedModel(one, self._shared, upstream=given, alone=not policy.models))
+                undo.callback(self.models[-1].discard)
+            self.gate = self.models[0].gate
+            self.front: Gate | Models = Models([m.gate for m in self.models]) if policy.models else self.gate
+            grpc = policy.listen.grpc_port is not None
+            self.grpc = _grpc_port(policy, self.front, lambda: self.policy) if grpc else None
             undo.pop_all()
-        self.gate.metrics.gauges |= self._gauges()
-        if policy.telemetry:
-            self.gate.tracing = open_tracing(self.gate.metrics, policy.telemetry)
-        self.admin = admin_app(self.gate, self.store)
+        self.store, self.streams = self.models[0].store, self.models[0].streams
+        self.admin = admin_app(self.front, [(m.gate, m.store) for m in self.models])
         self._tls = [_certificate(policy.listen), _certificate(policy.admin)]
-        self._renewals = Renewals(self.gate, [c for c in self._tls if c])
+        renewed = [*self._tls, self.grpc and self.grpc.certificate]
+        self._renewals = Renewals(self.front, [c for c in renewed if c])
         self.url, self.admin_url = (
             address(s, tls is not None) for s, tls in zip(self._sockets, self._tls, strict=True)
         )
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()  # of the upstreams of earlier policies
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
 
     @property
     def policy(self) -> Policy:
-        """The policy under which the next request is answered."""
+        """The main policy, under which the next request is answered."""
         return self.gate.policy
-
-    def _gauges(self) -> dict[str, Callable[[], float]]:
-        return {
-            "clients_in_memory": lambda: float(len(self.streams.open)),
-            "requests_in_flight": lambda: float(self.gate.in_flight),
-            "log_lines_dropped": lambda: float(self.gate.querylog.dropped),
-            "state_failures": lambda: float(self.streams.failures),
-            "model_server_trouble": lambda: float(bool(self.gate.trouble)),
-            "state_bytes": lambda: float(self.store.size()),
-            "suspicion_highest": lambda: max(
-                (s.curve[-1][1] for s in self.streams.open.values() if s.curve), default=-1.0
-            ),
-        }
 
     def stop(self) -> None:
         self._stop.set()
 
     def reload(self) -> None:
-        """Exchange the policy between two requests, once it and its artifacts are read; a policy with a mistake changes
-        nothing."""
+        """Exchange the policies between two requests, once they and their artifacts are read; a mistake in one changes
+        nothing in any."""
         if self._reread is not None:
             task = asyncio.get_running_loop().create_task(self._reload(self._reread))
             self._reloads.add(task)
             task.add_done_callback(self._reloads.discard)
 
     async def _reload(self, reread: Callable[[], Policy]) -> None:
-        def read() -> tuple[Policy, Guard]:
+        def read() -> tuple[Policy, list[Guard]]:
             policy = reread()
-            return policy, policy.guard()
+            return policy, [one.guard() for one in (policy, *policy.models)]
 
         async with self._reloading:  # so that the latest one is the last
             try:
-                policy, guard = await asyncio.to_thread(read)
-                self.exchange(policy, guard)
+                policy, guards = await asyncio.to_thread(read)
+                self.exchange(policy, *guards)
             except Exception as error:
                 unforeseen = None if isinstance(error, PortcullisError) else error
                 log.error("the policy was not exchanged: %s", error, exc_info=unforeseen)
                 return
         log.info("the policy was exchanged", extra={"policy": policy.digest})
-        await asyncio.to_thread(written_down, policy)
-        await asyncio.to_thread(warm, guard)  # until then numpy finds the same
+        for one, guard in zip((policy, *policy.models), guards, strict=True):
+            await asyncio.to_thread(written_down, one)
+            await asyncio.to_thread(warm, guard)  # until then numpy finds the same
 
-    def exchange(self, policy: Policy, guard: Guard) -> None:
-        """Run under this policy and its guard. Addresses and the state's place stay what they were."""
-        before = self.policy
-        if self._upstream is None and (policy.upstream, policy.asked) != (before.upstream, before.asked):
-            new, old = open_upstream(policy), self.gate.upstream
-            task = asyncio.get_running_loop().create_task(_close_later(old, policy.limits.drain_s))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-            self.gate.upstream = new
-        self.streams.fold.use(guard)
-        self.streams.when_down = policy.failure.state
-        self.streams.cache.capacity = policy.state.clients_in_memory
-        self.gate.use(policy)
+    def exchange(self, policy: Policy, *guards: Guard) -> None:
+        """Run under this policy and the guards of its models. Addresses, the list of models and the states' places stay
+        what they were."""
+        if [one.path for one in policy.models] != [one.path for one in self.policy.models]:
+            raise InputError("The list of models is read at the start only; start the gate again to change it.")
+        policies = (policy, *policy.models)
+        upstreams = [model.another(one) for model, one in zip(self.models, policies, strict=True)]
+        for model, one, guard, upstream in zip(self.models, policies, guards, upstreams, strict=True):
+            model.exchange(one, guard, upstream)
 
     async def __call__(self) -> None:
         """Serve until `stop`; then drain, write everything down and return."""
-        try:
-            await self.store.ping()
-        except Down as error:
-            log.warning("%s", error)
+        for model in self.models:
+            try:
+                await model.store.ping()
+            except Down as error:
+                log.warning("%s", error)
         limits = self.policy.limits
-        connections = ServerConnections(self.gate, lambda: self.policy.limits)
+        connections = ServerConnections(self.front, lambda: self.policy.limits)
         tls = self._tls[0]
         front = await asyncio.get_running_loop().create_server(
             connections, sock=self._sockets[0], backlog=BACKLOG, ssl=tls.context if tls else None,
             ssl_handshake_timeout=limits.head_s if tls else None,
         )  # fmt: skip
+        if self.grpc:
+            await self.grpc.start()
         back = _Uvicorn(_config(self.admin, self._tls[1]))
         tasks = [asyncio.create_task(back.serve(sockets=[self._sockets[1]]))]
-        renewing = asyncio.create_task(self._renewals.run(RENEW_S))
-        if self.webhook:
-            tasks.append(asyncio.create_task(self.webhook.run()))
+        beside = [self._renewals.run(RENEW_S), *(model.linker.run() for model in self.models)]
+        watching = [asyncio.create_task(what) for what in beside]
+        webhooks = [model.webhook for model in self.models if model.webhook]
+        tasks += [asyncio.create_task(webhook.run()) for webhook in webhooks]
         while not back.started and not any(t.done() for t in tasks):
             await asyncio.sleep(0.005)
         self.started.set()
         await self._stop.wait()
-        if not await self.gate.drained(limits.drain_s):
+        if not await self.front.drained(limits.drain_s):
             log.warning("some requests did not end in time")
         self.admin.state.stop.set()
         front.close()
         connections.close()
+        if self.grpc:
+            await self.grpc.stop(0.0)  # what is still running has had its time
         back.should_exit = True
-        renewing.cancel()
-        if self.webhook:
-            await self.webhook.stop()
-        await asyncio.gather(renewing, *tasks, return_exceptions=True)
-        await self.streams.close()
-        for task in self._closing:
+        for task in watching:
             task.cancel()
-        await asyncio.to_thread(self.gate.reading.close)
-        await asyncio.gather(self.gate.upstream.close(), *self._closing, return_exceptions=True)
-        await asyncio.to_thread(self.gate.querylog.close)
-        if self.gate.tracing:
-            await asyncio.to_thread(self.gate.tracing.close)
-        await self.store.close()
+        for webhook in webhooks:
+            await webhook.stop()
+        await asyncio.gather(*watching, *tasks, return_exceptions=True)
+        await asyncio.gather(*(model.streams.close() for model in self.models))
+        await asyncio.to_thread(self._shared.reading.close)
+        await asyncio.gather(*(model.close() for model in self.models))
 
-    def _alarmed(self, alarm: Any) -> None:
-        if self.webhook:
-            self.webhook.wake()
+
+def _grpc_port(policy: Policy, gate: Gate | Models, asked: Callable[[], Policy]) -> GrpcPort:
+    """The port of gRPC, whose library nobody needs who has none."""
+    from portcullis_ml.gateway.grpc.port import open_port
+
+    return open_port(policy.listen, policy.limits, gate, asked)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -212,34 +198,6 @@ def _config(app: Any, tls: Certificate | None) -> uvicorn.Config:
     config.load()
     config.ssl = tls.context if tls else None  # one that can be given another certificate
     return config
-
-
-def _query_log(policy: Policy) -> QueryLogFile | None:
-    if policy.log is None:
-        return None
-    q = policy.log
-    return QueryLogFile(q.path, queries=q.queries, format=q.format, days=q.days, file_bytes=q.file_bytes)
-
-
-async def _close_later(upstream: Upstream, seconds: float) -> None:
-    """Close it after so many seconds, or when the task is cancelled."""
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await upstream.close()
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line, with whatever `extra` a record carries."""
-
-    _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        extra = {k: v for k, v in vars(record).items() if k not in self._plain}
-        tree = {"at": record.created, "level": record.levelname.lower(), "message": record.getMessage(), **extra}
-        if record.exc_info:
-            tree["error"] = self.formatException(record.exc_info)
-        return json.dumps(tree, default=str)
 
 
 def run(
@@ -265,16 +223,19 @@ def run(
 
     async def main() -> None:
         policy = reread()
-        say("loading", f"the guard: {stages(policy)}")
+        for one in (policy, *policy.models):
+            say("loading", f"the guard{f' of {one.served.id}' if policy.models else ''}: {stages(one)}")
         server = Server(policy, reread=reread)
         loop = asyncio.get_running_loop()
         for word in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(word, server.stop)
         loop.add_signal_handler(signal.SIGHUP, server.reload)
-        if server.streams.fold.guard.detectors():
+        guards = [model.streams.fold.guard for model in server.models]
+        if any(guard.detectors() for guard in guards):
             say("compiling", "the detectors' search: some 15 seconds the first time, one at each later start")
-        settle(server.streams.fold.guard)  # before a request could wait for it
-        await asyncio.to_thread(written_down, policy)
+        settle(*guards)  # before a request could wait for it
+        for one in (policy, *policy.models):
+            await asyncio.to_thread(written_down, one)
         task = asyncio.create_task(server())
         await server.started.wait()
         announce(server)
@@ -291,10 +252,11 @@ def warm(guard: Guard) -> None:
     guard.warm()
 
 
-def settle(guard: Guard) -> None:
+def settle(*guards: Guard) -> None:
     """Warm up. What is there then lives as long as the process: the garbage collector need not look at all of it again,
     for which it would stop every request."""
-    warm(guard)
+    for guard in guards:
+        warm(guard)
     gc.collect()
     gc.freeze()
 

@@ -37,6 +37,7 @@ class Tracing:
 
     processors  where spans go
     readers     who reads the metrics
+    model       which of several models the gate stands before; "" where it is the only one
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Tracing:
         settings: Telemetry,
         processors: Sequence[SpanProcessor],
         readers: Sequence[MetricReader],
+        model: str = "",
     ) -> None:
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.resources import Resource
@@ -56,7 +58,8 @@ class Tracing:
             self._spans.add_span_processor(processor)
         self._tracer = self._spans.get_tracer("portcullis")
         self._meters = MeterProvider(resource=about, metric_readers=readers)
-        _observe(self._meters.get_meter("portcullis"), metrics)
+        self._about = {"portcullis.model": model} if model else {}
+        _observe(self._meters.get_meter("portcullis"), metrics, {"model": model} if model else {})
 
     def begin(self, exchange: Exchange) -> None:
         """A question's head is there."""
@@ -78,7 +81,7 @@ class Tracing:
         span.set_attributes({
             "http.response.status_code": status, "portcullis.decision": decision, "portcullis.request_id": exchange.id,
             "portcullis.protocol": exchange.wire.name, "portcullis.rows": line.rows, "portcullis.altered": line.altered,
-            "portcullis.alarms": line.alarms, "portcullis.policy": exchange.policy.digest,
+            "portcullis.alarms": line.alarms, "portcullis.policy": exchange.policy.digest, **self._about,
         })  # fmt: skip
         if status >= 500:
             span.set_status(Status(StatusCode.ERROR))
@@ -115,15 +118,15 @@ def _drawn(share: float) -> Sampler:
     return Drawn()
 
 
-def _observe(meter: Any, metrics: Metrics) -> None:
-    """Instruments that read the gate's counters when they are asked."""
+def _observe(meter: Any, metrics: Metrics, about: dict[str, str]) -> None:
+    """Instruments that read the gate's counters when they are asked; `about` are attributes of all of them."""
     from opentelemetry.metrics import CallbackOptions, Observation
 
     def of(values: Callable[[], dict[str, float]], label: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        return lambda options: [Observation(value, {label: word}) for word, value in values().items()]
+        return lambda options: [Observation(value, {**about, label: word}) for word, value in values().items()]
 
     def one(value: Callable[[], float]) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        return lambda options: [Observation(value())]
+        return lambda options: [Observation(value(), about)]
 
     counter = meter.create_observable_counter
     counter("portcullis.requests", [of(lambda: dict(metrics.requests), "decision")])
@@ -136,7 +139,7 @@ def _observe(meter: Any, metrics: Metrics) -> None:
         meter.create_observable_gauge(f"portcullis.{name}", [one(value)])
 
 
-def open_tracing(metrics: Metrics, settings: Telemetry) -> Tracing:
+def open_tracing(metrics: Metrics, settings: Telemetry, model: str = "") -> Tracing:
     """Tracing that sends to the policy's collector."""
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -150,4 +153,4 @@ def open_tracing(metrics: Metrics, settings: Telemetry) -> Tracing:
     reader = PeriodicExportingMetricReader(
         OTLPMetricExporter(f"{url}/v1/metrics", timeout=SEND_S), export_interval_millis=1000 * settings.every_s
     )
-    return Tracing(metrics, settings, [spans], [reader])
+    return Tracing(metrics, settings, [spans], [reader], model)

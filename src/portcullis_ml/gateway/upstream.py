@@ -26,7 +26,7 @@ from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.answers import spread
 from portcullis_ml.gateway.protocols.number_lists import MANY
 from portcullis_ml.gateway.protocols.strict import BadRequest
-from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, ModelSpec, Wire, parsed
+from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, ModelSpec, Wire
 from portcullis_ml.gateway.trouble import Trouble
 
 __all__ = ["Beside", "HttpUpstream", "Upstream", "at_once", "checked", "open_upstream"]
@@ -77,9 +77,11 @@ class Upstream(Protocol):
 
 
 class HttpUpstream:
-    """A model server, in its own dialect."""
+    """A model server, in its own dialect.
 
-    without_task: ClassVar[bool] = True
+    client  asks it in place of an HttpClient, and needs a task
+    """
+
     writes: ClassVar[bool] = True
 
     def __init__(
@@ -92,18 +94,17 @@ class HttpUpstream:
         connections: int = 100,
         own: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        client: Any = None,
     ) -> None:
-        self._client = HttpClient(
+        self.without_task = client is None
+        self._client = client or HttpClient(
             url, timeout_s=timeout_s, connections=connections, limit=ANSWER_BYTES, own=own, tls=tls
         )
         self._wire = wire
         self._asked = asked
         self._where = f"The model server at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_s = timeout_s
-        self._plain: tuple[Floats, Carried] = (
-            asked.plain_row,
-            NOTHING,
-        )  # to try the model with; later a row that it has answered
+        self._plain: tuple[Floats, Carried] = asked.plain_question  # to try it with; later one that it has answered
         self._took = False  # whether it is one that it has answered
         self._doubtful = True  # whether the policy may not fit the model
         self._trouble = Trouble()  # of trying it
@@ -177,7 +178,7 @@ class HttpUpstream:
         path = self._wire.about(self._asked)
         try:
             came = await self._client.ask("GET", path, {}) if path else (404, {}, b"")
-            return self._wire.differences(self._asked, parsed(came[2])) if came[0] == 200 else []
+            return self._wire.differences(self._asked, self._wire.described(came[2])) if came[0] == 200 else []
         except (Lost, Unreadable, TimeoutError, Unreachable):
             return []
 
@@ -233,10 +234,15 @@ def open_upstream(policy: Policy) -> HttpUpstream:
     up = policy.upstream
     wire = PROTOCOLS.load(up.protocol)()
     own = credentials(up.token_file, up.token_header)
-    tls = trusted(up.ca_file, up.cert_file, up.key_file) if up.url.startswith("https://") else None
-    return HttpUpstream(
-        up.url, wire, policy.asked, timeout_s=up.timeout_s, connections=up.connections, own=own, tls=tls
-    )
+    files = (up.ca_file, up.cert_file, up.key_file)
+    tls = trusted(*files) if up.url.startswith(("https://", "grpcs://")) else None
+    about: dict[str, Any] = {"timeout_s": up.timeout_s, "connections": up.connections, "own": own}
+    if up.protocol == "grpc":
+        from portcullis_ml.gateway.grpc.client import GrpcClient, credentials_of
+
+        secret = credentials_of(*files) if tls else None
+        about["client"] = GrpcClient(up.url, limit=ANSWER_BYTES, credentials=secret, **about)
+    return HttpUpstream(up.url, wire, policy.asked, **about, tls=tls)
 
 
 def _first(carried: Carried) -> Carried:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portcullis_ml.core.errors import InputError
-from portcullis_ml.core.types import Array, Interface
+from portcullis_ml.core.types import Array, Floats, Interface, Model
 
-__all__ = ["SHAPE", "TOP", "TextInterface", "TextModel", "Texts", "rows_of_texts"]
+__all__ = ["SHAPE", "TOP", "TextInterface", "TextModel", "Texts", "rows_of_texts", "with_texts"]
 
 SHAPE: tuple[int, ...] = (3,)  # of a row
 TOP = 2.0**24  # numbers of a row are below this
@@ -60,6 +61,10 @@ class Texts:
                 "A row was expected to stand for a text; one stands for none that is known. An attack that makes up "
                 "rows of numbers cannot ask a model of texts."
             ) from None
+
+    def known(self, rows: Array) -> NDArray[np.bool_]:
+        """(n,) whether each row (n, 3) stands for a text that is held."""
+        return np.array([row.tobytes() in self._held for row in np.ascontiguousarray(rows, np.float64)], bool)
 
     def learn_words(self, texts: Sequence[str]) -> None:
         """Draw further texts from the words of these, each as often as it occurs, and as long as these are."""
@@ -122,8 +127,24 @@ class TextModel:
             self.estimator = estimator
         self._ask, self._texts = ask, texts
 
+    def holding(self, texts: Texts) -> TextModel:
+        """The same model for rows that stand for these texts."""
+        estimator = getattr(self, "estimator", None)
+        return TextModel(self._ask, texts, self.n_classes, classes=self.classes, estimator=estimator)
+
     def scores(self, x: Array) -> Array:
         """(n, 3) -> (n, n_classes) probabilities, or (n, 1) regression values."""
         if len(x) == 0:
             return np.empty((0, max(self.n_classes, 1)))
         return np.asarray(self._ask(self._texts.of(x)), np.float64)
+
+
+def with_texts(model: Model, x: Floats, texts: Sequence[str] | None) -> tuple[Model, Floats]:
+    """The model, and the rows to ask it with: x, or those of the texts that came beside x, which are kept for this
+    question only. InputError where the model takes no texts."""
+    if texts is None:
+        return model, x
+    if not isinstance(model, TextModel):
+        raise InputError(f"A TextModel was expected, since texts are asked; got a {type(model).__name__}.")
+    held = Texts()
+    return model.holding(held), held.add(texts)

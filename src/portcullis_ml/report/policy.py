@@ -45,10 +45,10 @@ PICTURES = ("prada", "prada_normality")  # whose defaults were chosen on picture
 
 
 def policy(audit: Audit, meta: Mapping[str, Any]) -> str | None:
-    """The file's text; None where no defense can be recommended, where the model takes texts, which the gate does not
-    speak, or where an old run did not say what the model takes."""
+    """The file's text; None where no defense can be recommended, or where an old run did not say what the model
+    takes."""
     guard, seen = settings(audit), meta.get("interface") or {}
-    if guard is None or "input_shape" not in seen or seen.get("text"):
+    if guard is None or "input_shape" not in seen:
         return None
     return policy_text(guard, str(meta.get("title", "")), seen, HEAD)
 
@@ -56,9 +56,11 @@ def policy(audit: Audit, meta: Mapping[str, Any]) -> str | None:
 def policy_text(guard: str, title: str, seen: Mapping[str, Any], head: str) -> str:
     """A whole policy: this guard, as TOML, before the model of an interface as an audit's meta data describes it."""
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "model"
-    model = {"name": name, "input_shape": seen["input_shape"]}
+    model: dict[str, Any] = {"name": name}
+    model |= {"text": {"rows": "hash"}} if seen.get("text") else {"input_shape": seen["input_shape"]}  # as audited
     model |= {"classes": seen["n_classes"]} if seen["n_classes"] else {"task": "regression"}
-    model |= {key: seen[key] for key in ("bounds", "missing", "features") if seen.get(key)}
+    if not seen.get("text"):
+        model |= {key: seen[key] for key in ("bounds", "missing", "features") if seen.get(key)}
     if seen.get("precision") == "float32":
         model["datatype"] = "FP32"
     answers = {key: seen[key] for key in ("reveals", "k", "decimals") if seen.get(key) is not None}

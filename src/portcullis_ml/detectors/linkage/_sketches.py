@@ -19,6 +19,7 @@ __all__ = ["Account", "Sketches", "flatness"]
 
 Singles = NDArray[np.float32]
 Indices = NDArray[np.int64]
+MOST = 1e15  # in absolute value, of a number that is compared; omitted ones count as 0
 CHUNK = 256  # new rows that are compared with all others in one product
 
 
@@ -60,10 +61,13 @@ class Sketches:
         self._norms: Singles = np.zeros(total, np.float32)
         self._order: deque[int] = deque()  # slots in use, the oldest first
         self._free = list(range(total - 1, -1, -1))
+        self._top = 0  # no slot from here on was ever used
         self._asked_ever = 0
 
     def add(self, name: str, x: Floats, at: float) -> None:
         """Take in what one account asked at a time: x (n, ...)."""
+        if name not in self.numbers and len(self.accounts) >= 2 * self.total:
+            self._forget_idle()
         rows = np.ascontiguousarray(x, np.float64).reshape(len(x), -1)
         if self.x.shape[1] != rows.shape[1]:
             self.x = np.zeros((self.total, rows.shape[1]), np.float32)
@@ -89,6 +93,19 @@ class Sketches:
             self.accounts.append(Account(name))
         return self.numbers[name]
 
+    def _forget_idle(self) -> None:
+        """Let go of accounts none of whose rows are held, and number the others anew."""
+        kept = [i for i, account in enumerate(self.accounts) if account.slots]
+        new = np.full(len(self.accounts) + 1, -1)  # the last one stands for -1
+        new[kept] = np.arange(len(kept))
+        self.owner, self.partner = new[self.owner], new[self.partner]
+        gone = self.partner < 0
+        self.distance[gone] = self.flat[gone] = np.inf
+        self.accounts = [self.accounts[i] for i in kept]
+        self.numbers = {account.name: i for i, account in enumerate(self.accounts)}
+        for question in self.questions.values():
+            question.owners = {int(new[i]) for i in question.owners}
+
     def _place(self, number: int, row: Array, digest: bytes, at: float) -> int:
         account = self.accounts[number]
         if len(account.slots) == self.cap:
@@ -96,12 +113,14 @@ class Sketches:
         elif not self._free:
             self._remove(self._order[0])
         slot = self._free.pop()
+        self._top = max(self._top, slot + 1)
         if digest not in self.questions:
             self._asked_ever += 1
             self.questions[digest] = _Question(self._asked_ever)
         found = self.questions[digest]
         found.owners.add(number)
-        self.x[slot], self.asked[slot], self.owner[slot], self.question[slot] = row, digest, number, found.number
+        self.x[slot] = np.clip(np.nan_to_num(row), -MOST, MOST)
+        self.asked[slot], self.owner[slot], self.question[slot] = digest, number, found.number
         self.at[slot], self.distance[slot], self.flat[slot], self.partner[slot] = at, np.inf, np.inf, -1
         self._norms[slot] = self.x[slot] @ self.x[slot]
         account.slots.append(slot)
@@ -123,16 +142,17 @@ class Sketches:
         """Bring the nearest rows up to date after rows were placed in the slots `new`."""
         if not new or not self.distances:
             return
-        held = np.array(self._order)
-        squares = self._norms[held][None] + self._norms[new][:, None] - 2 * (self.x[new] @ self.x[held].T)
-        own = (self.owner[new][:, None] == self.owner[held]) | (self.question[new][:, None] == self.question[held])
+        i, top = np.array(new), self._top
+        owner, question = self.owner[:top], self.question[:top]
+        squares = self._norms[:top] + self._norms[i][:, None] - 2 * (self.x[i] @ self.x[:top].T)
+        own = (owner[i][:, None] == owner) | (question[i][:, None] == question) | (owner < 0)
         squares[own] = np.inf
         nearest, back = squares.argmin(axis=1), squares.argmin(axis=0)
-        i, j = np.array(new), held[nearest]
-        here = np.isfinite(squares[np.arange(len(new)), nearest])
-        closer = squares[back, np.arange(len(held))] < np.square(self.distance[held])
-        closer &= ~np.isin(held, i)  # the new rows are seen to already
-        self._note(np.concatenate([i[here], held[closer]]), np.concatenate([j[here], i[back][closer]]))
+        here = np.isfinite(squares[np.arange(len(i)), nearest])
+        closer = squares[back, np.arange(top)] < np.square(self.distance[:top])
+        closer[i] = False  # the new rows are seen to already
+        earlier = np.flatnonzero(closer)
+        self._note(np.concatenate([i[here], earlier]), np.concatenate([nearest[here], i[back[earlier]]]))
 
     def _note(self, i: Indices, j: Indices) -> None:
         """The rows j were found nearest to the rows i. Measured here to the last digit."""

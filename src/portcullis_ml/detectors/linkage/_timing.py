@@ -40,15 +40,15 @@ def following(times: Sequence[Array], window: float, around: float) -> dict[tupl
 
     runs = [starts(np.asarray(t), window) for t in times]
     runs = [np.empty(0) if clockwork(t) else t for t in runs]
-    found = {}
-    for (a, b), k in _coincidences(runs, window).items():
-        t = runs[b]
-        near = np.searchsorted(runs[a], t + around) - np.searchsorted(runs[a], t - around)
-        chance = float(np.minimum(near * window / (2 * around), 1).mean())
-        # The number is a sum of unequal coins; its tail is at most that of equal ones (Hoeffding 1956).
-        p = float(binom.sf(k - 1, len(t), chance)) if k >= len(t) * chance + 1 else 1.0
-        found[a, b] = (k, len(t), p)
-    return found
+    found = _coincidences(runs, window)
+    chances = []
+    for a, b in found:
+        near = np.searchsorted(runs[a], runs[b] + around) - np.searchsorted(runs[a], runs[b] - around)
+        chances.append(float(np.minimum(near * window / (2 * around), 1).mean()))
+    k, n, chance = np.array(list(found.values())), np.array([len(runs[b]) for _, b in found]), np.array(chances)
+    # The number is a sum of unequal coins; its tail is at most that of equal ones (Hoeffding 1956).
+    p = np.where(k >= n * chance + 1, binom.sf(k - 1, n, chance), 1.0)
+    return {pair: (int(k[i]), int(n[i]), float(p[i])) for i, pair in enumerate(found)}
 
 
 def _coincidences(runs: Sequence[Array], window: float) -> dict[tuple[int, int], int]:

@@ -3,7 +3,8 @@
 Juuti, Szyller, Dmitrenko, Marchal, Asokan. "PRADA: Protecting against DNN Model Stealing Attacks",
 arXiv 1805.02628 version 1 (2018), whose section on countermeasures leaves thieves with many accounts open; Kesarwani,
 Mukhoty, Arya, Mehta. "Model Extraction Warning in MLaaS Paradigm", ACSAC 2018, which pools users whose accounts are
-known to collude. The signals, the test and their calibration are ours.
+known to collude. SEAT (Zhang, Chen, Wagner, AISec 2021) counts pairs of similar questions, across accounts too, as
+`near` does. The other signals, the test and its calibration are ours.
 
 Costs the honest client   nothing by itself; in a group by mistake, what the group has done counts against it. Clients
                           who share cameras, pictures or a pipeline look like one principal, because they are.
@@ -27,7 +28,7 @@ rows needs that of both ends, so that one popular question links nobody. Groups 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -107,8 +108,8 @@ class Linkage:
         """Take in rows x (n, ...) that an account was answered at a time; changes `state` in place."""
         state.add(account, x, at)
 
-    def links(self, state: Sketches) -> Linked:
-        """The test over all that is held."""
+    def links(self, state: Sketches, without: Collection[str] = ()) -> Linked:
+        """The test over all that is held; accounts in `without` are linked to nobody."""
         names = [account.name for account in state.accounts]
         counted = {"near": (self.near, state.distance), "line": (self.flat, state.flat)}
         findings: dict[str, dict[str, Finding]] = {name: {} for name in names}
@@ -125,6 +126,7 @@ class Linkage:
         links = [self._weaker(link, findings) for link in links]
         links = [link for link in links if self._holds(link.p, len(names))]
         links += self._timed(state, names)
+        links = [link for link in links if link.a not in without and link.b not in without]
         return Linked(_components(links), tuple(links), findings)
 
     def _judge(
@@ -168,8 +170,7 @@ def _row_links(signal: str, owners: Labels, partners: Labels, names: list[str]) 
 def _shared(state: Sketches) -> tuple[Array, tuple[Labels, Labels]]:
     """(accounts,) how many questions others ask too, weighted by rarity; and the pairs of accounts with one in common.
 
-    A question that more than a few accounts ask has weight below a half: who asks only such has no link by them, and
-    their pairs are left out.
+    Of the accounts that share a question each is paired with the next one by number.
     """
     counts, a, b = np.zeros(len(state.accounts)), list[int](), list[int]()
     for question in state.questions.values():

@@ -11,9 +11,9 @@ import asyncio
 import hmac
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
@@ -23,9 +23,11 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from portcullis_ml.core.errors import InputError, ParameterError
+from portcullis_ml.gateway.admin.choice import Choice, Gate
 from portcullis_ml.gateway.admin.keys import DEEDS, KeyDesk, Keyed
+from portcullis_ml.gateway.admin.metrics import exposition
 from portcullis_ml.gateway.admin.openapi import described
-from portcullis_ml.gateway.admin.views import Shown, counters, one, overview
+from portcullis_ml.gateway.admin.views import counters, one, overview, summaries
 from portcullis_ml.gateway.admin.webhook import told
 from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.principals import RESERVED
@@ -51,20 +53,10 @@ MOST = 1_000  # clients or alarms that one answer tells of
 LIMIT = f"limit must be a whole number from 1 to {MOST}."
 
 
-class Health(Protocol):
-    async def look(self) -> dict[str, Any]: ...
-
-
-class Gate(Shown, Keyed, Protocol):
-    """The part of a gate that its operators look at."""
-
-    @property
-    def health(self) -> Health: ...
-
-
-def admin_app(gate: Gate, store: StateStore) -> Starlette:
-    """The application for the operators' port. `app.state.token` is set when the policy names no operator."""
-    desk = _Desk(gate, store)
+def admin_app(front: Keyed, models: Sequence[tuple[Gate, StateStore]]) -> Starlette:
+    """The application for the operators' port of these gates, each with its store; `front` takes the keys of all of
+    them. `app.state.token` is set when the policy names no operator."""
+    desk = _Desk(front, models)
     routes = [
         Route("/healthz", desk.health),
         Route("/readyz", desk.ready),
@@ -81,19 +73,19 @@ def admin_app(gate: Gate, store: StateStore) -> Starlette:
         Route("/", desk.front),
         Route("/{name:str}", desk.file),
     ]
-    app = Starlette(routes=routes, exception_handlers={Down: _down})  # type: ignore[dict-item]
+    app = Starlette(routes=routes, exception_handlers={Down: _down, InputError: _unknown})  # type: ignore[dict-item]
     app.state.stop = desk.stop
     app.state.token = desk.token
     return app
 
 
 class _Desk:
-    def __init__(self, gate: Gate, store: StateStore) -> None:
-        self.gate = gate
-        self.store = store
+    def __init__(self, front: Keyed, models: Sequence[tuple[Gate, StateStore]]) -> None:
+        self.gates = front  # all of them, as their keys and the main policy concern them
+        self.models, self.choice = models, Choice(models)
         self.stop = asyncio.Event()
-        self._keys = KeyDesk(gate)
-        self.token = "" if gate.policy.admin.tokens else secrets.token_urlsafe(18)
+        self._keys = KeyDesk(front)
+        self.token = "" if front.policy.admin.tokens else secrets.token_urlsafe(18)
         self._own = hashed(self.token) if self.token else ""
         self._sessions: dict[str, tuple[str, float]] = {}  # session -> (digest of its operator's token, until)
         self._pages = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
@@ -103,35 +95,43 @@ class _Desk:
         return JSONResponse({"alive": True})
 
     async def ready(self, request: Request) -> Response:
-        """Ready when a request would be served."""
-        tree = await self.gate.health.look()
+        """Ready when a request would be served, whichever of the models it asks."""
+        trees = {gate.policy.served.id: await gate.health.look() for gate, _ in self.models}
+        tree = {"ready": all(t["ready"] for t in trees.values()), "models": trees}
+        if not self.choice.several:
+            (tree,) = trees.values()
         return JSONResponse(tree, 200 if tree["ready"] else 503)
 
     async def metrics(self, request: Request) -> Response:
         if not self._operator(request):
             return _denied()
-        return Response(self.gate.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        of_models = {gate.policy.served.id if self.choice.several else "": gate.metrics for gate, _ in self.models}
+        return Response(exposition(of_models), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
         """What clients may send and get, under the policy as it is now."""
         if not self._operator(request):
             return _denied()
-        return JSONResponse(described(self.gate.policy))
+        return JSONResponse(described(*(gate.policy for gate, _ in self.models)))
 
     async def front(self, request: Request) -> Response:
         who = self._operator(request)
         if not who:
             return self._page("login.html")
-        return self._page("clients.html", who=who, **await overview(self.gate, self.store))
+        if self.choice.several and "model" not in request.query_params:
+            return self._page("models.html", who=who, models=await summaries(self.models))
+        gate, store = self.choice.made(request.query_params)
+        return self._page("clients.html", who=who, of=self.choice.of(gate), **await overview(gate, store))
 
     async def client(self, request: Request) -> Response:
         who = self._operator(request)
         if not who:
             return self._page("login.html")
-        name = request.query_params.get("name", "")
-        if name not in await self.store.clients() and name not in self.gate.streams.open:
+        name, (gate, store) = request.query_params.get("name", ""), self.choice.made(request.query_params)
+        if name not in await store.clients() and name not in gate.streams.open:
             return self._page("missing.html", status=404, who=who, name=name[:128])
-        return self._page("client.html", who=who, **await one(self.gate, self.store, name))
+        model = gate.policy.served.id
+        return self._page("client.html", who=who, model=model, of=self.choice.of(gate), **await one(gate, store, name))
 
     async def clients(self, request: Request) -> Response:
         """Counters of each client as JSON, a page at a time: metrics have no names in their labels."""
@@ -140,7 +140,8 @@ class _Desk:
         after, limit = request.query_params.get("after", ""), _limit(request)
         if limit is None:
             return JSONResponse({"error": LIMIT}, 400)
-        return JSONResponse(await counters(self.gate, self.store, after=after, limit=limit), headers=SAFE)
+        gate, store = self.choice.made(request.query_params)
+        return JSONResponse(await counters(gate, store, after=after, limit=limit), headers=SAFE)
 
     async def alarms(self, request: Request) -> Response:
         """The latest alarms as JSON, each with its reason code and what it rests on; of one client with ?client=."""
@@ -149,9 +150,9 @@ class _Desk:
         limit = _limit(request)
         if limit is None:
             return JSONResponse({"error": LIMIT}, 400)
-        who = request.query_params.get("client")
-        known = await self.store.alarms(limit=limit if who is None else MOST)
-        contact = self.gate.policy.alarms.contact if self.gate.policy.alarms else ""
+        who, (gate, store) = request.query_params.get("client"), self.choice.made(request.query_params)
+        known = await store.alarms(limit=limit if who is None else MOST)
+        contact = gate.policy.alarms.contact if gate.policy.alarms else ""
         found = [told(id, alarm, contact) for id, alarm in known if who in (None, alarm.client)]
         return JSONResponse({"alarms": found[:limit]}, headers=SAFE)
 
@@ -159,6 +160,8 @@ class _Desk:
         """Server-sent events: the part of a page that changes, whenever it does, until the operator's session ends."""
         if not self._operator(request):
             return _denied()
+        if self.choice.several and "model" in request.query_params:
+            self.choice.made(request.query_params)  # so that what is not there is said at once
         return StreamingResponse(self._changes(request), media_type="text/event-stream", headers=SAFE)
 
     async def login(self, request: Request) -> Response:
@@ -171,7 +174,7 @@ class _Desk:
         self._sessions = {s: (w, until) for s, (w, until) in self._sessions.items() if until > now}
         self._sessions[session] = (digest, now + SESSION_S)
         answer = RedirectResponse("/", 303)
-        secure = self.gate.policy.admin.https or request.url.scheme == "https"
+        secure = self.gates.policy.admin.https or request.url.scheme == "https"
         answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", secure=secure, max_age=SESSION_S)
         return answer
 
@@ -193,23 +196,17 @@ class _Desk:
         what, name = form.get("deed", ""), form.get("name", "")
         if what not in ACTIONS or not 1 <= len(name) <= LONGEST:
             return JSONResponse({"error": f"A deed is one of {', '.join(ACTIONS)}, done to a client."}, 400)
-        name = await self._principal(name)
+        gate, store = self.choice.made(form)
+        name = await _principal(gate, store, name)
         try:
-            await self.store.log_operation(time.time(), who, what, name)
-            await self.gate.streams.operate(name, what, who, time.time())
+            await store.log_operation(time.time(), who, what, name)
+            await gate.streams.operate(name, what, who, time.time())
         except Down as error:
             return JSONResponse({"error": str(error)}, 503)
         if request.headers.get("authorization"):
             return JSONResponse({"done": what, "client": name, "by": who})
-        return RedirectResponse(str(request.url_for("client").path) + "?" + urlencode({"name": name}), 303)
-
-    async def _principal(self, name: str) -> str:
-        """Whom a deed is done to: where limits are those of a principal, an account's name stands for its own."""
-        streams, linked = self.gate.streams.open, self.gate.policy.clients.principals.principal
-        if not linked or name.startswith(RESERVED) or name in streams or name in await self.store.clients():
-            return name
-        found = self.gate.policy.clients.principal_of(name)
-        return found or next((p for p, stream in streams.items() if name in stream.accounts), name)
+        where = urlencode({"name": name}) + "&" * self.choice.several + self.choice.of(gate)
+        return RedirectResponse(f"{request.url_for('client').path}?{where}", 303)
 
     async def keys(self, request: Request) -> Response:
         """The clients' keys; POST makes, rotates or revokes one, after the operator's name is written down."""
@@ -234,7 +231,8 @@ class _Desk:
         deed = form.get("deed", "")
         if deed not in DEEDS:
             raise InputError(f"A deed is one of {', '.join(DEEDS)}.")
-        await self.store.log_operation(time.time(), who, f"{deed} key", form.get("client") or form.get("which") or "")
+        _, store = self.models[0]  # where what concerns all models is written down
+        await store.log_operation(time.time(), who, f"{deed} key", form.get("client") or form.get("which") or "")
         return await self._keys.do(deed, form)
 
     async def file(self, request: Request) -> Response:
@@ -247,12 +245,9 @@ class _Desk:
         )
 
     async def _changes(self, request: Request) -> AsyncIterator[bytes]:
-        before, name = "", request.query_params.get("name")
+        before = ""
         while not self.stop.is_set() and self._operator(request):
-            if name is None:
-                part = self._part("rows.html", await overview(self.gate, self.store))
-            else:
-                part = self._part("one.html", await one(self.gate, self.store, name))
+            part = await self._changing(request.query_params)
             if part != before:
                 before = part
                 yield b"".join(b"data: " + line.encode() + b"\n" for line in part.splitlines()) + b"\n"
@@ -262,6 +257,15 @@ class _Desk:
                 await asyncio.wait_for(self.stop.wait(), EVERY_S)
             except TimeoutError:
                 continue
+
+    async def _changing(self, asked: Mapping[str, str]) -> str:
+        """The part of a page that changes."""
+        if self.choice.several and "model" not in asked:
+            return self._part("list.html", {"models": await summaries(self.models)})
+        gate, store = self.choice.made(asked)
+        if "name" in asked:
+            return self._part("one.html", await one(gate, store, asked["name"]))
+        return self._part("rows.html", {"of": self.choice.of(gate), **await overview(gate, store)})
 
     def _operator(self, request: Request) -> str | None:
         given = request.headers.get("authorization", "")
@@ -274,7 +278,7 @@ class _Desk:
         """The operator whose token has this digest, under the policy as it is now: a session ends with its token, and
         the token that was printed at the start ends once operators are named."""
         found = None
-        for who, kept in self.gate.policy.admin.tokens or ([("operator", self._own)] if self._own else []):
+        for who, kept in self.gates.policy.admin.tokens or ([("operator", self._own)] if self._own else []):
             if hmac.compare_digest(digest, kept):
                 found = who
         return found
@@ -292,6 +296,15 @@ def _limit(request: Request) -> int | None:
     return int(text) if text.isdecimal() and 1 <= int(text) <= MOST else None
 
 
+async def _principal(gate: Gate, store: StateStore, name: str) -> str:
+    """Whom a deed is done to: where limits are those of a principal, an account's name stands for its own."""
+    streams, linked = gate.streams.open, gate.policy.clients.principals.principal
+    if not linked or name.startswith(RESERVED) or name in streams or name in await store.clients():
+        return name
+    found = gate.policy.clients.principal_of(name)
+    return found or next((p for p, stream in streams.items() if name in stream.accounts), name)
+
+
 async def _form(request: Request) -> dict[str, str]:
     body = b""
     async for part in request.stream():
@@ -305,6 +318,10 @@ def _same_origin(request: Request) -> bool:
     """A browser's form must come from this very page; a script with a token sends no Origin."""
     origin = request.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+async def _unknown(request: Request, error: InputError) -> Response:
+    return JSONResponse({"error": str(error)}, 404, headers=SAFE)
 
 
 async def _down(request: Request, error: Down) -> Response:

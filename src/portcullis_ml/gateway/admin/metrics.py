@@ -7,10 +7,11 @@ Times are added up in plain floats and handed over when somebody scrapes.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
-__all__ = ["BUCKETS", "STAGES", "Metrics"]
+__all__ = ["BUCKETS", "STAGES", "Metrics", "exposition"]
 
 STAGES = ("identify", "read", "admit", "upstream", "release", "write")
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -51,50 +52,67 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
-        from prometheus_client import CollectorRegistry, generate_latest
+        return exposition({"": self})
 
-        registry = CollectorRegistry()
-        registry.register(_Collector(self))
-        return bytes(generate_latest(registry))
+
+def exposition(of_models: Mapping[str, Metrics]) -> bytes:
+    """The metrics of every model in Prometheus's text format, labelled with its name; without a label where that is
+    empty, as it is for a model that is alone."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry()
+    registry.register(_Collector(of_models))
+    return bytes(generate_latest(registry))
 
 
 class _Collector:
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, of_models: Mapping[str, Metrics]) -> None:
+        self._of_models = {(name,) if name else (): metrics for name, metrics in of_models.items()}
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+        yield self._counter("portcullis_requests", "Requests by what became of them", lambda m: m.requests, "decision")
+        yield self._counter("portcullis_rows", "Rows answered", lambda m: {"": m.rows})
+        yield self._counter("portcullis_alarms", "Alarms", lambda m: {"": m.alarms})
+        refused = "Refusals not enforced in observe mode"
+        yield self._counter("portcullis_would_refuse", refused, lambda m: {"": m.would_refuse})
+        failed = "Requests served although a part failed"
+        yield self._counter("portcullis_not_enforced", failed, lambda m: m.not_enforced, "part")
+        yield self._counter("portcullis_stage_seconds", "Time by stage", lambda m: m.stage_seconds, "stage")
+        yield self._added()
+        yield from self._gauges()
 
-        m = self._metrics
-        yield _labelled(
-            CounterMetricFamily, "portcullis_requests", "Requests by what became of them", "decision", m.requests
-        )
-        yield CounterMetricFamily("portcullis_rows", "Rows answered", value=m.rows)
-        yield CounterMetricFamily("portcullis_alarms", "Alarms", value=m.alarms)
-        yield CounterMetricFamily(
-            "portcullis_would_refuse", "Refusals not enforced in observe mode", value=m.would_refuse
-        )
-        yield _labelled(
-            CounterMetricFamily,
-            "portcullis_not_enforced",
-            "Requests served although a part failed",
-            "part",
-            m.not_enforced,
-        )
-        yield _labelled(CounterMetricFamily, "portcullis_stage_seconds", "Time by stage", "stage", m.stage_seconds)
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), m.added, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        yield HistogramMetricFamily(
-            "portcullis_added_seconds", "Time that the gate itself took", buckets=buckets, sum_value=m.added_seconds
-        )
-        for name, value in m.gauges.items():
-            yield GaugeMetricFamily(f"portcullis_{name}", name.replace("_", " "), value=value())
+    @property
+    def _labels(self) -> list[str]:
+        return ["model"] if any(self._of_models) else []
 
+    def _counter(self, name: str, help: str, values: Callable[[Metrics], Mapping[str, float]], *label: str) -> Any:
+        """A counter of each model, one for each word of its label if it has one."""
+        from prometheus_client.core import CounterMetricFamily
 
-def _labelled(kind: Any, name: str, help: str, label: str, values: dict[str, Any]) -> Any:
-    family = kind(name, help, labels=[label])
-    for word, value in values.items():
-        family.add_metric([word], value)
-    return family
+        family = CounterMetricFamily(name, help, labels=[*self._labels, *label])
+        for model, metrics in self._of_models.items():
+            for word, value in values(metrics).items():
+                family.add_metric([*model, *([word] if label else [])], value)
+        return family
+
+    def _added(self) -> Any:
+        from prometheus_client.core import HistogramMetricFamily
+
+        family = HistogramMetricFamily(
+            "portcullis_added_seconds", "Time that the gate itself took", labels=self._labels
+        )
+        for model, metrics in self._of_models.items():
+            counts = accumulate(metrics.added)
+            buckets = [(bound, float(n)) for bound, n in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True)]
+            family.add_metric(list(model), buckets, sum_value=metrics.added_seconds)
+        return family
+
+    def _gauges(self) -> Iterator[Any]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        for name in dict.fromkeys(name for metrics in self._of_models.values() for name in metrics.gauges):
+            family = GaugeMetricFamily(f"portcullis_{name}", name.replace("_", " "), labels=self._labels)
+            for model, metrics in self._of_models.items():
+                if name in metrics.gauges:
+                    family.add_metric(list(model), metrics.gauges[name]())
+            yield family

@@ -20,17 +20,19 @@ REFUSALS = {
 }  # fmt: skip
 
 
-def described(policy: Policy) -> dict[str, Any]:
-    """The description of a gate under this policy."""
+def described(policy: Policy, *further: Policy) -> dict[str, Any]:
+    """The description of a gate under this policy, and those of further models. The first that has a route answers."""
     paths: dict[str, dict[str, Any]] = {}
-    for wire in policy.wires():
-        for route in wire.routes(policy.served):
-            paths.setdefault(route.path, {})[route.method] = _operation(wire, route)
+    for one in (policy, *further):
+        for wire in one.wires():
+            for route in wire.routes(one.served):
+                paths.setdefault(route.path, {}).setdefault(route.method, _operation(wire, route))
+    names = ", ".join(repr(one.served.id) for one in (policy, *further)) if further else repr(policy.served.name)
     ways = _ways(policy)
     open_to_all: list[dict[str, Any]] = [{}] if policy.clients.anonymous == "shared" else []
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"The model {policy.served.name!r} behind Portcullis", "version": __version__},
+        "info": {"title": f"The model{'s' if further else ''} {names} behind Portcullis", "version": __version__},
         "paths": paths,
         "components": {"securitySchemes": ways},
         "security": [*({name: []} for name in ways), *open_to_all],
@@ -54,12 +56,13 @@ def _operation(wire: Wire, route: Described) -> dict[str, Any]:
     if route.answer is not None:
         answer["content"] = {"application/json": _of(route.answer)}
     tree: dict[str, Any] = {"summary": route.summary, "tags": [wire.name]}
-    if route.body is None:
+    if route.body is None and not route.kinds:
         tree["security"] = []  # health and metadata are told to everyone
     else:
-        bodies = {"application/json": route.body, **route.kinds}
+        json_body = {} if route.body is None else {"application/json": route.body}
+        bodies = {**json_body, **route.kinds}
         tree["requestBody"] = {"required": True, "content": {kind: _of(schema) for kind, schema in bodies.items()}}
-    told = REFUSALS if route.body is not None else {408: REFUSALS[408], 431: REFUSALS[431], 503: REFUSALS[503]}
+    told = REFUSALS if "requestBody" in tree else {408: REFUSALS[408], 431: REFUSALS[431], 503: REFUSALS[503]}
     json = {"application/json": _of(wire.refusal())}
     tree["responses"] = {
         "200": answer,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from portcullis_ml.core.guard import Defense, Guard
 from portcullis_ml.core.settings import describe
 from portcullis_ml.gateway.admin.metrics import Metrics
-from portcullis_ml.gateway.policy.explain import unit_in_words
 from portcullis_ml.gateway.policy.policy import Policy
+from portcullis_ml.gateway.policy.unit_words import unit_in_words
 from portcullis_ml.gateway.state.evidence import accounts_of
 from portcullis_ml.gateway.state.fold import OPERATOR, Stream, alarmed
 from portcullis_ml.gateway.state.latest import Latest, words
@@ -18,7 +18,7 @@ from portcullis_ml.gateway.state.marked import marking, marks_of, share_marked
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Streams
 
-__all__ = ["Chart", "Shown", "counters", "one", "overview"]
+__all__ = ["Chart", "Shown", "counters", "one", "overview", "summaries"]
 
 SHOWN = 200  # clients on the first page
 ACCOUNTS_SHOWN = 20  # of a principal
@@ -65,6 +65,26 @@ async def overview(gate: Shown, store: StateStore) -> dict[str, Any]:
         "known": len(await store.clients()),
         "marking": marking(gate.streams.fold.guard),
     }
+
+
+async def summaries(models: Sequence[tuple[Shown, StateStore]]) -> list[dict[str, Any]]:
+    """A row for each of several models, in the main policy's order."""
+    found = []
+    for gate, store in models:
+        model, alarms = gate.policy.served.id, len(await store.alarms(limit=ALARMS))
+        found.append(
+            {
+                "model": model,
+                "of": urlencode({"model": model}),
+                "mode": gate.policy.mode,
+                "trouble": gate.trouble,
+                "requests": gate.metrics.requests,
+                "rows": gate.metrics.rows,
+                "known": len(await store.clients()),
+                "alarm_count": alarms if alarms < ALARMS else f"{ALARMS} or more",
+            }
+        )
+    return found
 
 
 async def one(gate: Shown, store: StateStore, name: str) -> dict[str, Any]:

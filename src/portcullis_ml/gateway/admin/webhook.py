@@ -42,6 +42,7 @@ class Webhook:
         self._url, self._secret = settings.webhook or "", _secret(settings.secret_file or "")
         self._wake = asyncio.Event()
         self._ending = False
+        self.about: dict[str, str] = {}  # told with every alarm
 
     def wake(self) -> None:
         self._wake.set()
@@ -75,7 +76,7 @@ class Webhook:
         return True
 
     async def _tell(self, session: aiohttp.ClientSession, id: str, alarm: AlarmRecord) -> bool:
-        body = orjson.dumps(told(id, alarm, self._settings.contact))
+        body = orjson.dumps({**told(id, alarm, self._settings.contact), **self.about})
         headers = {"Content-Type": "application/json", HEADER: signature(self._secret, body, time.time())}
         try:
             async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:

@@ -8,22 +8,26 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from portcullis_ml.core.artifacts import WRITTEN
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy.clients import Clients, loopback
-from portcullis_ml.gateway.policy.home_made import in_sentences
+from portcullis_ml.gateway.policy.home_made import HOME_MADE, in_sentences
+from portcullis_ml.gateway.policy.image_table import about_pictures
 from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.policy.principals import Principals
+from portcullis_ml.gateway.policy.text_table import about_texts
+from portcullis_ml.gateway.policy.unit_words import unit_in_words
+from portcullis_ml.gateway.protocols.wire import NOTHING, ModelSpec
 
-__all__ = ["example", "explained", "named_limit", "stages", "unit_in_words", "warnings"]
+__all__ = ["example", "explained", "stages", "warnings"]
 
 MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
@@ -43,26 +47,22 @@ def _address(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def explained(policy: Policy) -> Iterator[str]:
-    """One sentence after another."""
+def explained(policy: Policy, *, further: bool = False) -> Iterator[str]:
+    """One sentence after another; of a further model, those that are not said of the main policy already."""
     served, up, limits = policy.served, policy.upstream, policy.limits
     where = (
         f"the model server at {_address(up.url)} in {up.protocol}" if up else "no model server yet (give --upstream)"
     )
     yield (
-        f"The model {served.name!r} takes {_shape(served.interface.input_shape)} numbers ({served.datatype}) and knows "
+        f"The model {served.name!r} takes {_taken(served)} and knows "
         f"{served.interface.n_classes or 'no'} classes{_called(served.class_names)}{_wide(served.interface)}; "
         f"the gate asks {where}."
     )
+    yield from about_pictures(served, policy.asked, up)
     yield from told_inputs(served, policy.asked)
-    speaks = ", ".join(policy.listen.protocols)
-    listen = policy.listen
-    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
-    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
-    if listen.cors:
-        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
-        yield f"Pages of {pages} may ask from within a browser."
-    yield from _clients(policy)
+    if served.text:
+        yield about_texts(served.text)
+    yield from [f"Clients speak {', '.join(policy.listen.protocols)}."] if further else _listens(policy)
     if policy.enforced:
         yield "Decisions are enforced."
     else:
@@ -72,16 +72,18 @@ def explained(policy: Policy) -> Iterator[str]:
     for number, stage in enumerate(policy.stages, 1):
         yield f"Stage {number}: {unit_in_words(describe(stage))}."
         yield from _documented(stage)
+    yield from _groups(policy)
     yield from _answers(policy)
     yield from in_sentences(policy.served, policy.asked, policy.listen, up)
     yield (
         f"A request may hold {served.max_rows} rows and {limits.body_bytes} bytes; {limits.in_flight} run at once, "
         f"{limits.per_client} of one client."
     )
-    yield (
-        f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
-        f"{limits.bytes_per_minute:,.0f} bytes."
-    )
+    if not further:
+        yield (
+            f"In a minute a client may send {limits.requests_per_minute:,.0f} requests, answered or not, and "
+            f"{limits.bytes_per_minute:,.0f} bytes{', to all models together' if policy.models else ''}."
+        )
     for part, words in FAILURES.items():
         name = {"state": "the state cannot be written", "guard": "a stage fails", "log": "the log cannot be written"}
         yield f"When {name[part]}, {words[getattr(policy.failure, part)]}."
@@ -90,18 +92,41 @@ def explained(policy: Policy) -> Iterator[str]:
         what = "decisions, rows and answers" if policy.log.queries else "decisions only"
         age = f"deleted after {policy.log.days:g} days" if policy.log.days else "never deleted"
         yield f"The query log in {policy.log.path} holds {what} as {policy.log.format}, {age}."
-    if policy.alarms and policy.alarms.webhook:
+    if policy.alarms and policy.alarms.webhook and not further:
         yield f"Alarms are told to {policy.alarms.webhook}, signed, until it takes them."
-    if policy.alarms and policy.alarms.contact:
+    if policy.alarms and policy.alarms.contact and not further:
         whom = "operators and, in a refusal, clients" if policy.alarms.tell_clients else "operators"
         yield f"Who was stopped by mistake turns to {policy.alarms.contact}: {whom} are told so."
-    if policy.telemetry:
+    if policy.telemetry and not further:
         told = policy.telemetry
         yield (
             f"Metrics every {told.every_s:g} s and spans of {100 * told.spans:g}% of the requests, without clients' "
             f"names and rows, go to {_address(told.endpoint)}."
         )
-    yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+    if not further:
+        yield f"Operators look in at {policy.admin.host}:{policy.admin.port} with a token."
+
+
+def _listens(policy: Policy) -> Iterator[str]:
+    """Where clients come in, and who they are."""
+    speaks, listen = ", ".join(policy.listen.protocols), policy.listen
+    over = f", over TLS with the certificate in {listen.cert_file}" if listen.cert_file else ""
+    yield f"Clients speak {speaks} at {listen.host}:{listen.port}{over}; every other route is refused."
+    if listen.grpc_port is not None:
+        yield (
+            f"Clients call the Open Inference Protocol by gRPC at {listen.host}:{listen.grpc_port}{over}; what it has "
+            "beside health, metadata and ModelInfer is refused."
+        )
+    if listen.cors:
+        pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
+        yield f"Pages of {pages} may ask from within a browser."
+    yield from _clients(policy)
+
+
+def _taken(served: ModelSpec) -> str:
+    if served.text is not None:
+        return f"texts of at most {served.text.longest:,} characters"
+    return f"{_shape(served.interface.input_shape)} numbers ({served.datatype})"
 
 
 def _documented(stage: Defense[Any]) -> Iterator[str]:
@@ -123,14 +148,18 @@ def stages(policy: Policy) -> str:
 def example(policy: Policy, url: str) -> str:
     """How to ask this gate for one row, by curl."""
     shape, clients = policy.served.interface.input_shape, policy.clients
-    ask = policy.wires()[0].ask(replace(policy.served, binary=False), np.zeros((1, *shape)))
-    said = [f"{name}: {value}" for name, value in ask.headers.items()]
+    x, carried = (np.zeros((1, *shape)), NOTHING) if policy.served.text is None else policy.served.plain_question
+    wire = policy.wires()[0]
+    ask, file = wire.ask(replace(policy.served, binary=False), x, carried), wire.curl_file(policy.served)
+    said = [] if file else [f"{name}: {value}" for name, value in ask.headers.items()]
     if clients.keys or clients.keys_file:
         said.append(f"{clients.key_header}: KEY")
     elif clients.token:
         said.append(f"{clients.token.header}: Bearer TOKEN")
     said += [f"{way.header}: CLIENT" for way in clients.named[:1] if not clients.keys and not clients.token]
     headers = "".join(f" -H {shlex.quote(words)}" for words in said)
+    if file:
+        return f"curl {url}{ask.path}{headers} {file}"
     body = ask.body.decode()
     if len(body) > MOST:
         about = f"{body[:60]} ... {' x '.join(map(str, shape))} numbers ..."
@@ -148,8 +177,41 @@ def _called(names: tuple[str | int, ...]) -> str:
     return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
-def warnings(policy: Policy) -> Iterator[str]:
-    """What is allowed and yet worth a second look."""
+def warnings(policy: Policy, *, further: bool = False) -> Iterator[str]:
+    """What is allowed and yet worth a second look; of a further model, what is not said of the main policy already."""
+    if not further:
+        yield from _warnings_of_all(policy)
+    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
+    if set(policy.served.options) - {"image"} and not HOME_MADE & set(spoken):
+        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
+    if "image" in policy.served.options and "pictures" not in spoken:
+        yield "Nobody speaks the protocol pictures: [model.image] is not used."
+    if policy.upstream and policy.upstream.mapping is not None and policy.upstream.protocol not in HOME_MADE:
+        yield "The model server is not asked in the protocol mapping: [upstream.mapping] is not used."
+    if extras := policy.served.options.get("extras") if "mapping" in policy.listen.protocols else None:
+        yield (
+            f"{', '.join(extras)} are passed on, and the guard does not see them. Where one changes what the model "
+            "computes, a client can ask several models for the price of one, and repeat a question in other words."
+        )
+    for path in _readable(policy):
+        yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
+    if policy.failure.state == "open":
+        yield "While the state cannot be written, every process decides for itself."
+    test = policy.groups.linkage
+    if test is not None and test.near is None and test.flat is None:
+        yield (
+            "[groups] has neither near nor flat: questions are compared for equality only. `portcullis replay LOG "
+            "--policy FILE --groups --honest CLIENT ...` measures them."
+        )
+    for stage in policy.stages:
+        if not _watches(describe(stage)):
+            continue
+        return
+    yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
+
+
+def _warnings_of_all(policy: Policy) -> Iterator[str]:
+    """Of what a main policy says for all of its models."""
     if policy.clients.anonymous == "shared":
         yield "Everyone without a name is one client: one thief among them gets all of them stopped."
     if policy.clients.anonymous == "refuse" and not (
@@ -157,30 +219,19 @@ def warnings(policy: Policy) -> Iterator[str]:
     ):
         yield "Nobody is named in [clients]: every request gets 401."
     yield from _unlinked(policy.clients)
-    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
-    if policy.served.options and "mapping" not in spoken:
-        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
-    if policy.upstream and policy.upstream.mapping is not None and policy.upstream.protocol != "mapping":
-        yield "The model server is not asked in the protocol mapping: [upstream.mapping] is not used."
-    if extras := policy.served.options.get("extras") if "mapping" in policy.listen.protocols else None:
-        yield (
-            f"{', '.join(extras)} are passed on, and the guard does not see them. Where one changes what the model "
-            "computes, a client can ask several models for the price of one, and repeat a question in other words."
-        )
     admin = policy.admin
     if not (loopback(admin.host) or admin.cert_file or admin.https):
         yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
     if not policy.admin.tokens:
         yield "No operator is named; each start prints a token of its own."
-    for path in _readable(policy):
-        yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
-    if policy.failure.state == "open":
-        yield "While the state cannot be written, every process decides for itself."
-    for stage in policy.stages:
-        if not _watches(describe(stage)):
-            continue
-        return
-    yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
+    for one, other in combinations((policy, *policy.models), 2):
+        if one.key == other.key:
+            yield f"{one.path} and {other.path} have one secret: what the guard of each draws at random is alike."
+        if one.served.name == other.served.name:
+            yield (
+                f"{one.path} and {other.path} are versions of {one.served.name!r} with a guard each: a thief who asks "
+                "both has two quotas and two histories for nearly the same model."
+            )
 
 
 def _readable(policy: Policy) -> Iterator[Path]:
@@ -217,6 +268,24 @@ def _clients(policy: Policy) -> Iterator[str]:
         )
     shared = clients.anonymous == "shared"
     yield f"Whoever has no name {'shares one account with all such others' if shared else 'is refused with 401'}."
+
+
+def _groups(policy: Policy) -> Iterator[str]:
+    """Whose questions are compared with whose."""
+    groups, test = policy.groups, policy.groups.linkage
+    if groups.seen == "off":
+        return
+    signals = [f"questions within {test.near:g} of one another"] if test.near is not None else []
+    signals += [f"differences of a flatness up to {test.flat:g}"] if test.flat is not None else []
+    signals += ["questions that few ask"] + (["requests in turn"] if test.window else [])
+    called = f"answered more than {groups.rows} rows"
+    if groups.detector is not None:
+        called += f" or called by {unit_in_words(describe(groups.detector))}"
+    told = "blocked, and an alarm is told" if groups.seen == "block" and policy.enforced else "told of in an alarm"
+    yield (
+        f"Every {groups.every_s:g} seconds accounts are linked by {', '.join(signals)}; a group that was {called} is "
+        f"{told}. What is remembered for that is lost at a restart, blocks are not."
+    )
 
 
 def _link(link: str, links: Principals) -> str:
@@ -256,30 +325,6 @@ def _answers(policy: Policy) -> Iterator[str]:
         yield f"Guarded and shown of the model's outputs: {guarded}; whatever else it answers is shown to nobody."
     if policy.asked.explanation and not shown.explains:
         yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
-
-
-def unit_in_words(tree: dict[str, Any]) -> str:
-    """A unit as `core.settings.describe` writes it, in words: "watch each client with prada (threshold 5.0); ..."."""
-    if tree["unit"] == "watch":
-        return (
-            f"watch each client with {unit_in_words(tree['detector'])}; from an alarm on, {unit_in_words(tree['then'])}"
-        )
-    if tree["unit"] == "quota":
-        return f"at most {tree['rows']} rows " + ("for life" if tree["per"] is None else f"in {tree['per']:g} seconds")
-    settings = ", ".join(f"{k} {_value(v)}" for k, v in tree.items() if k != "unit" and v is not None)
-    return f"{tree['unit'].replace('_', ' ')}{f' ({settings})' if settings else ''}"
-
-
-def named_limit(quota: Any) -> str:
-    """A stage `quota` as people say it: "quota of 5,000 rows a day"."""
-    words = {None: "for life", 1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
-    return f"quota of {quota.rows:,} rows {words.get(quota.per) or f'in {quota.per:g} seconds'}"
-
-
-def _value(value: Any) -> Any:
-    """An artifact by its path and the first digits of its hash, everything else as it is."""
-    found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
-    return f"{found['path']} (sha256 {found['sha256'][:12]})" if found else value
 
 
 def _watches(tree: dict[str, Any]) -> bool:

@@ -13,9 +13,10 @@ from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.mapping_table import suits, table_of
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
-__all__ = ["in_sentences", "limited", "mistakes", "no_more_than"]
+__all__ = ["HOME_MADE", "in_sentences", "limited", "mistakes", "no_more_than"]
 
 Where = tuple[str, ...]
+HOME_MADE = frozenset(("mapping", "pictures"))  # protocols whose answers stand where [model.mapping] says
 
 
 def mistakes(
@@ -23,9 +24,12 @@ def mistakes(
 ) -> Iterator[tuple[Where, str]]:
     """Each key that cannot work, and why in one sentence."""
     own = ("upstream", "mapping") if upstream and upstream.mapping is not None else ("model", "mapping")
-    there = upstream is not None and upstream.protocol == "mapping"
-    if "mapping" in listen.protocols:
+    there = upstream is not None and upstream.protocol in HOME_MADE
+    if HOME_MADE & set(listen.protocols):
         yield from _unsuitable(served, ("model", "mapping"))
+    if "pictures" in listen.protocols and table_of(served).extras and "mapping" not in listen.protocols:
+        yield ("model", "mapping", "extras"), "extras cannot be passed on: a question of pictures holds nothing else."
+    if "mapping" in listen.protocols:
         table = table_of(served)
         for name in listen.protocols:
             if name != "mapping" and PROTOCOLS.load(name)().route("POST", table.path, served):
@@ -43,6 +47,8 @@ def mistakes(
 def _unsuitable(spec: ModelSpec, where: Where) -> Iterator[tuple[Where, str]]:
     try:
         suits(table_of(spec), spec.interface)
+        if spec.text is not None and not (table_of(spec).batch or table_of(spec).rows.keys):
+            raise ParameterError("rows", 'a key such as "$.text", where a question holds one text', "$")
     except ParameterError as error:
         yield (*where, error.parameter), str(error)
 
@@ -75,9 +81,9 @@ def in_sentences(served: ModelSpec, asked: ModelSpec, listen: Listen, upstream: 
     """What is asked and answered where it is JSON of one's own."""
     there = upstream is not None and upstream.protocol == "mapping"
     if "mapping" in listen.protocols:
-        yield f"Clients post {_in_words(served)}."
+        yield f"Clients post {_in_words(served, 'get')}."
     if there and ("mapping" not in listen.protocols or table_of(asked) != table_of(served)):
-        yield f"The model server is asked at {_in_words(asked)}."
+        yield f"The model server is asked at {_in_words(asked, 'answers')}."
     if there and asked.interface.reveals is Reveals.TOP_K:
         yield (
             "The model server tells the score of the named class alone; the guard reads what is missing to 1 as spread "
@@ -85,10 +91,12 @@ def in_sentences(served: ModelSpec, asked: ModelSpec, listen: Listen, upstream: 
         )
 
 
-def _in_words(spec: ModelSpec) -> str:
+def _in_words(spec: ModelSpec, verb: str) -> str:
     table = table_of(spec)
     what = {"list": "numbers", "object": "columns by name"}[table.rows_as]
     rows = f"a list of rows of {what}" if table.batch else f"one row of {what}"
+    if spec.text is not None:
+        rows = "a list of texts" if table.batch else "one text"
     answered = [f"{SCORES[table.scores_as]} at {table.scores}"] if table.scores and spec.scores else []
     answered += [f"its class at {table.labels}"] if table.labels and spec.interface.n_classes else []
-    return f"{table.path} with {rows} at {table.rows}; each row is answered {' and '.join(answered)}"
+    return f"{table.path} with {rows} at {table.rows} and {verb} for each {' and '.join(answered)}"

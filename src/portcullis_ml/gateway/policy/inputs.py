@@ -11,6 +11,7 @@ import numpy as np
 from portcullis_ml.core.errors import InputError, ParameterError
 from portcullis_ml.gateway.policy.names import is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
+from portcullis_ml.gateway.policy.text_table import refuse_mute
 from portcullis_ml.gateway.policy.toml_positions import known
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.datatypes import DTYPE, DTYPES
@@ -102,6 +103,8 @@ def several(served: ModelSpec, upstream: UpstreamTable) -> bool:
     way = upstream.inputs or ("columns" if served.several else "tensor")
     if way == "columns" and upstream.input:
         raise ParameterError("input", "left out where the upstream has several inputs", upstream.input)
+    if served.text and upstream.datatype:
+        raise ParameterError("datatype", "left out where the model takes texts", upstream.datatype)
     if served.parts and upstream.datatype:
         raise ParameterError("datatype", "left out: each input has its own, under [model]", upstream.datatype)
     if served.parts and not (served.several and way == "columns"):
@@ -121,8 +124,10 @@ def _in_one_tensor(served: ModelSpec) -> None:
 
 
 def spoken_by(spec: ModelSpec, protocols: Sequence[str], key: str) -> None:
-    """Refuse protocols that have no place for several inputs. `key` is where they stand in the policy."""
+    """Refuse protocols that have no place for several inputs, or none for texts. `key` is where they stand in the
+    policy."""
     for name in protocols:
+        refuse_mute(name, spec.text, key)
         if spec.several and not PROTOCOLS.load(name).parts:
             raise ParameterError(
                 key,

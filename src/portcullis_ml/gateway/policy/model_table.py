@@ -10,10 +10,11 @@ from typing import Any, Literal
 from portcullis_ml.core.errors import ParameterError
 from portcullis_ml.core.types import Feature, Interface, Reveals
 from portcullis_ml.gateway.policy.inputs import several
-from portcullis_ml.gateway.policy.names import SEGMENT, is_segment, is_tensor
+from portcullis_ml.gateway.policy.names import MODEL_NAME, SEGMENT, is_model_name, is_segment, is_tensor
 from portcullis_ml.gateway.policy.settings import UpstreamTable
 from portcullis_ml.gateway.policy.toml_positions import known
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
+from portcullis_ml.gateway.protocols.texts import TextInput
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 __all__ = ["asked", "checked", "class_names", "feature", "interface_of", "output_names", "undefended"]
@@ -76,9 +77,10 @@ def checked(table: Mapping[str, Any]) -> None:
             raise ParameterError(key, "the name of one tensor: the gate guards one, and shows no other", table[key])
         if not isinstance(table.get(key, ""), str):
             raise ParameterError(key, "text", table[key])
-    for key in ("name", "version"):
-        if not is_segment(table.get(key, "1")) and (key, table[key]) != ("version", ""):
-            raise ParameterError(key, SEGMENT, table[key])
+    if not is_model_name(table["name"]):
+        raise ParameterError("name", MODEL_NAME, table["name"])
+    if table.get("version") and not is_segment(table["version"]):
+        raise ParameterError("version", SEGMENT, table["version"])
     for key in ("input", *OUTPUTS):
         if not is_tensor(table.get(key, key)):
             raise ParameterError(key, "the name of a tensor", table[key])
@@ -133,7 +135,7 @@ def class_names(table: Mapping[str, Any]) -> tuple[str | int, ...]:
     return ()
 
 
-def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None) -> Interface:
+def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None, text: TextInput | None) -> Interface:
     return Interface(
         input_shape=tuple(table["input_shape"]),
         n_classes=len(class_names(table)) or table.get("classes", 0),
@@ -143,5 +145,6 @@ def interface_of(table: Mapping[str, Any], features: tuple[Feature, ...] | None)
         features=features,
         missing=table.get("missing", False),
         explains="explanation" in table,
+        text=text is not None and text.hashing is None,  # between hashed words there are distances
         precision="float32" if table.get("datatype") == "FP32" else "float64",
     )

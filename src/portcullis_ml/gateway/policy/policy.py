@@ -35,12 +35,16 @@ from typing import Any, TypeVar
 
 from portcullis_ml.catalog import resolve
 from portcullis_ml.core.errors import ParameterError, PortcullisError
-from portcullis_ml.core.guard import Defense, Guard
+from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.types import Interface, Reveals
-from portcullis_ml.gateway.policy import home_made
+from portcullis_ml.gateway.policy import home_made, several
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
 from portcullis_ml.gateway.policy.certificates import Certificate
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
+from portcullis_ml.gateway.policy.contents import Policy
+from portcullis_ml.gateway.policy.extras import needs_grpc
+from portcullis_ml.gateway.policy.groups_table import GROUPS, groups_of
+from portcullis_ml.gateway.policy.image_table import image_spec, pictured, sent_as
 from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import (
@@ -66,73 +70,38 @@ from portcullis_ml.gateway.policy.settings import (
     Telemetry,
     UpstreamTable,
 )
+from portcullis_ml.gateway.policy.text_table import implied, refuse_coarse, text_input
 from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
-from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec, Wire
+from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec
 
 __all__ = ["Policy", "PolicyError", "parse_policy", "read_policy"]
 
 T = TypeVar("T")
 MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatype", "input", "scores", "label",
-         "withheld", "missing", "features", "inputs", "dimensions", "mapping", "explanation",
-         "explanation_shape")  # fmt: skip
+         "withheld", "missing", "features", "inputs", "dimensions", "mapping", "text", "image", "explanation",
+         "explanation_shape", "protocols")  # fmt: skip
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
-TOP = ("mode", "key_file", "quantum")
+TOP = ("mode", "key_file", "quantum", "models")
 ANSWERS = ("reveals", "k", "decimals", "explains")
 CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject", "principal", "key_prefix",
            "address_bits", "forwarded")  # fmt: skip
 ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
-TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "failure", "state", "log", "alarms",
-          "telemetry", "admin")  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """A policy as read: everything checked, nothing opened."""
-
-    served: ModelSpec  # the model as clients see it
-    asked: ModelSpec  # the model as the upstream knows it
-    shown: Interface  # what everybody gets to see
-    stages: tuple[Defense[Any], ...]
-    key: bytes
-    key_path: Path
-    clients: Clients
-    upstream: UpstreamTable | None
-    listen: Listen
-    limits: Limits
-    failure: Failure
-    state: State
-    log: QueryLog | None
-    alarms: Alarms | None
-    telemetry: Telemetry | None
-    admin: Admin
-    mode: str = "enforce"
-    quantum: float = 1e-6
-    digest: str = ""  # of the file and of the artifacts that it names; stands in every line of the query log
-
-    @property
-    def enforced(self) -> bool:
-        return self.mode == "enforce"
-
-    def guard(self) -> Guard:
-        """A guard of its own, its stages bound to the model; InputError where an artifact has changed meanwhile."""
-        return Guard(*self.stages, key=self.key, quantum=self.quantum, interface=undefended(self.asked))
-
-    def wires(self) -> tuple[Wire, ...]:
-        return tuple(PROTOCOLS.load(name)() for name in self.listen.protocols)
+TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "groups", "failure", "state", "log",
+          "alarms", "telemetry", "admin")  # fmt: skip
 
 
 def read_policy(path: str | Path, **changes: Any) -> Policy:
     """The policy in a file; `changes` replace values of its tables, as ("upstream.url", ...) -> value."""
-    try:
-        text = Path(path).read_text()
-    except OSError as error:
-        raise PolicyError(str(path), 0, f"The file cannot be read ({error.strerror}).") from error
-    return parse_policy(text, where=str(path), folder=Path(path).parent, changes=changes)
+    return parse_policy(_text_of(path), where=str(path), folder=Path(path).parent, changes=changes)
 
 
-def parse_policy(text: str, *, where: str = "policy", folder: Path = Path(), changes: Mapping[str, Any] = {}) -> Policy:
+def parse_policy(
+    text: str, *, where: str = "policy", folder: Path = Path(), changes: Mapping[str, Any] = {},
+    main: Policy | None = None,
+) -> Policy:  # fmt: skip
+    """The policy in a text; of a further model where the `main` policy is given."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -141,19 +110,31 @@ def parse_policy(text: str, *, where: str = "policy", folder: Path = Path(), cha
     for name, value in changes.items():
         table, _, key = name.partition(".")
         tree.setdefault(table, {})[key] = value
-    return _Reader(tree, where, folder, positions(text), text)()
+    return _Reader(tree, where, folder, positions(text), text, main)()
 
 
+def _text_of(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise PolicyError(str(path), 0, f"The file cannot be read ({error.strerror}).") from error
+
+
+@dataclass(frozen=True)
 class _Reader:
     """One reading of one file: turns tables into settings, and errors into lines."""
 
-    def __init__(
-        self, tree: dict[str, Any], where: str, folder: Path, positions: dict[tuple[str, ...], int], text: str
-    ):
-        self.tree, self.where, self.folder, self.positions, self.text = tree, where, folder, positions, text
+    tree: dict[str, Any]
+    where: str
+    folder: Path
+    positions: dict[tuple[str, ...], int]
+    text: str
+    main: Policy | None  # where the file is that of a further model
 
     def __call__(self) -> Policy:
         self._known(self.tree, (*TOP, *TABLES), ())
+        for place, sentence in several.own(self.tree, self.where) if self.main else ():
+            raise self._wrong(place, sentence)
         mode = self.tree.get("mode", "enforce")
         if mode not in ("enforce", "observe"):
             raise self._wrong(("mode",), f'mode must be "enforce" or "observe"; got {mode!r}.')
@@ -163,13 +144,15 @@ class _Reader:
         listen = self._listen()
         self._explained(interface, shown, upstream, listen)
         known = self._built(("upstream", "mapping"), asked, served, upstream)
+        known = self._built(("upstream", "image"), sent_as, served, known, upstream)
+        served = self._built(("model", "image"), pictured, served, upstream, listen.protocols)
         self._built(("listen",), spoken_by, served, listen.protocols, "protocols")
         self._built(("upstream",), spoken_by, known, [upstream.protocol] if upstream else [], "protocol")
         for place, sentence in home_made.mistakes(served, known, upstream, listen):
             raise self._wrong(place, sentence)
         served = home_made.limited(served, known, upstream)
         stages = self._stages(undefended(known))
-        return Policy(
+        policy = Policy(
             served=served if shown.explains else dataclasses.replace(served, explanation=None),
             asked=known,
             shown=home_made.no_more_than(shown, known.interface),
@@ -186,21 +169,34 @@ class _Reader:
             alarms=self._settings(Alarms, "alarms") if "alarms" in self.tree else None,
             telemetry=self._settings(Telemetry, "telemetry") if "telemetry" in self.tree else None,
             admin=self._admin(),
+            groups=self._built(("groups",), groups_of, self._table("groups", GROUPS), undefended(known), self.folder),
             mode=mode,
-            quantum=self._quantum(),
+            quantum=self._quantum(served),
             digest=digest(self.text, stages),
+            path=self.where,
         )
+        return several.governed(policy, self.main) if self.main else self._with_further(policy)
 
-    def _quantum(self) -> float:
+    def _with_further(self, main: Policy) -> Policy:
+        """The main policy, with those of the further models that it lists."""
+        paths = [self.folder / name for name in self._built(("models",), several.files_of, self.tree.get("models", []))]
+        further = [parse_policy(_text_of(p), where=str(p), folder=p.parent, main=main) for p in paths]
+        first, *models = self._built(("models",), several.together, [main, *further])
+        return dataclasses.replace(first, models=tuple(models))
+
+    def _quantum(self, served: ModelSpec) -> float:
         value = self.tree.get("quantum", 1e-6)
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             raise self._wrong(("quantum",), f"quantum must be a number greater than 0; got {value!r}.")
+        self._built((), refuse_coarse, value, served.text)
         return float(value)
 
     # One table each.
 
     def _model(self) -> tuple[Interface, ModelSpec]:
         table = self._table("model", MODEL)
+        text = self._built(("model", "text"), text_input, table["text"]) if "text" in table else None
+        table = self._built(("model",), implied, table, text)
         for key in ("name", "input_shape"):
             if key not in table:
                 raise self._wrong(("model",), f"[model] must say {key}.")
@@ -210,9 +206,9 @@ class _Reader:
         if table.get("withheld", "null") not in ("null", "one_hot"):
             raise self._wrong(("model", "withheld"), 'withheld must be "null" or "one_hot".')
         features = [self._built(("model", "features"), feature, f) for f in table.get("features", ())]
-        interface = self._built(("model",), interface_of, table, tuple(features) or None)
+        interface = self._built(("model",), interface_of, table, tuple(features) or None, text)
         names: dict[str, Any] = {**output_names(table), **{k: table[k] for k in NAMES if k in table}}
-        names["class_names"] = class_names(table)
+        names |= {"class_names": class_names(table), "text": text}
         names |= self._built(("model",), inputs_of, table, self.tree.get("upstream", {}))
         shape = table.get("explanation_shape")
         if shape is not None:
@@ -223,10 +219,14 @@ class _Reader:
             names["explanation_shape"] = tuple(shape)
         rows = self.tree.get("limits", {}).get("rows", Limits.rows)
         options = self._mapping("model", table.get("mapping", {}))
+        if "image" in table:
+            options = {**options, "image": self._built(("model", "image"), image_spec, table["image"])}
         return interface, ModelSpec(name=table["name"], interface=interface, max_rows=rows, options=options, **names)
 
     def _upstream(self) -> UpstreamTable:
         found = self._settings(UpstreamTable, "upstream")
+        if found.protocol == "grpc":
+            self._built(("upstream", "protocol"), needs_grpc, "upstream.protocol")
         if found.mapping is not None:
             self._mapping("upstream", found.mapping, without=("extras",))
         return found
@@ -311,8 +311,18 @@ class _Reader:
                 raise self._wrong(("listen", "cors"), "cors must be a table: write [listen.cors].")
             self._known(table["cors"], tuple(f.name for f in dataclasses.fields(Cors)), ("listen", "cors"))
             files["cors"] = self._built(("listen", "cors"), made, Cors, table["cors"])
-        found: Listen = self._built(("listen",), made, Listen, {**table, **files})
-        return found
+        spoken = {} if self.main is None else {"protocols": list(self.main.listen.protocols)}
+        found: Listen = self._built(("listen",), made, Listen, {**spoken, **table, **files})
+        if found.grpc_port is not None:
+            self._built(("listen", "grpc_port"), needs_grpc, "listen.grpc_port")
+        return found if "protocols" not in self.tree["model"] else self._own_protocols(found)
+
+    def _own_protocols(self, listen: Listen) -> Listen:
+        """The port, with the protocols by which this one of its models is asked."""
+        if "protocols" in self.tree.get("listen", {}):
+            raise self._wrong(("model", "protocols"), "Say protocols in [listen] or in [model], not in both.")
+        own: Listen = self._built(("model",), made, Listen, {"protocols": self.tree["model"]["protocols"]})
+        return dataclasses.replace(listen, protocols=own.protocols)
 
     def _certificate(self, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
         """The files of a port's certificate, found from the policy's folder and seen to fit together."""

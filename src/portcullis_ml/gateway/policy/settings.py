@@ -9,7 +9,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from portcullis_ml.core.settings import check
-from portcullis_ml.gateway.policy.names import HEADER, SEGMENT, is_header, is_segment, is_tensor
+from portcullis_ml.gateway.policy.names import (
+    HEADER,
+    MODEL_NAME,
+    SEGMENT,
+    is_header,
+    is_model_name,
+    is_segment,
+    is_tensor,
+)
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.unspoken import spoken
 from portcullis_ml.gateway.protocols.wire import DTYPES
@@ -21,14 +29,22 @@ def _positive(v: float) -> bool:
     return not isinstance(v, bool) and v > 0
 
 
-def _url(v: str) -> bool:
+HTTP, GRPC = ("http", "https"), ("grpc://", "grpcs://")
+
+
+def _plain_address(v: str) -> bool:
+    """Whether it is an address of gRPC, which has neither a path nor a name and password."""
+    return v.startswith(GRPC) and _url(v, ("grpc", "grpcs")) and "/" not in v.partition("://")[2] and "@" not in v
+
+
+def _url(v: str, schemes: tuple[str, ...] = HTTP) -> bool:
     try:
         parts = urlsplit(v)
         port = parts.port
     except ValueError:  # no port from 0 to 65535, or half an IPv6 address
         return False
     plain = v.isascii() and v.isprintable() and " " not in v and "?" not in v and "#" not in v
-    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return plain and parts.scheme in schemes and bool(parts.hostname) and port != 0
 
 
 def _store(v: str) -> bool:
@@ -68,6 +84,7 @@ class UpstreamTable:
     answers: str = "scores"  # or "labels": what it gives
     datatype: str | None = None
     binary: bool = False  # it reads the binary tensor extension: Triton and KServe do, MLServer does not
+    image: Mapping[str, Any] | None = None  # how it is sent pictures, where that differs from [model.image]
     timeout_s: float = 10.0
     connections: int = 100
     token_file: str | None = None  # what the server wants to see before it answers
@@ -79,18 +96,20 @@ class UpstreamTable:
     mapping: Mapping[str, Any] | None = None  # where that differs from [model.mapping], for the protocol mapping
 
     def __post_init__(self) -> None:
-        https = self.url.startswith("https://")
+        secure = self.url.startswith(("https://", "grpcs://"))
         for name in ("ca_file", "cert_file", "key_file"):
-            check(self, name, "given with an https:// address only", lambda v: v is None or https)
+            check(self, name, "given with an https:// or grpcs:// address only", lambda v: v is None or secure)
         check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
-        check(self, "model", SEGMENT, lambda v: v is None or is_segment(v))
+        check(self, "model", MODEL_NAME, lambda v: v is None or is_model_name(v))
         check(self, "version", SEGMENT, lambda v: v == "" or is_segment(v))
         for name in ("input", "scores", "label", "explanation"):
             check(self, name, "the name of a tensor", lambda v: v is None or is_tensor(v))
         check(self, "label", "named otherwise than the scores", lambda v: v is None or v != self.scores)
         check(self, "token_header", HEADER, is_header)
-        check(self, "url", "http://host:port", _url)
+        grpc = self.url.startswith(GRPC)
+        check(self, "url", "http://host:port or grpc://host:port", lambda v: _url(v) or _plain_address(v))
         spoken("UpstreamTable.protocol", self.protocol)
+        check(self, "protocol", '"grpc" with a grpc:// address', lambda v: (v == "grpc") == grpc)
         check(self, "inputs", '"tensor" or "columns"', lambda v: v in (None, "tensor", "columns"))
         check(self, "answers", '"scores" or "labels"', lambda v: v in ("scores", "labels"))
         check(self, "datatype", f"one of {', '.join(DTYPES)}", lambda v: v is None or v in DTYPES)
@@ -123,6 +142,7 @@ class Listen:
     host: str = "127.0.0.1"
     port: int = 8000
     protocols: tuple[str, ...] = ("v2",)
+    grpc_port: int | None = None  # where clients of the Open Inference Protocol come in by gRPC; None: nowhere
     cert_file: str | None = None  # the port speaks TLS with this certificate, which is read anew when it changes
     key_file: str | None = None  # its key, where it is not in the same file
     cors: Cors | None = None  # None: no page in a browser is told that it may ask
@@ -130,12 +150,20 @@ class Listen:
     def __post_init__(self) -> None:
         check(self, "key_file", "given with a cert_file", lambda v: v is None or self.cert_file is not None)
         check(self, "port", "an int in [0, 65535]", lambda v: isinstance(v, int) and 0 <= v <= 65_535)
-        words = f"a list of some of {', '.join(PROTOCOLS)}"
+        check(self, "grpc_port", "an int in [0, 65535]", lambda v: v is None or (type(v) is int and 0 <= v <= 65_535))
+        check(self, "grpc_port", "another one than port", lambda v: v in (None, 0) or v != self.port)
+        words = f"a list of some of {', '.join(p for p in PROTOCOLS if p != 'grpc')}"
         check(self, "protocols", words, lambda v: bool(v) and not isinstance(v, str))
+        check(self, "protocols", "without grpc, which has a port of its own: grpc_port", lambda v: "grpc" not in v)
         for name in self.protocols:
             spoken("Listen.protocols", name)
         check(self, "protocols", "a list that names each once", lambda v: len(set(v)) == len(v))
         check(self, "host", "an address of this machine, such as 127.0.0.1", lambda v: v.strip() != "")
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The protocols on both ports."""
+        return self.protocols if self.grpc_port is None else (*self.protocols, "grpc")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ class Described:
     path: str
     summary: str
     answer: Schema | None = None  # of the body with status 200; None where it is no JSON
-    body: Schema | None = None  # of what is posted
-    kinds: Mapping[str, Schema] = field(default_factory=dict)  # further content types of what is posted
+    body: Schema | None = None  # of what is posted as JSON
+    kinds: Mapping[str, Schema] = field(default_factory=dict)  # other content types of what is posted
 
 
 def object_of(required: tuple[str, ...] = (), /, **properties: Schema) -> dict[str, Any]:

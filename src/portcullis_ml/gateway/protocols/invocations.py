@@ -27,6 +27,7 @@ from portcullis_ml.gateway.protocols.json_parts import (
 )
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
 from portcullis_ml.gateway.protocols.strict import BadRequest, given, listed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.text_questions import table_asked, table_described, table_of
 from portcullis_ml.gateway.protocols.v1 import plain_rows, read_rows, rows_out
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
 
@@ -40,7 +41,9 @@ class Invocations(Wire):
 
     name: ClassVar[str] = "invocations"
     health: ClassVar[frozenset[str]] = frozenset(("ready",))
+    common: ClassVar[frozenset[str]] = frozenset(("ready",))
     parts: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         if path == "/invocations":
@@ -50,7 +53,7 @@ class Invocations(Wire):
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
         ways = _ways_in_parts(served) if served.several else _ways(served)
         answer = object_of(("predictions",), predictions=answers(served.interface, served.class_names))
-        table = {"text/csv": {"type": "string"}}
+        table = {"text/csv": {"type": "string"}} if served.text is None else {}
         return (
             Described("get", "/ping", "Whether the gate is up"),
             Described("get", "/health", "Whether the gate is up"),
@@ -59,6 +62,10 @@ class Invocations(Wire):
 
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if served.text is not None:
+            if kind != "application/json":
+                raise BadRequest("Texts are sent as application/json; a CSV table of them is not read here.", 415)
+            return table_of(served, body)
         if kind == "text/csv":
             found = _table(body, served)
         elif kind == "application/json":
@@ -78,7 +85,10 @@ class Invocations(Wire):
         return ("/ping",)
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
-        table = _table_out(served, x) if served.several else {"inputs": rows_out(x)}
+        if carried.texts is not None:
+            table: Any = table_asked(served, carried.texts)
+        else:
+            table = _table_out(served, x) if served.several else {"inputs": rows_out(x)}
         body = orjson.dumps(table, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask("/invocations", body, {"content-type": "application/json"})
 
@@ -96,6 +106,8 @@ class Invocations(Wire):
 
 def _ways(served: ModelSpec) -> list[dict[str, Any]]:
     """Schemas of the spellings of a table."""
+    if served.text is not None:
+        return table_described(served)
     asked = rows(served.interface, served.max_rows)
     width = served.interface.input_shape[-1]
     split = {"columns": some({}, width, width), "data": asked, "index": {}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -24,6 +25,7 @@ from portcullis_ml.gateway.protocols.strict import (
     rows_in,
     text,
 )
+from portcullis_ml.gateway.protocols.text_questions import fits_texts, inquiry_of, schema_of, texts_in, texts_out
 from portcullis_ml.gateway.protocols.v1 import rows_out
 from portcullis_ml.gateway.protocols.wire import NOTHING, Carried, ModelSpec
 
@@ -43,6 +45,9 @@ def read_question(served: ModelSpec, table: MappingTable, body: bytes) -> tuple[
     where = f'"{table.rows}"'
     if found is None:
         raise BadRequest(f"The request must hold rows at {where}.")
+    if served.text is not None:
+        inquiry = inquiry_of(served, texts_in(served, found) if table.batch else [found], where)
+        return inquiry.x, dataclasses.replace(inquiry.carried, extras=extras)
     if table.rows_as == "object":
         x = rows_by_name(_records(served, table, found, where), served)
     else:
@@ -58,12 +63,15 @@ def read_question(served: ModelSpec, table: MappingTable, body: bytes) -> tuple[
 def _tree(served: ModelSpec, table: MappingTable, body: bytes) -> tuple[Any, Array | None]:
     """The body as JSON, and its numbers where they were read separately."""
     keys, missing = table.rows.keys, served.interface.missing
-    if table.rows_as == "list" and keys:
+    if served.text is not None:
+        fits_texts(body, served.max_rows)
+    elif table.rows_as == "list" and keys:
         return loads_with_numbers(body, *keys, most=served.most, missing=missing)
-    if table.rows_as == "list" and b'"' not in body:  # so no key can be spelled in it
+    elif table.rows_as == "list" and b'"' not in body:  # so no key can be spelled in it
         tree, row = loads_with_numbers(b"{%b:%b}" % (TOP, body), "rows", most=served.most, missing=missing)
         return tree["rows"], row
-    fits(body, served.most)
+    else:
+        fits(body, served.most)
     if keys or not table.batch:
         return loads(body), None
     tree = loads(b"{%b:%b}" % (TOP, body))
@@ -129,8 +137,13 @@ def written_question(table: MappingTable, served: ModelSpec, x: Floats, carried:
     table that takes one."""
     if not table.batch and len(x) != 1:
         raise BadRequest(f"The model server takes one row a request; got {len(x)}.")
-    written: Any = records_out(x, served) if table.rows_as == "object" else rows_out(x if table.batch else x[0])
-    tree = put(None, table.rows, written if table.batch or table.rows_as == "list" else written[0])
+    if carried.texts is not None:
+        written: Any = texts_out(served, carried.texts) if table.batch else carried.texts[0]
+    elif table.rows_as == "list":
+        written = rows_out(x if table.batch else x[0])
+    else:
+        written = records_out(x, served) if table.batch else records_out(x, served)[0]
+    tree = put(None, table.rows, written)
     for extra in table.extras:
         if str(extra) in carried.extras:
             tree = put(tree, extra, carried.extras[str(extra)])
@@ -142,6 +155,8 @@ def described_question(table: MappingTable, served: ModelSpec) -> Schema:
     many = rows(served.interface, served.max_rows)
     row: Any = described_row(served) if table.rows_as == "object" else many["items"]
     tree = some(row, 1, served.max_rows) if table.batch else row
+    if served.text is not None:
+        tree = schema_of(served) if table.batch else {"type": "string", "maxLength": served.text.longest}
     for key in reversed(table.rows.keys):
         tree = object_of((key,), **{key: tree})
     for extra in table.extras:

@@ -34,7 +34,7 @@ class JsonPath(Wire):
 
     name: ClassVar[str] = "mapping"
     explains: ClassVar[bool] = True
-    carries: ClassVar[frozenset[str]] = frozenset(("extras",))
+    carries: ClassVar[frozenset[str]] = frozenset(("extras", "texts"))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
         return "infer" if method == "POST" and path == table_of(served).path else None

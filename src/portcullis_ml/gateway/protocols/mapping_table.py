@@ -91,6 +91,8 @@ def suits(table: MappingTable, interface: Interface) -> None:
     n = interface.n_classes
     if table.scores_as == "number" and n > 2:
         raise ParameterError("scores_as", f"one of list, object and top for {n} classes", "number")
+    if table.scores_as == "number" and interface.outputs > 1:
+        raise ParameterError("scores_as", f"list for a regression of {interface.outputs} outputs", "number")
     if table.scores_as in ("object", "top") and not n:
         raise ParameterError("scores_as", "list or number for a regression", table.scores_as)
 

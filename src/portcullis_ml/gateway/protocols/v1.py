@@ -35,6 +35,7 @@ from portcullis_ml.gateway.protocols.strict import (
     only_keys,
     rows_in,
 )
+from portcullis_ml.gateway.protocols.text_questions import inquiry_of, loads_texts, schema_of, texts_in, texts_out
 from portcullis_ml.gateway.protocols.wire import (
     NOTHING,
     Ask,
@@ -50,7 +51,8 @@ from portcullis_ml.gateway.protocols.wire import (
 
 __all__ = ["Predict"]
 
-ROUTE = re.compile(r"/v1/models(?:/([^/:]+)(?:/(?:versions|labels)/([^/:]+))?(:predict|/metadata)?)?")
+MODELS = "/v1/models"
+BEHIND_NAME = re.compile(r"(?:/(?:versions|labels)/([^/:]+))?(:predict|/metadata)?")
 
 
 class Predict(Wire):
@@ -58,16 +60,12 @@ class Predict(Wire):
 
     name: ClassVar[str] = "v1"
     health: ClassVar[frozenset[str]] = frozenset(("model",))
+    common: ClassVar[frozenset[str]] = frozenset(("server",))
     parts: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
-        found = ROUTE.fullmatch(path)
-        if not found:
-            return None
-        model, version, verb = found.groups()
-        if model is not None and (model != served.name or version not in (None, served.version)):
-            return None
-        what = "infer" if verb == ":predict" else "model" if model else "server"
+        what = "server" if path == MODELS else _of_model(path, served)
         return what if method == ("POST" if what == "infer" else "GET") else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
@@ -94,13 +92,18 @@ class Predict(Wire):
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         spelled = "instances" if b'"instances"' in body else "inputs"
-        tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+        if served.text is None:
+            tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+        else:
+            tree, row = loads_texts(body, served.max_rows), None
         tree = given(only_keys(tree, ("instances", "inputs", "signature_name"), "The request"))
         if tree.get("signature_name", "serving_default") not in ("", "serving_default"):
             raise BadRequest('"signature_name" must be "serving_default" or absent.')
         if ("instances" in tree) == ("inputs" in tree):
             raise BadRequest('The request must hold one of "instances" and "inputs".')
         key = "instances" if "instances" in tree else "inputs"
+        if served.text is not None:
+            return inquiry_of(served, texts_in(served, tree[key]), f'"{key}"', shape=key)
         if served.several:
             table = (records_in if key == "instances" else columns_in)(served, body, tree[key], f'"{key}"')
             return Inquiry(served.inspected(table), shape=key)
@@ -117,7 +120,10 @@ class Predict(Wire):
 
     def tell(self, served: ModelSpec, what: str) -> Reply:
         if what == "server":
-            return Reply(orjson.dumps({"models": [served.name]}))
+            names = dict.fromkeys(
+                (served.name, *(name for name, _, protocol in served.beside if protocol == self.name))
+            )
+            return Reply(orjson.dumps({"models": list(names)}))
         state = {"version": served.version or "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
         return Reply(orjson.dumps({"name": served.name, "ready": True, "model_version_status": [state]}))
 
@@ -126,7 +132,10 @@ class Predict(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         version = f"/versions/{served.version}" if served.version else ""
-        rows = records_out(served, x) if served.several else rows_out(x)
+        if carried.texts is not None:
+            rows: Any = texts_out(served, carried.texts)
+        else:
+            rows = records_out(served, x) if served.several else rows_out(x)
         body = orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Ask(f"/v1/models/{served.name}{version}:predict", body, {"content-type": "application/json"})
 
@@ -136,10 +145,21 @@ class Predict(Wire):
         return read_rows(served, n, found)
 
 
+def _of_model(path: str, served: ModelSpec) -> str | None:
+    """The kind of a request at a path of this model, whose name may hold slashes."""
+    model = f"{MODELS}/{served.name}"
+    found = BEHIND_NAME.fullmatch(path, len(model)) if path.startswith(model) else None
+    if found is None or found[1] not in (None, served.version):
+        return None
+    return "infer" if found[2] == ":predict" else "model"
+
+
 def _asked(served: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Schemas of "instances" and of "inputs"."""
     if served.several:
         return some(record_described(served), 1, served.max_rows), columns_described(served)
+    if served.text is not None:
+        return schema_of(served), schema_of(served)
     asked = rows(served.interface, served.max_rows)
     rowwise = some(object_of((served.input,), **{served.input: asked["items"]}), 1, served.max_rows)
     return {"anyOf": [asked, rowwise]}, {"anyOf": [asked, object_of((served.input,), **{served.input: asked})]}

@@ -24,6 +24,7 @@ from portcullis_ml.gateway.protocols.described import Described, const, object_o
 from portcullis_ml.gateway.protocols.number_lists import numbers_out
 from portcullis_ml.gateway.protocols.strict import json_typed
 from portcullis_ml.gateway.protocols.tensors import one_row, raw_words, several_rows
+from portcullis_ml.gateway.protocols.text_questions import schema_of, tensor_asked, v2_inquiry
 from portcullis_ml.gateway.protocols.v2_metadata import differences
 from portcullis_ml.gateway.protocols.v2_parts import described_inputs, inquiry_of, tensors_of, told_inputs
 from portcullis_ml.gateway.protocols.v2_question import LENGTH, REFUSED, form_of, split, tensor_of
@@ -44,10 +45,11 @@ from portcullis_ml.gateway.protocols.wire import (
 
 __all__ = ["OpenInference"]
 
-ROUTE = re.compile(r"/v2(?:/(health/live|health/ready)|/models/([^/]+)(?:/versions/([^/]+))?(/infer|/ready)?)?")
+SERVER = {"/v2": "server", "/v2/health/live": "live", "/v2/health/ready": "ready"}
+BEHIND_NAME = re.compile(r"(?:/versions/([^/]+))?(/infer|/ready)?")
 WORD: dict[str, Any] = {"type": "string"}
 TENSOR = object_of(("name", "datatype", "shape"), name=WORD, datatype=WORD, shape=some({"type": "integer"}))
-WORDS = {"health/live": "live", "health/ready": "ready", "/infer": "infer", "/ready": "model_ready"}
+WORDS = {"/infer": "infer", "/ready": "model_ready"}
 
 
 class OpenInference(Wire):
@@ -55,17 +57,13 @@ class OpenInference(Wire):
 
     name: ClassVar[str] = "v2"
     health: ClassVar[frozenset[str]] = frozenset(("ready", "model_ready"))
+    common: ClassVar[frozenset[str]] = frozenset(SERVER.values())
     explains: ClassVar[bool] = True
     parts: ClassVar[bool] = True
+    carries: ClassVar[frozenset[str]] = frozenset(("texts",))
 
     def route(self, method: str, path: str, served: ModelSpec) -> str | None:
-        found = ROUTE.fullmatch(path)
-        if not found:
-            return None
-        health, model, version, verb = found.groups()
-        if model is not None and (model != served.name or version not in (None, served.version)):
-            return None
-        what = WORDS.get(health or verb or "", "model" if model else "server")
+        what = SERVER.get(path) or _of_model(path, served)
         return what if method == ("POST" if what == "infer" else "GET") else None
 
     def routes(self, served: ModelSpec) -> tuple[Described, ...]:
@@ -90,6 +88,8 @@ class OpenInference(Wire):
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:
         json_typed(headers)
         header, raw = split(headers, body)
+        if served.text is not None:
+            return v2_inquiry(served, header, raw)
         if served.several:
             return inquiry_of(served, header, raw)
         form, row = form_of(served, header, raw)
@@ -127,9 +127,9 @@ class OpenInference(Wire):
             return _json({"ready": True})
         if what == "model_ready":
             return _json({"name": served.name, "ready": True})
-        columns = served.interface.columns
+        columns, (datatype, shape) = served.interface.columns, served.tensor
         precision = "FP32" if served.interface.precision == "float32" else "FP64"
-        row = _about(served.input, served.datatype, [-1, *served.interface.input_shape])
+        row = _about(served.input, datatype, [-1, *shape])
         outputs = [
             _about(served.label, label_type(served), [-1]),
             _about(served.scores, precision, [-1, columns]),
@@ -138,7 +138,7 @@ class OpenInference(Wire):
         return _json(
             {
                 "name": served.name,
-                "versions": [served.version] if served.version else [],
+                "versions": _versions(served),
                 "platform": "portcullis",
                 "inputs": told_inputs(served) if served.several else [row],
                 "outputs": [o for o in outputs if o["name"]],
@@ -152,7 +152,10 @@ class OpenInference(Wire):
 
     def ask(self, served: ModelSpec, x: Floats, carried: Carried = NOTHING) -> Ask:
         path, outputs = served.made.get("v2") or served.made.setdefault("v2", _asking(served))
-        tensors, raw = tensors_of(served, x) if served.several else _one_tensor(served, x)
+        if carried.texts is not None:
+            tensors, raw = tensor_asked(served, carried.texts)
+        else:
+            tensors, raw = tensors_of(served, x) if served.several else _one_tensor(served, x)
         tree: dict[str, Any] = {"inputs": tensors, "outputs": outputs}
         if served.several and not raw and all(part.shape == () for part in served.parts):
             tree["parameters"] = {"content_type": "pd"}
@@ -177,6 +180,20 @@ class OpenInference(Wire):
         tree = parsed(body)
         answer = one_row(served, tree) if n == 1 and not raw else None
         return several_rows(served, n, tree, raw) if answer is None else answer
+
+
+def _of_model(path: str, served: ModelSpec) -> str | None:
+    """The kind of a request at a path of this model, whose name may hold slashes."""
+    model = f"/v2/models/{served.name}"
+    found = BEHIND_NAME.fullmatch(path, len(model)) if path.startswith(model) else None
+    if found is None or found[1] not in (None, served.version):
+        return None
+    return WORDS.get(found[2] or "", "model")
+
+
+def _versions(served: ModelSpec) -> list[str]:
+    beside = [version for name, version, protocol in served.beside if (name, protocol) == (served.name, "v2")]
+    return [version for version in (served.version, *beside) if version]
 
 
 def _one_tensor(served: ModelSpec, x: Floats) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -210,10 +227,11 @@ def _question(served: ModelSpec) -> dict[str, Any]:
     row = rows(served.interface, served.max_rows)["items"]
     single = object_of(must, shape=const([1, *widths]), datatype=const("FP64"), data=some(row, 1, 1), **rest)
     tensor = object_of(must, shape=shape, datatype=const(*DTYPES), data={"type": "array", "minItems": 1}, **rest)
+    tensors = [single, tensor] if served.text is None else [schema_of(served, tensor=True)]
     return object_of(
         ("inputs",),
         id={"type": ["string", "null"], "maxLength": 128},
-        inputs=described_inputs(served, hints) if served.several else some({"anyOf": [single, tensor]}, 1, 1),
+        inputs=described_inputs(served, hints) if served.several else some({"anyOf": tensors}, 1, 1),
         outputs={
             **some(object_of(("name",), name=const(*served.outputs), parameters=hints), 0, 8),
             "type": ["array", "null"],

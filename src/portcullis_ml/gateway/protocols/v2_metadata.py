@@ -29,11 +29,12 @@ def _of_inputs(asked: ModelSpec, inputs: dict[str, dict[str, Any]]) -> list[str]
         return [f"The model takes {names}; the policy asks with {asked.input!r}: see upstream.input."]
     said = [f"The model takes {names}; the gate asks with one tensor: see [model] inputs."] if len(inputs) > 1 else []
     kind, shape = found.get("datatype"), found.get("shape")
-    if kind not in (None, asked.datatype):
-        said.append(f"The input {asked.input!r} is {kind}; the policy says {asked.datatype}: see [model] datatype.")
-    if not _fits(shape, asked.interface.input_shape):
-        said.append(f"The input {asked.input!r} has shape {shape}; the policy says rows of "
-                    f"{list(asked.interface.input_shape)}: see [model] input_shape.")  # fmt: skip
+    datatype, row = asked.tensor
+    if kind not in (None, datatype):
+        said.append(f"The input {asked.input!r} is {kind}; the policy says {datatype}: see [model] datatype and text.")
+    if not _fits(shape, row):
+        said.append(f"The input {asked.input!r} has shape {shape}; the policy says rows of {list(row)}: see [model] "
+                    "input_shape and text.")  # fmt: skip
     return said
 
 

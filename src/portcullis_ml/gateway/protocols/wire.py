@@ -20,8 +20,11 @@ from portcullis_ml.core.types import Answer, Array, Floats, Interface
 from portcullis_ml.gateway.protocols.claims import Room, room
 from portcullis_ml.gateway.protocols.datatypes import DTYPE, DTYPES, whole
 from portcullis_ml.gateway.protocols.described import Described, object_of
+from portcullis_ml.gateway.protocols.image_spec import nearest_levels
+from portcullis_ml.gateway.protocols.number_lists import LARGE
 from portcullis_ml.gateway.protocols.parts import Part, as_the_model_reads, cut
 from portcullis_ml.gateway.protocols.strict import finite, moderate, single
+from portcullis_ml.gateway.protocols.texts import TextInput
 
 __all__ = [
     "DTYPE",
@@ -61,12 +64,25 @@ class ModelSpec:
     max_rows: int = 1024
     withheld: Literal["null", "one_hot"] = "null"  # how scores that are not shown are written
     binary: bool = False  # towards an upstream: speak the binary tensor extension
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the protocol: paths of a mapping, "image" of pictures
+    text: TextInput | None = None  # where the model takes texts: how they are read, and become rows
+    levels: tuple[float, float] | None = None  # what 0 and 255 are to a model that is sent 8-bit pixels and no numbers
+    beside: tuple[tuple[str, str, str], ...] = ()  # (name, version, protocol) of what the same gate serves besides
+
+    @property
+    def id(self) -> str:
+        """What tells it from others that the same gate serves, as it stands in routes: "digits/versions/2"."""
+        return f"{self.name}/versions/{self.version}" if self.version else self.name
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """The names of the output tensors."""
         return tuple(name for name in (self.label, self.scores, self.explanation) if name)
+
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """The datatype of the input tensor, and the shape of a row in it."""
+        return (self.datatype, self.interface.input_shape) if self.text is None else ("BYTES", (1,))
 
     @property
     def explained(self) -> tuple[int, ...]:
@@ -84,12 +100,20 @@ class ModelSpec:
         return {}
 
     @property
+    def plain_question(self) -> tuple[Array, Carried]:
+        """A row that is nothing special, with which a model is tried, and what goes on beside it."""
+        if self.text is None:
+            return self.plain_row, NOTHING
+        return self.text.rows([self.text.tried]), Carried(texts=(self.text.tried,))
+
+    @property
     def plain_row(self) -> Array:
-        """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some."""
+        """(1, *input_shape) a row in the middle of the bounds, and of the first category where a feature has some. The
+        middle between whole numbers is one too, as the column may hold no others."""
         interface = self.interface
         row = np.full(interface.n_inputs, sum(interface.bounds) / 2)
         if interface.features is not None:
-            row = np.array([0.0 if f.categorical else (f.low + f.high) / 2 for f in interface.features])
+            row = np.array([0.0 if f.categorical else _middle(f.low, f.high) for f in interface.features])
         row = np.concatenate([np.floor(v) if p.whole else v for p, v in cut(self.parts, row[None])] or [row], axis=None)
         return row.reshape(1, *interface.input_shape)
 
@@ -98,6 +122,8 @@ class ModelSpec:
         if self.parts:
             x = as_the_model_reads(self.parts, single(x) if sent == "FP32" else x, missing=self.interface.missing)
             return finite(x, "The input", missing=self.interface.missing)
+        if self.levels is not None:
+            x = nearest_levels(x, self.levels)
         good = moderate(x)
         if "FP32" in (sent, self.datatype):
             x = x.astype(np.float32, copy=False) if good else single(x)
@@ -109,6 +135,10 @@ class ModelSpec:
                 x = x.astype(dtype)
         x = x if self.datatype == "FP32" else x.astype(np.float64, copy=False)
         return x if good else finite(x, "The input", missing=self.interface.missing)
+
+
+def _middle(low: float, high: float) -> float:
+    return (low + high) // 2 if low % 1 == high % 1 == 0 else (low + high) / 2
 
 
 @dataclass(frozen=True)
@@ -154,6 +184,8 @@ class Wire(ABC):
 
     name: ClassVar[str] = ""
     health: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose answer is 503 while nothing is served
+    at_once: ClassVar[int] = LARGE  # bytes of a body that is read on the event loop; longer ones are read beside it
+    common: ClassVar[frozenset[str]] = frozenset()  # the words for `tell` whose routes name no model
     explains: ClassVar[bool] = False  # whether it has a place for explanations
     parts: ClassVar[bool] = False  # whether it has a place for each part of a row
     carries: ClassVar[frozenset[str]] = frozenset()  # fields of `Carried` that it reads from clients and sends on
@@ -198,9 +230,17 @@ class Wire(ABC):
     def understand(self, served: ModelSpec, n: int, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer for n rows; Unreachable if it is none."""
 
+    def curl_file(self, served: ModelSpec) -> str | None:
+        """The options with which curl sends a file as a question; None where a question is text."""
+        return None
+
     def about(self, served: ModelSpec) -> str | None:
         """Where the upstream says what its model takes and gives; None where the protocol has no such place."""
         return None
+
+    def described(self, body: bytes) -> Any:
+        """What the upstream says there; Unreachable where it cannot be read."""
+        return parsed(body)
 
     def differences(self, served: ModelSpec, told: Any) -> list[str]:
         """In sentences, how that differs from what the policy says."""

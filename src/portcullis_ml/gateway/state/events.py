@@ -40,7 +40,7 @@ class JournalEvent(NamedTuple):
 
     kind: str
     at: float = 0.0
-    of: int = 0  # release and undo: the sequence number of the request
+    of: int = 0  # release and undo: the sequence number of the request; admit and whole: bits of the work shown
     x: Floats | None = None
     answer: Answer | None = None
     by: str = ""  # the operator; of admit and whole, the account that asked, where its principal has another name

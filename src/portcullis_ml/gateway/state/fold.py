@@ -142,7 +142,7 @@ class Fold:
         # Where clocks of replicas differ a little, a client's time stands still; where one was set right, it goes back.
         stream.last = event.at if event.at < stream.last - SKEW_S else max(stream.last, event.at)
         x = event.x.astype(np.float64, copy=False)  # type: ignore[union-attr]
-        request = Asked(stream.client, x, stream.last, event.by)
+        request = Asked(stream.client, x, stream.last, event.of, account=event.by)
         try:
             if stream.blocked:
                 raise Refused("this client was blocked")
@@ -182,7 +182,7 @@ class Fold:
         holds these buffers sees to it that nobody folds the stream meanwhile."""
         states = {n: parts(s) for n, s in stream.states.items()}
         waiting = {
-            seq: pack_event(JournalEvent("admit", r.at, x=r.x, by=r.account)) for seq, r in stream.pending.items()
+            seq: pack_event(JournalEvent("admit", r.at, r.work, r.x, by=r.account)) for seq, r in stream.pending.items()
         }
         head = {
             "states": [(n, stream.prints.get(n), sum(map(len, b))) for n, b in states.items()],

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Alarm, Guard, Released
 from portcullis_ml.core.types import Answer, Floats
+from portcullis_ml.gateway.state.accounts import Asked
 from portcullis_ml.gateway.state.client_cache import ClientCache
 from portcullis_ml.gateway.state.events import JournalEvent
 from portcullis_ml.gateway.state.fold import Failed, Fold, Outcome, Stream
@@ -61,9 +62,9 @@ class Streams:
                 raise
             return principal
 
-    async def admit(self, client: str, x: Floats, at: float, account: str = "") -> int:
+    async def admit(self, client: str, x: Floats, at: float, account: str = "", work: int = 0) -> int:
         """The request's sequence number, once every stage has reserved its share; raises Refused, Failed or Down.
-        `client` is the principal, `account` the one of its accounts that asks.
+        `client` is the principal, `account` the one of its accounts that asks, `work` the bits that it has shown.
 
         A sequence number below 0 says that the journal was down and the policy is to serve."""
         async with self._held(client) as stream:
@@ -71,7 +72,8 @@ class Streams:
                 await self._settle(stream)
             for late in self._late(stream, at):
                 await self._tell(stream, JournalEvent("undo", of=late), durable=False)
-            seq, outcome, alarms = await self._tell(stream, JournalEvent("admit", at, x=x, by=account), durable=False)
+            event = JournalEvent("admit", at, of=work, x=x, by=account)
+            seq, outcome, alarms = await self._tell(stream, event, durable=False)
             if alarms:
                 await self._keep_alarms(stream, alarms)
             if isinstance(outcome, Refused | Failed):
@@ -85,7 +87,7 @@ class Streams:
             event, place = JournalEvent("release", of=seq, answer=clean), 0
             if seq < 0:
                 request = stream.pending[seq]
-                stream.debt.append(JournalEvent("whole", request.at, x=request.x, answer=clean, by=request.account))
+                stream.debt.append(_whole(request, clean))
                 outcome, _ = await self.workers.apply(stream, seq, event)
             else:
                 place, outcome, alarms = await self._tell(stream, event, durable=True)
@@ -223,6 +225,11 @@ class _Held:
     async def __aexit__(self, *error: object) -> None:
         await self._stream.lock.__aexit__()
         self._stream.busy -= 1
+
+
+def _whole(request: Asked, clean: Answer) -> JournalEvent:
+    """A request and its answer in one event, for a journal that could not take them one by one."""
+    return JournalEvent("whole", request.at, request.work, request.x, clean, request.account)
 
 
 def _let_out(outcome: Outcome) -> Released:

@@ -1,0 +1,1 @@
+"""gRPC towards clients and towards the model server. Its packages are in an extra of their own."""
