@@ -56,6 +56,7 @@ VERBS = [
     "verify-results",
     *(f"keys {verb}" for verb in ("make", "list", "rotate", "revoke")),
     "bench",
+    "bench leaderboard",
 ]
 
 
