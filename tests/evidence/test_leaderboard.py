@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.report.fakes import META, audit
 
+from portcullis_ml.catalog import resolve
 from portcullis_ml.report.leaderboard import DISQUALIFIES, Entry, leaderboard
 from portcullis_ml.report.results import read
 
@@ -28,11 +29,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_attack_of_the_page_has_at_most_30_lines() -> None:
+def test_the_attack_of_the_page_has_at_most_30_lines(desk: Path) -> None:
     assert len(MODULE.splitlines()) <= 30
-    found: dict[str, Any] = {"__name__": "halfway"}
-    exec(compile(MODULE, "halfway.py", "exec"), found)
-    assert found["Halfway"](share=0.25).share == 0.25
+    (desk / "short.py").write_text(MODULE)
+    assert resolve("short:Halfway")(share=0.25).share == 0.25
 
 
 @pytest.mark.slow
