@@ -12,8 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from portcullis_ml.gateway.policy.explain import warnings
 from portcullis_ml.gateway.policy.policy import Policy, read_policy
+from portcullis_ml.gateway.policy.warn import warnings
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))

@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gateway.asgi import Here
-from tests.gateway.harness import KEYS, Softmax, alarms_of, gate, policy_of, policy_text, running, served_of
+from tests.gateway.harness import KEYS, Softmax, alarms_of, fetch, gate, policy_of, policy_text, running, served_of
 
 from portcullis_ml.core.types import Answer, Array
 from portcullis_ml.gateway.admin.webhook import told
 from portcullis_ml.gateway.campaigns import MEANS, REASON, Campaigns, Seen, campaigns_in
 from portcullis_ml.gateway.linking import WAITING, Linker
 from portcullis_ml.gateway.modelserver import ModelServer
+from portcullis_ml.gateway.policy.clients import hashed
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError, parse_policy
 from portcullis_ml.gateway.querylog import Line, QueryLogFile, read_log
 from portcullis_ml.gateway.state.streams import Down
 
 SEEN = '[groups]\nseen = "block"\nrows = 30\nevery_s = 0.05\n'
+OPERATOR = f'[admin]\nport = 0\noperator = [{{ name = "ops", sha256 = "{hashed("token-of-ops")}" }}]\n'
 HEADERS = {name: {"x-api-key": key, "content-type": "application/json"} for name, key in KEYS.items()}
 
 
@@ -148,17 +150,14 @@ class TestLinker:
         assert [(who, client) for who, _, client in records.written] == [("linkage", "a"), ("linkage", "b")]
         assert all(what.startswith(f"block ({REASON}: 2 accounts, 40 rows") for _, what, _ in records.written)
         ((alarm),) = records.kept.values()
-        assert (alarm.stage, alarm.client, alarm.row, alarm.suspicion) == (REASON, "a", 40, 40 / 30)
-        told_of = told("id", alarm, "ops@example.org")
-        assert (told_of["code"], told_of["accounts"], told_of["rows"], told_of["cause"]) == (
-            REASON,
-            ["a", "b"],
-            40,
-            "rows",
-        )
-        link = next(x for x in told_of["links"] if x["signal"] == "same")
-        assert (link["a"], link["b"], link["count"]) == ("a", "b", 20)
+        assert (alarm.stage, alarm.client, alarm.row, alarm.suspicion) == (REASON, "a", 40, 40)
+        assert alarm.code == told("id", alarm, "ops@example.org")["code"] == REASON
         assert f"`{REASON}`: t{MEANS[1:]}" in " ".join(ALARMS.read_text().split())
+        assert alarm.evidence["threshold"] == 30
+        assert [(a["account"], a["rows"]) for a in alarm.evidence["accounts"]] == [("a", 20), ("b", 20)]
+        ((link,), count) = alarm.evidence["links"], alarm.evidence["link_count"]
+        assert (link["a"], link["b"], link["signal"], link["count"], count) == ("a", "b", "same", 20, 1)
+        assert (alarm.evidence["since"], alarm.evidence["last"]) == (0.0, 1e4 + 19)
         await here.look()
         assert len(records.blocked) == 2
 
@@ -247,7 +246,7 @@ class TestGate:
     def test_a_campaign_is_blocked_over_http_and_stays_blocked_after_a_restart(self, tmp_path: Path) -> None:
         model = Softmax()
         with running(ModelServer(model, served_of(model))) as upstream:
-            policy = policy_of(model, upstream, tmp_path, "", SEEN.replace("30", "39"))
+            policy = policy_of(model, upstream, tmp_path, "", SEEN.replace("30", "39") + OPERATOR)
             with gate(policy) as server:
                 for seed in range(20):
                     for name in ("alice", "thief"):
@@ -258,6 +257,8 @@ class TestGate:
                 (alarm,) = alarms_of(server)
                 assert (alarm.stage, alarm.client) == (REASON, "alice")
                 assert alarm.row >= 40
+                shown = fetch(f"{server.admin_url}/client?name=alice", "token-of-ops")[1]
+                assert f"<code>{REASON}</code> {MEANS}" in shown
             with gate(policy) as server:
                 assert [ask(server.url, n, 1) for n in ("alice", "thief", "bob")] == [403, 403, 200]
 

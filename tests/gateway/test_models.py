@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 from portcullis_ml.cli.app import app
 from portcullis_ml.gateway import server as server_module
 from portcullis_ml.gateway.modelserver import ModelServer
-from portcullis_ml.gateway.policy.explain import warnings
 from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.policy import PolicyError, read_policy
+from portcullis_ml.gateway.policy.warn import warnings
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 from portcullis_ml.gateway.querylog import read_log
 from portcullis_ml.gateway.replay import replay

@@ -28,8 +28,9 @@ from portcullis_ml.gateway.admin.openapi import described
 from portcullis_ml.gateway.demo import MlpLearner
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
-from portcullis_ml.gateway.policy.explain import example, explained, warnings
+from portcullis_ml.gateway.policy.explain import example, explained
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError
+from portcullis_ml.gateway.policy.warn import warnings
 from portcullis_ml.gateway.protocols.image_spec import ImageSpec
 from portcullis_ml.gateway.protocols.pictures import Pictures
 from portcullis_ml.gateway.protocols.wire import ModelSpec

@@ -15,8 +15,9 @@ from tests.gateway.harness import NUMERIC, SECRET
 
 from portcullis_ml.core.types import Request, Reveals
 from portcullis_ml.gateway.policy.clients import hashed, new_key
-from portcullis_ml.gateway.policy.explain import example, explained, warnings
+from portcullis_ml.gateway.policy.explain import example, explained
 from portcullis_ml.gateway.policy.policy import PolicyError, parse_policy, read_policy
+from portcullis_ml.gateway.policy.warn import warnings
 
 GOOD = """\
 mode = "enforce"

@@ -8,8 +8,8 @@ import pytest
 from tests.gateway.harness import SECRET
 
 from portcullis_ml.gateway.policy.clients import hashed
-from portcullis_ml.gateway.policy.explain import warnings
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError, parse_policy
+from portcullis_ml.gateway.policy.warn import warnings
 
 GOOD = f"""\
 key_file = "guard.key"
@@ -113,7 +113,7 @@ MISTAKES = {
         'rows_as = "record"': "rows_as must be one of list, object",
         'rows_as = "object"': r"'list\" where \[model\] features does not name the columns".replace("'", '"'),
         "batch = 1": "batch must be true, or false where",
-        'scores_as = "number"': "scores_as must be one of list, object and top for 3 classes",
+        'scores_as = "number"': "scores_as must be one of list, object, top and pairs for 3 classes",
         'extras = "$.lang"': "extras must be a list of paths",
         "extras = [1]": "extras must be a list of paths",
         'extras = ["lang"]': r'extras must be written "\$\.key"',

@@ -13,7 +13,7 @@ import pytest
 
 from portcullis_ml.core.types import Feature
 from portcullis_ml.detectors.linkage.linkage import Linkage
-from portcullis_ml.gateway.policy import image_table, policy, text_table
+from portcullis_ml.gateway.policy import entrances, image_table, policy, text_table
 from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.groups_table import GROUPS, Groups
 from portcullis_ml.gateway.policy.principals import Forwarded, Principals
@@ -41,7 +41,8 @@ SETTINGS: dict[str, Any] = {
     "model.features": Feature, "model.image": ImageSpec,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {
-    "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS, "clients": policy.CLIENTS, "admin": policy.ADMIN,
+    "": policy.TOP, "model": policy.MODEL, "answers": policy.ANSWERS,
+    "clients": entrances.CLIENTS, "admin": entrances.ADMIN,
     "model.mapping": tuple(DEFAULTS), "model.text": ("rows", *text_table.KEYS), "guard": ("unit",),
     "groups": GROUPS,
     "upstream.image": image_table.UPSTREAM,

@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 from portcullis_ml.cli.app import app
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.clients import hashed
-from portcullis_ml.gateway.policy.explain import explained, warnings
+from portcullis_ml.gateway.policy.explain import explained
 from portcullis_ml.gateway.policy.keys import KeptKey, KeyFile
 from portcullis_ml.gateway.policy.policy import PolicyError, read_policy
 from portcullis_ml.gateway.policy.principals import Caller, Forwarded, Principals, groups, network_of
+from portcullis_ml.gateway.policy.warn import warnings
 from portcullis_ml.gateway.protocols.strict import BadRequest
 from portcullis_ml.gateway.querylog import QueryLogFile, read_log
 from portcullis_ml.gateway.remembered import remembered
@@ -398,7 +399,7 @@ def test_a_mistake_is_refused_at_its_line(principal: str, more: str, sentence: s
 def test_a_principal_of_many_accounts_tells_the_largest_apart() -> None:
     accounts: dict[str, list[float]] = {}
     for i in range(3 * ACCOUNTS):
-        count(accounts, Asked("org:acme", np.zeros((1 + (i == 7), 4)), float(i), f"a{i}"))
+        count(accounts, Asked("org:acme", np.zeros((1 + (i == 7), 4)), float(i), account=f"a{i}"))
     assert len(accounts) == ACCOUNTS + 1
     assert accounts["a7"] == [2, 7.0, 7.0]
     assert sum(held[0] for held in accounts.values()) == 3 * ACCOUNTS + 1

@@ -14,8 +14,8 @@ from tests.gateway.asgi import Here
 from tests.gateway.harness import Softmax, policy_text
 
 from portcullis_ml.gateway.demo import write_demo
-from portcullis_ml.gateway.policy.explain import warnings
 from portcullis_ml.gateway.policy.policy import parse_policy
+from portcullis_ml.gateway.policy.warn import warnings
 from portcullis_ml.gateway.querylog import QueryLogFile
 
 pytestmark = pytest.mark.usefixtures("open_umask")

@@ -22,8 +22,9 @@ from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.extraction.equation_solving import EquationSolving
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
-from portcullis_ml.gateway.policy.explain import explained, warnings
+from portcullis_ml.gateway.policy.explain import explained
 from portcullis_ml.gateway.policy.policy import Policy, PolicyError
+from portcullis_ml.gateway.policy.warn import warnings
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
 NAMED = """
@@ -251,7 +252,8 @@ MISTAKES = [
      "the protocol v2 of the model server has no place for keys"),
     (f'{EXTRAS}[upstream.mapping]\nrows = "$.lang"\n', "[upstream.mapping]", "paths beside the rows at $.lang"),
     (tables(FLAT, 'extras = ["$.a"]\n'), 'extras = ["$.a"]', "'extras' is not known here"),
-    (tables(FLAT, 'scores_as = "number"\n'), "scores_as = \"number\"", "one of list, object and top for 3 classes"),
+    (tables(FLAT, 'scores_as = "number"\n'), "scores_as = \"number\"",
+     "one of list, object, top and pairs for 3 classes"),
     (tables(FLAT, 'rows = "x"\n'), 'rows = "x"', "rows must be written"),
     (tables(FLAT, "").replace(NAMED, "").replace("[model.mapping]", '[model.mapping]\nrows_as = "object"'),
      "rows_as", "where [model] features does not name the columns"),

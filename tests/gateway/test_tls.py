@@ -18,8 +18,9 @@ from tests.gateway.harness import Softmax, gate, policy_of, running, served_of
 from portcullis_ml.gateway import server as server_module
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.policy.certificates import Certificate
-from portcullis_ml.gateway.policy.explain import explained, warnings
+from portcullis_ml.gateway.policy.explain import explained
 from portcullis_ml.gateway.policy.policy import PolicyError
+from portcullis_ml.gateway.policy.warn import warnings
 
 TLS = (
     '[listen]\nport = 0\ncert_file = "door.pem"\n[admin]\nport = 0\ncert_file = "door.pem"\n'

@@ -37,8 +37,9 @@ def check(
             raise InputError("Give a policy to check, such as portcullis.toml.")
         return
     from portcullis_ml.gateway.policy.calibrated import uncalibrated
-    from portcullis_ml.gateway.policy.explain import explained, warnings
+    from portcullis_ml.gateway.policy.explain import explained
     from portcullis_ml.gateway.policy.policy import read_policy
+    from portcullis_ml.gateway.policy.warn import warnings
     from portcullis_ml.gateway.selftest import tried
 
     found = read_policy(policy)

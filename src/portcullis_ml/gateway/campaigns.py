@@ -7,7 +7,7 @@ from a log. What is remembered is lost at a restart; what was decided by it stan
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ from portcullis_ml.core.types import Answer, Floats, Request
 from portcullis_ml.gateway.policy.groups_table import Groups
 from portcullis_ml.gateway.querylog import Line
 
-__all__ = ["REASON", "Campaign", "Campaigns", "Seen", "campaigns_in"]
+__all__ = ["LISTED", "MEANS", "REASON", "Campaign", "Campaigns", "Seen", "campaigns_in"]
 
 REASON = "LINKED_ACCOUNTS"  # of the alarm
 MEANS = "The accounts ask as one principal would, by the links that are named, and were answered too much together."
-LISTED = 50  # accounts and links that an alarm names
+LISTED = 20  # accounts and links that an alarm names
 SHOWN = 3  # links of an account that its evidence names
 
 
@@ -45,18 +45,7 @@ class Campaign:
     loudest: float  # the detector's highest suspicion over the group's stream; NaN without a verdict
     cause: str  # "rows", "detector" or "called before"
     links: tuple[Any, ...] = ()  # between members, see `detectors.linkage`
-
-    def recorded(self) -> dict[str, Any]:
-        """The evidence of the group's alarm, JSON throughout."""
-        return {
-            "code": REASON,
-            "means": MEANS,
-            "rows": self.rows,
-            "cause": self.cause,
-            "accounts": list(self.members[:LISTED]),
-            "account_count": len(self.members),
-            "links": [vars(x) for x in self.links[:LISTED]],
-        }
+    accounts: Mapping[str, list[float]] = field(default_factory=dict)  # of each member: rows, first and last time
 
     def evidence(self, account: str) -> str:
         """Why this account is in the group, in words for operators."""
@@ -100,19 +89,20 @@ class Campaigns:
     def test(self) -> list[Campaign]:
         """Groups that are called now and were not before, and called ones that have grown."""
         linked = self.linkage.links(self.state, self.cleared)
-        rows = {account.name: account.rows for account in self.state.accounts}
+        known = {a.name: [float(a.rows), min(a.times), max(a.times)] for a in self.state.accounts}
         found = []
         for members in linked.groups:
             new = tuple(name for name in members if name not in self.called)
             if not new:
                 continue
-            together, loudest = sum(rows[name] for name in members), float("nan")
+            together, loudest = int(sum(known[name][0] for name in members)), float("nan")
             cause = "called before" if len(new) < len(members) else "rows" if together > self.groups.rows else ""
             if not cause:
                 loudest = self._loudest(members)
                 cause = "detector" if self.groups.detector and loudest > self.groups.detector.threshold else ""
             if cause:
-                found.append(Campaign(members, new, together, loudest, cause, linked.within(members)))
+                accounts = {name: known[name] for name in members}
+                found.append(Campaign(members, new, together, loudest, cause, linked.within(members), accounts))
                 self.called |= set(members)
         return found
 
@@ -126,8 +116,8 @@ class Campaigns:
         found = [
             detector.update(state, Request("group", np.asarray(one.x, np.float64), one.at), one.clean) for one in held
         ]
-        known = np.concatenate(found)
-        return float(np.nanmax(known)) if not np.isnan(known).all() else float("nan")
+        given = np.concatenate(found)
+        return float(np.nanmax(given)) if not np.isnan(given).all() else float("nan")
 
 
 def campaigns_in(lines: Iterable[Line], groups: Groups) -> tuple[list[tuple[float, Campaign]], Campaigns]:

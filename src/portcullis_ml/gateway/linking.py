@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from portcullis_ml.core.guard import Alarm
-from portcullis_ml.gateway.campaigns import REASON, Campaign, Campaigns, Seen
+from portcullis_ml.gateway.campaigns import LISTED, MEANS, REASON, Campaign, Campaigns, Seen
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.querylog import Line
-from portcullis_ml.gateway.state.evidence import AlarmRecord
+from portcullis_ml.gateway.state.evidence import AlarmRecord, accounts_of
 from portcullis_ml.gateway.state.stores import StateStore
 from portcullis_ml.gateway.state.streams import Down
 
@@ -112,11 +112,10 @@ class Linker:
     async def _write(self, campaign: Campaign, left: list[str]) -> None:
         """The alarm, and a line and a block for each account of which there is none yet; those done leave `left`."""
         at, blocks = self.clock(), self.policy.groups.seen == "block" and self.policy.enforced
-        loud, evidence = _loud(campaign, self.policy.groups.rows), campaign.recorded()
-        alarm = AlarmRecord(REASON, campaign.new[0], campaign.rows, loud, at, evidence)
+        alarm = _alarm(campaign, self.policy, at)
         words = "\x1f".join((REASON, *campaign.new))
         if await self.store.alarm(hashlib.blake2b(words.encode(), digest_size=12).hexdigest(), alarm):
-            log.warning("linked accounts", extra=evidence)
+            log.warning("linked accounts", extra=dict(alarm.evidence))
             self.on_alarm(alarm)
         while left:
             name = left[0]
@@ -140,6 +139,26 @@ def _tested(campaigns: Campaigns, seen: deque[Seen]) -> list[Campaign]:
     return campaigns.test()
 
 
-def _loud(campaign: Campaign, rows: int) -> float:
-    """How loud the alarm is: the detector's suspicion, or the group's rows as a multiple of those that may be."""
-    return campaign.rows / rows if math.isnan(campaign.loudest) else campaign.loudest
+def _alarm(campaign: Campaign, policy: Policy, at: float) -> AlarmRecord:
+    """The alarm with its evidence. It is as loud as the detector, where that called the group; else the group's rows
+    are held against those that it may ask."""
+    detector = policy.groups.detector if campaign.cause == "detector" else None
+    accounts = accounts_of(campaign.accounts)
+    strongest = sorted(campaign.links, key=lambda x: (x.p, x.signal, x.a, x.b))[:LISTED]
+    evidence = {
+        "code": REASON,
+        "means": MEANS,
+        "detector": detector.name if detector else BY,
+        "threshold": float(detector.threshold if detector else policy.groups.rows),
+        "settings": policy.digest,
+        "rows": campaign.rows,
+        "since": min(a["since"] for a in accounts),
+        "last": max(a["last"] for a in accounts),
+        "accounts": accounts[:LISTED],
+        "account_count": len(accounts),
+        "cause": campaign.cause,
+        "links": [vars(x) for x in strongest],
+        "link_count": len(campaign.links),
+    }
+    loudness = campaign.loudest if detector else float(campaign.rows)
+    return AlarmRecord(REASON, campaign.new[0], campaign.rows, loudness, at, evidence)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +14,16 @@ import numpy as np
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.settings import describe
 from portcullis_ml.core.types import Interface, Reveals
-from portcullis_ml.gateway.policy.clients import Clients, loopback
-from portcullis_ml.gateway.policy.home_made import HOME_MADE, in_sentences
+from portcullis_ml.gateway.policy.explain_clients import about_clients
+from portcullis_ml.gateway.policy.home_made import in_sentences
 from portcullis_ml.gateway.policy.image_table import about_pictures
 from portcullis_ml.gateway.policy.inputs import told_inputs
 from portcullis_ml.gateway.policy.policy import Policy
-from portcullis_ml.gateway.policy.principals import Principals
 from portcullis_ml.gateway.policy.text_table import about_texts
 from portcullis_ml.gateway.policy.unit_words import unit_in_words
 from portcullis_ml.gateway.protocols.wire import NOTHING, ModelSpec
 
-__all__ = ["example", "explained", "stages", "warnings"]
+__all__ = ["example", "explained", "stages"]
 
 MOST = 600  # characters of an example's body; a longer one is told of
 FAILURES = {
@@ -120,7 +116,7 @@ def _listens(policy: Policy) -> Iterator[str]:
     if listen.cors:
         pages = "every origin" if "*" in listen.cors.origins else ", ".join(listen.cors.origins)
         yield f"Pages of {pages} may ask from within a browser."
-    yield from _clients(policy)
+    yield from about_clients(policy)
 
 
 def _taken(served: ModelSpec) -> str:
@@ -177,99 +173,6 @@ def _called(names: tuple[str | int, ...]) -> str:
     return f" ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
-def warnings(policy: Policy, *, further: bool = False) -> Iterator[str]:
-    """What is allowed and yet worth a second look; of a further model, what is not said of the main policy already."""
-    if not further:
-        yield from _warnings_of_all(policy)
-    spoken = (*policy.listen.protocols, policy.upstream.protocol if policy.upstream else "")
-    if set(policy.served.options) - {"image"} and not HOME_MADE & set(spoken):
-        yield "Nobody speaks the protocol mapping: [model.mapping] is not used."
-    if "image" in policy.served.options and "pictures" not in spoken:
-        yield "Nobody speaks the protocol pictures: [model.image] is not used."
-    if policy.upstream and policy.upstream.mapping is not None and policy.upstream.protocol not in HOME_MADE:
-        yield "The model server is not asked in the protocol mapping: [upstream.mapping] is not used."
-    if extras := policy.served.options.get("extras") if "mapping" in policy.listen.protocols else None:
-        yield (
-            f"{', '.join(extras)} are passed on, and the guard does not see them. Where one changes what the model "
-            "computes, a client can ask several models for the price of one, and repeat a question in other words."
-        )
-    for path in _readable(policy):
-        yield f"Everyone on this machine may read {path}, which holds a secret: chmod 600."
-    if policy.failure.state == "open":
-        yield "While the state cannot be written, every process decides for itself."
-    test = policy.groups.linkage
-    if test is not None and test.near is None and test.flat is None:
-        yield (
-            "[groups] has neither near nor flat: questions are compared for equality only. `portcullis replay LOG "
-            "--policy FILE --groups --honest CLIENT ...` measures them."
-        )
-    for stage in policy.stages:
-        if not _watches(describe(stage)):
-            continue
-        return
-    yield "No stage watches for extraction: a thief is not noticed, whatever the stages do to the answers."
-
-
-def _warnings_of_all(policy: Policy) -> Iterator[str]:
-    """Of what a main policy says for all of its models."""
-    if policy.clients.anonymous == "shared":
-        yield "Everyone without a name is one client: one thief among them gets all of them stopped."
-    if policy.clients.anonymous == "refuse" and not (
-        policy.clients.keys or policy.clients.keys_file or policy.clients.token or policy.clients.named
-    ):
-        yield "Nobody is named in [clients]: every request gets 401."
-    yield from _unlinked(policy.clients)
-    admin = policy.admin
-    if not (loopback(admin.host) or admin.cert_file or admin.https):
-        yield f"The operators' port listens on {admin.host}; put it behind TLS (https = true says so) or on 127.0.0.1."
-    if not policy.admin.tokens:
-        yield "No operator is named; each start prints a token of its own."
-    for one, other in combinations((policy, *policy.models), 2):
-        if one.key == other.key:
-            yield f"{one.path} and {other.path} have one secret: what the guard of each draws at random is alike."
-        if one.served.name == other.served.name:
-            yield (
-                f"{one.path} and {other.path} are versions of {one.served.name!r} with a guard each: a thief who asks "
-                "both has two quotas and two histories for nearly the same model."
-            )
-
-
-def _readable(policy: Policy) -> Iterator[Path]:
-    """Files with secrets that more than their owner's group may read."""
-    up, alarms, token = policy.upstream, policy.alarms, policy.clients.token
-    shared = token.key_file if token and any(a.startswith("HS") for a in token.algorithms) else None
-    for name in (policy.key_path, up and up.token_file, up and up.key_file, alarms and alarms.secret_file, shared):
-        if name and (path := Path(name)).is_file() and path.stat().st_mode & stat.S_IROTH:
-            yield path
-
-
-def _clients(policy: Policy) -> Iterator[str]:
-    clients = policy.clients
-    for way in clients.named:
-        yield f"The header {way.header} names the client when it comes from {', '.join(way.trusted)}, else 403."
-    if clients.token:
-        yield f"A signed token in {clients.token.header} names the client by its claim {clients.token.claim!r}."
-    if clients.keys:
-        names = {k.client for k in clients.keys}
-        ending = sum(k.until is not None for k in clients.keys)
-        yield f"{len(clients.keys)} API keys in {clients.key_header} name {len(names)} clients; {ending} of them end."
-    if clients.keys_file:
-        names = {k.client for k in clients.kept}
-        yield (
-            f"{len(clients.kept)} more in {clients.keys_file} name {len(names)} clients; changes of that file count "
-            "within a second."
-        )
-    links = clients.principals
-    if links.principal:
-        words = [_link(link, links) for link in links.principal]
-        yield (
-            f"Clients that share {', or '.join(words)} are one principal: quotas, rates, detectors and blocks are the "
-            "principal's."
-        )
-    shared = clients.anonymous == "shared"
-    yield f"Whoever has no name {'shares one account with all such others' if shared else 'is refused with 401'}."
-
-
 def _groups(policy: Policy) -> Iterator[str]:
     """Whose questions are compared with whose."""
     groups, test = policy.groups, policy.groups.linkage
@@ -288,33 +191,6 @@ def _groups(policy: Policy) -> Iterator[str]:
     )
 
 
-def _link(link: str, links: Principals) -> str:
-    """What clients share that the policy links by it."""
-    if link == "address":
-        way = f" in {links.forwarded.header}" if links.forwarded else ""
-        return "the network ({} and {} bits) of the address{} that they first came from".format(
-            *links.address_bits, way
-        )
-    if link == "key_prefix":
-        size = links.key_prefix
-        return f"the first {size} characters of their names" if type(size) is int else f"their names up to {size!r}"
-    return f"the {link}"
-
-
-def _unlinked(clients: Clients) -> Iterator[str]:
-    """What clients say of themselves and the policy does not link by, and links that nobody has."""
-    keys = (*clients.keys, *clients.kept)
-    for link in ("organisation", "payment"):
-        told = any(getattr(k, link) for k in keys) or any(
-            getattr(way, link) for way in (*clients.named, *([clients.token] if clients.token else []))
-        )
-        if told and link not in clients.principals.principal:
-            article = "an" if link == "organisation" else "a"
-            yield f"Clients have {article} {link}, and principal does not name it: each still has limits of its own."
-        if link in clients.principals.principal and not told and not clients.keys_file:
-            yield f"principal names {link}, and no key, token or header says one."
-
-
 def _answers(policy: Policy) -> Iterator[str]:
     shown = policy.shown
     words = {Reveals.LABELS: "the class only", Reveals.TOP_K: f"the {shown.k} best scores", Reveals.PROBS: "all scores"}
@@ -325,10 +201,6 @@ def _answers(policy: Policy) -> Iterator[str]:
         yield f"Guarded and shown of the model's outputs: {guarded}; whatever else it answers is shown to nobody."
     if policy.asked.explanation and not shown.explains:
         yield f"The model's explanations ({policy.asked.explanation!r}) are for the guard alone; nobody is shown them."
-
-
-def _watches(tree: dict[str, Any]) -> bool:
-    return tree["unit"] == "watch" or any(isinstance(v, dict) and _watches(v) for v in tree.values())
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -65,7 +65,8 @@ def no_more_than(shown: Interface, known: Interface) -> Interface:
     """What everybody is shown, which is never more than what the model server answers."""
     if known.reveals is not Reveals.TOP_K or shown.reveals is Reveals.LABELS:
         return shown
-    changes: dict[str, Any] = {"reveals": Reveals.TOP_K, "k": known.k}
+    k = min(shown.k, known.k) if shown.reveals is Reveals.TOP_K else known.k
+    changes: dict[str, Any] = {"reveals": Reveals.TOP_K, "k": k}
     return shown.revealing(**changes)
 
 
@@ -74,6 +75,7 @@ SCORES = {
     "object": "its scores by the classes' names",
     "number": "its score as one number",
     "top": "the score of its class alone",
+    "pairs": "its classes and their scores in pairs",
 }
 
 
@@ -84,10 +86,12 @@ def in_sentences(served: ModelSpec, asked: ModelSpec, listen: Listen, upstream: 
         yield f"Clients post {_in_words(served, 'get')}."
     if there and ("mapping" not in listen.protocols or table_of(asked) != table_of(served)):
         yield f"The model server is asked at {_in_words(asked, 'answers')}."
+    k = asked.interface.k
+    told = f"the {k} best scores alone" if k > 1 else "the score of the named class alone"
     if there and asked.interface.reveals is Reveals.TOP_K:
         yield (
-            "The model server tells the score of the named class alone; the guard reads what is missing to 1 as spread "
-            "evenly over the other classes, and nobody is shown that."
+            f"The model server tells {told}; the guard reads what is missing to 1 as spread evenly over the other "
+            "classes, and nobody is shown that."
         )
 
 

@@ -25,28 +25,23 @@ Every mistake is refused with its line. `portcullis check` says in sentences wha
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from portcullis_ml.catalog import resolve
-from portcullis_ml.core.errors import ParameterError, PortcullisError
 from portcullis_ml.core.guard import Defense
 from portcullis_ml.core.types import Interface, Reveals
 from portcullis_ml.gateway.policy import home_made, several
 from portcullis_ml.gateway.policy.artifacts import digest, refuse_recipes
-from portcullis_ml.gateway.policy.certificates import Certificate
-from portcullis_ml.gateway.policy.clients import ApiKey, Clients, Named, Token
 from portcullis_ml.gateway.policy.contents import Policy
+from portcullis_ml.gateway.policy.entrances import Entrances
 from portcullis_ml.gateway.policy.extras import needs_grpc
 from portcullis_ml.gateway.policy.groups_table import GROUPS, groups_of
 from portcullis_ml.gateway.policy.image_table import image_spec, pictured, sent_as
 from portcullis_ml.gateway.policy.inputs import inputs_of, spoken_by
-from portcullis_ml.gateway.policy.keys import KeyFile
 from portcullis_ml.gateway.policy.model_table import (
     asked,
     checked,
@@ -57,11 +52,8 @@ from portcullis_ml.gateway.policy.model_table import (
     undefended,
 )
 from portcullis_ml.gateway.policy.names import mapping_options
-from portcullis_ml.gateway.policy.principals import principals_of
 from portcullis_ml.gateway.policy.settings import (
-    Admin,
     Alarms,
-    Cors,
     Failure,
     Limits,
     Listen,
@@ -71,7 +63,7 @@ from portcullis_ml.gateway.policy.settings import (
     UpstreamTable,
 )
 from portcullis_ml.gateway.policy.text_table import implied, refuse_coarse, text_input
-from portcullis_ml.gateway.policy.toml_positions import PolicyError, known, made, positions, seconds
+from portcullis_ml.gateway.policy.toml_positions import PolicyError, positions
 from portcullis_ml.gateway.protocols import CATALOG as PROTOCOLS
 from portcullis_ml.gateway.protocols.mapping_table import DEFAULTS
 from portcullis_ml.gateway.protocols.wire import DTYPES, ModelSpec
@@ -85,9 +77,6 @@ MODEL = ("name", "version", "input_shape", "classes", "task", "bounds", "datatyp
 NAMES = ("version", "datatype", "input", "scores", "label", "withheld", "explanation")
 TOP = ("mode", "key_file", "quantum", "models")
 ANSWERS = ("reveals", "k", "decimals", "explains")
-CLIENTS = ("anonymous", "key_header", "key", "keys_file", "token", "header", "subject", "principal", "key_prefix",
-           "address_bits", "forwarded")  # fmt: skip
-ADMIN = ("host", "port", "https", "operator", "cert_file", "key_file")
 TABLES = ("upstream", "model", "answers", "listen", "limits", "clients", "guard", "groups", "failure", "state", "log",
           "alarms", "telemetry", "admin")  # fmt: skip
 
@@ -120,16 +109,8 @@ def _text_of(path: str | Path) -> str:
         raise PolicyError(str(path), 0, f"The file cannot be read ({error.strerror}).") from error
 
 
-@dataclass(frozen=True)
-class _Reader:
+class _Reader(Entrances):
     """One reading of one file: turns tables into settings, and errors into lines."""
-
-    tree: dict[str, Any]
-    where: str
-    folder: Path
-    positions: dict[tuple[str, ...], int]
-    text: str
-    main: Policy | None  # where the file is that of a further model
 
     def __call__(self) -> Policy:
         self._known(self.tree, (*TOP, *TABLES), ())
@@ -280,69 +261,6 @@ class _Reader:
             stages.append(stage)
         return tuple(stages)
 
-    def _clients(self) -> Clients:
-        table = self._table("clients", CLIENTS)
-        given = table.get("key", [])
-        if not isinstance(given, list):
-            raise self._wrong(("clients", "key"), 'key must be a list of { client = "...", sha256 = "..." }.')
-        keys = [self._built(("clients", "key"), _api_key, k) for k in given]
-        ways = [w for w in ("header", "subject") if w in table]
-        named = [self._built(("clients", w), _named, table[w]) for w in ways]
-        token = self._built(("clients", "token"), _token, table["token"], self.folder) if "token" in table else None
-        plain = {k: self._text(("clients", k), table[k]).lower() for k in ("anonymous", "key_header") if k in table}
-        kept = self._kept(table["keys_file"]) if "keys_file" in table else {}
-        linked = self._built(("clients",), principals_of, table)
-        return self._built(
-            ("clients",), Clients, keys=tuple(keys), token=token, named=tuple(named), principals=linked, **kept, **plain
-        )
-
-    def _kept(self, name: Any) -> dict[str, Any]:
-        """The file of keys that `portcullis keys` writes, found from the policy's folder, and what is in it."""
-        where = ("clients", "keys_file")
-        path = self.folder / self._text(where, name)
-        kept = self._built(where, KeyFile(path).read)
-        return {"keys_file": str(path), "kept": tuple(key.key() for key in kept)}
-
-    def _listen(self) -> Listen:
-        table = self._table("listen", tuple(f.name for f in dataclasses.fields(Listen)))
-        files = self._certificate("listen", table)
-        if "cors" in table:
-            if not isinstance(table["cors"], dict):
-                raise self._wrong(("listen", "cors"), "cors must be a table: write [listen.cors].")
-            self._known(table["cors"], tuple(f.name for f in dataclasses.fields(Cors)), ("listen", "cors"))
-            files["cors"] = self._built(("listen", "cors"), made, Cors, table["cors"])
-        spoken = {} if self.main is None else {"protocols": list(self.main.listen.protocols)}
-        found: Listen = self._built(("listen",), made, Listen, {**spoken, **table, **files})
-        if found.grpc_port is not None:
-            self._built(("listen", "grpc_port"), needs_grpc, "listen.grpc_port")
-        return found if "protocols" not in self.tree["model"] else self._own_protocols(found)
-
-    def _own_protocols(self, listen: Listen) -> Listen:
-        """The port, with the protocols by which this one of its models is asked."""
-        if "protocols" in self.tree.get("listen", {}):
-            raise self._wrong(("model", "protocols"), "Say protocols in [listen] or in [model], not in both.")
-        own: Listen = self._built(("model",), made, Listen, {"protocols": self.tree["model"]["protocols"]})
-        return dataclasses.replace(listen, protocols=own.protocols)
-
-    def _certificate(self, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-        """The files of a port's certificate, found from the policy's folder and seen to fit together."""
-        keys = [key for key in ("cert_file", "key_file") if key in table]
-        files = {key: str(self.folder / self._text((name, key), table[key])) for key in keys}
-        if "cert_file" in files:
-            self._built((name, "cert_file"), Certificate, files["cert_file"], files.get("key_file"))
-        return files
-
-    def _admin(self) -> Admin:
-        table = self._table("admin", ADMIN)
-        given, where = table.get("operator", []), ("admin", "operator")
-        if not isinstance(given, list) or not all(isinstance(o, dict) and set(o) == {"name", "sha256"} for o in given):
-            raise self._wrong(where, 'operator must be a list of { name = "...", sha256 = "..." }.')
-        keys = [self._built(where, made, ApiKey, {"client": o["name"], "sha256": o["sha256"]}) for o in given]
-        plain = {k: table[k] for k in ("host", "port", "https") if k in table} | self._certificate("admin", table)
-        tokens = tuple((k.client, k.sha256.lower()) for k in keys)
-        found: Admin = self._built(("admin",), made, Admin, {**plain, "tokens": tokens})
-        return found
-
     def _key(self) -> bytes:
         name = self.tree.get("key_file")
         if name is None:
@@ -359,63 +277,3 @@ class _Reader:
         if len(key) < 16:
             raise self._wrong(("key_file",), f"The guard's secret must be at least 16 bytes; this one is {len(key)}.")
         return key
-
-    # Helpers of all tables.
-
-    def _text(self, where: tuple[str, ...], value: Any) -> str:
-        if not isinstance(value, str):
-            raise self._wrong(where, f"{where[-1]} must be text; got {value!r}.")
-        return value
-
-    def _table(self, name: str, known: tuple[str, ...]) -> dict[str, Any]:
-        table = self.tree.get(name, {})
-        if not isinstance(table, dict):
-            raise self._wrong((name,), f"{name} must be a table: write [{name}].")
-        self._known(table, known, (name,))
-        return table
-
-    def _settings(self, kind: Callable[..., T], name: str) -> T:
-        table = self._table(name, tuple(f.name for f in dataclasses.fields(kind)))  # type: ignore[arg-type]
-        found: T = self._built((name,), made, kind, table)
-        return found
-
-    def _known(self, table: Mapping[str, Any], known: tuple[str, ...], where: tuple[str, ...]) -> None:
-        for key in table:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(known)}."
-                raise self._wrong((*where, key), f"{key!r} is not known here.{hint}")
-
-    def _built(self, where: tuple[str, ...], build: Callable[..., T], *values: Any, **settings: Any) -> T:
-        try:
-            return build(*values, **settings)
-        except ParameterError as error:
-            field = re.split(r"[.\s]", error.parameter)[-1]
-            raise self._wrong((*where, "classes" if field == "n_classes" else field), str(error)) from error
-        except (PortcullisError, TypeError, KeyError, ValueError, AttributeError) as error:
-            raise self._wrong(where, str(error)) from error
-
-    def _wrong(self, where: tuple[str, ...], sentence: str) -> PolicyError:
-        """The error at the line of this key, or of the closest table around it."""
-        for end in range(len(where), 0, -1):
-            if where[:end] in self.positions:
-                return PolicyError(self.where, self.positions[where[:end]], sentence)
-        return PolicyError(self.where, 0, sentence)
-
-
-def _api_key(table: Any) -> ApiKey:
-    known(table, ("client", "sha256", "until", "organisation", "payment"), "an API key")
-    return made(ApiKey, {**table, "until": seconds(table.get("until"))})
-
-
-def _named(table: Mapping[str, Any]) -> Named:
-    found = made(Named, table)
-    names = {
-        name: getattr(found, name).lower() for name in ("header", "organisation", "payment") if getattr(found, name)
-    }
-    return dataclasses.replace(found, **names)
-
-
-def _token(table: Mapping[str, Any], folder: Path) -> Token:
-    found = made(Token, table)
-    return dataclasses.replace(found, key_file=str(folder / found.key_file))

@@ -15,7 +15,7 @@ from portcullis_ml.core.errors import Unreachable
 from portcullis_ml.core.types import Answer, Array, Interface, Labels, Reveals
 from portcullis_ml.gateway.protocols.wire import ModelSpec
 
-__all__ = ["answer_from", "class_values", "label_type", "spread", "top_answer"]
+__all__ = ["answer_from", "class_values", "label_type", "named_classes", "spread", "top_answer"]
 
 ROUNDING = 1e-6  # by which a probability in 32 bits may lie outside of [0, 1]
 
@@ -55,16 +55,18 @@ def top_answer(served: ModelSpec, n: int, found: Any, labels: Any, explanation: 
 
 
 def spread(answer: Answer, interface: Interface) -> Answer:
-    """The answer of a model that tells the named class's score alone, for a guard that reads all scores: what is
-    missing to 1 stands evenly over the other classes. Nobody is shown it. Other answers are as they are."""
+    """The answer of a model that tells its best scores alone, for a guard that reads all scores: what is missing to 1
+    stands evenly over the other classes. Nobody is shown it. Other answers are as they are."""
     if interface.reveals is not Reveals.TOP_K or answer.scores is None or answer.labels is None:
         return answer
-    rows = np.arange(len(answer))
-    at = np.clip(answer.labels, 0, interface.n_classes - 1)
-    p = answer.scores[rows, at]
-    scores = np.repeat(np.maximum(1 - p, 0.0)[:, None] / (interface.n_classes - 1), interface.n_classes, axis=1)
-    scores[rows, at] = p
-    return Answer(answer.labels, scores, answer.explanation)
+    missing = np.isnan(answer.scores) & ~np.isnan(answer.scores).all(axis=1, keepdims=True)
+    rest = np.maximum(1 - np.nansum(answer.scores, axis=1), 0.0) / np.maximum(missing.sum(axis=1), 1)
+    return Answer(answer.labels, np.where(missing, rest[:, None], answer.scores), answer.explanation)
+
+
+def named_classes(served: ModelSpec, found: list[Any]) -> Labels:
+    """The numbers of classes as a far side calls them; -1 for null. Raises Unreachable where one is not known."""
+    return _classes(served, len(found), found)
 
 
 def _numbers(found: Any) -> Array:

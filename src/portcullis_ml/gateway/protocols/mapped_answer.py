@@ -15,6 +15,7 @@ from portcullis_ml.core.types import Answer, Array
 from portcullis_ml.gateway.protocols.answers import answer_from, class_values, top_answer
 from portcullis_ml.gateway.protocols.described import Schema, const, object_of, some
 from portcullis_ml.gateway.protocols.json_paths import NOWHERE, Place, found_at, put
+from portcullis_ml.gateway.protocols.mapped_pairs import described_pairs, read_pairs, written_pairs
 from portcullis_ml.gateway.protocols.mapping_table import MappingTable
 from portcullis_ml.gateway.protocols.wire import ModelSpec, one_hot_where_withheld, shown_scores
 
@@ -28,6 +29,8 @@ def read_answer(table: MappingTable, served: ModelSpec, n: int, tree: Any) -> An
     if scores is None and labels is None:
         wanted = table.scores if table.scores and served.scores else table.labels
         raise Unreachable(f"The model server must answer {wanted}; it sent none.")
+    if table.scores_as == "pairs":
+        return read_pairs(table, served, n, scores)
     explanation = _at(table, tree, table.explanation) if served.explanation else None
     if scores is not None and "labels" not in table.given and not served.class_names and not _numbers(labels):
         labels = None  # nobody asked for them, and what they mean is not known
@@ -72,6 +75,8 @@ def _columns(served: ModelSpec, found: Any) -> list[list[Any]]:
 def written_answer(table: MappingTable, served: ModelSpec, answer: Answer) -> Any:
     """The answer as a client gets it, as `orjson` takes it."""
     scores = shown_scores(served, answer)
+    if table.scores_as == "pairs" and table.scores is not None:
+        return _put(table, {}, table.scores, written_pairs(table, served, scores, answer.labels))
     if table.scores is not None and table.labels is None and answer.labels is not None:
         shape = (len(answer), served.interface.n_classes)  # the class shows in the scores alone
         scores = one_hot_where_withheld(np.full(shape, np.nan) if scores is None else scores, answer)
@@ -108,6 +113,8 @@ def described_answer(table: MappingTable, served: ModelSpec) -> Schema:
     one: Any = some(value, columns, columns)
     if table.scores_as == "object":
         one = object_of((), **dict.fromkeys(_names(served), value))
+    elif table.scores_as == "pairs":
+        one = described_pairs(table, served)
     elif table.scores_as in ("number", "top"):
         one = value
     labels = const(*served.class_names, None) if served.class_names else value

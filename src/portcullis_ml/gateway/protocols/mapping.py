@@ -48,8 +48,10 @@ class JsonPath(Wire):
         return served.max_rows if table_of(served).batch else 1
 
     def given(self, served: ModelSpec) -> Interface:
-        if table_of(served).scores_as == "top" and served.interface.n_classes > 2 and served.scores is not None:
-            return served.interface.revealing(reveals=Reveals.TOP_K, k=1)
+        table, classes = table_of(served), served.interface.n_classes
+        told = {"top": 1 if classes > 2 else classes, "pairs": table.best or classes}.get(table.scores_as, classes)
+        if told < classes and served.scores is not None:
+            return served.interface.revealing(reveals=Reveals.TOP_K, k=told)
         return served.interface
 
     def read(self, served: ModelSpec, headers: Headers, body: bytes) -> Inquiry:

@@ -16,9 +16,9 @@ __all__ = ["DEFAULTS", "MappingTable", "mapping_table", "suits", "table_of"]
 
 DEFAULTS: dict[str, Any] = {
     "path": "/predict", "rows": "$.inputs", "rows_as": "list", "batch": True, "extras": [], "scores": "$.scores",
-    "scores_as": "list", "labels": "$.labels", "explanation": "$.explanation",
+    "scores_as": "list", "pair": ["label", "score"], "best": 0, "labels": "$.labels", "explanation": "$.explanation",
 }  # fmt: skip
-CHOICES = {"rows_as": ("list", "object"), "scores_as": ("list", "object", "number", "top")}
+CHOICES = {"rows_as": ("list", "object"), "scores_as": ("list", "object", "number", "top", "pairs")}
 OUTPUTS = ("scores", "labels", "explanation")
 MOST_EXTRAS = 32
 
@@ -33,7 +33,9 @@ class MappingTable:
     batch: bool  # whether a question holds a list of rows; if not, it holds one row, and its answer has no list around
     extras: tuple[Place, ...]  # keys of a question that are passed on
     scores: Place | None
-    scores_as: Literal["list", "object", "number", "top"]
+    scores_as: Literal["list", "object", "number", "top", "pairs"]
+    pair: tuple[str, str]  # what the class and the score of a pair are called
+    best: int  # how many pairs a row are answered; 0 means one for each class
     labels: Place | None
     explanation: Place | None
     given: frozenset[str]  # the keys that the table names
@@ -60,6 +62,10 @@ def mapping_table(options: Mapping[str, Any]) -> MappingTable:
             raise ParameterError(key, f"one of {', '.join(words)}", said[key])
     if type(said["batch"]) is not bool:
         raise ParameterError("batch", "true, or false where a question holds one row", said["batch"])
+    if said["scores_as"] == "pairs":  # which name the classes
+        said["labels"] = options.get("labels", "")
+        if said["labels"]:
+            raise ParameterError("labels", '"", as the pairs name the classes', said["labels"])
     outputs = _outputs(said, options)
     if said["scores_as"] == "top" and outputs["labels"] is None:
         raise ParameterError("scores_as", 'one of list, object and number where labels = ""', "top")
@@ -71,6 +77,8 @@ def mapping_table(options: Mapping[str, Any]) -> MappingTable:
         batch=said["batch"],
         extras=_extras(said["extras"]),
         scores_as=said["scores_as"],
+        pair=_pair(said["pair"]),
+        best=_best(said),
         given=frozenset(options),
         **outputs,
     )
@@ -90,11 +98,27 @@ def suits(table: MappingTable, interface: Interface) -> None:
         raise ParameterError("explanation", "a place of its own where the model explains its answers", "")
     n = interface.n_classes
     if table.scores_as == "number" and n > 2:
-        raise ParameterError("scores_as", f"one of list, object and top for {n} classes", "number")
+        raise ParameterError("scores_as", f"one of list, object, top and pairs for {n} classes", "number")
     if table.scores_as == "number" and interface.outputs > 1:
         raise ParameterError("scores_as", f"list for a regression of {interface.outputs} outputs", "number")
-    if table.scores_as in ("object", "top") and not n:
+    if table.scores_as in ("object", "top", "pairs") and not n:
         raise ParameterError("scores_as", "list or number for a regression", table.scores_as)
+
+
+def _pair(names: Any) -> tuple[str, str]:
+    if not isinstance(names, list | tuple) or len(names) != 2 or not all(isinstance(n, str) and n for n in names):
+        raise ParameterError("pair", 'two keys such as ["label", "score"]', names)
+    if names[0] == names[1]:
+        raise ParameterError("pair", "two different keys", names)
+    return names[0], names[1]
+
+
+def _best(said: Mapping[str, Any]) -> int:
+    if type(said["best"]) is not int or said["best"] < 0:
+        raise ParameterError("best", "how many pairs a row are answered, or 0 for one for each class", said["best"])
+    if said["best"] and said["scores_as"] != "pairs":
+        raise ParameterError("best", '0 where scores_as is not "pairs"', said["best"])
+    return int(said["best"])
 
 
 def _text(key: str, value: Any) -> str:
