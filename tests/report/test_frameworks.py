@@ -89,6 +89,11 @@ def test_a_watch_that_only_logs_is_no_response() -> None:
     assert "AISVS-11.3.4" not in stage_ids(WATCH | {"then": {"unit": "log"}})
 
 
+def test_a_price_that_follows_a_detector_is_a_response() -> None:
+    assert "AISVS-11.3.4" in stage_ids({"unit": "proof_of_work", "detector": {"unit": "prada"}})
+    assert stage_ids({"unit": "priced", "detector": None}) == ("AML.M0004", "AISVS-11.2.2")
+
+
 def states(records: Any, deployed: str, limit: float | None = None, **meta: Any) -> dict[str, str]:
     found = read(records)
     held = None if limit is None else Limit(deployed, limit, found.worst(deployed))

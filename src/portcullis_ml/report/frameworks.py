@@ -43,6 +43,8 @@ STAGES: dict[str, tuple[str, ...]] = {  # stage of a guard, or hardening of a vi
     "block": (),  # by itself it answers nobody; behind a watch it is the response of AISVS-11.3.4
     "dawn": ("AISVS-11.3.3",),  # ATLAS lists no mitigation that is a watermark
     "log": ("AML.M0024",),
+    "priced": ("AML.M0004", "AISVS-11.2.2"),
+    "proof_of_work": (),  # it makes questions dearer and limits none
     "quota": ("AML.M0004", "AISVS-11.2.2"),
     "watch": ("AML.M0024", "AISVS-11.3.1"),
     "diverse_ensemble": (),  # ATLAS lists M0006 for evasion, not for extraction
@@ -50,6 +52,7 @@ STAGES: dict[str, tuple[str, ...]] = {  # stage of a guard, or hardening of a vi
     "outlier_exposure": (),
     "private_training": ("AISVS-11.2.4",),
 }  # fmt: skip
+CHARGES = ("priced", "proof_of_work")  # stages whose price follows a detector's suspicion
 GATE: dict[str, tuple[str, ...]] = {  # table of a gate's policy -> what it implements; [[guard]] holds stages
     "answers": OBSCURES,
     "limits": ("AML.M0004", "AISVS-11.2.2"),
@@ -102,9 +105,12 @@ def entry(id: str) -> Entry:
 
 
 def stage_ids(stage: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a described stage implements; a watch that does something on an alarm is a response, too."""
+    """What a described stage implements; a watch that does something on an alarm is a response, too, and so is a
+    higher price for whom a detector suspects."""
     found = STAGES.get(str(stage.get("unit")), ())
     then = stage.get("then")
+    if stage.get("unit") in CHARGES and isinstance(stage.get("detector"), Mapping):
+        return (*found, "AISVS-11.3.1", "AISVS-11.3.4")
     acts = isinstance(then, Mapping) and then.get("unit") != "log"
     return (*found, "AISVS-11.3.4") if acts else found
 
@@ -191,7 +197,7 @@ def _requirements(audit: Audit, meta: Mapping[str, Any], deployed: str, limit: L
     has, guard = set(_ids(stages)), "No defense" if deployed == NONE else deployed
     sized = limit is not None and limit.passed and "AISVS-11.2.2" in has
     theft = limit.sentence if limit else "No --fail-over says how much theft is acceptable."
-    quota = f"{guard} has {'a' if 'AISVS-11.2.2' in has else 'no'} quota."
+    quota = f"{guard} has {'a' if 'AISVS-11.2.2' in has else 'no'} limit on rows."
     yield Mapped(entry("AISVS-11.2.2"), f"{quota} {theft}", (deployed,), _state(sized))
     if "AISVS-11.2.4" in has:
         yield Mapped(entry("AISVS-11.2.4"), f"{guard} trains the victim privately.", (deployed,), "satisfied")
