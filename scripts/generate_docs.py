@@ -53,8 +53,11 @@ VERBS = [
         for verb in ("keygen", "mint", "embed", "commit", "bundle", "innocents", "trace", "rotate", "list")
     ),
     "verify",
+    "bundle",
+    "verify-results",
     *(f"keys {verb}" for verb in ("make", "list", "rotate", "revoke")),
     "bench",
+    "bench leaderboard",
 ]
 
 

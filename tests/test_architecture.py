@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "bench": {"core", "models", "data", "measures", "bench"},
     "gateway": {"core", "models", "gateway"},
     "report": {"core", "report"},
+    "evidence": {"core", "court", "bench", "evidence"},
 }
 GATEWAY_FOLDERS = {
     "protocols": {"protocols"},

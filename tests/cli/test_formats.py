@@ -33,7 +33,8 @@ def test_every_file_fails_where_the_command_does() -> None:
 def test_an_unknown_format_is_found_out_before_anything_runs() -> None:
     done = call("audit", *small(), "--format", "md,pdf")
     assert done.exit_code == 2
-    assert "--format must be some of html, md, junit, sarif, separated by commas; got 'pdf'" in done.output.replace(
-        "\n", " "
+    assert (
+        "--format must be some of html, md, junit, sarif, oscal, separated by commas; got 'pdf'"
+        in done.output.replace("\n", " ")
     )
     assert not OUT.exists()

@@ -86,9 +86,9 @@ REQUIRED = {
 }  # fmt: skip
 ALLOWED = {
     "log": {"$schema", "version", "runs"},
-    "run": {"tool", "invocations", "results", "properties"},
-    "driver": {"name", "version", "rules"},
-    "rule": {"id", "shortDescription", "fullDescription", "help", "defaultConfiguration"},
+    "run": {"tool", "invocations", "results", "properties", "taxonomies"},
+    "driver": {"name", "version", "rules", "supportedTaxonomies"},
+    "rule": {"id", "shortDescription", "fullDescription", "help", "defaultConfiguration", "relationships"},
     "result": {"ruleId", "ruleIndex", "level", "message", "locations", "partialFingerprints"},
     "message": {"text"},
     "invocation": {"executionSuccessful", "commandLine"},
@@ -144,10 +144,11 @@ def test_markdown_says_the_verdict_the_matrix_and_the_flags(audited: Audit) -> N
     text = markdown(audited, ABOUT, held(0.5))
     assert verdict_of(audited).headline.replace("\N{NO-BREAK SPACE}", " ") in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 2
+    assert len(tables) == 3
     for lines in tables:
         cells = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
         assert len(set(cells)) == 1, "every row has as many cells as the head"
+    for lines in tables[:2]:
         assert len(lines) == 2 + len(audited.defenses)
     assert "- **failed** `theft_over_limit`" in text
     assert "`labels_changed`" in text

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,15 @@ class ExperimentSpec:
     def __post_init__(self) -> None:
         if self.device != "cpu" and not _on(self.device):
             raise ParameterError("--device", "cpu, or cuda where PyTorch finds a GPU", self.device)
+
+    def said(self) -> dict[str, Any]:
+        """What was asked for, as JSON: all but defaults, this machine's folders and device, and how an API is asked."""
+        own = ("folder", "cache", "device", "endpoint")
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in own and f.default != getattr(self, f.name)
+        }
 
     def load(self, hardened: str | None = None) -> Experiment:
         """The experiment; `hardened` names the folder of a model that is served instead of the victim."""

@@ -55,6 +55,9 @@ What is said of a run as a whole stands beside the records in `<out>/meta.json`,
     data          {"name", "sha256", "split": sentence, "test": rows, "pool": rows, "seeds": rows}
     interface     {"reveals", "input_shape", "n_classes", "classes": [name, ...] or null, ...}
     deployed      the defense that `--fail-over` is measured under, as people write it
+    fail_over     the limit of `--fail-over`, a fraction, or null
+    experiment    the options that name victim and rows, as far as they are no folders of this machine
+    cells         [{"id", "names"}, ...]: the records of this run, in order; the file may hold those of others
     cap           accuracy that honest clients may lose at most behind a defense that is recommended, as a fraction
     measure       {"name", "why"}: by which measure the verdict goes, and a sentence that says why; see measure.py
     quick         whether this was a quick look (fewer seeds and rows than a claim needs)

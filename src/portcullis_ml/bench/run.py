@@ -35,7 +35,18 @@ from portcullis_ml.core.errors import (
     Refused,
 )
 
-__all__ = ["Clock", "Cluster", "Jobs", "Progress", "Work", "Workspace", "cell_folder", "recorded", "run_cells"]
+__all__ = [
+    "Clock",
+    "Cluster",
+    "Jobs",
+    "Progress",
+    "Work",
+    "Workspace",
+    "called",
+    "cell_folder",
+    "recorded",
+    "run_cells",
+]
 
 
 @dataclass(frozen=True)
@@ -109,10 +120,10 @@ def run_cells(
                 clock.ended(cell, record["outcome"])
                 if record["final"] and not keep:
                     shutil.rmtree(cell_folder(out, record["id"]), ignore_errors=True)
-        return [_called(records[cell.id], cell) for cell in cells]
+        return [called(records[cell.id], cell) for cell in cells]
 
 
-def _called(record: dict[str, Any], cell: Cell) -> dict[str, Any]:
+def called(record: dict[str, Any], cell: Cell) -> dict[str, Any]:
     """The record under the names by which its cell is asked for now; they are no part of its identity."""
     names = {"attack": cell.attack_name, "defense": cell.defense_name}
     return {**record, **names, "cell": {**record["cell"], "names": dict(cell.names)}}

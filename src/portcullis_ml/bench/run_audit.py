@@ -77,6 +77,7 @@ class AuditOptions:
     measure: str | None = None  # by which the verdict goes; chosen by the task if not said
     transfer: bool = False  # measure transferability of adversarial examples too
     quick: bool = False
+    fail_over: float | None = None  # the worst copy that is acceptable behind the defense in use
     regimes: tuple[str, ...] = ()  # where outside rows come from; held_out where some are given, else matched
     command: str = "portcullis audit"
 
@@ -302,6 +303,9 @@ def _about(
         "deployed": _row_of(deployed_guard(options, plan) if plan.numbers else options.in_use, records),
         "quick": options.quick,
         "cap": options.cap / 100,
+        "fail_over": options.fail_over,
+        "experiment": options.spec.said(),
+        "cells": [{"id": r["id"], "names": r["cell"]["names"]} for r in records],
         "prices": [options.price_per_query, options.price_per_label],
         "seeds": list(plan.seeds),
         "budgets": list(plan.budgets),

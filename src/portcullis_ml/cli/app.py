@@ -13,6 +13,7 @@ from portcullis_ml import __version__
 from portcullis_ml.cli import (
     audit,
     bench,
+    bundle,
     calibrate,
     check,
     demo,
@@ -97,6 +98,7 @@ def _top(
 
 
 app.command("audit")(audit.audit)
+app.command("bundle")(bundle.bundle)
 app.command("calibrate")(calibrate.calibrate)
 app.command("check")(check.check)
 app.command("extract")(extract.extract)
@@ -109,6 +111,7 @@ app.command("replay")(replay.replay)
 app.command("screen")(screen.screen)
 app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
+app.command("verify-results")(bundle.verify_results)
 app.add_typer(bench.app, name="bench")
 app.add_typer(demo.app, name="demo")
 app.add_typer(keys.app, name="keys")

@@ -74,6 +74,7 @@ def audit(
         measure=judgement.measure,
         transfer=written.transfer,
         quick=runs.quick,
+        fail_over=judgement.fail_over,
         regimes=_words(guards.regimes),
         command=o.command_line(),
     )

@@ -146,7 +146,7 @@ class Written:
         str,
         typer.Option(
             "--format",
-            metavar="html,md,junit,sarif",
+            metavar="html,md,junit,sarif,oscal",
             help="Which files to write into the folder; report.html is always written.",
             rich_help_panel=RESULT,
         ),

@@ -42,3 +42,29 @@ def run(
     (folder / "table.md").write_text(table, encoding="utf-8")
     typer.echo(table)
     typer.echo(f"Records and this table: {folder}", err=True)
+
+
+@app.command("leaderboard")
+def leaderboard(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="What `portcullis bundle` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page.")] = Path("leaderboard.html"),
+) -> None:
+    """Attacks by defenses for every victim, from result bundles: each is checked, and none that does not hold enters.
+
+    Example:  portcullis bench leaderboard house.zip stranger.zip -o leaderboard.html
+    """
+    from portcullis_ml.cli.derived import derived
+    from portcullis_ml.evidence.bundle import ResultBundle
+    from portcullis_ml.report.leaderboard import Entry
+    from portcullis_ml.report.leaderboard import leaderboard as page
+    from portcullis_ml.report.results import audit_of
+
+    entries = []
+    for path in bundles:
+        found = ResultBundle.read(path)
+        found.derive_again(derived)
+        audit = audit_of(found.records, found.meta)
+        entries.append(Entry(path.stem, found.signer.fingerprint, audit, found.meta))
+    out.write_text(page(entries), encoding="utf-8")
+    ranked = sum(not entry.unfit for entry in entries)
+    typer.echo(f"{out}: {ranked} of {len(entries)} bundles ranked")

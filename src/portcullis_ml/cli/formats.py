@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILES", "formats", "write_formats"]
 
-FILES = {"html": "report.html", "md": "report.md", "junit": "junit.xml", "sarif": "report.sarif"}
+FILES = {"html": "report.html", "md": "report.md", "junit": "junit.xml", "sarif": "report.sarif", "oscal": "oscal.json"}
 
 
 def formats(words: str) -> tuple[str, ...]:
@@ -34,11 +34,13 @@ def write_formats(
     """Write each of them into the folder of the results; report.html stands there already."""
     from portcullis_ml.report.junit import junit
     from portcullis_ml.report.markdown import markdown
+    from portcullis_ml.report.oscal import oscal
     from portcullis_ml.report.sarif import sarif
 
     texts = {
         "md": lambda: markdown(audit, meta, limit),
         "junit": lambda: junit(audit, meta, limit),
+        "oscal": lambda: oscal(audit, meta, limit),
         "sarif": lambda: sarif(audit, meta, limit, uri=_uri(out / FILES["html"])),
     }
     for word in asked:

@@ -15,20 +15,17 @@ is written, and a bundle that is lost has used its pairs up too.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from portcullis_ml.core.errors import InputError, NotApplicable, ProofError
-from portcullis_ml.court.commitment import LIMIT, Mark, Published, read_bytes
+from portcullis_ml.court.commitment import Mark, Published, read_bytes
 from portcullis_ml.court.log import Log, chosen
 from portcullis_ml.court.signature import FILE as SIGNATURE
 from portcullis_ml.court.signature import PublicKey, Signed, Signer, manifest
+from portcullis_ml.court.zipped import packed, unpacked, write_whole
 from portcullis_ml.ownership._pairs import Opening
 
 __all__ = ["Bundle", "challenge", "show", "sign", "summary"]
@@ -91,18 +88,8 @@ def show(
         files[SIGNATURE] = Signed.by(signer, published.data, files).data()
     elif (mark.path / SIGNATURE).is_file():
         files[SIGNATURE] = (mark.path / SIGNATURE).read_bytes()
-    _write(files, out)
+    write_whole(packed(files), out)
     return places
-
-
-def _write(files: dict[str, bytes], out: Path) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-    unfinished = out.with_name(out.name + "-new")
-    unfinished.write_bytes(packed.getvalue())
-    os.replace(unfinished, out)
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,7 @@ class Bundle:
             made = "`portcullis watermark bundle` makes one of a mark."
             raise InputError(f"A bundle was expected; {path} is a folder. {made}")
         data = read_bytes(path)
-        files = _unzipped(path, data)
+        files = unpacked(path, data, required=FILES, allowed=(*TIME, SIGNATURE))
         try:
             written = json.loads(files["openings.json"])
             openings = tuple(Opening.from_json(o) for o in written["openings"])
@@ -201,21 +188,6 @@ class Bundle:
         wanted = chosen(left, challenge(self.published.sha256, self.suspect, self.nonce), len(places))
         if wanted != places:
             raise ProofError("The pairs shown are not those that the challenge chooses: the owner picked them.")
-
-
-def _unzipped(path: Path, data: bytes) -> dict[str, bytes]:
-    """The files in a bundle by name; InputError for other files, doubles, and more bytes than LIMIT in all."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
-            names = [info.filename for info in infos]
-            if len(set(names)) != len(names) or not set(FILES) <= set(names) <= {*FILES, *TIME, SIGNATURE}:
-                raise InputError(f"{path} was expected to hold {', '.join(FILES)}; it holds {', '.join(names)[:200]}.")
-            if sum(info.file_size for info in infos) > LIMIT:
-                raise InputError(f"{path} unpacks to more than {LIMIT:,} bytes, and is not read.")
-            return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is no whole zip file ({error}). Ask for the bundle again.") from error
 
 
 def summary(bundle: Bundle) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from portcullis_ml.court.commitment import owners_alone, read_bytes, write_secre
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
-__all__ = ["FILE", "PublicKey", "Signed", "Signer", "manifest", "new_key"]
+__all__ = ["FILE", "PublicKey", "Signed", "Signer", "library", "manifest", "new_key"]
 
 FILE = "signature.json"
 FORMAT = "portcullis signature 1"
@@ -33,7 +33,7 @@ FORMAT = "portcullis signature 1"
 
 def new_key(path: Path) -> PublicKey:
     """Write a new P-256 private key to `path`, mode 0600, and its public key beside it as `.pub`."""
-    _library()
+    library()
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -57,7 +57,7 @@ class PublicKey:
     @classmethod
     def parse(cls, pem: bytes, where: str) -> PublicKey:
         """The key in these bytes; InputError where it is none of an elliptic curve."""
-        _library()
+        library()
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -112,7 +112,7 @@ class Signer:
     @classmethod
     def read(cls, path: Path) -> Signer:
         """The key in a PEM file that its owner alone may read."""
-        _library()
+        library()
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -190,7 +190,8 @@ def _tagged(kind: str, data: bytes) -> bytes:
     return f"{FORMAT}\0{kind}\0".encode() + data
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The package that signs. MissingExtra where it is not installed."""
     try:
         import cryptography
     except ModuleNotFoundError as error:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from portcullis_ml.report.frameworks import Mapped, about, mapped, unchecked, word
 from portcullis_ml.report.measured import measure_word
 from portcullis_ml.report.numbers import count, percent, points
 from portcullis_ml.report.raised import Limit, findings
@@ -28,6 +29,8 @@ def markdown(audit: Audit, meta: Mapping[str, Any], limit: Limit | None = None) 
     if audit.pairs:
         parts += ["## Every defense", _table(*_defenses(audit)), "## Attack by defense", _table(*_matrix(audit))]
     parts += ["## Flags", *_flags(audit, meta, limit)]
+    if found := mapped(audit, meta, limit):
+        parts += ["## Security frameworks", about(), _table(*_frameworks(found))]
     if text := settings(audit):
         parts += ["## Recommended settings for the gate", f"```toml\n{text}\n```"]
     if meta.get("command"):
@@ -54,6 +57,11 @@ def _matrix(audit: Audit) -> tuple[list[str], list[list[str]]]:
             cells.append(percent(copy) if copy else pair.outcome if pair else "")
         rows.append([_named(defense), *cells])
     return [f"{measure_word(audit).capitalize()} at {count(audit.budget, 'query')}", *audit.columns], rows
+
+
+def _frameworks(found: Sequence[Mapped]) -> tuple[list[str], list[list[str]]]:
+    rows = [[m.entry.id, m.entry.name + unchecked(m.entry), word(m), m.said] for m in found]
+    return ["Id", "Name", "State", "What this audit says of it"], rows
 
 
 def _flags(audit: Audit, meta: Mapping[str, Any], limit: Limit | None) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from portcullis_ml.report import aftermath, sections
+from portcullis_ml.report import aftermath, frameworks, sections
 from portcullis_ml.report.asked import asked
 from portcullis_ml.report.by_measure import by_measure
 from portcullis_ml.report.choice import which_defense
@@ -44,6 +44,7 @@ def page(audit: Audit, meta: Mapping[str, Any]) -> str:
         ("marks", "If it is stolen anyway", aftermath.marks(audit)),
         ("controls", "Controls", sections.controls(audit)),
         ("flags", "Flags", _flags(audit, meta)),
+        ("frameworks", "Security frameworks", frameworks.section(audit, meta)),
         ("ran", "What was run", _ran(audit, meta)),
     ]
     there = [(anchor, title, part) for anchor, title, part in body if part]

@@ -3,16 +3,18 @@
 OASIS. "Static Analysis Results Interchange Format (SARIF) Version 2.1.0", 2020. A rule is a flag of docs/flags.md under
 its own name; a limit that was exceeded is the rule `theft_over_limit`, the only one of level "error". An audit has no
 lines of source, so a result lies at the report, and says in a logical location which attack and defense it is about.
+Security frameworks stand as taxonomies (section 3.19.3), each with the entries on which the audit has something to say.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from portcullis_ml import __version__
+from portcullis_ml.report.frameworks import THEFT, Entry, Mapped, mapped, pinned, unchecked
 from portcullis_ml.report.raised import OVER, Finding, Limit, findings
 from portcullis_ml.report.results import Audit
 from portcullis_ml.report.verdict import verdict_of
@@ -35,14 +37,19 @@ def sarif(audit: Audit, meta: Mapping[str, Any], limit: Limit | None = None, uri
     found = findings(audit, meta, limit)
     texts |= {f.rule: {"title": f.rule.replace("_", " ")} for f in found if f.rule not in texts}
     places = {rule: n for n, rule in enumerate(texts)}
+    entries = mapped(audit, meta, limit)
+    taxonomies = _taxonomies(entries)
+    techniques = [m.entry for m in entries if m.entry.id in THEFT]
     run = {
         "tool": {
             "driver": {
                 "name": "Portcullis",
                 "version": __version__,
-                "rules": [_rule(name, text) for name, text in texts.items()],
+                "rules": [_rule(name, text, techniques) for name, text in texts.items()],
+                "supportedTaxonomies": [{"name": t["name"], "index": n} for n, t in enumerate(taxonomies)],
             }
         },
+        "taxonomies": taxonomies,
         "invocations": [
             {"executionSuccessful": audit.strongest is not None, "commandLine": str(meta.get("command", ""))}
         ],
@@ -52,7 +59,27 @@ def sarif(audit: Audit, meta: Mapping[str, Any], limit: Limit | None = None, uri
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _rule(name: str, text: Mapping[str, Any]) -> dict[str, Any]:
+def _taxonomies(entries: Sequence[Mapped]) -> list[dict[str, Any]]:
+    """A taxonomy for every framework, with the entries on which this audit has something to say."""
+    found = []
+    for name, held in pinned().items():
+        taxa = [
+            {
+                "id": m.entry.id,
+                "name": m.entry.name,
+                "shortDescription": {"text": m.entry.name + unchecked(m.entry)},
+                "properties": {"said": m.said, "about": list(m.about), **({"state": m.state} if m.state else {})},
+            }
+            for m in entries
+            if m.entry.framework == name
+        ]
+        if taxa:
+            about = {"name": held["name"], "version": held["version"], "informationUri": held["source"]}
+            found.append({**about, "shortDescription": {"text": held["note"]}, "isComprehensive": False, "taxa": taxa})
+    return found
+
+
+def _rule(name: str, text: Mapping[str, Any], techniques: Sequence[Entry]) -> dict[str, Any]:
     said = {k: str(text[k]) for k in ("raised_if", "why", "what_to_do") if text.get(k)}
     rule: dict[str, Any] = {
         "id": name,
@@ -63,7 +90,15 @@ def _rule(name: str, text: Mapping[str, Any]) -> dict[str, Any]:
         full = [f"Raised if {said['raised_if']}."] if "raised_if" in said else []
         rule["fullDescription"] = {"text": " ".join([*full, said.get("why", "")]).strip()}
         rule["help"] = {"text": said.get("what_to_do") or said.get("why") or full[0]}
+    if name == OVER and techniques:
+        rule["relationships"] = [_relationship(technique) for technique in techniques]
     return rule
+
+
+def _relationship(technique: Entry) -> dict[str, Any]:
+    """A limit on theft that was exceeded is relevant to each technique of theft."""
+    component = {"name": pinned()[technique.framework]["name"]}
+    return {"target": {"id": technique.id, "toolComponent": component}, "kinds": ["relevant"]}
 
 
 def _result(finding: Finding, rule: int, uri: str) -> dict[str, Any]:
