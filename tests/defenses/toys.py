@@ -164,7 +164,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "out_of_domain": {"filter": toy_filter()},
     "prediction_poisoning": {"surrogate": toy_surrogate()},
     "priced": {"detector": Tally()},
-    "proof_of_work": {"detector": Tally()},
+    "proof_of_work": {"detector": Tally(), "factor": 2.0, "seconds": 1.0, "hashes_per_s": 16.0},  # soon done for real
     "watch": {"detector": Tally()},
 }
 # "name-what": further settings under which the suite runs a defense, beside its defaults.

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway.harness import KEYS, SECRET, Softmax, gate, interface_of, policy_of, running, served_of
 
+from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.gateway.modelserver import ModelServer
@@ -181,6 +182,13 @@ def test_online_is_offline_and_the_oracle_works_by_itself(tmp_path: Path) -> Non
             np.testing.assert_array_equal(there.scores, here.scores)
             np.testing.assert_array_equal(there.labels, here.labels)
         online.close()
+        lazy = HttpOracle(
+            server.url, interface=interface_of(MODEL), budget=9, model="m", headers={"x-api-key": KEYS["thief"]},
+            work_bits=7,
+        )  # fmt: skip
+        with pytest.raises(Refused, match="it must show work first"):
+            lazy.query(x[:4])
+        lazy.close()
     assert offline.hashes == 4 * 2.0**8  # of the last four requests, of four rows at 64 hashes
     assert 0 < online.hashes < 40 * offline.hashes
 

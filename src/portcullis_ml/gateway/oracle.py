@@ -31,7 +31,7 @@ from portcullis_ml.gateway.protocols.texts import TextInput
 from portcullis_ml.gateway.protocols.wire import NOTHING, REMAINING, Carried, ModelSpec, Wire
 from portcullis_ml.gateway.spoken import spoken
 from portcullis_ml.gateway.work import HEADER as WORK
-from portcullis_ml.gateway.work import solved
+from portcullis_ml.gateway.work import solved, work_in
 from portcullis_ml.models.texts import TextInterface
 
 __all__ = ["HttpOracle"]
@@ -48,6 +48,7 @@ class HttpOracle(MeteredOracle):
     model          its name there, and the names of its tensors, as `served` settings
     interface      of an API of texts a `TextInterface`, whose texts are sent in the place of rows
     per_second     rows asked a second at most; None asks as fast as answers come
+    work_bits      the most that a proof of work may ask for; the gate has refused where it asks for more
     attempts       how often one request is tried; the waits between double from `backoff_s`
     """
 
@@ -67,6 +68,7 @@ class HttpOracle(MeteredOracle):
         ledger: Ledger | None = None,
         rows_per_request: int = 256,
         per_second: float | None = None,
+        work_bits: int = 26,
         attempts: int = 5,
         backoff_s: float = 0.1,
         timeout_s: float = 30.0,
@@ -109,6 +111,7 @@ class HttpOracle(MeteredOracle):
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._per_second = per_second
         self._attempts, self._backoff_s, self._timeout_s, self._sleep = attempts, backoff_s, timeout_s, sleep
+        self._work_bits = work_bits
         self.hashes = 0.0  # that proofs of work took
         self._connection: http.client.HTTPConnection | None = None
         self._kept: list[tuple[Array, Answer]] = []  # answers of a batch that failed half-way
@@ -199,6 +202,8 @@ class HttpOracle(MeteredOracle):
         """The header that shows the work which a refusal sets; none where it says to ask anew."""
         if WORK not in headers:
             return {}
+        if work_in(headers[WORK]) > self._work_bits:
+            raise Refused("it must show work first")
         shown, hashes = solved(headers[WORK])
         self.hashes += hashes
         return {WORK: shown}

@@ -28,7 +28,7 @@ from portcullis_ml.core.randomness import canonical
 from portcullis_ml.core.types import Floats
 from portcullis_ml.gateway.protocols.strict import BadRequest
 
-__all__ = ["HEADER", "Works", "solved"]
+__all__ = ["HEADER", "Works", "solved", "work_in"]
 
 HEADER = "x-work"
 LASTS_MS = 120_000  # from when work is set; 36 bits take longer on most machines, 26 do not
@@ -79,15 +79,24 @@ class Works:
         return hmac.new(self._key, words + question, hashlib.sha256).hexdigest()
 
 
+def work_in(header: str) -> int:
+    """The bits of the work that a header sets. Raises BadRequest where it sets none."""
+    return _set_by(header)[0]
+
+
 def solved(header: str) -> tuple[str, int]:
     """(the header that shows the work which this one sets, how many hashes it took): on average two to the power of its
     bits. Raises BadRequest where it sets none."""
+    bits, expires, challenge = _set_by(header)
+    tried = next(n for n in itertools.count() if _begins(challenge, f"{n:x}", bits))
+    return f"bits={bits}; expires={expires}; nonce={tried:x}", tried + 1
+
+
+def _set_by(header: str) -> tuple[int, str, str]:
     found = SET.fullmatch(header)
     if found is None:
         raise BadRequest(f"The header {HEADER} sets no work that is understood.")
-    bits = int(found[1])
-    tried = next(n for n in itertools.count() if _begins(found[3], f"{n:x}", bits))
-    return f"bits={bits}; expires={found[2]}; nonce={tried:x}", tried + 1
+    return int(found[1]), found[2], found[3]
 
 
 def _begins(challenge: str, nonce: str, bits: int) -> bool:
