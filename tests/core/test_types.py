@@ -99,7 +99,7 @@ def test_uniform_points_stay_inside_and_categories_are_codes() -> None:
     [
         ({"input_shape": ()}, "input_shape"),
         ({"n_classes": 1}, "at least 2"),
-        ({"task": "regression"}, "0 for regression"),
+        ({"task": "regression"}, "else 0"),
         ({"bounds": (1.0, 1.0)}, "low < high"),
         ({"decimals": 13}, r"\[0, 12\]; got 13"),
         ({"k": 0}, "at least 1"),
