@@ -167,7 +167,7 @@ def test_noise_moves_a_whole_embedding_by_its_size_at_most() -> None:
         ((f"dimensions = {WIDTH}", "dimensions = true"), "a whole number from 1 to 65536"),
         (('task = "embedding"', "classes = 3"), 'given with task = "embedding" or "regression" alone'),
         (('task = "embedding"', 'task = "embeddings"'), "one of classification, regression, embedding"),
-        (('task = "embedding"', 'task = "embedding"\nclasses = 3'), "0 for regression"),
+        (('task = "embedding"', 'task = "embedding"\nclasses = 3'), "else 0"),
     ],
     ids=str,
 )
