@@ -207,7 +207,7 @@ def _requirements(audit: Audit, meta: Mapping[str, Any], deployed: str, limit: L
     yield Mapped(entry("AISVS-11.3.1"), said, (deployed,), _state(watches))
     shown = meta.get("interface") or {}
     less = shown.get("reveals", "probs") != "probs" or shown.get("decimals") is not None or "AISVS-11.3.2" in has
-    said = f"The API {'shows less than' if less else 'shows'} all probabilities as they are, behind {deployed}."
+    said = f"Behind {deployed} the API shows {'less than the model answers' if less else 'all that the model answers'}."
     yield Mapped(entry("AISVS-11.3.2"), said, (deployed,), _state(less))
     if audit.marked or "AISVS-11.3.3" in has:
         yield _marks(audit, deployed)
