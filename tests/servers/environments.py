@@ -27,7 +27,7 @@ def python_of(name: str) -> str:
     folder = os.environ.get("PORTCULLIS_SERVERS")
     if not folder:
         pytest.skip("PORTCULLIS_SERVERS names no folder of the servers' environments: run `make servers`")
-    python = Path(folder) / name / "bin" / "python"
+    python = Path(folder).absolute() / name / "bin" / "python"
     assert python.exists(), f"There is no environment {name} in {folder}: run `make servers`."
     return str(python)
 
