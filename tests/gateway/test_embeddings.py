@@ -13,7 +13,7 @@ import pytest
 from tests.defenses import test_contract as defenses
 from tests.detectors import test_contract as detectors
 from tests.gateway.asgi import ALICE, URL, Here
-from tests.gateway.harness import KEYS, SECRET, alarms_of, gate, policy_of, running
+from tests.gateway.harness import KEYS, NUMERIC, SECRET, alarms_of, gate, policy_of, running
 
 from portcullis_ml.core.attack import Knowledge
 from portcullis_ml.core.errors import InputError, NotApplicable, Refused, Unreachable
@@ -56,7 +56,7 @@ class Embedder:
 
 
 @pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", NUMERIC)
 def test_an_embedding_that_is_written_is_understood(protocol: str, binary: bool) -> None:
     wire = PROTOCOLS.load(protocol)()
     wanted = Inquiry(np.zeros((2, 4)), binary=("embedding",) if binary else (), shape="instances")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,9 @@ def test_a_real_nginx_logs_what_is_replayed(tmp_path: Path) -> None:
             ask = urllib.request.Request(f"http://127.0.0.1:{port}{PATH}", json.dumps(question(x)).encode(), head)
             with urllib.request.urlopen(ask) as said:
                 assert json.loads(said.read()) == answer(x)
+            end = time.monotonic() + 10.0  # nginx writes its line once the answer has gone
+            while PATH not in (tmp_path / "access.log").read_text() and time.monotonic() < end:
+                time.sleep(0.01)
     policy = policy_of(MODEL, url, tmp_path, QUOTA)
     found = read_foreign(tmp_path / "access.log", policy, form_of("nginx", {}))
     (held,) = found.lines

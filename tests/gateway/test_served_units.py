@@ -50,6 +50,7 @@ class Case:
     model: Model
     stages: tuple[Defense[Any], ...]
     x: Array
+    whole: bool = False  # whether what one request says and two say differs
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def of_defense(case: str) -> Case:
     settings = defended.VARIANTS.get(case, defended.REQUIRED.get(name, {}))
     api = replace(defended.API, explains=True)
     model = Answers(api.input_shape, api.n_classes, defended.answer_to)
-    return Case(api, model, (DEFENSES.load(name)(**settings),), defended.rows(60))
+    whole = name in ("priced", "proof_of_work")  # a request is priced by what was known before it
+    return Case(api, model, (DEFENSES.load(name)(**settings),), defended.rows(60), whole)
 
 
 def of_detector(name: str) -> Case:
@@ -130,7 +132,7 @@ def same(online: list[tuple[Answer | None, bool]], offline: list[tuple[Answer | 
 def oracle_of(url: str, case: Case, binary: bool) -> HttpOracle:
     return HttpOracle(
         url, interface=case.interface, budget=1_000, model="toy", served={"binary": binary},
-        headers={"x-api-key": KEYS["thief"]}, rows_per_request=PIECE,
+        headers={"x-api-key": KEYS["thief"]}, rows_per_request=BATCH if case.whole else PIECE,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from portcullis_ml.core.types import Answer, Array, Floats
+from portcullis_ml.gateway.protocols.claims import fits
 from portcullis_ml.gateway.protocols.described import Described, answers, object_of, rows, some
 from portcullis_ml.gateway.protocols.json_parts import (
     columns_described,
@@ -26,7 +27,16 @@ from portcullis_ml.gateway.protocols.json_parts import (
     records_in,
 )
 from portcullis_ml.gateway.protocols.number_lists import loads_with_numbers
-from portcullis_ml.gateway.protocols.strict import BadRequest, given, listed, no_booleans, numbers, only_keys, rows_in
+from portcullis_ml.gateway.protocols.strict import (
+    BadRequest,
+    given,
+    listed,
+    loads,
+    no_booleans,
+    numbers,
+    only_keys,
+    rows_in,
+)
 from portcullis_ml.gateway.protocols.text_questions import table_asked, table_described, table_of
 from portcullis_ml.gateway.protocols.v1 import plain_rows, read_rows, rows_out
 from portcullis_ml.gateway.protocols.wire import NOTHING, Ask, Carried, Headers, Inquiry, ModelSpec, Reply, Wire, parsed
@@ -130,8 +140,12 @@ def _ways_in_parts(served: ModelSpec) -> list[dict[str, Any]]:
 
 
 def _spelled(body: bytes, served: ModelSpec) -> np.ndarray:
-    spelled = "inputs" if b'"inputs"' in body else "instances"
-    tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
+    spelled, row = "inputs" if b'"inputs"' in body else "instances", None
+    if served.several:  # whose words and numbers stand in one row
+        fits(body, served.most)
+        tree = loads(body)
+    else:
+        tree, row = loads_with_numbers(body, spelled, most=served.most, missing=served.interface.missing)
     tree = only_keys(given(tree), SPELLINGS, "The request")
     if len(tree) != 1:
         raise BadRequest(f"The request must hold exactly one of {', '.join(SPELLINGS)}.")
