@@ -88,7 +88,7 @@ def test_raw_tensors_of_any_bytes_are_read_or_refused(data: bytes, rows: int, si
 
 
 @pytest.mark.parametrize("kind", ["hash", "composed", "one"])
-@pytest.mark.parametrize("name", ABLE)
+@pytest.mark.parametrize("name", [name for name in ABLE if name != "grpc"])  # which OpenAPI does not describe
 def test_bodies_made_from_the_description_are_read_or_refused_and_what_is_read_fits(name: str, kind: str) -> None:
     wire, spec = CATALOG.load(name)(), SERVED[kind]
     schema = next(route.body for route in wire.routes(spec) if route.method == "post")

@@ -112,7 +112,7 @@ def test_a_protocol_that_cannot_carry_texts_is_refused(
         "upstream": f'[upstream]\nurl = "{URL}"\nprotocol = "v1"\n',
         "listen": '[listen]\nport = 0\nprotocols = ["v2", "v1"]\n',
     }[side]
-    with pytest.raises(PolicyError, match=r"one that carries texts \(invocations, mapping, v2\)") as refused:
+    with pytest.raises(PolicyError, match=r"one that carries texts \(grpc, invocations, mapping, v2\)") as refused:
         policy(URL, tmp_path, more=more)
     assert refused.value.line
 
