@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gateway.harness import KEYS, SECRET, Softmax, gate, interface_of, policy_of, running, served_of
+from tests.gateway.harness import KEYS, SECRET, Softmax, gate, interface_of, policy_of, policy_text, running, served_of
+from typer.testing import CliRunner
 
+from portcullis_ml.cli.app import app
 from portcullis_ml.core.errors import Refused
 from portcullis_ml.core.guard import Guard
 from portcullis_ml.core.oracle import LocalOracle
 from portcullis_ml.gateway.modelserver import ModelServer
 from portcullis_ml.gateway.oracle import HttpOracle
+from portcullis_ml.gateway.policy.calibrated import uncalibrated
 from portcullis_ml.gateway.policy.explain import explained
 from portcullis_ml.gateway.policy.policy import Policy
 from portcullis_ml.gateway.protocols.strict import BadRequest
@@ -201,6 +204,12 @@ def test_a_client_by_the_page_s_own_lines_is_answered(tmp_path: Path) -> None:
     assert made.shown(names["work"](made.set("alice", X, 1e-6, 10)), "alice", X, 1e-6) == 10
     stages = re.search(r"```toml\n(.*?)```", page, re.S)[1]  # type: ignore[index]
     known = policy_of(MODEL, "http://127.0.0.1:9", tmp_path, stages)
+    (tmp_path / "p.toml").write_text(policy_text(MODEL, "http://127.0.0.1:9", tmp_path, stages))
+    notes = list(uncalibrated(known, tmp_path / "p.toml"))
+    assert [note.partition(",")[0] for note in notes] == ["Stage 1 charges by prada", "Stage 2 charges by prada"]
+    checked = CliRunner().invoke(app, ["check", str(tmp_path / "p.toml")])
+    assert checked.exit_code == 0, checked.output
+    assert "portcullis calibrate LOG --detectors prada says what threshold fits them." in checked.output
     limits = [str(limit) for limit in tried(known)]
     assert "stage 1, priced: at the highest price row 1 is refused" in limits
     assert "stage 2, proof_of_work: at the highest price a row needs 36 bits of work" in limits

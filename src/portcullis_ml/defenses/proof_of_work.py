@@ -4,8 +4,8 @@ Dziedzic, Kaleem, Lu, Papernot. "Increasing the Cost of Model Extraction with Ca
 section 4. They charge by the privacy cost of a client's queries beyond that of an ordinary client, which an ensemble of
 teachers computes at every query; here any detector's suspicion beyond an ordinary client's takes its place.
 
-Costs the honest client   nothing up to the ordinary suspicion; beyond, the seconds that the table of the detector's
-                          suspicion says, on a machine that hashes as fast as `hashes_per_s` says.
+Costs the honest client   nothing up to the ordinary suspicion; beyond, `seconds` of processor time a row and more as
+                          their suspicion rises, on a machine that hashes as fast as `hashes_per_s` says.
 Does not stop             who has faster machines (a GPU hashes a thousand times as fast), or many accounts; and a
                           request is priced by what was known before it.
 

@@ -31,13 +31,22 @@ def uncalibrated(policy: Policy, path: str | Path) -> Iterator[str]:
         for watch in watches(describe(stage)):
             detector = watch["detector"]
             if _known(detector) not in known:
-                name = detector["unit"]
-                then = "" if watch["then"]["unit"] == "log" else ' Until then let it only log: then = { unit = "log" }.'
-                yield (
-                    f"Stage {number} watches with {name}, which has not been calibrated on your own traffic as it is "
-                    f"set: honest clients may be called. portcullis calibrate LOG --policy {Path(path).name} --write "
-                    f"sets it.{then}"
-                )
+                yield _said(number, watch, Path(path).name)
+
+
+def _said(number: int, watch: Mapping[str, Any], file: str) -> str:
+    """What an uncalibrated detector does to honest clients, and how to calibrate it."""
+    name = watch["detector"]["unit"]
+    if "then" not in watch:
+        return (
+            f"Stage {number} charges by {name}, which has not been calibrated on your own traffic as it is set: honest "
+            f"clients may pay more. portcullis calibrate LOG --detectors {name} says what threshold fits them."
+        )
+    then = "" if watch["then"]["unit"] == "log" else ' Until then let it only log: then = { unit = "log" }.'
+    return (
+        f"Stage {number} watches with {name}, which has not been calibrated on your own traffic as it is set: honest "
+        f"clients may be called. portcullis calibrate LOG --policy {file} --write sets it.{then}"
+    )
 
 
 def watches(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
