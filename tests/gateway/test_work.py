@@ -93,7 +93,13 @@ def test_work_expires_and_its_expiry_cannot_be_moved() -> None:
     with pytest.raises(BadRequest, match="too long ago"):
         made.shown(shown, "alice", X, 1e-6)
     with pytest.raises(BadRequest, match="does not fit"):
-        made.shown(shown.replace("expires=1120001", "expires=1200000"), "alice", X, 1e-6)
+        made.shown(shown.replace("expires=1120002", "expires=1200000"), "alice", X, 1e-6)
+
+
+def test_who_is_set_much_has_the_time_that_a_slow_machine_takes() -> None:
+    made, _ = works()
+    ends = [int(re.search(r"expires=(\d+)", made.set("alice", X, 1e-6, bits))[1]) for bits in (6, 26)]  # type: ignore[index]
+    assert [end - 1_000_000 for end in ends] == [120_002, 120_001 + 2**26 // 64]  # 26 bits: 19 minutes
 
 
 def test_work_that_was_set_before_the_start_or_by_another_key_is_not_taken() -> None:

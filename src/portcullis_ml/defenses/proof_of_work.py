@@ -6,8 +6,8 @@ teachers computes at every query; here any detector's suspicion beyond an ordina
 
 Costs the honest client   nothing up to the ordinary suspicion; beyond, `seconds` of processor time a row and more as
                           their suspicion rises, on a machine that hashes as fast as `hashes_per_s` says.
-Does not stop             who has faster machines (a GPU hashes a thousand times as fast), or many accounts; and a
-                          request is priced by what was known before it.
+Does not stop             who has faster machines (processors made for hashing are far faster), or many accounts; and
+                          a request is priced by what was known before it.
 
 A question needs a nonce with so many leading zero bits that finding it takes the seconds of a row, times the rows, on
 average. The work is bound to the client, the question and a time of expiry, and done once it counts once: the gate sees

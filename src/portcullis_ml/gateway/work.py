@@ -31,7 +31,8 @@ from portcullis_ml.gateway.protocols.strict import BadRequest
 __all__ = ["HEADER", "Works", "solved", "work_in"]
 
 HEADER = "x-work"
-LASTS_MS = 120_000  # from when work is set; 36 bits take longer on most machines, 26 do not
+LEAST_MS = 120_000  # that set work counts for at least ...
+SLOW = 64  # ... and a millisecond more for every so many hashes that it takes on average
 SET = re.compile(r"bits=(\d{1,2}); expires=(\d{1,15}); challenge=([0-9a-f]{64})")
 SHOWN = re.compile(r"bits=(\d{1,2}); expires=(\d{1,15}); nonce=([0-9a-f]{1,32})")
 
@@ -50,7 +51,7 @@ class Works:
 
     def set(self, client: str, x: Floats, quantum: float, bits: int) -> str:
         """The header that sets work for this question."""
-        expires = self._now() + LASTS_MS + 1
+        expires = self._now() + _lasts_ms(bits) + 1
         return f"bits={bits}; expires={expires}; challenge={self._challenge(client, x, quantum, bits, expires)}"
 
     def shown(self, header: str, client: str, x: Floats, quantum: float) -> int:
@@ -59,7 +60,7 @@ class Works:
         if found is None:
             raise BadRequest(f'The header {HEADER} must be "bits=N; expires=T; nonce=HEX", as the refusal set it.')
         bits, expires, now = int(found[1]), int(found[2]), self._now()
-        if expires < now or expires <= self._began + LASTS_MS:
+        if expires < now or expires <= self._began + _lasts_ms(bits):
             raise BadRequest("The work was set too long ago. Ask again without it to be set new work.", 428)
         challenge = self._challenge(client, x, quantum, bits, expires)
         if not _begins(challenge, found[3], bits):
@@ -77,6 +78,11 @@ class Works:
         question = hashlib.sha256(b"".join(canonical(np.asarray(x, np.float64), quantum))).digest()
         words = f"work\x1f{client}\x1f{bits}\x1f{expires}\x1f{len(x)}\x1f".encode()
         return hmac.new(self._key, words + question, hashlib.sha256).hexdigest()
+
+
+def _lasts_ms(bits: int) -> int:
+    """How long set work counts: long enough for a slow machine to do it."""
+    return LEAST_MS + (1 << bits) // SLOW
 
 
 def work_in(header: str) -> int:
