@@ -17,15 +17,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from portcullis_ml.core.errors import InputError, MissingExtra, ProofError
-from portcullis_ml.court.commitment import owners_alone, read_bytes, write_secret
+from portcullis_ml.core.errors import InputError, ProofError
+from portcullis_ml.court.pem import Public, library, private_in, write_pair
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
-__all__ = ["FILE", "PublicKey", "Signed", "Signer", "library", "manifest", "new_key"]
+__all__ = ["FILE", "PublicKey", "Signed", "Signer", "manifest", "new_key"]
 
 FILE = "signature.json"
 FORMAT = "portcullis signature 1"
@@ -34,59 +34,25 @@ FORMAT = "portcullis signature 1"
 def new_key(path: Path) -> PublicKey:
     """Write a new P-256 private key to `path`, mode 0600, and its public key beside it as `.pub`."""
     library()
-    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    public = path.with_suffix(".pub")
-    if public.exists():
-        raise InputError(f"{public} is there already. Choose another name for the key.")
-    private = ec.generate_private_key(ec.SECP256R1())
-    encoding, format_ = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    write_secret(path, private.private_bytes(encoding, format_, serialization.NoEncryption()))
-    signer = Signer(private)
-    public.write_bytes(signer.public.pem)
+    signer = Signer(ec.generate_private_key(ec.SECP256R1()))
+    write_pair(path, signer.key, signer.public)
     return signer.public
 
 
 @dataclass(frozen=True)
-class PublicKey:
+class PublicKey(Public):
     """An owner's public key."""
 
     key: EllipticCurvePublicKey
+    kind: ClassVar[str] = "a key of an elliptic curve of 256 bits or more"
 
     @classmethod
-    def parse(cls, pem: bytes, where: str) -> PublicKey:
-        """The key in these bytes; InputError where it is none of an elliptic curve."""
-        library()
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives import serialization
+    def suits(cls, key: Any) -> bool:
         from cryptography.hazmat.primitives.asymmetric import ec
 
-        try:
-            key = serialization.load_pem_public_key(pem)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise InputError(f"{where} was expected to hold a public key in PEM; it does not.") from error
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size < 256:
-            raise InputError(f"{where} was expected to hold a key of an elliptic curve of 256 bits or more.")
-        return cls(key)
-
-    @classmethod
-    def read(cls, path: Path) -> PublicKey:
-        """The key in a file."""
-        return cls.parse(read_bytes(path), str(path))
-
-    @property
-    def pem(self) -> bytes:
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the key, in hexadecimal digits: what two people compare over the telephone."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return hashlib.sha256(self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+        return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size >= 256
 
     def verify(self, kind: str, data: bytes, signature: bytes) -> None:
         """Raise ProofError unless the signature is this key's over the data."""
@@ -112,20 +78,9 @@ class Signer:
     @classmethod
     def read(cls, path: Path) -> Signer:
         """The key in a PEM file that its owner alone may read."""
-        library()
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives import serialization
+        key = private_in(path)
         from cryptography.hazmat.primitives.asymmetric import ec
 
-        data = read_bytes(path)
-        owners_alone(path)
-        try:
-            key = serialization.load_pem_private_key(data, password=None)
-        except TypeError as error:
-            raise InputError(f"{path} is encrypted. Decrypt it on the machine that signs: openssl pkey -in FILE "
-                             "-out PLAIN, in a folder of your own.") from error  # fmt: skip
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise InputError(f"{path} was expected to hold a private key in PEM; it does not.") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.key_size < 256:
             raise InputError(f"{path} was expected to hold a key of an elliptic curve of 256 bits or more.")
         return cls(key)
@@ -188,12 +143,3 @@ def manifest(files: Mapping[str, bytes]) -> bytes:
 
 def _tagged(kind: str, data: bytes) -> bytes:
     return f"{FORMAT}\0{kind}\0".encode() + data
-
-
-def library() -> Any:
-    """The package that signs. MissingExtra where it is not installed."""
-    try:
-        import cryptography
-    except ModuleNotFoundError as error:
-        raise MissingExtra("A signature", "cryptography", "court") from error
-    return cryptography

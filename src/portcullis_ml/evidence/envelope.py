@@ -13,11 +13,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from portcullis_ml.core.errors import InputError, ProofError
-from portcullis_ml.court.commitment import owners_alone, read_bytes, write_secret
-from portcullis_ml.court.signature import library
+from portcullis_ml.court.pem import Public, library, private_in, write_pair
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -30,74 +29,35 @@ PREDICATE = "urn:portcullis:audit-results:v1"
 
 
 @dataclass(frozen=True)
-class Verifier:
-    """A public key."""
+class Verifier(Public):
+    """A public key that a bundle is checked by."""
 
     key: Ed25519PublicKey
+    kind: ClassVar[str] = "an Ed25519 key; it holds another kind"
 
     @classmethod
-    def parse(cls, pem: bytes, where: str) -> Verifier:
-        """The key in these bytes; InputError where it is no Ed25519 key."""
-        library()
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives import serialization
+    def suits(cls, key: Any) -> bool:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-        try:
-            key = serialization.load_pem_public_key(pem)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise InputError(f"{where} was expected to hold a public key in PEM; it does not.") from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise InputError(f"{where} was expected to hold an Ed25519 key; it holds another kind.")
-        return cls(key)
-
-    @classmethod
-    def read(cls, path: Path) -> Verifier:
-        return cls.parse(read_bytes(path), str(path))
-
-    @property
-    def pem(self) -> bytes:
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the key in hexadecimal digits: what two people compare over the telephone."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return hashlib.sha256(self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+        return isinstance(key, Ed25519PublicKey)
 
 
 def new_key(path: Path) -> Verifier:
     """Write a new Ed25519 key to `path`, mode 0600, and its public key beside it as `.pub`."""
     library()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    public = path.with_suffix(".pub")
-    if public.exists():
-        raise InputError(f"{public} is there already. Choose another name for the key.")
     private = Ed25519PrivateKey.generate()
-    write_secret(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     made = Verifier(private.public_key())
-    public.write_bytes(made.pem)
+    write_pair(path, private, made)
     return made
 
 
 def signing_key(path: Path) -> Ed25519PrivateKey:
     """The private key in a PEM file that its owner alone may read."""
-    library()
-    from cryptography.exceptions import UnsupportedAlgorithm
+    key = private_in(path)
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    data = read_bytes(path)
-    owners_alone(path)
-    try:
-        key = load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise InputError(f"{path} was expected to hold an unencrypted private key in PEM; it does not.") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError(f"{path} was expected to hold an Ed25519 key; it holds another kind. Make one with --new-key.")
     return key
