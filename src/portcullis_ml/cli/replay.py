@@ -48,9 +48,6 @@ def replay(
     Example:  portcullis replay log/ --policy stricter.toml --honest alice
     Example:  portcullis replay access.log --from nginx --policy portcullis.toml
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from portcullis_ml.gateway.policy.policy import read_policy
     from portcullis_ml.gateway.replay import replay as run
 
@@ -62,24 +59,36 @@ def replay(
         return replay_groups(list(lines), used, honest or [], as_json)
     found = run(lines, used, regroup=regroup)
     if as_json:
-        fates = {name: asdict(fate) for name, fate in found.fates.items()}
-        tree = {
-            "requests": found.requests,
-            "different": found.different,
-            "policy": used.digest,
-            "logged_under": found.logged_under,
-            **({"read": said} if said else {}),
-            "clients": fates,
-        }
-        if marks:
-            tree["marks"] = {name: [_plain(mark) for mark in held] for name, held in found.marks.items()}
-        typer.echo(json.dumps(tree, indent=2))
-        return
+        typer.echo(json.dumps(_tree(found, used, said, marks), indent=2))
+    else:
+        _show(found, used, said, honest or [], marks)
+
+
+def _tree(found: Replayed, used: Policy, said: str, marks: bool) -> dict[str, Any]:
+    """For programs."""
+    tree: dict[str, Any] = {
+        "requests": found.requests,
+        "different": found.different,
+        "policy": used.digest,
+        "logged_under": found.logged_under,
+        **({"read": said} if said else {}),
+        "clients": {name: asdict(fate) for name, fate in found.fates.items()},
+    }
+    if marks:
+        tree["marks"] = {name: [_plain(mark) for mark in held] for name, held in found.marks.items()}
+    return tree
+
+
+def _show(found: Replayed, used: Policy, said: str, honest: list[str], marks: bool) -> None:
+    """For people: a table of clients, and sentences."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("client", "rows", "refused then", "refused now", "changed then", "changed now", "alarm at row", "")
     if found.marking:
         table.add_column("marks")
     for name, fate in sorted(found.fates.items()):
-        known = {name, *fate.accounts} & set(honest or [])
+        known = {name, *fate.accounts} & set(honest)
         note = "honest, and hurt" if fate.hurt and known else "stopped" if fate.hurt else ""
         numbers = (fate.rows, fate.was_refused, fate.refused, fate.was_altered, fate.altered, fate.stopped_row or "")
         marked = [f"{fate.marks} ({100 * fate.share_marked:.2g}%)"] if found.marking else []
